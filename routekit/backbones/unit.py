@@ -1,0 +1,77 @@
+"""A pretrained network as routekit sees it: a stem, a chain of residual units, a head."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What is needed to build the same architecture again, and to feed it.
+
+    `source` is "cifar", "timm", "torchvision" or "custom"; `input_size` is (channels, height, width);
+    `mean` and `std` are per channel, on images scaled to [0, 1].
+    """
+
+    source: str
+    name: str
+    num_classes: int
+    input_size: tuple[int, int, int]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @property
+    def full_name(self) -> str:
+        """The name that `load_backbone` takes, e.g. "timm:resnet50"; CIFAR networks go by their bare name."""
+        return self.name if self.source == "cifar" else f"{self.source}:{self.name}"
+
+
+@dataclass
+class ResidualUnit:
+    """One residual block, seen as two ways on: run it, or skip it (Eq. 2 of Wang et al.).
+
+    `run` is the block's own forward, so that running every unit is the original network bit for bit, whatever
+    the block holds (squeeze-and-excitation, blur pooling, drop path). `skip` is its shortcut alone.
+
+    name:       the block's path in the model, e.g. "layer2.0"
+    block:      the original module
+    stage:      0-based index of the stage (the feature size) that the unit's output belongs to
+    shortcut:   what a skipped unit computes: None for the identity, which leaves the features unchanged, else the
+                down-sampling shortcut with whatever follows the addition (the activation)
+    skippable:  False for a piece of the network that always runs
+    """
+
+    name: str
+    block: nn.Module
+    stage: int
+    shortcut: Callable[[Tensor], Tensor] | None = None
+    skippable: bool = True
+
+    def run(self, x: Tensor) -> Tensor:
+        """Features [B, C, H, W] -> the block's output."""
+        out: Tensor = self.block(x)
+        return out
+
+    def skip(self, x: Tensor) -> Tensor:
+        """Features [B, C, H, W] -> what leaves the unit when its residual branch is not computed."""
+        return x if self.shortcut is None else self.shortcut(x)
+
+
+@dataclass
+class Backbone:
+    """A model and the view of it that routing needs; `model` keeps its own parameter names and forward.
+
+    Invariant: `head(units[-1].run(... units[0].run(stem(x))))` equals `model(x)` bit for bit in eval mode.
+    `stem` and `head` are bound methods of modules or of plain objects that hold modules, never closures, so
+    that a deep copy of a network copies its view as well. `notes` are sentences for the user (what was replaced).
+    `classifier` is the path of the last linear layer inside `model`.
+    """
+
+    model: nn.Module
+    spec: ModelSpec
+    stem: Callable[[Tensor], Tensor]
+    units: list[ResidualUnit]
+    head: Callable[[Tensor], Tensor]
+    classifier: str = ""
+    notes: list[str] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""Static networks of equal cost that a routed one has to beat."""

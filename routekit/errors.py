@@ -1,0 +1,17 @@
+"""The errors a user can meet: each is one clear line that names the way out."""
+
+
+class RoutekitError(Exception):
+    """A failure at run time; the command line exits with `exit_code` and prints the message, no traceback."""
+
+    exit_code = 1
+
+
+class InputError(RoutekitError):
+    """Something the user gave is wrong: a name, a file, a number. Exit code 2."""
+
+    exit_code = 2
+
+
+class TrainingError(RoutekitError):
+    """Training could not go on (a loss that is not finite); the last good state is kept on disk."""

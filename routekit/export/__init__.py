@@ -1,0 +1,1 @@
+"""What leaves a run: compact checkpoints as a JSON spec and safetensors."""

@@ -1,0 +1,1 @@
+"""The dynamic network: one forward, several ways to execute it."""

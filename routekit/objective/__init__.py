@@ -1,0 +1,1 @@
+"""What is minimised: pure functions, one a term, and their named sum."""

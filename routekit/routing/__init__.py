@@ -1,0 +1,1 @@
+"""What a decision is: routers score, gates relax, a trace records."""
