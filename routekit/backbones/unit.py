@@ -40,6 +40,7 @@ class ResidualUnit:
     shortcut:   what a skipped unit computes: None for the identity, which leaves the features unchanged, else the
                 down-sampling shortcut with whatever follows the addition (the activation)
     skippable:  False for a piece of the network that always runs
+    dropped:    True for a unit that no image runs any more: its residual branch is gone for good
     """
 
     name: str
@@ -47,9 +48,12 @@ class ResidualUnit:
     stage: int
     shortcut: Callable[[Tensor], Tensor] | None = None
     skippable: bool = True
+    dropped: bool = False
 
     def run(self, x: Tensor) -> Tensor:
         """Features [B, C, H, W] -> the block's output."""
+        if self.dropped:
+            return self.skip(x)
         out: Tensor = self.block(x)
         return out
 

@@ -1,0 +1,54 @@
+"""Count the cost of a piece of a network with fvcore, in its unit: one multiply-add is 1 FLOP."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+
+CONVENTION = "fvcore: 1 multiply-add = 1 FLOP (MACs)"
+
+
+def describe(flops: float) -> str:
+    """Say a cost with its convention and the 2x figure beside it: `1.50e8 FLOPs (MACs; 3.00e8 as 2xMAC)`."""
+    return f"{_short(flops)} FLOPs (MACs; {_short(2 * flops)} as 2xMAC)"
+
+
+def _short(flops: float) -> str:
+    mantissa, exponent = f"{flops:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+@dataclass(frozen=True)
+class Count:
+    """FLOPs of one call, and the operators that fvcore has no rule for (it counts those as zero)."""
+
+    flops: int
+    uncounted: Counter[str]
+
+
+class _Piece(nn.Module):
+    """A callable as a module, which is what fvcore traces; `owner` holds the parameters that it uses."""
+
+    def __init__(self, call: Callable[..., Any], owner: nn.Module) -> None:
+        super().__init__()
+        self.call = call
+        self.owner = owner
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.call(*inputs)
+
+
+@torch.no_grad()
+def count(call: Callable[..., Any], inputs: tuple[Any, ...], owner: nn.Module) -> Count:
+    """Count one call of `call(*inputs)`; `owner` is the module whose parameters it uses."""
+    analysis = (
+        FlopCountAnalysis(_Piece(call, owner).eval(), inputs)
+        .unsupported_ops_warnings(False)
+        .uncalled_modules_warnings(False)
+        .tracer_warnings("none")
+    )
+    return Count(flops=int(analysis.total()), uncounted=analysis.unsupported_ops())

@@ -1,0 +1,101 @@
+"""Measure a routed network on held-out images: accuracy and realised cost under hard routing."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from routekit.cost.model import CostModel
+from routekit.data.augment import normalize
+from routekit.data.image_set import Images
+from routekit.evaluation.routes import RouteStatistics, route_statistics
+from routekit.network.network import RoutedNetwork
+from routekit.routing.gate import Gate, hard
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What every image did.
+
+    correct:  [N] bool, whether the top class was right
+    costs:    [N] MACs that its route executed, routers included
+    routes:   [N, n] bool, the units that ran
+    labels:   [N]
+    """
+
+    correct: Tensor
+    costs: Tensor
+    routes: Tensor
+    labels: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy, a fraction."""
+        return float(self.correct.double().mean())
+
+    @property
+    def cost(self) -> float:
+        """Mean realised cost, MACs."""
+        return float(self.costs.mean())
+
+    def cost_quantiles(self) -> dict[str, float]:
+        """Realised cost over images: mean, p5, p50, p95, in MACs."""
+        levels = torch.quantile(self.costs, torch.tensor([0.05, 0.5, 0.95], dtype=self.costs.dtype))
+        return {"mean": self.cost} | dict(zip(("p5", "p50", "p95"), levels.tolist(), strict=True))
+
+    @property
+    def statistics(self) -> RouteStatistics:
+        """How the routes are distributed."""
+        return route_statistics(self.routes, self.labels)
+
+
+@torch.no_grad()
+def evaluate(
+    network: RoutedNetwork,
+    images: Images,
+    costs: CostModel,
+    *,
+    indices: Tensor | None = None,
+    batch_size: int = 256,
+    gate: Gate = hard,
+    routes: Tensor | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Run images (all, or those of `indices`) through the network in eval mode, executing only what they choose.
+
+    `routes` [N, n] forces a route on each image; `gate` and `seed` are for sampled inference (Table 4b).
+    """
+    was_training = network.training
+    network.eval()
+    device = next(network.parameters()).device
+    spec = network.view.spec
+    generator = torch.Generator().manual_seed(seed)
+    correct, spent, taken, seen = [], [], [], []
+    indices = torch.arange(len(images)) if indices is None else indices
+    done = 0
+    for batch, labels in images.batches(indices, batch_size):
+        x = normalize(batch.to(device), spec.mean, spec.std)
+        forced = None if routes is None else routes[done : done + len(batch)].to(device)
+        done += len(batch)
+        trace = network(x, gate=gate, generator=generator, routes=forced)
+        # A sampling gate may depart from the argmax: what ran is what its one-hot weights say.
+        ran = trace.gates > 0.5
+        correct.append(trace.logits.argmax(dim=1).cpu() == labels)
+        spent.append(costs.of_routes(ran).cpu())
+        taken.append(ran.cpu())
+        seen.append(labels)
+    network.train(was_training)
+    return Evaluation(torch.cat(correct), torch.cat(spent), torch.cat(taken), torch.cat(seen))
+
+
+@torch.no_grad()
+def dense_accuracy(model: nn.Module, network: RoutedNetwork, images: Images, *, batch_size: int = 256) -> float:
+    """Top-1 accuracy of the plain `model` on the same images, preprocessed as for `network`."""
+    model.eval()
+    device = next(model.parameters()).device
+    spec = network.view.spec
+    right = 0
+    for batch, labels in images.batches(torch.arange(len(images)), batch_size):
+        logits = model(normalize(batch.to(device), spec.mean, spec.std))
+        right += int((logits.argmax(dim=1).cpu() == labels).sum())
+    return right / max(1, len(images))

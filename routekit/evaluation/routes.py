@@ -1,0 +1,61 @@
+"""Path statistics: do the routes differ between images, and do they carry information?"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RouteStatistics:
+    """What a set of routes [N, n] looks like.
+
+    unique:        distinct routes
+    entropy:       H(route) in bits. Hard routes are a function of the image, so this is also the mutual information
+                   between route and image; 0 is a static network
+    class_information: I(route; class) in bits, corrected for the chance information of a finite sample
+    run_rate:      [n] share of images that run each unit
+    mean_units:    mean route length
+    """
+
+    unique: int
+    entropy: float
+    class_information: float
+    run_rate: tuple[float, ...]
+    mean_units: float
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether routing has become (nearly) static: less than a bit of information in the route."""
+        return self.entropy < 1.0
+
+
+def route_statistics(routes: Tensor, labels: Tensor) -> RouteStatistics:
+    """Routes [N, n] bool and labels [N] -> their statistics."""
+    distinct, which = torch.unique(routes, dim=0, return_inverse=True)
+    entropy = _entropy(torch.bincount(which))
+    return RouteStatistics(
+        unique=len(distinct),
+        entropy=entropy,
+        class_information=_information(which, labels),
+        run_rate=tuple(routes.double().mean(dim=0).tolist()),
+        mean_units=float(routes.double().sum(dim=1).mean()),
+    )
+
+
+def _entropy(counts: Tensor) -> float:
+    p = counts[counts > 0].double() / counts.sum()
+    return max(0.0, float(-(p * p.log2()).sum()))
+
+
+def _information(which: Tensor, labels: Tensor) -> float:
+    """I(route; class), less what the same routes would seem to tell about shuffled classes."""
+    shuffle = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    return max(0.0, _plug_in(which, labels) - _plug_in(which, labels[shuffle]))
+
+
+def _plug_in(which: Tensor, labels: Tensor) -> float:
+    joint = which * (int(labels.max()) + 1) + labels
+    return _entropy(torch.bincount(which)) + _entropy(torch.bincount(labels)) - _entropy(
+        torch.unique(joint, return_counts=True)[1]
+    )

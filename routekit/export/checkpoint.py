@@ -1,0 +1,126 @@
+"""A routed network on disk: a JSON spec and safetensors. Versioned, complete, no pickle."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from routekit.backbones.load import build
+from routekit.backbones.unit import ModelSpec
+from routekit.errors import InputError
+from routekit.export.drop import drop_unit
+from routekit.export.fold import Fold, fold_structure
+from routekit.network.convert import convert
+from routekit.network.network import RoutedNetwork
+from routekit.routing.router import FixedRoute, RouterConfig
+from routekit.training.state import write_atomically
+
+FORMAT, VERSION = "routekit", 1
+SPEC, TENSORS = "network.json", "network.safetensors"
+
+
+def save_network(
+    folder: Path,
+    network: RoutedNetwork,
+    config: RouterConfig | None,
+    *,
+    about: dict[str, Any],
+    dropped: list[str] | None = None,
+    folded: list[Fold] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write `network` to `folder`.
+
+    config:   how its routers are built; None for a fixed route
+    about:    what a user of the file needs beside the network: classes, costs, accuracy
+    dropped:  names of units that are left out because no image runs them
+    folded:   batch norms that were folded into the convolution before them
+    dtype:    in which floating-point tensors are stored; they are computed with in float32
+    """
+    spec = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": asdict(network.view.spec),
+        "routers": None if config is None else asdict(config),
+        "dropped": dropped or [],
+        "folded": [asdict(fold) for fold in folded or []],
+        "about": about,
+    }
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        cast = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+        tensors[name] = cast.detach().cpu().contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / TENSORS, lambda stream: stream.write(save(tensors)))
+    text = json.dumps(spec, indent=2) + "\n"
+    write_atomically(folder / SPEC, lambda stream: stream.write(text.encode()))
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """Read and check `network.json`. Raises InputError: missing, damaged, foreign or of another version."""
+    path = folder / SPEC
+    try:
+        spec = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no routed network ({SPEC} is missing)") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(spec, dict) or spec.get("format") != FORMAT:
+        raise InputError(f"{path} is no routekit network")
+    if spec.get("version") != VERSION:
+        raise InputError(f"{path} is of version {spec.get('version')}, this routekit reads version {VERSION}")
+    return spec
+
+
+def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetwork:
+    """Load what `save_network` wrote: a checkpoint's folder, or a run's. In eval mode, on the CPU.
+
+    `model` is an instance of your own architecture, for a network that was converted from one ("custom").
+    Raises InputError if the files are missing, damaged, or do not fit together.
+    """
+    folder = network_folder(Path(path))
+    spec = read_spec(folder)
+    try:
+        model_spec = ModelSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in spec["model"].items()})
+        state = {k: _computable(v) for k, v in load((folder / TENSORS).read_bytes()).items()}
+        view = build(model_spec) if model is None else _own(model, model_spec)
+        for unit in view.units:
+            if unit.name in spec["dropped"]:
+                drop_unit(unit)
+        fold_structure(view.model, [Fold(**fold) for fold in spec["folded"]])
+        config = FixedRoute(state["routers.route"].tolist()) if spec["routers"] is None else RouterConfig(**spec["routers"])
+        network = convert(view, config)
+        network.load_state_dict(state)
+    except FileNotFoundError:
+        raise InputError(f"{folder / TENSORS} is missing") from None
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{folder} is damaged: {str(error).splitlines()[0]}") from error
+    return network.eval()
+
+
+def network_folder(path: Path) -> Path:
+    """The folder that holds the network of `path`: itself, or `network/` of a run. Raises InputError if neither."""
+    for folder in (path, path / "network"):
+        if (folder / SPEC).exists():
+            return folder
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if (path / "recipe.yaml").exists():
+        raise InputError(f"{path} is an unfinished run: finish it with `routekit convert --resume {path}`")
+    raise InputError(f"{path} holds no routed network ({SPEC} is missing)")
+
+
+def _computable(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _own(model: nn.Module, spec: ModelSpec) -> Any:
+    from routekit.backbones.adapters import adapt
+
+    return adapt(model, spec)

@@ -1,0 +1,52 @@
+"""Three ways to execute a unit for a batch whose samples decided differently.
+
+They take the same decisions and differ in what they compute:
+  relaxed  both ways on, mixed by the gate: training, where the router needs the gradient of both (Eq. 4)
+  masked   both ways on, one kept: the reference
+  sparse   only what each sample chose: gather the samples that run, compute, put back
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from routekit.backbones.unit import ResidualUnit
+from routekit.routing.decision import RUN, Decision
+
+Execution = Callable[[ResidualUnit, Tensor, Decision], Tensor]
+
+
+def relaxed(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
+    """r F(x) + (1 - r) x (Eq. 4 of Wang et al.); x [B, C, H, W].
+
+    `lerp` is one kernel, and exact at both ends: r = 1 is the unit's output bit for bit.
+    """
+    ran = unit.run(x)
+    gate = decision.weights[:, RUN].to(ran.dtype).view(-1, 1, 1, 1)
+    return torch.lerp(unit.skip(x).to(ran.dtype), ran, gate)
+
+
+def masked(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
+    """Compute both ways on and keep, per sample, the one its one-hot weights name."""
+    ran = unit.run(x)
+    return torch.where((decision.weights[:, RUN] > 0.5).view(-1, 1, 1, 1), ran, unit.skip(x).to(ran.dtype))
+
+
+def sparse(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
+    """Compute for each sample only the way that its one-hot weights name."""
+    runs = decision.weights[:, RUN] > 0.5
+    count = int(runs.sum())
+    if count == len(runs):
+        return unit.run(x)
+    if count == 0:
+        return unit.skip(x)
+    chosen = runs.nonzero().squeeze(1)
+    ran = unit.run(x[chosen])
+    if unit.shortcut is None:
+        return x.to(ran.dtype).index_put((chosen,), ran)
+    others = (~runs).nonzero().squeeze(1)
+    skipped = unit.skip(x[others]).to(ran.dtype)
+    return torch.empty_like(ran[:1].expand(len(x), *ran.shape[1:])).index_put((chosen,), ran).index_put(
+        (others,), skipped
+    )

@@ -1,0 +1,85 @@
+"""The objective: the weighted, named sum of the terms (Eq. 9 of Wang et al.)."""
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from routekit.cost.model import CostModel
+from routekit.objective import terms
+from routekit.routing.decision import RouteTrace
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class ObjectiveWeights:
+    """The weights and margins of Eq. 9 (defaults: those published for CIFAR), and of distillation.
+
+    The cost's weight mu is not here: the budget controller adapts it.
+    """
+
+    consistency: float = 0.2
+    diversity: float = 0.2
+    regularization: float = 0.5
+    consistency_margin: float = 0.2
+    diversity_margin: float = 0.5
+    distillation: float = 0.0
+    distillation_temperature: float = 4.0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The total to minimise, and what each term gave, unweighted."""
+
+    total: Tensor
+    by_name: dict[str, Tensor]
+
+
+def objective(
+    trace: RouteTrace,
+    labels: Tensor,
+    costs: CostModel,
+    weights: ObjectiveWeights,
+    *,
+    cost_weight: float,
+    copies: int = 1,
+    teacher_logits: Tensor | None = None,
+    routing: bool = True,
+) -> Losses:
+    """Sum the terms for one batch of B = L * copies images, the copies of a sample adjacent; labels are [B].
+
+    With a teacher, cross-entropy and distillation share one unit of weight: (1 - a) and a. `routing=False` leaves
+    the routing terms out: the routers are frozen, or there are none.
+    """
+    by_name = {"classification": terms.classification(trace.logits, labels)}
+    share = weights.distillation if teacher_logits is not None else 0.0
+    total = (1 - share) * by_name["classification"]
+    if teacher_logits is not None and share > 0:
+        by_name["distillation"] = terms.distillation(
+            trace.logits, teacher_logits, weights.distillation_temperature
+        )
+        total = total + share * by_name["distillation"]
+    if not routing:
+        return Losses(total, by_name)
+
+    gates = trace.gates
+    routes = gates.view(-1, copies, gates.shape[1])
+    by_name["cost"] = terms.cost(costs.expected(trace), costs.dense)
+    total = total + cost_weight * by_name["cost"]
+    # A term without weight is not computed: Eq. 6 alone looks at every pair of samples.
+    if weights.consistency > 0 and copies > 1:
+        by_name["consistency"] = terms.consistency(routes, weights.consistency_margin)
+        total = total + weights.consistency * by_name["consistency"]
+    if weights.diversity > 0:
+        by_name["diversity"] = terms.diversity(routes, weights.diversity_margin)
+        total = total + weights.diversity * by_name["diversity"]
+    if weights.regularization > 0:
+        by_name["regularization"] = terms.regularization(gates)
+        total = total + weights.regularization * by_name["regularization"]
+    return Losses(total, by_name)
+
+
+def is_finite(losses: Losses) -> bool:
+    """Whether the total can be trained on."""
+    return bool(torch.isfinite(losses.total.detach()))

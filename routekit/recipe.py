@@ -1,0 +1,101 @@
+"""A recipe: every choice of a run in one validated document, YAML in and out."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from routekit.errors import InputError
+from routekit.objective.objective import ObjectiveWeights
+from routekit.registry import nearest
+from routekit.routing.router import RouterConfig
+from routekit.training.schedule import TrainingConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class ModelSection(_Section):
+    """Which network: a name that `load_backbone` takes, and where its weights come from."""
+
+    name: str = "resnet110"
+    weights: str = "auto"
+
+
+class DataSection(_Section):
+    """Which images: "digits", a torchvision set, or an ImageFolder tree; and where validation images come from."""
+
+    source: str = "digits"
+    root: str | None = None
+    download: bool = False
+    val: str | None = None
+    val_from_test: float | None = Field(None, gt=0, lt=1)
+    input_size: int | None = Field(None, ge=8)
+
+
+class Recipe(_Section):
+    """All choices of a run.
+
+    method:   "routed" learns routers; "dense" and the static methods have a fixed route
+    target:   the budget as given ("50%", "1.5e8"); None for a dense network
+    training: of the network that the run is about
+    dense:    of the dense network, where one has to be fine-tuned first
+    """
+
+    method: Literal["routed", "dense", "firstk", "randomk", "distributedk"] = "routed"
+    model: ModelSection = Field(default_factory=ModelSection)
+    data: DataSection = Field(default_factory=DataSection)
+    target: str | None = None
+    routers: RouterConfig = Field(default_factory=RouterConfig)
+    inference: Literal["hard", "bernoulli"] = "hard"
+    objective: ObjectiveWeights = Field(default_factory=ObjectiveWeights)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    dense: TrainingConfig = Field(default_factory=TrainingConfig)
+    seed: int = Field(0, ge=0)
+
+    def to_yaml(self) -> str:
+        """The whole recipe, defaults included."""
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with routekit."""
+    return sorted(f.name.removesuffix(".yaml") for f in resources.files("routekit.recipes").iterdir() if f.name.endswith(".yaml"))
+
+
+def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a shipped recipe by name, or a YAML file by path; dotted `overrides` ("training.epochs") win.
+
+    Raises InputError that lists every fault at once.
+    """
+    path = Path(name)
+    if name in shipped_recipes():
+        text = (resources.files("routekit.recipes") / f"{name}.yaml").read_text()
+    elif path.suffix in (".yaml", ".yml") and path.is_file():
+        text = path.read_text()
+    else:
+        raise InputError(f"unknown recipe {name!r}: {nearest(name, shipped_recipes())} (or a path to a .yaml file)")
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {name} is no YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {name} is no mapping of sections")
+    for dotted, value in (overrides or {}).items():
+        if value is None:
+            continue
+        *sections, key = dotted.split(".")
+        at = values
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[key] = value
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
+        )
+        raise InputError(f"recipe {name}: {faults}") from error

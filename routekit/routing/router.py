@@ -1,0 +1,195 @@
+"""Routers: features [B, C, H, W] at a skip junction -> logits [B, 2] over (run, skip).
+
+A network's routers form one bank, because some share weights or carry a state from unit to unit. A bank starts
+fully open: it runs every unit of every image, so that a converted network begins as the original.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor, nn
+
+from routekit.registry import Registry
+
+
+@dataclass(frozen=True)
+class JunctionShape:
+    """What a router is built from: the features' `channels` and the `stage` of its unit."""
+
+    channels: int
+    stage: int
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class RouterConfig:
+    """How a bank of learned routers is built.
+
+    kind:        "fc" (the paper's), "cnn", "rnn"
+    hidden:      width of the hidden layer
+    normalize:   standardise each pooled channel over the batch first: pooled post-activation features are dominated
+                 by a large constant, which hides what differs between images
+    open_logit:  the initial margin of run over skip
+    """
+
+    kind: Literal["fc", "cnn", "rnn"] = "fc"
+    hidden: int = 16
+    normalize: bool = True
+    open_logit: float = 2.0
+
+
+class RouterBank(nn.Module):
+    """The routers of a network; subclasses define `score`.
+
+    `offset` is added to every run logit: the one knob by which a budget is calibrated after training.
+    """
+
+    offset: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.zeros(()))
+
+    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Score junction `index`: features [B, C, H, W] -> logits [B, 2] and the state for the next junction."""
+        raise NotImplementedError
+
+    def forget(self, index: int) -> bool:
+        """Remove junction `index`, whose unit is gone; False if later junctions need its router (a shared state)."""
+        return False
+
+    def forward(self, index: int, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """`score`, in float32 whatever the autocast (decisions must not hang on a rounding), plus the offset."""
+        with torch.autocast(features.device.type, enabled=False):
+            logits, state = self.score(index, features.float(), state)
+        return torch.stack([logits[:, 0] + self.offset, logits[:, 1]], dim=1), state
+
+
+banks: Registry[type[RouterBank]] = Registry("router")
+
+
+def pool(features: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, C]. fvcore charges one FLOP an element for it, so the pooling is part of the cost."""
+    return F.adaptive_avg_pool2d(features, 1).flatten(1)
+
+
+def open_head(width: int, margin: float) -> nn.Linear:
+    """Build the last layer of a router: constant logits at first, with run ahead of skip by `margin`."""
+    head = nn.Linear(width, 2)
+    nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([margin / 2, -margin / 2]))
+    return head
+
+
+@banks.register("fc")
+class FullyConnectedRouters(RouterBank):
+    """Average pool and two linear layers, a pair for each unit (Fig. 2b of Wang et al.)."""
+
+    def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
+        super().__init__()
+        self.routers = nn.ModuleList(
+            nn.Sequential(
+                nn.BatchNorm1d(shape.channels, affine=False) if config.normalize else nn.Identity(),
+                nn.Linear(shape.channels, config.hidden),
+                nn.ReLU(),
+                open_head(config.hidden, config.open_logit),
+            )
+            for shape in shapes
+        )
+
+    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Score junction `index`; there is no state."""
+        return self.routers[index](pool(features)), state
+
+    def forget(self, index: int) -> bool:
+        """Remove the junction's router."""
+        del self.routers[index]
+        return True
+
+
+@banks.register("cnn")
+class ConvolutionalRouters(RouterBank):
+    """A strided 3x3 convolution, average pool and a linear layer for each unit (SkipNet, Wang et al., 2018).
+
+    It costs about 12.5% of its unit (Table 5 of the DRN paper): here for that comparison.
+    """
+
+    def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(shape.channels, shape.channels, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(shape.channels),
+                nn.ReLU(),
+            )
+            for shape in shapes
+        )
+        self.heads = nn.ModuleList(open_head(shape.channels, config.open_logit) for shape in shapes)
+
+    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Score junction `index`; there is no state."""
+        return self.heads[index](pool(self.convs[index](features))), state
+
+    def forget(self, index: int) -> bool:
+        """Remove the junction's router."""
+        del self.convs[index], self.heads[index]
+        return True
+
+
+@banks.register("rnn")
+class RecurrentRouters(RouterBank):
+    """One LSTM cell shared by all units, fed with pooled features projected per stage (SkipNet).
+
+    The cell's state (h, c), [B, hidden] each, carries what the earlier junctions saw.
+    """
+
+    def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
+        super().__init__()
+        # A stage's first unit still sees the previous stage's channels, so projections go by (stage, channels).
+        keys = [f"{shape.stage}_{shape.channels}" for shape in shapes]
+        self.keys = keys
+        self.projections = nn.ModuleDict(
+            {
+                key: nn.Sequential(
+                    nn.BatchNorm1d(shape.channels, affine=False) if config.normalize else nn.Identity(),
+                    nn.Linear(shape.channels, config.hidden),
+                )
+                for key, shape in zip(keys, shapes, strict=True)
+            }
+        )
+        self.cell = nn.LSTMCell(config.hidden, config.hidden)
+        self.head = open_head(config.hidden, config.open_logit)
+
+    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Score junction `index` from its features and the state (h, c), or None before the first junction."""
+        h, c = self.cell(self.projections[self.keys[index]](pool(features)), state)
+        return self.head(h), (h, c)
+
+
+class FixedRoute(RouterBank):
+    """No routers: every image takes the same route [n] (bool). Dense networks and static baselines are this."""
+
+    route: Tensor
+
+    def __init__(self, route: list[bool]) -> None:
+        super().__init__()
+        self.register_buffer("route", torch.tensor(route, dtype=torch.bool))
+
+    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Score junction `index`: the same for each image of the batch."""
+        margin = self.route[index].float() * 2 - 1
+        return torch.stack([margin, -margin]).expand(len(features), 2), state
+
+    def forget(self, index: int) -> bool:
+        """Remove the junction's entry."""
+        self.route = torch.cat([self.route[:index], self.route[index + 1 :]])
+        return True
+
+
+def build_bank(shapes: list[JunctionShape], config: RouterConfig) -> RouterBank:
+    """Build the bank of learned routers that `config.kind` names."""
+    return banks[config.kind](shapes, config)  # type: ignore[call-arg, arg-type]

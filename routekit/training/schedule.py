@@ -1,0 +1,81 @@
+"""When things happen in a training run: phases, learning rate, temperature, budget."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class TrainingConfig:
+    """How a network is trained; fractions are of the whole run.
+
+    batch_size:      samples a step, over all processes; each is augmented into `copies` copies (M of Eq. 5)
+    learning_rate:   the peak, of the backbone; routers take `router_learning_rate` times it
+    gate:            the relaxation while routers learn; its temperature goes geometrically from the first to the last
+    anneal:          the fraction in which the wanted cost falls from the dense cost to the target
+    hard:            the last fraction, under hard routing with frozen routers
+    precision:       auto is bf16 where the hardware multiplies it natively (CUDA, CPUs with AMX), else fp32
+    check_every:     steps between two measurements of the realised cost on held-out images
+    """
+
+    epochs: float = Field(6.0, ge=0)
+    batch_size: int = Field(128, ge=1)
+    copies: int = Field(1, ge=1)
+    learning_rate: float = Field(0.05, gt=0)
+    router_learning_rate: float = Field(5.0, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    decay: Literal["cosine", "multistep"] = "cosine"
+    warmup: float = Field(0.02, ge=0, lt=1)
+    gate: Literal["soft", "straight-through", "gumbel", "bernoulli"] = "straight-through"
+    temperature: tuple[float, float] = (1.0, 1.0)
+    anneal: float = Field(0.4, ge=0, le=1)
+    hard: float = Field(0.35, ge=0, le=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    check_every: int = Field(20, ge=1)
+    check_images: int = Field(256, ge=1)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A TrainingConfig over a known number of steps."""
+
+    config: TrainingConfig
+    steps_per_epoch: int
+    learns_routes: bool
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return round(self.config.epochs * self.steps_per_epoch)
+
+    @property
+    def hard_from(self) -> int:
+        """The first step under hard routing with frozen routers; step 0 where there is nothing to learn."""
+        return round(self.steps * (1 - self.config.hard)) if self.learns_routes else 0
+
+    @property
+    def anneal_steps(self) -> int:
+        """Steps over which the wanted cost falls."""
+        return round(self.steps * self.config.anneal)
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up from near zero, then a half cosine to 0, or a tenth at 3/4 and a hundredth at all of it.
+
+        The multi-step fractions are those of the DRN paper: 150 and 200 of its epochs.
+        """
+        done = step / max(1, self.steps)
+        if done < self.config.warmup:
+            return self.config.learning_rate * (step + 1) / max(1.0, self.config.warmup * self.steps)
+        if self.config.decay == "multistep":
+            return self.config.learning_rate * (0.1 if done >= 0.75 else 1.0)
+        after = (done - self.config.warmup) / (1 - self.config.warmup)
+        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * after))
+
+    def temperature(self, step: int) -> float:
+        """The gate's temperature, from first to last over the steps in which routers learn."""
+        first, last = self.config.temperature
+        return float(first * (last / first) ** min(1.0, step / max(1, self.hard_from)))

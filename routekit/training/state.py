@@ -1,0 +1,45 @@
+"""The resumable state of a run: written atomically, so that a kill at any moment leaves the last good one."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from routekit.errors import InputError, RoutekitError
+
+VERSION = 1
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write to a neighbour file, flush it to disk, then rename it over `path`. Raises RoutekitError if it can't."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with temporary.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RoutekitError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Save tensors, numbers and containers of them."""
+    write_atomically(path, lambda stream: torch.save({"version": VERSION, **state}, stream))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Load what `save_state` wrote, without running pickled code.
+
+    Raises InputError for a file that is damaged, foreign or of another version.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is damaged or no state of a routekit run; start over with --force") from error
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        raise InputError(f"{path} was written by another version of routekit; start over with --force")
+    return state

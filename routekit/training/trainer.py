@@ -1,0 +1,327 @@
+"""The one training loop: dense fine-tuning, routed training and static baselines all run through it.
+
+A dense network is a routed one whose only route runs everything; a static baseline has another fixed route. Both
+have no routers to learn, so the whole run is what the last phase of routed training is: hard routing.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from routekit.cost.budget import BudgetController
+from routekit.cost.model import CostModel
+from routekit.data.augment import normalize
+from routekit.data.sources import DataSplits
+from routekit.data.views import augmented_copies
+from routekit.errors import InputError, TrainingError
+from routekit.evaluation.calibrate import calibrate
+from routekit.evaluation.evaluate import evaluate
+from routekit.network.executor import relaxed, sparse
+from routekit.network.network import RoutedNetwork
+from routekit.objective.objective import Losses, ObjectiveWeights, objective
+from routekit.routing.gate import gates, hard
+from routekit.routing.router import FixedRoute
+from routekit.training.log import MetricsLog
+from routekit.training.schedule import Schedule, TrainingConfig
+from routekit.training.state import load_state, save_state
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress display shows after a step; costs are fractions of the dense cost."""
+
+    step: int
+    steps: int
+    phase: str
+    losses: dict[str, float]
+    realized: float
+    wanted: float
+    images_per_second: float
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to autocast to bf16: "auto" does where the hardware multiplies it natively, and fp32 is slower."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without AMX, bf16 convolutions on a CPU are emulated: eight times slower than fp32 on AVX2.
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and bool(has_amx())
+
+
+def step_seed(seed: int, *place: int) -> int:
+    """A seed for one place (epoch, step, process) in a run: resuming there needs no stored generator."""
+    value = seed
+    for number in place:
+        value = (value * 1_000_003 + number + 1) % (2**63 - 1)
+    return value
+
+
+class Trainer:
+    """Trains `network` on `data`, keeping its state in `folder` (None: nowhere).
+
+    `target` is the budget in MACs for a network with learned routers. `teacher` is the dense network to distil
+    from, needed if the objective asks for it. `on_step` is called after each step, `say` with sentences for the
+    user, both on the main process only.
+    """
+
+    def __init__(
+        self,
+        network: RoutedNetwork,
+        data: DataSplits,
+        costs: CostModel,
+        config: TrainingConfig,
+        weights: ObjectiveWeights,
+        *,
+        target: float,
+        accelerator: Accelerator,
+        seed: int = 0,
+        teacher: nn.Module | None = None,
+        folder: Path | None = None,
+        on_step: Callable[[Progress], None] = lambda progress: None,
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.network = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.data, self.costs, self.config, self.weights = data, costs, config, weights
+        self.target, self.seed, self.accelerator = target, seed, accelerator
+        self.teacher = None
+        if teacher is not None and weights.distillation > 0:
+            self.teacher = copy.deepcopy(teacher).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.teacher.eval().requires_grad_(False)
+        self.folder, self.on_step, self.say = folder, on_step, say
+        learns = not isinstance(network.routers, FixedRoute)
+        processes = accelerator.num_processes
+        self.batch_size = min(config.batch_size, len(data.train)) // processes * processes
+        if self.batch_size == 0:
+            raise InputError(f"a batch of {config.batch_size} cannot be split over {processes} processes")
+        self.schedule = Schedule(config, max(1, len(data.train) // self.batch_size), learns)
+        self.controller = BudgetController(target / costs.dense, self.schedule.anneal_steps)
+        self.bf16 = use_bf16(config.precision, accelerator.device)
+        self.step = 0
+        self._batches: Iterator[tuple[Tensor, Tensor]] | None = None
+        self.realized = 1.0
+        self.log = MetricsLog(None)
+        self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            [
+                {"params": network.backbone_parameters(), "scale": 1.0, "weight_decay": config.weight_decay},
+                {"params": network.routing_parameters(), "scale": config.router_learning_rate, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+        )
+        self.model: nn.Module = network
+
+    def fit(self) -> RoutedNetwork:
+        """Train to the end of the schedule, from the saved state if there is one; returns the trained network.
+
+        Raises TrainingError on a loss that is not finite; the last saved state is kept.
+        """
+        self._resume()
+        self.model, self.optimizer = self.accelerator.prepare(self.network, self.optimizer)
+        started, first = time.perf_counter(), self.step
+        while self.step < self.schedule.steps:
+            if self.step == self.schedule.hard_from and self.schedule.learns_routes:
+                self._freeze_routers()
+            losses = self._train_step()
+            self.step += 1
+            self._control()
+            elapsed = time.perf_counter() - started
+            rate = (self.step - first) * self.batch_size / max(elapsed, 1e-9)
+            self._report(losses, rate)
+            end_of_epoch = self.step % self.schedule.steps_per_epoch == 0 or self.step == self.schedule.steps
+            if end_of_epoch:
+                self._measure_epoch(elapsed)
+            if end_of_epoch or self.step % 100 == 0:
+                self.save()
+        return self.network
+
+    def save(self) -> None:
+        """Write the state, atomically."""
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
+        save_state(
+            self.folder / "state.pt",
+            {
+                "step": self.step,
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "controller": {"weight": self.controller.weight, "excess": self.controller.excess},
+                "realized": self.realized,
+                "log": self.log.position,
+            },
+        )
+
+    def _resume(self) -> None:
+        if self.folder is None:
+            return
+        path, position = self.folder / "state.pt", 0
+        if path.exists():
+            state = load_state(path)
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.controller.weight = state["controller"]["weight"]
+            self.controller.excess = state["controller"]["excess"]
+            self.step, self.realized, position = state["step"], state["realized"], state["log"]
+            self.network.routers.requires_grad_(self.step <= self.schedule.hard_from)
+            self.say(f"going on from step {self.step} of {self.schedule.steps}")
+        if self.accelerator.is_main_process:
+            self.log = MetricsLog(self.folder / "metrics.jsonl", position)
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """This process's share of the step's samples, augmented: images [b * copies, 3, H, W], labels likewise."""
+        epoch, place = divmod(self.step, self.schedule.steps_per_epoch)
+        if place == 0 or self._batches is None:
+            self._batches = self._epoch(epoch, place)
+        images, labels = next(self._batches)
+        images = augmented_copies(images, self.config.copies, self.data.augmentation, self._generator(1))
+        spec = self.network.view.spec
+        device = self.accelerator.device
+        x = normalize(images.to(device), spec.mean, spec.std)
+        return x, labels.to(device).repeat_interleave(self.config.copies)
+
+    def _epoch(self, epoch: int, place: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's batches of an epoch, from step `place` of it on."""
+        shuffle = torch.Generator().manual_seed(step_seed(self.seed, epoch))
+        order = torch.randperm(len(self.data.train), generator=shuffle)
+        steps = order[: self.schedule.steps_per_epoch * self.batch_size].view(-1, self.batch_size)
+        mine = steps[place:, self.accelerator.process_index :: self.accelerator.num_processes]
+        return iter(self.data.train.batches(mine.flatten(), mine.shape[1]))
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed(
+            step_seed(self.seed, self.step, self.accelerator.process_index, purpose)
+        )
+
+    @property
+    def _is_hard(self) -> bool:
+        return self.step >= self.schedule.hard_from
+
+    def _train_step(self) -> Losses:
+        x, labels = self._batch()
+        # Dropout and drop path draw from the global generator.
+        torch.manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index))
+        self.model.train()
+        # Frozen routers keep the statistics of their batch norms as well.
+        self.network.routers.train(not self._is_hard)
+        rate = self.schedule.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            trace = self.model(
+                x,
+                gate=hard if self._is_hard else gates[self.config.gate],
+                execution=sparse if self._is_hard else relaxed,
+                temperature=self.schedule.temperature(self.step),
+                generator=self._generator(2),
+            )
+            teacher_logits = self._teacher_logits(x)
+        losses = objective(
+            trace,
+            labels,
+            self.costs,
+            self.weights,
+            cost_weight=self.controller.current,
+            copies=self.config.copies,
+            teacher_logits=teacher_logits,
+            routing=not self._is_hard,
+        )
+        if not torch.isfinite(losses.total.detach()):
+            raise TrainingError(
+                f"the loss became {float(losses.total)} at step {self.step}; the last good state is kept: "
+                "lower --learning-rate and go on with --resume, or start over with --force"
+            )
+        self.optimizer.zero_grad()
+        self.accelerator.backward(losses.total)
+        self.optimizer.step()
+        return losses
+
+    @torch.no_grad()
+    def _teacher_logits(self, x: Tensor) -> Tensor | None:
+        if self.teacher is None:
+            return None
+        logits: Tensor = self.teacher(x)
+        return logits.float()
+
+    def _control(self) -> None:
+        """Measure the hard, realised cost on the next few validation images and adapt the cost's weight."""
+        if self._is_hard or self.step % self.config.check_every:
+            return
+        cost = evaluate(self.network, self.data.val, self.costs, indices=self._held_out()).cost
+        # Every process measures, with batch-norm statistics of its own; one number steers them all.
+        together = self.accelerator.reduce(torch.tensor(cost, device=self.accelerator.device), "mean")
+        self.realized = float(together) / self.costs.dense
+        self.controller.update(self.realized, self.step)
+
+    def _held_out(self) -> Tensor:
+        """The validation images of this check: they rotate through the whole set, shuffled once."""
+        count = min(self.config.check_images, len(self.data.val))
+        order = torch.randperm(len(self.data.val), generator=torch.Generator().manual_seed(self.seed))
+        start = (self.step // self.config.check_every) * count
+        return order[torch.arange(start, start + count) % len(order)]
+
+    def _freeze_routers(self) -> None:
+        self.network.routers.requires_grad_(False)
+        self._calibrate()
+
+    def _calibrate(self) -> None:
+        """Meet the budget on all validation images by the routers' common offset."""
+        if self.schedule.learns_routes:
+            cost = calibrate(self.network, self.data.val, self.costs, self.target)
+            self.realized = cost / self.costs.dense
+
+    def _report(self, losses: Losses, rate: float) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        by_name = {name: float(value.detach()) for name, value in losses.by_name.items()}
+        phase = ("train" if not self.schedule.learns_routes else "hard") if self._is_hard else "route"
+        self.on_step(
+            Progress(
+                self.step, self.schedule.steps, phase, by_name, self.realized, self.controller.wanted(self.step), rate
+            )
+        )
+        if self.step % self.config.check_every == 0 or self.step == self.schedule.steps:
+            self.log.write(
+                kind="step",
+                step=self.step,
+                phase=phase,
+                losses=by_name,
+                realized=self.realized,
+                wanted=self.controller.wanted(self.step),
+                cost_weight=self.controller.current,
+                images_per_second=rate,
+            )
+
+    def _measure_epoch(self, elapsed: float) -> None:
+        """Measure accuracy, cost and routes on the validation images; warn of collapse from the first epoch on."""
+        if self._is_hard:
+            self._calibrate()
+        measured = evaluate(self.network, self.data.val, self.costs)
+        statistics = measured.statistics
+        if not self.accelerator.is_main_process:
+            return
+        self.log.write(
+            kind="validation",
+            step=self.step,
+            accuracy=measured.accuracy,
+            realized=measured.cost / self.costs.dense,
+            routes=statistics.unique,
+            route_entropy=statistics.entropy,
+            class_information=statistics.class_information,
+            run_rate=statistics.run_rate,
+            seconds=elapsed,
+        )
+        annealed = self.step >= self.schedule.anneal_steps
+        if self.schedule.learns_routes and annealed and statistics.collapsed:
+            self.say(
+                f"routing has collapsed: {statistics.unique} routes, {statistics.entropy:.2f} bits; this is a static "
+                "network. Try a larger router learning rate, a higher diversity weight, or a longer anneal"
+            )
