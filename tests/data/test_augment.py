@@ -1,0 +1,149 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routekit.data.augment import Augmentation, crop_and_flip, crop_and_resize, normalize
+from routekit.data.views import augmented_copies
+
+# One 3x3 image, whose pixels are told apart by their value.
+IMAGE = torch.tensor([[[[1, 2, 3], [4, 5, 6], [7, 8, 9]]]], dtype=torch.uint8)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def crop(top, left, flipped, pad=1):
+    arguments = torch.tensor([top]), torch.tensor([left]), torch.tensor([flipped])
+    return crop_and_flip(IMAGE, pad, *arguments)[0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("top", "left", "flipped", "expected"),
+    [
+        (1, 1, False, [[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
+        (1, 1, True, [[3, 2, 1], [6, 5, 4], [9, 8, 7]]),
+        (0, 1, False, [[0, 0, 0], [1, 2, 3], [4, 5, 6]]),
+        (2, 2, False, [[5, 6, 0], [8, 9, 0], [0, 0, 0]]),
+        (0, 0, True, [[0, 0, 0], [2, 1, 0], [5, 4, 0]]),
+    ],
+)
+def test_crop_and_flip_by_hand(top, left, flipped, expected):
+    assert crop(top, left, flipped) == expected
+
+
+def test_each_sample_has_its_own_crop():
+    images = IMAGE.repeat(2, 1, 1, 1)
+    out = crop_and_flip(images, 1, torch.tensor([0, 1]), torch.tensor([1, 1]), torch.tensor([False, True]))
+    assert out[:, 0].tolist() == [crop(0, 1, False), crop(1, 1, True)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    pad=st.integers(0, 4),
+    flip=st.booleans(),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+)
+def test_augmentation_moves_pixels_and_makes_none(seed, pad, flip, height, width):
+    """Each output pixel is zero or comes, all channels together, from the row of the input that lies `down` below."""
+    place = torch.arange(1, height * width + 1, dtype=torch.uint8).view(height, width)
+    images = torch.stack([place, place + 100, 255 - place]).expand(5, 3, height, width)
+    out = Augmentation(pad, flip)(images, generator(seed))
+    assert out.shape == images.shape
+    assert out.dtype == torch.uint8
+    inside = out[:, 0] > 0
+    assert torch.equal(out[:, 1] * inside, (out[:, 0] + 100) * inside)
+    assert torch.equal(out[:, 2] * inside, (255 - out[:, 0]) * inside)
+    assert not out.masked_fill(inside[:, None], 0).any()
+    for sample, here in zip(out[:, 0].long() - 1, inside, strict=True):
+        ys, xs = here.nonzero().unbind(1)
+        shift = sample[here] // width - ys
+        assert len(shift.unique()) <= 1
+        assert (shift.abs() <= pad).all()
+        mirrored = (sample[here] % width) + xs
+        straight = (sample[here] % width) - xs
+        assert len(straight.unique()) <= 1 or (flip and len(mirrored.unique()) == 1)
+
+
+def test_all_shifts_and_both_flips_occur():
+    images = torch.zeros(2000, 3, 5, 5, dtype=torch.uint8)
+    images[:, :, 2, 2] = 1  # a dot in the centre shows the shift
+    images[:, :, 2, 3] = 2  # and its neighbour the flip
+    out = Augmentation(pad=1, flip=True)(images, generator())[:, 0]
+    dots = (out == 1).nonzero()[:, 1:]
+    assert len(dots) == 2000
+    assert dots.unique(dim=0).tolist() == [[y, x] for y in (1, 2, 3) for x in (1, 2, 3)]
+    neighbours = (out == 2).nonzero()[:, 1:]
+    mirrored = (neighbours[:, 1] < dots[:, 1]).float().mean()
+    assert 0.45 < mirrored < 0.55
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation.of((96, 96), flip=True)])
+def test_the_generator_determines_the_result(augmentation):
+    images = torch.randint(0, 256, (4, 3, 96, 96), dtype=torch.uint8, generator=generator())
+    first, again, other = (augmentation(images, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_global_generator_is_left_alone():
+    before = torch.get_rng_state()
+    Augmentation()(IMAGE.expand(2, 3, 3, 3), generator())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_whole_box_is_the_image_and_its_mirror():
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2)
+    out = crop_and_resize(IMAGE.repeat(2, 1, 1, 1), boxes, torch.tensor([False, True]))
+    assert torch.equal(out[:1], IMAGE)
+    assert torch.equal(out[1:], IMAGE.flip(3))
+
+
+def test_a_quarter_is_enlarged():
+    image = torch.zeros(1, 1, 8, 8)
+    image[:, :, :4, 4:] = 1  # the upper right quarter: centre (0.5, -0.5), half as wide and high
+    out = crop_and_resize(image, torch.tensor([[0.5, -0.5, 0.5, 0.5]]), torch.tensor([False]))
+    assert (out[0, 0, :-1, 1:] == 1).all()
+    # The pixels along the quarter's inner edges are interpolated a quarter of a pixel outwards.
+    assert out[0, 0, 0, 0] == pytest.approx(0.75)
+
+
+def test_drawn_boxes_stay_inside_and_have_the_area():
+    x, y, width, height = Augmentation.of((224, 224), flip=True)._boxes(1000, generator()).unbind(1)
+    assert (x.abs() + width <= 1 + 1e-6).all()
+    assert (y.abs() + height <= 1 + 1e-6).all()
+    assert (width * height).max() <= 1
+    # Clamping a side to the image makes a box smaller, but seldom by much.
+    assert (width * height).min() >= 0.35 - 1e-6
+    assert 0.6 < (width * height).mean() < 0.7
+
+
+@pytest.mark.parametrize(("size", "pad", "area"), [(32, 4, None), (95, 11, None), (96, 0, (0.35, 1.0))])
+def test_large_inputs_are_cropped_and_resized(size, pad, area):
+    assert Augmentation.of((size, size), flip=False) == Augmentation(pad, flip=False, area=area)
+
+
+def test_normalize_by_hand():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 5)
+    out = normalize(images, mean=(0.5, 0.2, 0.0), std=(0.25, 0.1, 2.0))
+    assert out.dtype == torch.float32
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out[1, :, 2, 3], torch.tensor([-2.0, 0.0, 0.5]), atol=1e-6, rtol=0)
+
+
+def test_copies_of_a_sample_are_adjacent_and_differ():
+    images = torch.arange(1, 4, dtype=torch.uint8).view(3, 1, 1, 1).repeat(1, 3, 8, 8)
+    out = augmented_copies(images, 5, Augmentation(pad=4, flip=False), generator())
+    assert out.shape == (15, 3, 8, 8)
+    views = out.view(3, 5, 3 * 64)
+    assert views.amax(dim=(1, 2)).tolist() == [1, 2, 3]
+    assert all(len(view.unique(dim=0)) > 1 for view in views)
+
+
+def test_one_copy_is_plain_augmentation():
+    images = IMAGE.expand(6, 3, 3, 3)
+    once = Augmentation(1, flip=True)(images, generator(3))
+    assert torch.equal(augmented_copies(images, 1, Augmentation(1, flip=True), generator(3)), once)
