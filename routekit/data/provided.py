@@ -1,0 +1,41 @@
+"""What a data set is asked for and what it provides; those that go by a name are registered here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from routekit.data.image_set import Images
+from routekit.registry import Registry
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to read a data set.
+
+    data_root:           the folder of downloaded files, if there is one
+    download:            whether to fetch what is missing
+    size:                the network's input size (H, W)
+    limit_memory_bytes:  the most that decoded images may take
+    """
+
+    data_root: Path | None
+    download: bool
+    size: tuple[int, int]
+    limit_memory_bytes: int
+
+    def fits(self, count: int) -> bool:
+        """Whether `count` images at the input size fit into the memory that is granted."""
+        return 3 * self.size[0] * self.size[1] * count < self.limit_memory_bytes
+
+
+@dataclass(frozen=True)
+class Provided:
+    """A data set as it is; `val` is None where it has none, `flip` False where a mirror changes the class."""
+
+    train: Images
+    test: Images
+    val: Images | None = None
+    flip: bool = True
+
+
+named_sets: Registry[Callable[[Request], Provided]] = Registry("data set")

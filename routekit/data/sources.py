@@ -1,0 +1,105 @@
+"""`load_data`: the splits of a data set, by its name or its folder."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+# Imported for their entries in the registry.
+import routekit.data.digits
+import routekit.data.torchvision_sets  # noqa: F401
+from routekit.data.augment import Augmentation
+from routekit.data.folder import image_folder, validation_folder
+from routekit.data.image_set import Images
+from routekit.data.provided import Provided, Request, named_sets
+from routekit.data.split import stratified_split
+from routekit.errors import InputError
+from routekit.registry import nearest
+
+CARVED = 0.1
+"""The share of the training images that becomes the validation split where there is no other."""
+
+SEEN_WARNING = (
+    "the validation split is carved from the training images: if the weights have seen those, "
+    "budgets set on them come out wrong on new images; give --val DIR or --val-from-test 40%"
+)
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """A data set, ready for training; the three splits share no image.
+
+    augmentation:  how training images are varied
+    val_origin:    where validation images come from: a folder of their own, the training images, the test
+                   images, or the split that the data set fixes
+    warnings:      sentences for the user
+    """
+
+    train: Images
+    val: Images
+    test: Images
+    name: str
+    classes: tuple[str, ...]
+    augmentation: Augmentation
+    val_origin: Literal["folder", "train", "test", "fixed"]
+    warnings: list[str] = field(default_factory=list)
+
+
+def load_data(
+    source: str,
+    *,
+    data_root: Path | None = None,
+    download: bool = False,
+    val: Path | None = None,
+    val_from_test: float | None = None,
+    seed: int = 0,
+    input_size: tuple[int, int, int] = (3, 32, 32),
+    limit_memory_bytes: int = 4 * 2**30,
+) -> DataSplits:
+    """Load the data set `source`: a name (digits, cifar10, ...) or a folder of train/, test/ and maybe val/.
+
+    Validation images are those of the folder `val`; else the share `val_from_test`, in (0, 1), of each class
+    of the test split, which loses them; else the data set's own; else a tenth of the training split, with a
+    warning. `seed` draws what is carved.
+
+    Images come at `input_size` (3, H, W). They are kept in memory, decoded, if they take less than
+    `limit_memory_bytes`. Raises InputError if the data are not there or not as described.
+    """
+    if val is not None and val_from_test is not None:
+        raise InputError("--val and --val-from-test both say where validation images come from: give one of them")
+    if val_from_test is not None and not 0 < val_from_test < 1:
+        raise InputError(f"--val-from-test is a share between 0% and 100% of the test images, not {val_from_test:.4g}")
+    if input_size[0] != 3:
+        raise InputError(f"images have 3 channels (RGB), but the network takes {input_size[0]}")
+    request = Request(data_root, download, (input_size[1], input_size[2]), limit_memory_bytes)
+    provided = _provided(source, request)
+    train, test, classes = provided.train, provided.test, provided.train.classes
+    warnings: list[str] = []
+    origin: Literal["folder", "train", "test", "fixed"]
+    if val is not None:
+        held_out, origin = validation_folder(val, classes, source, request), "folder"
+    elif val_from_test is not None:
+        test, held_out = _carve(test, val_from_test, seed)
+        origin = "test"
+    elif provided.val is not None:
+        held_out, origin = provided.val, "fixed" if source in named_sets else "folder"
+    else:
+        train, held_out = _carve(train, CARVED, seed)
+        origin = "train"
+        warnings.append(SEEN_WARNING)
+    augmentation = Augmentation.of(request.size, flip=provided.flip)
+    return DataSplits(train, held_out, test, train.name, classes, augmentation, origin, warnings)
+
+
+def _provided(source: str, request: Request) -> Provided:
+    if source in named_sets:
+        return named_sets[source](request)
+    if not Path(source).exists():
+        raise InputError(f"no folder and no data set is called {source!r}: {nearest(source, named_sets)}")
+    return image_folder(Path(source), request)
+
+
+def _carve(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+    rest, taken = stratified_split(images.labels, fraction, seed)
+    if len(taken) == 0:
+        raise InputError(f"{images.name} has too few images to carve a validation split from: give --val DIR")
+    return images.subset(rest), images.subset(taken)
