@@ -63,7 +63,9 @@ class Recipe(_Section):
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with routekit."""
-    return sorted(f.name.removesuffix(".yaml") for f in resources.files("routekit.recipes").iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in resources.files("routekit.recipes").iterdir() if f.name.endswith(".yaml")
+    )
 
 
 def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:

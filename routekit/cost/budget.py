@@ -45,16 +45,16 @@ class BudgetController:
 
     target:       the budget
     anneal_steps: steps over which the wanted cost falls from the dense cost to the target
-    integral:     weight gained per step and unit of excess
+    integral:     weight gained per update and unit of excess
     proportional: weight per unit of present excess
     weight:       the integrated weight; it never falls below 0, cost is never rewarded
-    excess:       running mean of the last excesses
+    excess:       running mean of the last excesses, to calm the noise of small samples
     """
 
     target: float
     anneal_steps: int
-    integral: float = 0.05
-    proportional: float = 2.0
+    integral: float = 1.0
+    proportional: float = 10.0
     weight: float = 0.0
     excess: float = 0.0
 
@@ -66,7 +66,7 @@ class BudgetController:
     def update(self, realized: float, step: int) -> float:
         """Take in the realised cost (a fraction of dense) at `step`; return the cost term's weight for the next one."""
         excess = realized - self.wanted(step)
-        self.excess = 0.9 * self.excess + 0.1 * excess
+        self.excess = 0.5 * self.excess + 0.5 * excess
         self.weight = max(0.0, self.weight + self.integral * excess)
         return self.current
 

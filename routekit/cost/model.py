@@ -75,9 +75,7 @@ class CostModel:
                 skip.append(0 if identity else cost_of(("skip", *kind), unit.skip, (x,), unit.block))
                 # A bank's router depends on its features' shape and on whether it was handed a state.
                 asked = ("router", tuple(x.shape), state is None)
-                router.append(
-                    cost_of(asked, _Ask(network, index, state), (x,), network.routers)
-                )
+                router.append(cost_of(asked, _Ask(network, index, state), (x,), network.routers))
                 _, state = network.routers(index, x, state)
             x = unit.run(x)
         parts.append(Part("head", "head", cost_of("head", view.head, (x,), view.model), skippable=False))

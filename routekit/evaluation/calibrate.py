@@ -17,7 +17,7 @@ def calibrate(
     *,
     indices: Tensor | None = None,
     tolerance: float = 0.002,
-    tries: int = 12,
+    tries: int = 16,
 ) -> float:
     """Find, by bisection, the offset at which the mean realised cost lies within `tolerance` of `target` (MACs).
 

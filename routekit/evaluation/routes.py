@@ -56,6 +56,8 @@ def _information(which: Tensor, labels: Tensor) -> float:
 
 def _plug_in(which: Tensor, labels: Tensor) -> float:
     joint = which * (int(labels.max()) + 1) + labels
-    return _entropy(torch.bincount(which)) + _entropy(torch.bincount(labels)) - _entropy(
-        torch.unique(joint, return_counts=True)[1]
+    return (
+        _entropy(torch.bincount(which))
+        + _entropy(torch.bincount(labels))
+        - _entropy(torch.unique(joint, return_counts=True)[1])
     )

@@ -92,7 +92,9 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
             if unit.name in spec["dropped"]:
                 drop_unit(unit)
         fold_structure(view.model, [Fold(**fold) for fold in spec["folded"]])
-        config = FixedRoute(state["routers.route"].tolist()) if spec["routers"] is None else RouterConfig(**spec["routers"])
+        config = (
+            FixedRoute(state["routers.route"].tolist()) if spec["routers"] is None else RouterConfig(**spec["routers"])
+        )
         network = convert(view, config)
         network.load_state_dict(state)
     except FileNotFoundError:

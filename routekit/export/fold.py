@@ -28,7 +28,7 @@ def find_folds(network: RoutedNetwork) -> list[Fold]:
     outputs: dict[int, tuple[nn.Module, Tensor]] = {}
     pairs: list[Fold] = []
 
-    def after_conv(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def after_conv(module: nn.Module, _: Any, output: Tensor) -> None:
         outputs[id(output)] = (module, output)
 
     def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

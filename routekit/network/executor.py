@@ -18,7 +18,7 @@ Execution = Callable[[ResidualUnit, Tensor, Decision], Tensor]
 
 
 def relaxed(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
-    """r F(x) + (1 - r) x (Eq. 4 of Wang et al.); x [B, C, H, W].
+    """R F(x) + (1 - r) x (Eq. 4 of Wang et al.); x [B, C, H, W].
 
     `lerp` is one kernel, and exact at both ends: r = 1 is the unit's output bit for bit.
     """
@@ -47,6 +47,6 @@ def sparse(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
         return x.to(ran.dtype).index_put((chosen,), ran)
     others = (~runs).nonzero().squeeze(1)
     skipped = unit.skip(x[others]).to(ran.dtype)
-    return torch.empty_like(ran[:1].expand(len(x), *ran.shape[1:])).index_put((chosen,), ran).index_put(
-        (others,), skipped
+    return (
+        torch.empty_like(ran[:1].expand(len(x), *ran.shape[1:])).index_put((chosen,), ran).index_put((others,), skipped)
     )

@@ -56,9 +56,7 @@ def objective(
     share = weights.distillation if teacher_logits is not None else 0.0
     total = (1 - share) * by_name["classification"]
     if teacher_logits is not None and share > 0:
-        by_name["distillation"] = terms.distillation(
-            trace.logits, teacher_logits, weights.distillation_temperature
-        )
+        by_name["distillation"] = terms.distillation(trace.logits, teacher_logits, weights.distillation_temperature)
         total = total + share * by_name["distillation"]
     if not routing:
         return Losses(total, by_name)

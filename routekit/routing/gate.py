@@ -41,13 +41,11 @@ def soft(logits: Tensor, *, temperature: float = 0.2, generator: torch.Generator
 
 
 @gates.register("straight-through")
-def straight_through(
-    logits: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None
-) -> Tensor:
+def straight_through(logits: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
     """Forward one-hot, backward the softmax (Bengio et al., 2013): training sees what inference does."""
     del generator
     probs = torch.softmax(logits / temperature, dim=1)
-    return one_hot(logits.argmax(dim=1), logits) + probs - probs.detach()
+    return one_hot(logits.argmax(dim=1), logits) + (probs - probs.detach())
 
 
 @gates.register("gumbel")
@@ -66,7 +64,7 @@ def bernoulli(logits: Tensor, *, temperature: float = 1.0, generator: torch.Gene
     """
     probs = torch.softmax(logits / temperature, dim=1)
     drawn = torch.multinomial(probs.detach().cpu(), 1, generator=generator).squeeze(1).to(logits.device)
-    return one_hot(drawn, logits) + probs - probs.detach()
+    return one_hot(drawn, logits) + (probs - probs.detach())
 
 
 def one_hot(choice: Tensor, like: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class RouterBank(nn.Module):
 
     def forget(self, index: int) -> bool:
         """Remove junction `index`, whose unit is gone; False if later junctions need its router (a shared state)."""
+        del index
         return False
 
     def forward(self, index: int, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:

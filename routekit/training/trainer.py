@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +30,9 @@ from routekit.routing.router import FixedRoute
 from routekit.training.log import MetricsLog
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
+
+# At most this much work is lost when a run is killed.
+SAVE_EVERY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Trainer:
         self.controller = BudgetController(target / costs.dense, self.schedule.anneal_steps)
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
+        self._saved_at = time.perf_counter()
         self._batches: Iterator[tuple[Tensor, Tensor]] | None = None
         self.realized = 1.0
         self.log = MetricsLog(None)
@@ -140,12 +143,13 @@ class Trainer:
             end_of_epoch = self.step % self.schedule.steps_per_epoch == 0 or self.step == self.schedule.steps
             if end_of_epoch:
                 self._measure_epoch(elapsed)
-            if end_of_epoch or self.step % 100 == 0:
+            if end_of_epoch or time.perf_counter() - self._saved_at > SAVE_EVERY_SECONDS:
                 self.save()
         return self.network
 
     def save(self) -> None:
-        """Write the state, atomically."""
+        """Write the state, atomically. When it is written changes nothing of the run."""
+        self._saved_at = time.perf_counter()
         if self.folder is None or not self.accelerator.is_main_process:
             return
         save_state(
@@ -197,9 +201,7 @@ class Trainer:
         return iter(self.data.train.batches(mine.flatten(), mine.shape[1]))
 
     def _generator(self, purpose: int) -> torch.Generator:
-        return torch.Generator().manual_seed(
-            step_seed(self.seed, self.step, self.accelerator.process_index, purpose)
-        )
+        return torch.Generator().manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index, purpose))
 
     @property
     def _is_hard(self) -> bool:
@@ -236,7 +238,7 @@ class Trainer:
         )
         if not torch.isfinite(losses.total.detach()):
             raise TrainingError(
-                f"the loss became {float(losses.total)} at step {self.step}; the last good state is kept: "
+                f"the loss became {float(losses.total.detach())} at step {self.step}; the last good state is kept: "
                 "lower --learning-rate and go on with --resume, or start over with --force"
             )
         self.optimizer.zero_grad()

@@ -1,0 +1,94 @@
+"""`routekit convert`: a pretrained ResNet in, a routed one out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .output import result
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def convert(
+        model: Annotated[str | None, typer.Argument(help="resnet56, timm:NAME, torchvision:NAME, ...")] = None,
+        target_flops: Annotated[
+            str | None,
+            typer.Option(help="Mean cost of an image: 1.5e8, 150M or 50% of dense (1 multiply-add = 1 FLOP)."),
+        ] = None,
+        weights: o.Weights = None,
+        data: o.Data = None,
+        data_root: o.DataRoot = None,
+        download: o.Download = False,
+        val: o.Val = None,
+        val_from_test: o.ValFromTest = None,
+        method: Annotated[
+            str | None, typer.Option(help="routed, or a static network: firstk, randomk, distributedk.")
+        ] = None,
+        router: Annotated[str | None, typer.Option(help="fc (the paper's), cnn or rnn.")] = None,
+        gate: Annotated[str | None, typer.Option(help="soft, straight-through, gumbel or bernoulli.")] = None,
+        recipe: o.RecipeName = None,
+        epochs: o.Epochs = None,
+        learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+        set_: o.Set = None,
+        seed: o.Seed = None,
+        out: o.Out = Path("runs"),
+        name: o.Name = None,
+        device: o.Device = None,
+        resume: o.Resume = None,
+        force: o.Force = False,
+        json: o.Json = False,
+    ) -> None:
+        """Convert MODEL into a routed network that costs --target-flops an image on average."""
+        from routekit.errors import InputError
+        from routekit.pipeline import train
+        from routekit.recipe import load_recipe
+        from routekit.report.record import read_record
+        from routekit.run_folder import RunFolder
+
+        from .summary import summary
+
+        o.check_device(device)
+        if resume is not None:
+            if model is not None or target_flops is not None:
+                raise InputError("--resume takes everything from the run's own recipe: give neither MODEL nor a target")
+            folder, chosen = RunFolder.open(resume)
+        else:
+            if model is None:
+                raise InputError("which network? e.g. routekit convert resnet56 --target-flops 50%")
+            if target_flops is None:
+                raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
+            chosen = load_recipe(
+                recipe or o.default_recipe(data),
+                {
+                    "model.name": model,
+                    "model.weights": weights,
+                    "data.source": data,
+                    "data.root": data_root,
+                    "data.download": download or None,
+                    "data.val": val,
+                    "data.val_from_test": o.fraction(val_from_test),
+                    "target": target_flops,
+                    "method": method,
+                    "routers.kind": router,
+                    "training.gate": gate,
+                    "training.epochs": epochs,
+                    "training.learning_rate": learning_rate,
+                    "seed": seed,
+                    **o.overrides(set_),
+                },
+            )
+            from routekit.pipeline import check
+
+            check(chosen)
+            folder = RunFolder.create(out / (name or o.run_name(chosen)), chosen, force=force)
+        if folder.finished:
+            record = read_record(folder.path)
+        else:
+            with o.training(device) as machine:
+                record = train(chosen, folder, machine)
+        if record:
+            result(record, summary(record), as_json=json)

@@ -1,0 +1,41 @@
+"""`routekit evaluate`: measure a run, or a compact checkpoint, on the test set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .output import result
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def evaluate(
+        run: Annotated[Path, typer.Argument(help="A run's folder, or a compact checkpoint.")],
+        data: o.Data = None,
+        data_root: o.DataRoot = None,
+        device: o.Device = None,
+        json: o.Json = False,
+    ) -> None:
+        """Measure RUN on its test images under hard routing: accuracy, realised cost, routes."""
+        from routekit.errors import InputError
+        from routekit.pipeline import evaluate_run
+        from routekit.recipe import load_recipe
+        from routekit.run_folder import RunFolder
+
+        from .summary import summary
+
+        own = (run / "recipe.yaml").exists()
+        if own and data is None:
+            _, recipe = RunFolder.open(run)
+        elif data is not None:
+            recipe = load_recipe(o.default_recipe(data), {"data.source": data, "data.root": data_root})
+        elif not run.exists():
+            raise InputError(f"{run} does not exist")
+        else:
+            raise InputError(f"{run} is no run with a recipe: say which images with --data")
+        record = evaluate_run(run, recipe, o.machine(device))
+        result(record, summary(record), as_json=json)

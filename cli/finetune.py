@@ -1,0 +1,80 @@
+"""`routekit finetune`: the dense network, fine-tuned on the data, packed as a run that `convert` starts from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .output import result
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def finetune(
+        model: Annotated[str | None, typer.Argument(help="resnet56, timm:NAME, torchvision:NAME, ...")] = None,
+        weights: o.Weights = None,
+        data: o.Data = None,
+        data_root: o.DataRoot = None,
+        download: o.Download = False,
+        val: o.Val = None,
+        val_from_test: o.ValFromTest = None,
+        recipe: o.RecipeName = None,
+        epochs: o.Epochs = None,
+        learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+        set_: o.Set = None,
+        seed: o.Seed = None,
+        out: o.Out = Path("runs"),
+        name: o.Name = None,
+        device: o.Device = None,
+        resume: o.Resume = None,
+        force: o.Force = False,
+        json: o.Json = False,
+    ) -> None:
+        """Fine-tune the dense MODEL; with --epochs 0 it is only measured and packed."""
+        from routekit.errors import InputError
+        from routekit.pipeline import check, train
+        from routekit.recipe import load_recipe
+        from routekit.report.record import read_record
+        from routekit.run_folder import RunFolder
+
+        from .summary import summary
+
+        o.check_device(device)
+        if resume is not None:
+            if model is not None:
+                raise InputError("--resume takes everything from the run's own recipe: do not give MODEL")
+            folder, chosen = RunFolder.open(resume)
+        else:
+            if model is None:
+                raise InputError("which network? e.g. routekit finetune resnet56 --data path/to/images")
+            base = load_recipe(recipe or o.default_recipe(data))
+            chosen = load_recipe(
+                recipe or o.default_recipe(data),
+                {
+                    "model.name": model,
+                    "model.weights": weights,
+                    "data.source": data,
+                    "data.root": data_root,
+                    "data.download": download or None,
+                    "data.val": val,
+                    "data.val_from_test": o.fraction(val_from_test),
+                    "method": "dense",
+                    "training": base.model_dump(mode="json")["dense"],
+                    "training.epochs": epochs,
+                    "training.learning_rate": learning_rate,
+                    "seed": seed,
+                    **o.overrides(set_),
+                },
+            )
+            check(chosen)
+            folder = RunFolder.create(out / (name or o.run_name(chosen)), chosen, force=force)
+        if folder.finished:
+            record = read_record(folder.path)
+        else:
+            with o.training(device) as machine:
+                record = train(chosen, folder, machine)
+        if record:
+            result(record, summary(record), as_json=json)

@@ -1,0 +1,51 @@
+"""`routekit flops`: the cost table of a network."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .output import result
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def flops(
+        model: Annotated[str, typer.Argument(help="A network's name, or a run's folder.")],
+        classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
+        input_size: Annotated[int | None, typer.Option(min=8, help="Height and width of the images.")] = None,
+        json: o.Json = False,
+    ) -> None:
+        """Print what each part of MODEL costs, counted by fvcore (1 multiply-add = 1 FLOP)."""
+        from routekit.cost.macs import CONVENTION, describe
+        from routekit.pipeline import cost_table
+
+        costs = cost_table(Path(model) if Path(model).is_dir() else model, classes, input_size)
+        parts = [
+            {"name": part.name, "kind": part.kind, "flops": part.flops, "skippable": part.skippable}
+            for part in costs.parts
+        ]
+        width = max(len(part.name) for part in costs.parts)
+        lines = [
+            f"{part.name:<{width}}  {part.kind:<5}  {part.flops:>14,}  {'skippable' if part.skippable else ''}".rstrip()
+            for part in costs.parts
+        ]
+        lines += [
+            f"{'total':<{width}}  {'':<5}  {int(costs.dense):>14,}  = {describe(costs.dense)}",
+            f"routed, routers included: {describe(costs.minimum)} to {describe(costs.maximum)}",
+            f"convention: {CONVENTION}",
+        ]
+        if costs.uncounted:
+            lines.append("without a rule in fvcore, counted as 0: " + ", ".join(costs.uncounted))
+        document = {
+            "model": model,
+            "total": int(costs.dense),
+            "convention": CONVENTION,
+            "parts": parts,
+            "routed": {"minimum": costs.minimum, "maximum": costs.maximum},
+            "uncounted": list(costs.uncounted),
+        }
+        result(document, "\n".join(lines), as_json=json)

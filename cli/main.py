@@ -1,0 +1,79 @@
+"""The `routekit` command: the app, and the one map from errors to messages and exit codes."""
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+import typer
+
+app = typer.Typer(
+    name="routekit",
+    help="Convert a pretrained ResNet into a dynamically routed one, at the average cost you ask for.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _root(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (anywhere on the line)."),
+) -> None:
+    del debug  # taken out of the arguments by `run`, so that it may stand anywhere
+
+
+for _command in ("convert", "finetune", "evaluate", "flops", "export", "models"):
+    importlib.import_module(f"{__package__}.{_command}").register(app)
+
+
+def run() -> None:
+    """Run the command line; exit with 0, 1 (a failure at run time), 2 (bad input) or 130 (interrupted)."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    sys.exit(call(arguments, debug=debug))
+
+
+def call(arguments: list[str], *, debug: bool = False) -> int:
+    """Run one command line and return its exit code."""
+    from .output import fail
+
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="routekit", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        fail(error.format_message())
+        return 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        fail("interrupted; a run that had begun goes on with --resume and its folder")
+        return 130
+    except BrokenPipeError:
+        # The reader of stdout has gone; keep Python from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        fail(_message(error))
+        return getattr(error, "exit_code", 1)
+
+
+def _message(error: Exception) -> str:
+    """One line for any error: ours speak for themselves, others are named and --debug is offered."""
+    if hasattr(error, "exit_code"):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (--debug shows where)"
+
+
+if __name__ == "__main__":
+    run()

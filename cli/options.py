@@ -1,0 +1,100 @@
+"""Options that several commands share, and how they become a recipe."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from routekit.pipeline import Machine
+    from routekit.recipe import Recipe
+
+Weights = Annotated[str | None, typer.Option(help="auto, none, a dense run's folder, a file or a URL.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="digits, cifar10, cifar100, svhn, mnist, fashionmnist, or a folder with train/ and test/."),
+]
+DataRoot = Annotated[str | None, typer.Option(help="Where torchvision's sets lie.")]
+Download = Annotated[bool, typer.Option("--download", help="Download a torchvision set into --data-root.")]
+Val = Annotated[str | None, typer.Option(help="A folder of validation images.")]
+ValFromTest = Annotated[str | None, typer.Option(help="Take this share of the test images for validation: 40%.")]
+Epochs = Annotated[float | None, typer.Option(min=0, help="Epochs of training.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random choice.")]
+Out = Annotated[Path, typer.Option(help="The folder that run folders are made in.")]
+Name = Annotated[str | None, typer.Option(help="The run folder's name; by default made of the run's choices.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default the best there is.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; all else on stderr.")]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting of the recipe: training.batch_size=64.")]
+Resume = Annotated[Path | None, typer.Option(help="Go on with this run.")]
+
+
+def fraction(text: str | None) -> float | None:
+    """`40%` or `0.4` -> 0.4. Raises InputError for anything else."""
+    from routekit.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise InputError(f"{text!r} is no share: write 40% or 0.4")
+    return value
+
+
+def overrides(pairs: list[str] | None) -> dict[str, Any]:
+    """`--set a.b=value` -> {"a.b": value}, the value read as YAML."""
+    import yaml
+
+    from routekit.errors import InputError
+
+    values: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set takes key=value, not {pair!r}")
+        values[key] = yaml.safe_load(value)
+    return values
+
+
+def default_recipe(data: str | None) -> str:
+    """The recipe for the data: the embedded digits are few, and need a schedule of their own."""
+    return "digits" if data in (None, "digits") else "default"
+
+
+def machine(device: str | None, on_step: Any = lambda progress: None) -> "Machine":
+    """The machine to run on, telling what it does on stderr. Raises InputError for an unknown device."""
+    from routekit.errors import InputError
+    from routekit.pipeline import Hooks, Machine
+
+    from .output import say, warn
+
+    if device not in (None, "cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}: cpu or cuda")
+    return Machine(device, Hooks(say=say, warn=warn, on_step=on_step))
+
+
+@contextmanager
+def training(device: str | None) -> Iterator["Machine"]:
+    """A machine whose training steps are shown while they happen."""
+    from .output import TrainingDisplay
+
+    with TrainingDisplay() as display:
+        yield machine(device, display)
+
+
+def run_name(recipe: "Recipe") -> str:
+    """A folder's name made of what tells runs apart."""
+    data = Path(recipe.data.source).name or "data"
+    parts = [recipe.model.name, data, recipe.method, recipe.target, f"seed{recipe.seed}"]
+    return "-".join(part.replace(":", "-").replace("/", "-").replace("%", "pct") for part in parts if part)
+
+
+def check_device(device: str | None) -> None:
+    """Raise InputError early for a device that is no device."""
+    machine(device)

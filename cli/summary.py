@@ -1,0 +1,36 @@
+"""Records as text for people."""
+
+from typing import Any
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Say what a run or an evaluation found: accuracy, cost with its convention, routes."""
+    from routekit.cost.macs import describe
+
+    flops, routes, accuracy = record["flops"], record["routes"], record["accuracy"]
+    dense = flops["dense"]
+    lines = [
+        f"{record['run']}: {record['model']} on {record['data']}, "
+        f"{record['images']} {record['split']} images, hard routing",
+        f"  accuracy   {100 * accuracy['routed']:.2f}% routed, {100 * accuracy['dense']:.2f}% dense",
+        f"  cost       {describe(flops['realized'])} mean, routers included: "
+        f"{100 * flops['realized'] / dense:.1f}% of dense",
+    ]
+    if flops["target"] is not None:
+        off = 100 * (flops["realized"] / flops["target"] - 1)
+        lines.append(f"  target     {describe(flops['target'])}: {off:+.2f}% off")
+    lines += [
+        f"             p5 {flops['p5']:.3g}, p50 {flops['p50']:.3g}, p95 {flops['p95']:.3g}; dense {describe(dense)}",
+        f"  routes     {routes['unique']} distinct, {routes['entropy_bits']:.2f} bits, "
+        f"{routes['mean_units']:.1f} of {routes['units']} units on average",
+    ]
+    if "shuffled_accuracy" in record:
+        lines.append(
+            f"             {100 * record['shuffled_accuracy']:.2f}% when each image takes another image's route"
+        )
+    rates = " ".join(f"{100 * rate:.0f}" for rate in routes["run_rate"].values())
+    lines += [
+        f"  run rates  {rates} (% of images, per unit)",
+        f"  convention {flops['convention']}; {record['seconds']:.0f} s",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,75 @@
+"""The record of a run: what was measured, as one JSON document."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from routekit.cost.macs import CONVENTION
+from routekit.cost.model import CostModel
+from routekit.errors import InputError
+from routekit.evaluation.evaluate import Evaluation
+from routekit.network.network import RoutedNetwork
+from routekit.training.state import write_atomically
+
+RECORD = "record.json"
+
+
+def run_record(
+    run: str,
+    network: RoutedNetwork,
+    costs: CostModel,
+    measured: Evaluation,
+    *,
+    data: str,
+    split: str,
+    dense_accuracy: float,
+    target: float | None,
+    seconds: float,
+    **more: Any,
+) -> dict[str, Any]:
+    """Say what an evaluation found: accuracies are fractions, costs MACs, run rates per unit by name."""
+    statistics = measured.statistics
+    return {
+        "run": run,
+        "model": network.view.spec.full_name,
+        "data": data,
+        "split": split,
+        "images": len(measured.labels),
+        "accuracy": {"dense": dense_accuracy, "routed": measured.accuracy},
+        "flops": {
+            "convention": CONVENTION,
+            "dense": costs.dense,
+            "target": target,
+            "realized": measured.cost,
+            **{key: value for key, value in measured.cost_quantiles().items() if key != "mean"},
+        },
+        "routes": {
+            "unique": statistics.unique,
+            "mean_units": statistics.mean_units,
+            "units": len(network.junctions),
+            "entropy_bits": statistics.entropy,
+            "class_information_bits": statistics.class_information,
+            "run_rate": dict(zip([unit.name for unit in network.junctions], statistics.run_rate, strict=True)),
+        },
+        "seconds": seconds,
+        **more,
+    }
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write the record into a run's folder."""
+    text = json.dumps(record, indent=2) + "\n"
+    write_atomically(folder / RECORD, lambda stream: stream.write(text.encode()))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read a finished run's record. Raises InputError if the run is not finished, or the file is damaged."""
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a finished run ({RECORD} is missing)") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    assert isinstance(record, dict)
+    return record

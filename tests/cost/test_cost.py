@@ -1,0 +1,127 @@
+import itertools
+
+import pytest
+import torch
+from fvcore.nn import FlopCountAnalysis
+from routekit.backbones.load import build, spec_of
+
+from routekit.cost.budget import BudgetController, parse_target
+from routekit.cost.macs import describe
+from routekit.cost.model import CostModel
+from routekit.errors import InputError
+from routekit.network.convert import convert, dense, example_input
+from routekit.network.executor import relaxed
+from routekit.routing.gate import soft
+from routekit.routing.router import RouterConfig
+from tests.toy import ToyNet, open_to_images, toy_view
+
+
+def test_parts_by_hand() -> None:
+    costs = CostModel.measure(convert(toy_view()))
+    flops = ToyNet.FLOPS
+    assert {part.name: part.flops for part in costs.parts} == {
+        "stem": flops["stem"],
+        "body.0": flops["unit"],
+        "body.1": flops["unit"],
+        "body.2": flops["down"],
+        "body.3": flops["last"],
+        "head": flops["head"],
+    }
+    assert costs.skip.tolist() == [0, 0, flops["down shortcut"], 0]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet56", "torchvision:resnet18", "timm:resnet26d", "timm:resnetv2_50"])
+def test_the_parts_sum_to_fvcores_count_of_the_whole(name: str) -> None:
+    view = build(spec_of(name, num_classes=10, input_size=None if name.startswith("resnet") else (3, 64, 64)))
+    analysis = FlopCountAnalysis(view.model.eval(), example_input(view)).unsupported_ops_warnings(False)
+    analysis = analysis.tracer_warnings("none").uncalled_modules_warnings(False)
+    assert CostModel.measure(dense(view)).dense == analysis.total()
+
+
+def test_published_macs_of_the_cifar_family() -> None:
+    # Convolutions and the classifier, in MMAC; fvcore adds 2 an element for batch norms and the final pooling.
+    for name, macs in {"resnet20": 40.8e6, "resnet56": 125.5e6, "resnet110": 252.9e6}.items():
+        total = CostModel.measure(dense(build(spec_of(name)))).dense
+        assert macs < total < 1.02 * macs
+
+
+def test_realized_cost_of_every_route_by_enumeration() -> None:
+    costs = CostModel.measure(convert(toy_view(), RouterConfig(hidden=16)))
+    f = ToyNet.FLOPS
+    routers = 356 * 3 + 8 * 16 + 8 + 8 * 16 + 32
+    for route in itertools.product([0, 1], repeat=4):
+        want = f["stem"] + f["head"] + routers + route[0] * f["unit"] + route[1] * f["unit"] + route[3] * f["last"]
+        want += f["down"] if route[2] else f["down shortcut"]
+        assert costs.of_routes(torch.tensor([route], dtype=torch.bool)).item() == want
+    assert costs.minimum == f["stem"] + f["head"] + routers + f["down shortcut"]
+    assert costs.maximum == costs.dense + routers
+
+
+def test_expected_cost_is_differentiable_and_meets_realized_at_hard_gates() -> None:
+    network = convert(toy_view()).eval()
+    open_to_images(network)
+    costs = CostModel.measure(network)
+    x = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        trace = network(x)
+    torch.testing.assert_close(costs.expected(trace).double(), costs.realized(trace))
+    trace = network(x, gate=soft, execution=relaxed)
+    costs.expected(trace).sum().backward()
+    heads = [router[-1].weight.grad for router in network.routers.routers]
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in heads)
+
+
+def test_measuring_changes_nothing() -> None:
+    network = convert(toy_view()).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    CostModel.measure(network)
+    assert network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_targets_in_every_notation() -> None:
+    costs = CostModel.measure(convert(build(spec_of("resnet110"))))
+    assert parse_target("1.5e8", costs) == parse_target("150M", costs) == parse_target("0.15G", costs) == 1.5e8
+    assert parse_target("60%", costs) == pytest.approx(0.6 * costs.dense)
+
+
+@pytest.mark.parametrize("text", ["", "fast", "12e", "1.2.3", "-5%", "nan", "50 %%"])
+def test_a_target_that_is_no_cost(text: str) -> None:
+    with pytest.raises(InputError, match="is no cost: write"):
+        parse_target(text, CostModel.measure(convert(toy_view())))
+
+
+@pytest.mark.parametrize("text", ["0", "1", "101%", "1e12"])
+def test_a_target_out_of_reach_states_the_range(text: str) -> None:
+    costs = CostModel.measure(convert(toy_view()))
+    with pytest.raises(InputError, match=r"can cost from .* to .*dense"):
+        parse_target(text, costs)
+
+
+def test_costs_are_said_with_their_convention() -> None:
+    assert describe(1.5e8) == "1.50e8 FLOPs (MACs; 3.00e8 as 2xMAC)"
+
+
+def test_the_wanted_cost_falls_to_the_target_and_stays() -> None:
+    controller = BudgetController(target=0.5, anneal_steps=100)
+    assert [controller.wanted(step) for step in (0, 50, 100, 200)] == [1.0, 0.75, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("stiffness", [0.5, 2.0, 8.0])
+def test_the_controller_lands_on_the_target_for_networks_of_any_stiffness(stiffness: float) -> None:
+    # A network whose cost answers the weight with a lag: it settles where stiffness * (1 - cost) equals the weight.
+    controller = BudgetController(target=0.5, anneal_steps=100)
+    cost = 1.0
+    for step in range(600):
+        wants = max(0.1, 1.0 - controller.current / stiffness)
+        cost += 0.2 * (wants - cost)
+        controller.update(cost, step)
+        assert controller.current >= 0
+    assert cost == pytest.approx(0.5, abs=0.01)
+
+
+def test_cost_is_never_rewarded() -> None:
+    controller = BudgetController(target=0.9, anneal_steps=0)
+    for step in range(50):
+        controller.update(0.2, step)
+    assert controller.current == 0

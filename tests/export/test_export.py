@@ -1,0 +1,202 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from routekit.backbones.adapters import register_adapter
+from routekit.backbones.load import build, spec_of
+from safetensors.torch import load_file
+
+import routekit
+from routekit.cost.model import CostModel
+from routekit.errors import InputError
+from routekit.evaluation.evaluate import evaluate
+from routekit.export.checkpoint import load_network, save_network
+from routekit.export.compact import compact
+from routekit.network.convert import convert
+from routekit.network.network import RoutedNetwork
+from routekit.routing.router import FixedRoute, RouterConfig, banks
+from tests.toy import open_to_images
+
+
+def routed(name: str, kind: str = "fc", size: int = 32) -> RoutedNetwork:
+    torch.manual_seed(0)
+    view = build(spec_of(name, num_classes=5, input_size=(3, size, size)))
+    for module in view.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+            torch.nn.init.uniform_(module.bias, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    network = convert(view, RouterConfig(kind=kind)).eval()
+    open_to_images(network)
+    return network
+
+
+def images(count: int = 12, size: int = 32) -> torch.Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", sorted(banks))
+def test_a_network_survives_the_disk_bit_for_bit(tmp_path: Path, kind: str) -> None:
+    network = routed("resnet20", kind)
+    network.routers.offset.fill_(0.25)
+    save_network(tmp_path, network, RouterConfig(kind=kind), about={"classes": list("abcde")})
+    again = routekit.load(tmp_path)
+    with torch.no_grad():
+        want, got = network(images()), again(images())
+    assert torch.equal(want.logits, got.logits)
+    assert torch.equal(want.routes, got.routes)
+    assert want.routes.unique(dim=0).shape[0] > 1
+    assert json.loads((tmp_path / "network.json").read_text())["about"]["classes"] == list("abcde")
+
+
+def test_a_fixed_route_survives_the_disk(tmp_path: Path) -> None:
+    view = build(spec_of("resnet20"))
+    network = convert(view, FixedRoute([True, False] * 4 + [True])).eval()
+    save_network(tmp_path, network, None, about={})
+    assert torch.equal(load_network(tmp_path)(images()).logits, network(images()).logits)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "timm:resnet18d", "timm:resnetv2_18", "torchvision:resnet50"])
+def test_the_compact_form_takes_the_same_routes_to_the_same_logits(tmp_path: Path, name: str) -> None:
+    size = 32 if name == "resnet20" else 64
+    network = routed(name, size=size)
+    with torch.no_grad():
+        want = network(images(size=size))
+    small = compact(network, want.routes)
+    never = [unit.name for unit, used in zip(network.junctions, want.routes.any(0).tolist(), strict=True) if not used]
+    assert small.dropped == never
+    assert len(small.folded) > 0
+    save_network(tmp_path, small.network, RouterConfig(), about={}, dropped=small.dropped, folded=small.folded)
+    with torch.no_grad():
+        got = load_network(tmp_path)(images(size=size))
+    assert torch.equal(got.routes, want.routes[:, want.routes.any(0)])
+    torch.testing.assert_close(got.logits, want.logits, rtol=1e-3, atol=1e-3)
+
+
+def test_dropped_units_leave_the_file_and_the_cost(tmp_path: Path) -> None:
+    network = routed("resnet20")
+    routes = torch.ones(4, 9, dtype=torch.bool)
+    routes[:, [1, 3, 4]] = False  # units 3 and 6 are the down-sampling ones
+    before = CostModel.measure(network)
+    small = compact(network, routes)
+    assert small.dropped == ["layer1.1", "layer2.0", "layer2.1"]
+    save_network(tmp_path, small.network, RouterConfig(), about={}, dropped=small.dropped, folded=small.folded)
+    names = set(load_file(tmp_path / "network.safetensors"))
+    assert not any(
+        name.startswith(("backbone.layer1.1.", "backbone.layer2.0.", "backbone.layer2.1.")) for name in names
+    )
+    assert not any(".bn" in name for name in names)
+    after = CostModel.measure(load_network(tmp_path))
+    assert len(after.run) == 6
+    assert after.dense < before.dense
+
+
+def test_down_sampling_units_keep_what_their_shortcut_needs() -> None:
+    network = routed("torchvision:resnet18", size=64)
+    routes = torch.zeros(2, 8, dtype=torch.bool)
+    want = network(images(2, 64), routes=routes).logits
+    small = compact(network, routes)
+    assert len(small.dropped) == 8
+    torch.testing.assert_close(small.network(images(2, 64)).logits, want, rtol=1e-3, atol=1e-4)
+
+
+def test_compacting_leaves_the_network_alone() -> None:
+    network = routed("resnet20")
+    with torch.no_grad():
+        want = network(images()).logits
+        compact(network, torch.zeros(1, 9, dtype=torch.bool))
+        assert torch.equal(network(images()).logits, want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    network = routed("resnet20")
+    save_network(tmp_path / "full", network, RouterConfig(), about={})
+    save_network(tmp_path / "half", network, RouterConfig(), about={}, dtype=dtype)
+    sizes = [(tmp_path / name / "network.safetensors").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    again = load_network(tmp_path / "half")
+    assert next(again.parameters()).dtype == torch.float32
+    everything = torch.ones(12, 9, dtype=torch.bool)
+    with torch.no_grad():
+        got, want = again(images(), routes=everything).logits, network(images(), routes=everything).logits
+    assert (got - want).abs().max() < 0.05 * want.abs().max()
+
+
+def test_a_users_own_network_is_loaded_into_an_instance_of_it(tmp_path: Path) -> None:
+    from tests.toy import ToyNet, toy_view
+
+    class OwnNet(ToyNet): ...
+
+    @register_adapter(OwnNet)
+    def adapt_own(model, spec):  # type: ignore[no-untyped-def]
+        view = toy_view()
+        for unit, block in zip(view.units, model.body, strict=True):
+            unit.block, unit.shortcut = block, None if block.downsample is None else block.skip
+        view.model, view.stem, view.head, view.spec = model, model.stem, model.head, spec
+        return view
+
+    model = OwnNet().eval()
+    network = routekit.convert(model, spec=toy_view().spec).eval()
+    open_to_images(network)
+    save_network(tmp_path, network, RouterConfig(), about={})
+    x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(routekit.load(tmp_path, model=OwnNet())(x).logits, network(x).logits)
+    with pytest.raises(InputError, match="model="):
+        routekit.load(tmp_path)
+
+
+def _damage(folder: Path, what: str) -> None:
+    spec = folder / "network.json"
+    if what == "no spec":
+        spec.unlink()
+    elif what == "no json":
+        spec.write_text("{")
+    elif what == "foreign":
+        spec.write_text("[]")
+    elif what == "version":
+        spec.write_text(spec.read_text().replace('"version": 1', '"version": 2'))
+    elif what == "no tensors":
+        (folder / "network.safetensors").unlink()
+    elif what == "torn tensors":
+        data = (folder / "network.safetensors").read_bytes()
+        (folder / "network.safetensors").write_bytes(data[: len(data) // 2])
+    elif what == "other tensors":
+        spec.write_text(spec.read_text().replace("resnet20", "resnet32"))
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("no spec", "holds no routed network"),
+        ("no json", "cannot be read"),
+        ("foreign", "is no routekit network"),
+        ("version", "of version 2, this routekit reads version 1"),
+        ("no tensors", "is missing"),
+        ("torn tensors", "is damaged"),
+        ("other tensors", "is damaged"),
+    ],
+)
+def test_damage_is_one_clear_error(tmp_path: Path, what: str, says: str) -> None:
+    save_network(tmp_path, routed("resnet20"), RouterConfig(), about={})
+    _damage(tmp_path, what)
+    with pytest.raises(InputError, match=says):
+        load_network(tmp_path)
+
+
+def test_evaluation_of_a_loaded_network_runs(tmp_path: Path) -> None:
+    from routekit.data.image_set import ImageSet
+
+    network = routed("resnet20")
+    save_network(tmp_path, network, RouterConfig(), about={})
+    data = ImageSet(
+        torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(10) % 5,
+        tuple("abcde"),
+    )
+    again = load_network(tmp_path)
+    want, got = (evaluate(net, data, CostModel.measure(net)) for net in (network, again))
+    assert torch.equal(want.routes, got.routes)

@@ -1,0 +1,161 @@
+import copy
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routekit.errors import InputError
+from routekit.network.convert import convert, dense
+from routekit.network.executor import masked, relaxed, sparse
+from routekit.routing.decision import RUN
+from routekit.routing.gate import gates, hard, soft
+from routekit.routing.router import FixedRoute, RouterConfig, banks
+from tests.toy import ToyNet, open_to_images, toy_view
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", sorted(banks))
+@pytest.mark.parametrize("execution", [relaxed, masked, sparse])
+def test_a_converted_network_is_the_original_bit_for_bit(kind: str, execution) -> None:  # type: ignore[no-untyped-def]
+    view = toy_view()
+    network = convert(view, RouterConfig(kind=kind)).eval()
+    x = images(7)
+    with torch.no_grad():
+        trace = network(x, execution=execution)
+        assert trace.routes.all()
+        assert torch.equal(trace.logits, view.model(x))
+
+
+def test_the_original_keeps_its_parameter_names() -> None:
+    network = convert(toy_view())
+    assert set(network.backbone.state_dict()) == set(ToyNet().state_dict())
+
+
+def test_every_route_gives_what_the_blocks_give_by_hand() -> None:
+    view = toy_view()
+    network = convert(view).eval()
+    x = images(1)
+    with torch.no_grad():
+        for route in itertools.product([True, False], repeat=4):
+            y = view.model.stem(x)
+            for run, block in zip(route, view.model.body, strict=True):
+                y = block(y) if run else (y if block.downsample is None else torch.relu(block.downsample(y)))
+            got = network(x, routes=torch.tensor([route])).logits
+            assert torch.equal(got, view.model.head(y))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10_000), count=st.integers(1, 17), offset=st.floats(-3, 3), kind=st.sampled_from(sorted(banks))
+)
+def test_masked_and_sparse_take_the_same_decisions_and_agree(seed: int, count: int, offset: float, kind: str) -> None:
+    network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8)).eval()
+    open_to_images(network, seed)
+    network.routers.offset.fill_(offset)
+    x = images(count, seed)
+    with torch.no_grad():
+        one, other = network(x, execution=masked), network(x, execution=sparse)
+    assert torch.equal(one.routes, other.routes)
+    torch.testing.assert_close(one.logits, other.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_sparse_computes_only_what_runs() -> None:
+    network = convert(toy_view(), FixedRoute([True] * 4)).eval()
+    seen: list[int] = []
+    for block in network.backbone.body:
+        block.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    routes = torch.tensor([[1, 0, 1, 0], [1, 0, 0, 1], [1, 0, 1, 0]], dtype=torch.bool)
+    with torch.no_grad():
+        network(images(3), routes=routes)
+    assert seen == [3, 2, 1]  # nobody runs the second unit
+
+
+def test_relaxed_mixes_by_the_gate() -> None:
+    view = toy_view()
+    network = convert(view, RouterConfig(open_logit=1.0)).eval()
+    x = images(2)
+    with torch.no_grad():
+        trace = network(x, gate=soft, execution=relaxed, temperature=0.5)
+        r = trace.gates[0]
+        y = view.model.stem(x)
+        for unit, gate in zip(view.units, r, strict=True):
+            y = gate * unit.run(y) + (1 - gate) * unit.skip(y)
+        torch.testing.assert_close(trace.logits, view.model.head(y), rtol=1e-5, atol=1e-5)
+    assert ((r > 0.5) & (r < 1)).all()
+
+
+def test_training_gives_routers_and_units_a_gradient() -> None:
+    network = convert(toy_view())
+    open_to_images(network)
+    network.train()
+    trace = network(images(16), gate=gates["straight-through"], execution=relaxed)
+    trace.logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.routing_parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.backbone_parameters())
+
+
+def test_a_trace_holds_gates_routes_and_probabilities() -> None:
+    network = convert(toy_view()).eval()
+    open_to_images(network)
+    with torch.no_grad():
+        trace = network(images(9), gate=hard)
+    assert trace.gates.shape == trace.routes.shape == trace.probs.shape == (9, 4)
+    assert torch.equal(trace.routes, trace.probs >= 0.5)
+    assert torch.equal(trace.routes[:, 2], trace.decisions[2].choice == RUN)
+
+
+def test_a_dense_network_has_one_route() -> None:
+    network = dense(toy_view()).eval()
+    assert network(images(3)).routes.all()
+    assert not network.routing_parameters()
+
+
+def test_a_deep_copy_is_independent_and_complete() -> None:
+    network = convert(toy_view()).eval()
+    twin = copy.deepcopy(network)
+    x = images(2)
+    with torch.no_grad():
+        before = network(x).logits
+        for parameter in network.parameters():
+            parameter.zero_()
+        assert torch.equal(twin(x).logits, before)
+        assert not torch.equal(network(x).logits, before)
+
+
+def test_predict_is_eval_and_leaves_the_mode() -> None:
+    network = convert(toy_view()).train()
+    x = images(2)
+    got = network.predict(x)
+    assert network.training
+    with torch.no_grad():
+        assert torch.equal(got, network.eval()(x).logits)
+
+
+def test_a_bare_module_needs_a_spec_and_an_adapter() -> None:
+    with pytest.raises(InputError, match="spec"):
+        convert(ToyNet())
+
+
+def test_a_network_without_skippable_units_is_refused() -> None:
+    view = toy_view()
+    for unit in view.units:
+        unit.skippable = False
+    with pytest.raises(InputError, match="no unit that can be skipped"):
+        convert(view)
+
+
+def test_non_skippable_units_always_run() -> None:
+    view = toy_view()
+    view.units[1].skippable = False
+    network = convert(view, FixedRoute([False, True, True])).eval()
+    x = images(2)
+    with torch.no_grad():
+        y = view.model.stem(x)
+        for block in view.model.body[1:]:
+            y = block(y)
+        assert torch.equal(network(x).logits, view.model.head(y))

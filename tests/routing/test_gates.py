@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routekit.errors import InputError
+from routekit.routing.gate import gates, soft, straight_through
+
+
+def test_soft_is_eq_3_by_hand() -> None:
+    # softmax([ln 3, 0]) = [3/4, 1/4]; softmax(2 * [3/4, 1/4])[0] = 1 / (1 + e^-1)
+    weights = soft(torch.tensor([[math.log(3.0), 0.0]]), temperature=0.5)
+    assert weights[0, 0].item() == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-6)
+
+
+def test_soft_never_leaves_the_open_interval_that_beta_sets() -> None:
+    weights = soft(torch.tensor([[1e4, -1e4]]), temperature=0.2)
+    assert weights[0, 0].item() == pytest.approx(1 / (1 + math.exp(-5)), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["soft", "straight-through", "bernoulli"])
+def test_a_gate_passes_the_gradient_check(name: str) -> None:
+    logits = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    if name == "soft":
+        assert torch.autograd.gradcheck(lambda x: soft(x, temperature=0.3), logits)
+        return
+    # Straight-through gates are steps: their gradient is by definition that of the softmax at the temperature.
+    weights = gates[name](logits, temperature=0.5, generator=torch.Generator().manual_seed(1))
+    (got,) = torch.autograd.grad(weights[:, 0].sum(), logits)
+    (want,) = torch.autograd.grad(torch.softmax(logits / 0.5, dim=1)[:, 0].sum(), logits)
+    torch.testing.assert_close(got, want)
+
+
+@given(st.lists(st.floats(-8, 8), min_size=2, max_size=16))
+def test_every_gate_gives_weights_that_sum_to_one(scores: list[float]) -> None:
+    logits = torch.tensor([[score, 0.0] for score in scores], dtype=torch.float64)
+    for name in gates:
+        weights = gates[name](logits, temperature=0.7, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(scores), dtype=torch.float64))
+        if name != "soft":
+            assert ((weights - weights.round()).abs() < 1e-12).all()
+
+
+def test_hard_takes_the_largest_logit_and_runs_on_a_tie() -> None:
+    weights = gates["hard"](torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]]), temperature=1.0, generator=None)
+    assert weights.tolist() == [[0, 1], [1, 0], [1, 0]]
+
+
+def test_gumbel_and_bernoulli_sample_with_the_softmax_probability() -> None:
+    logits = torch.tensor([[1.0, 0.0]]).expand(20_000, 2)
+    want = 1 / (1 + math.exp(-1))
+    for name in ("gumbel", "bernoulli"):
+        weights = gates[name](logits, temperature=1.0, generator=torch.Generator().manual_seed(0))
+        # Four standard deviations of the mean of 20,000 draws.
+        assert weights[:, 0].mean().item() == pytest.approx(want, abs=4 * math.sqrt(want * (1 - want) / 20_000))
+
+
+def test_sampling_is_the_generators_alone() -> None:
+    logits = torch.zeros(64, 2)
+    for name in ("gumbel", "bernoulli"):
+        first, again, other = (
+            gates[name](logits, temperature=1.0, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)
+        )
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+
+def test_straight_through_is_one_hot_forward() -> None:
+    assert straight_through(torch.tensor([[0.3, 0.2]]), temperature=1.0).tolist() == [[1.0, 0.0]]
+
+
+def test_an_unknown_gate_suggests_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean gumbel"):
+        gates["gumbell"]

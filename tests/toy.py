@@ -1,0 +1,111 @@
+"""Toy networks that carry their own hand-derived answers."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
+from routekit.data.augment import Augmentation
+from routekit.data.image_set import ImageSet
+from routekit.data.sources import DataSplits
+
+TOY_SPEC = ModelSpec(source="custom", name="toy", num_classes=3, input_size=(3, 8, 8))
+
+
+class ToyBlock(nn.Module):
+    """A basic block of one convolution."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out)
+        self.downsample = None if stride == 1 else nn.Conv2d(channels_in, channels_out, 2, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return torch.relu(self.bn(self.conv(x)) + shortcut)
+
+    def skip(self, x: Tensor) -> Tensor:
+        assert self.downsample is not None
+        return torch.relu(self.downsample(x))
+
+
+class ToyNet(nn.Module):
+    """Stem 3 -> 4 channels, two identity units, a down-sampling unit to 8 channels, an identity unit, a head.
+
+    Multiply-adds at 8x8, by hand (convolutions and classifier; a batch norm is 2 an element in fvcore):
+      stem 8*8*3*4*9 = 6,912;  unit 8*8*4*4*9 = 9,216 + 2*4*64 = 512
+      down 4*4*4*8*9 = 4,608 + 256 + shortcut 4*4*4*8*4 = 2,048
+      last 4*4*8*8*9 = 9,216 + 256
+      head 8*3 = 24, and its pooling 8*4*4 = 128
+    """
+
+    FLOPS: ClassVar = {"stem": 6912, "unit": 9728, "down": 6912, "down shortcut": 2048, "last": 9472, "head": 152}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 1, 1, bias=False)
+        self.body = nn.ModuleList([ToyBlock(4, 4, 1), ToyBlock(4, 4, 1), ToyBlock(4, 8, 2), ToyBlock(8, 8, 1)])
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8, 3)
+
+    def stem(self, x: Tensor) -> Tensor:
+        return torch.relu(self.conv(x))
+
+    def head(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(x).flatten(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.body:
+            x = block(x)
+        return self.head(x)
+
+
+def toy_view(seed: int = 0) -> Backbone:
+    """A toy backbone with batch-norm statistics and affine parameters that matter."""
+    torch.manual_seed(seed)
+    model = ToyNet()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    units = []
+    for index, block in enumerate(model.body):
+        shortcut = None if block.downsample is None else block.skip
+        units.append(ResidualUnit(f"body.{index}", block, stage=int(index > 1), shortcut=shortcut))
+    return Backbone(model.eval(), TOY_SPEC, model.stem, units, model.head, classifier="fc")
+
+
+def toy_images(count: int, seed: int = 0) -> ImageSet:
+    """Three classes, told by which colour is bright; a third of the images is dim and noisy, so harder."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    images = torch.randint(0, 120, (count, 3, 8, 8), generator=generator)
+    strength = torch.where(torch.arange(count) % 9 < 6, 100, 15)
+    images[torch.arange(count), labels] += strength.view(-1, 1, 1)
+    return ImageSet(images.clamp(0, 255).to(torch.uint8), labels, ("red", "green", "blue"))
+
+
+def toy_data() -> DataSplits:
+    return DataSplits(
+        train=toy_images(192, 0),
+        val=toy_images(96, 1),
+        test=toy_images(96, 2),
+        name="toy",
+        classes=("red", "green", "blue"),
+        augmentation=Augmentation(pad=1, flip=True),
+        val_origin="fixed",
+        warnings=[],
+    )
+
+
+def open_to_images(network: nn.Module, seed: int = 0, spread: float = 3.0) -> None:
+    """Give the routers weights, so that routes differ between images."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.routers.parameters():  # type: ignore[union-attr]
+        with torch.no_grad():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread / parameter.shape[-1] ** 0.5)

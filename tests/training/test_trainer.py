@@ -1,0 +1,169 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from routekit.cost.model import CostModel
+from routekit.errors import InputError, TrainingError
+from routekit.network.convert import convert, dense
+from routekit.network.network import RoutedNetwork
+from routekit.objective.objective import ObjectiveWeights, objective
+from routekit.routing.router import RouterConfig
+from routekit.training.log import CLOCK_FIELDS, read_metrics
+from routekit.training.schedule import Schedule, TrainingConfig
+from routekit.training.state import load_state, save_state
+from routekit.training.trainer import Progress, Trainer
+from tests.toy import toy_data, toy_view
+
+CONFIG = TrainingConfig(
+    epochs=4, batch_size=32, learning_rate=0.05, check_every=2, check_images=48, precision="fp32", copies=2
+)
+WEIGHTS = ObjectiveWeights(distillation=0.5)
+
+
+def trainer(folder: Path | None = None, network: RoutedNetwork | None = None, **options: object) -> Trainer:
+    view = toy_view()
+    if network is None:
+        torch.manual_seed(0)
+        network = convert(view, RouterConfig(hidden=8, open_logit=0.5))
+    costs = CostModel.measure(network)
+    settings: dict = {"config": CONFIG, "weights": WEIGHTS, "target": 0.7 * costs.dense, "teacher": toy_view().model}
+    settings |= options
+    return Trainer(network, toy_data(), costs, accelerator=Accelerator(cpu=True), folder=folder, seed=3, **settings)
+
+
+def test_a_killed_run_resumes_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = trainer(tmp_path / "whole").fit()
+
+    monkeypatch.setattr("routekit.training.trainer.SAVE_EVERY_SECONDS", 0.0)  # save at every step
+
+    class Killed(Exception): ...
+
+    for at in (3, 9, 10, 17, 23):  # in every phase, inside and at the end of epochs
+
+        def die(progress: Progress, at: int = at) -> None:
+            if progress.step == at:
+                raise Killed
+
+        with pytest.raises(Killed):
+            trainer(tmp_path / "killed", on_step=die).fit()
+    resumed = trainer(tmp_path / "killed").fit()
+
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    lines = [
+        [
+            {k: v for k, v in line.items() if k not in CLOCK_FIELDS}
+            for line in read_metrics(tmp_path / run / "metrics.jsonl")
+        ]
+        for run in ("whole", "killed")
+    ]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0] if line["kind"] == "validation"] == [6, 12, 18, 24]
+
+
+def test_routers_are_frozen_in_the_hard_phase() -> None:
+    seen: dict[int, torch.Tensor] = {}
+    run = trainer()
+    run.on_step = lambda progress: seen.__setitem__(
+        progress.step, torch.cat([p.detach().flatten().clone() for p in run.network.routing_parameters()])
+    )
+    run.fit()
+    frozen = run.schedule.hard_from
+    assert not torch.equal(seen[1], seen[frozen])
+    assert torch.equal(seen[frozen], seen[run.schedule.steps])
+
+
+def test_the_budget_is_met_on_validation_images() -> None:
+    run = trainer()
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.06)  # four units: a route moves the mean by whole images
+
+
+def test_a_dense_network_trains_and_keeps_its_cost() -> None:
+    network = dense(toy_view())
+    run = trainer(network=network, weights=ObjectiveWeights(), teacher=None)
+    losses: list[float] = []
+    run.on_step = lambda progress: losses.append(progress.losses["classification"])
+    run.fit()
+    assert sum(losses[-4:]) < sum(losses[:4])
+    assert run.realized == 1.0
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+
+    def poison(progress: Progress) -> None:
+        if progress.step == 7:  # the state of step 6, the end of the first epoch, is on disk
+            run.network.backbone.fc.bias.data.fill_(math.nan)
+
+    run.on_step = poison
+    with pytest.raises(TrainingError, match="last good state is kept"):
+        run.fit()
+    state = load_state(tmp_path / "state.pt")
+    assert state["step"] == 6
+    assert all(torch.isfinite(t).all() for t in state["network"].values() if t.is_floating_point())
+
+
+def test_a_damaged_state_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="damaged"):
+        trainer(tmp_path).fit()
+    torch.save({"version": 99}, tmp_path / "state.pt")
+    with pytest.raises(InputError, match="another version"):
+        trainer(tmp_path).fit()
+
+
+def test_an_interrupted_write_leaves_the_old_state(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    save_state(path, {"step": 1})
+    with pytest.raises(ZeroDivisionError):
+        from routekit.training.state import write_atomically
+
+        write_atomically(path, lambda stream: 1 / 0)
+    assert load_state(path)["step"] == 1
+
+
+def test_the_schedule_by_hand() -> None:
+    config = TrainingConfig(epochs=10, learning_rate=1.0, warmup=0.1, hard=0.3, anneal=0.5, temperature=(4.0, 1.0))
+    schedule = Schedule(config, steps_per_epoch=10, learns_routes=True)
+    assert (schedule.steps, schedule.hard_from, schedule.anneal_steps) == (100, 70, 50)
+    assert schedule.learning_rate(0) == pytest.approx(0.1)
+    assert schedule.learning_rate(10) == pytest.approx(1.0)
+    assert schedule.learning_rate(55) == pytest.approx(0.5)
+    assert schedule.temperature(0) == 4.0
+    assert schedule.temperature(35) == pytest.approx(2.0)
+    assert schedule.temperature(99) == 1.0
+    steps = Schedule(TrainingConfig(decay="multistep", learning_rate=1.0, warmup=0.0), 100, True)
+    assert [steps.learning_rate(step) for step in (0, 449, 450)] == pytest.approx([1.0, 1.0, 0.1])
+    assert Schedule(config, 10, learns_routes=False).hard_from == 0
+
+
+def test_the_objective_is_the_weighted_sum_of_its_terms() -> None:
+    network = convert(toy_view(), RouterConfig(open_logit=0.5))
+    costs = CostModel.measure(network)
+    from routekit.network.executor import relaxed
+    from routekit.routing.gate import soft
+
+    x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    trace = network.train()(x, gate=soft, execution=relaxed, temperature=0.5)
+    weights = ObjectiveWeights(0.3, 0.7, 0.9, 0.0, 5.0, distillation=0.25)
+    labels, teacher = torch.arange(8) % 3, torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
+    losses = objective(trace, labels, costs, weights, cost_weight=0.11, copies=2, teacher_logits=teacher)
+    by_name = {name: float(value.detach()) for name, value in losses.by_name.items()}
+    factors = {
+        "classification": 0.75,
+        "distillation": 0.25,
+        "cost": 0.11,
+        "consistency": 0.3,
+        "diversity": 0.7,
+        "regularization": 0.9,
+    }
+    assert float(losses.total.detach()) == pytest.approx(sum(factors[name] * by_name[name] for name in factors), rel=1e-5)
+    frozen = objective(trace, labels, costs, weights, cost_weight=0.11, copies=2, routing=False)
+    assert set(frozen.by_name) == {"classification"}
+    assert float(frozen.total.detach()) == pytest.approx(by_name["classification"])
