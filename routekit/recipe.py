@@ -2,7 +2,7 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,8 +32,8 @@ class DataSection(_Section):
     root: str | None = None
     download: bool = False
     val: str | None = None
-    val_from_test: float | None = Field(None, gt=0, lt=1)
-    input_size: int | None = Field(None, ge=8)
+    val_from_test: Annotated[float | None, Field(gt=0, lt=1)] = None
+    input_size: Annotated[int | None, Field(ge=8)] = None
 
 
 class Recipe(_Section):
@@ -46,15 +46,15 @@ class Recipe(_Section):
     """
 
     method: Literal["routed", "dense", "firstk", "randomk", "distributedk"] = "routed"
-    model: ModelSection = Field(default_factory=ModelSection)
-    data: DataSection = Field(default_factory=DataSection)
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
     target: str | None = None
-    routers: RouterConfig = Field(default_factory=RouterConfig)
+    routers: RouterConfig = RouterConfig()
     inference: Literal["hard", "bernoulli"] = "hard"
-    objective: ObjectiveWeights = Field(default_factory=ObjectiveWeights)
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
-    dense: TrainingConfig = Field(default_factory=TrainingConfig)
-    seed: int = Field(0, ge=0)
+    objective: ObjectiveWeights = ObjectiveWeights()
+    training: TrainingConfig = TrainingConfig()
+    dense: TrainingConfig = TrainingConfig()
+    seed: Annotated[int, Field(ge=0)] = 0
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""

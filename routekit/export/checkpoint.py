@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load, save
 from torch import nn
 
@@ -85,7 +86,7 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
     folder = network_folder(Path(path))
     spec = read_spec(folder)
     try:
-        model_spec = ModelSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in spec["model"].items()})
+        model_spec = TypeAdapter(ModelSpec).validate_python(spec["model"])
         state = {k: _computable(v) for k, v in load((folder / TENSORS).read_bytes()).items()}
         view = build(model_spec) if model is None else _own(model, model_spec)
         for unit in view.units:

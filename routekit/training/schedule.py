@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
@@ -21,22 +21,22 @@ class TrainingConfig:
     check_every:     steps between two measurements of the realised cost on held-out images
     """
 
-    epochs: float = Field(6.0, ge=0)
-    batch_size: int = Field(128, ge=1)
-    copies: int = Field(1, ge=1)
-    learning_rate: float = Field(0.05, gt=0)
-    router_learning_rate: float = Field(5.0, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    epochs: Annotated[float, Field(ge=0)] = 6.0
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    copies: Annotated[int, Field(ge=1)] = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    router_learning_rate: Annotated[float, Field(gt=0)] = 5.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     decay: Literal["cosine", "multistep"] = "cosine"
-    warmup: float = Field(0.02, ge=0, lt=1)
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
     gate: Literal["soft", "straight-through", "gumbel", "bernoulli"] = "straight-through"
     temperature: tuple[float, float] = (1.0, 1.0)
-    anneal: float = Field(0.4, ge=0, le=1)
-    hard: float = Field(0.35, ge=0, le=1)
+    anneal: Annotated[float, Field(ge=0, le=1)] = 0.4
+    hard: Annotated[float, Field(ge=0, le=1)] = 0.35
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    check_every: int = Field(20, ge=1)
-    check_images: int = Field(256, ge=1)
+    check_every: Annotated[int, Field(ge=1)] = 20
+    check_images: Annotated[int, Field(ge=1)] = 256
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,18 @@ def routed(name: str, kind: str = "fc", size: int = 32) -> RoutedNetwork:
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     network = convert(view, RouterConfig(kind=kind)).eval()
     open_to_images(network)
-    return network
+    # Let the routers' batch norms see images, or the features' common constant decides alike for all.
+    network.routers.train()
+    with torch.no_grad():
+        for _ in range(30):
+            network(images(32, size))
+    return network.eval()
 
 
 def images(count: int = 12, size: int = 32) -> torch.Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    contrast = 3 * torch.rand(count, 1, 1, 1, generator=generator)
+    return contrast * torch.randn(count, 3, size, size, generator=generator)
 
 
 @pytest.mark.parametrize("kind", sorted(banks))

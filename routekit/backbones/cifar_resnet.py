@@ -1,0 +1,98 @@
+"""The CIFAR ResNets of He et al. (2015, section 4.2), with parameter-free shortcuts (option A).
+
+Depth 6n + 2: three stages of n basic blocks with 16, 32 and 64 channels. Parameter names are those of the published
+checkpoints (github akamaster/pytorch_resnet_cifar10).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from routekit.backbones.adapters import register_adapter
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
+
+DEPTHS = (20, 32, 44, 56, 74, 110, 1202)
+
+
+class OptionAShortcut(nn.Module):
+    """Every second pixel, and zeros for the new channels: half of them before, half after."""
+
+    def __init__(self, new_channels: int) -> None:
+        super().__init__()
+        self.new_channels = new_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C + new_channels, H/2, W/2]."""
+        before = self.new_channels // 2
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, before, self.new_channels - before))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, activated after the addition."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.shortcut = nn.Identity() if stride == 1 else OptionAShortcut(channels_out - channels_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W']."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+    def skip(self, x: Tensor) -> Tensor:
+        """What leaves the block when its convolutions add nothing; x [B, C, H, W]."""
+        return F.relu(self.shortcut(x))
+
+
+class CifarResNet(nn.Module):
+    """ResNet-(6n + 2) for images [B, 3, 32, 32]."""
+
+    def __init__(self, depth: int, num_classes: int = 10) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = _stage(16, 16, blocks, stride=1)
+        self.layer2 = _stage(16, 32, blocks, stride=2)
+        self.layer3 = _stage(32, 64, blocks, stride=2)
+        self.linear = nn.Linear(64, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Images [B, 3, H, W] -> features [B, 16, H, W]."""
+        return F.relu(self.bn1(self.conv1(x)))
+
+    def head(self, x: Tensor) -> Tensor:
+        """Features [B, 64, H, W] -> logits [B, classes]."""
+        logits: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, 3, H, W] -> logits [B, classes]."""
+        return self.head(self.layer3(self.layer2(self.layer1(self.stem(x)))))
+
+
+def _stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(channels_in, channels_out, stride)
+    return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
+
+
+@register_adapter(CifarResNet)
+def adapt_cifar(model: CifarResNet, spec: ModelSpec) -> Backbone:
+    """See a CIFAR ResNet as stem, units and head."""
+    units = [
+        ResidualUnit(
+            name=f"layer{stage + 1}.{index}",
+            block=block,
+            stage=stage,
+            shortcut=block.skip if isinstance(block.shortcut, OptionAShortcut) else None,
+        )
+        for stage, layer in enumerate((model.layer1, model.layer2, model.layer3))
+        for index, block in enumerate(layer)
+    ]
+    return Backbone(model, spec, model.stem, units, model.head, classifier="linear")

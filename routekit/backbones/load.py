@@ -1,0 +1,155 @@
+"""`load_backbone`: "resnet110", "timm:resnet50" or "torchvision:resnet50", with weights."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from routekit.backbones.adapters import adapt
+from routekit.backbones.cifar_resnet import DEPTHS, CifarResNet
+from routekit.backbones.unit import Backbone, ModelSpec
+from routekit.backbones.weights import load_into, read_state_dict
+from routekit.errors import InputError, RoutekitError
+from routekit.registry import nearest
+
+CIFAR_NAMES = tuple(f"resnet{depth}" for depth in DEPTHS)
+# Published CIFAR-10 weights (BSD-2); the digits in each name are the start of the file's sha256.
+_PUBLISHED = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
+_PUBLISHED_FILES = {
+    "resnet20": "resnet20-12fca82f.th",
+    "resnet32": "resnet32-d509ac18.th",
+    "resnet44": "resnet44-014dd654.th",
+    "resnet56": "resnet56-4bfd9763.th",
+    "resnet110": "resnet110-1d1ed7c2.th",
+    "resnet1202": "resnet1202-f3b1deed.th",
+}
+
+
+def resolve(name: str) -> tuple[str, str]:
+    """Split a network's name into its source and bare name; a bare name means CIFAR, then timm, then torchvision.
+
+    Raises InputError with the nearest names for one that no source has.
+    """
+    source, colon, bare = name.rpartition(":")
+    if colon and source not in ("cifar", "timm", "torchvision"):
+        raise InputError(f"unknown source {source!r}: cifar, timm or torchvision")
+    known = _known(source if colon else None)
+    for candidate in [source] if colon else ["cifar", "timm", "torchvision"]:
+        # timm's names may carry the tag of a set of weights: resnet50.a1_in1k.
+        if bare in known[candidate] or (candidate == "timm" and bare.partition(".")[0] in known[candidate]):
+            return candidate, bare
+    names = {entry if source == "cifar" else f"{source}:{entry}" for source in known for entry in known[source]}
+    bare_names = set(known.get("cifar", ()))
+    raise InputError(f"unknown model {name!r}: {nearest(name, names if colon else names | bare_names)}")
+
+
+def _known(source: str | None) -> dict[str, tuple[str, ...]]:
+    """What each source has under a name; the libraries are imported only if they are asked for."""
+    from routekit.backbones.catalog import names_of
+
+    return {each: names_of(each) for each in ([source] if source else ["cifar", "timm", "torchvision"])}
+
+
+def spec_of(
+    name: str, num_classes: int | None = None, input_size: tuple[int, int, int] | None = None
+) -> ModelSpec:
+    """Say what the source knows of a network: classes, input size, normalisation; arguments win over that."""
+    spec = _own_spec(*resolve(name))
+    return replace(spec, num_classes=num_classes or spec.num_classes, input_size=input_size or spec.input_size)
+
+
+@cache
+def _own_spec(source: str, name: str) -> ModelSpec:
+    if source == "cifar":
+        return ModelSpec("cifar", name, 10, (3, 32, 32))
+    if source == "timm":
+        import timm
+
+        config = timm.get_pretrained_cfg(name)
+        if config is None:
+            return ModelSpec("timm", name, 1000, (3, 224, 224))
+        return ModelSpec("timm", name, config.num_classes, tuple(config.input_size), tuple(config.mean), tuple(config.std))
+    return ModelSpec("torchvision", name, 1000, (3, 224, 224))
+
+
+def has_published_weights(name: str) -> bool:
+    """Whether `--weights auto` has something for this network; nothing is downloaded."""
+    source, bare = resolve(name)
+    if source == "cifar":
+        return bare in _PUBLISHED_FILES
+    if source == "timm":
+        import timm
+
+        config = timm.get_pretrained_cfg(bare)
+        return config is not None and bool(config.url or config.hf_hub_id or config.file)
+    return True
+
+
+def build(spec: ModelSpec) -> Backbone:
+    """Build the network of `spec`, randomly initialised. Raises InputError for one that only its user can build."""
+    return adapt(_construct(spec), spec)
+
+
+def _construct(spec: ModelSpec, **pretrained: Any) -> nn.Module:
+    if spec.source == "cifar":
+        return CifarResNet(int(spec.name.removeprefix("resnet")), spec.num_classes)
+    if spec.source == "timm":
+        import timm
+
+        timm_model: nn.Module = timm.create_model(spec.name, num_classes=spec.num_classes, **pretrained)
+        return timm_model
+    if spec.source == "torchvision":
+        import torchvision
+
+        model: nn.Module = torchvision.models.get_model(spec.name, num_classes=spec.num_classes)
+        return model
+    raise InputError(f"{spec.full_name} is your own network: give an instance of it as model=")
+
+
+def load_backbone(
+    name: str,
+    *,
+    weights: str = "auto",
+    num_classes: int | None = None,
+    input_size: tuple[int, int, int] | None = None,
+) -> Backbone:
+    """Load a network with weights: "auto" (its source's own), "none" (random), a file or a URL.
+
+    A classifier of another size than `num_classes` is replaced; `Backbone.notes` says so. Raises InputError for an
+    unknown name or a bad file, RoutekitError if a download fails.
+    """
+    spec = spec_of(name, num_classes, input_size)
+    view = build(spec)
+    if weights == "none":
+        return view
+    if weights != "auto":
+        state, source = read_state_dict(weights), Path(weights).name
+    elif not has_published_weights(name):
+        raise InputError(f"no weights are published for {name}: give --weights PATH, or --weights none")
+    elif spec.source == "cifar":
+        source = _PUBLISHED_FILES[spec.name]
+        state = read_state_dict(_PUBLISHED + source)
+    else:
+        state, source = _library_state(spec), spec.full_name
+    view.notes += load_into(view.model, state, classifier=view.classifier, source=source)
+    return view
+
+
+def _library_state(spec: ModelSpec) -> dict[str, Any]:
+    """The source's own weights, with its own classifier."""
+    try:
+        if spec.source == "timm":
+            import timm
+
+            return dict(timm.create_model(spec.name, pretrained=True).state_dict())
+        import torchvision
+
+        return dict(torchvision.models.get_model(spec.name, weights="DEFAULT").state_dict())
+    # The libraries raise whatever their download clients raise.
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RoutekitError(
+            f"cannot download the weights of {spec.full_name} ({first}): give --weights PATH, or --weights none"
+        ) from error
