@@ -23,6 +23,8 @@ class RoutedNetwork(nn.Module):
         self.backbone = view.model
         self.view = view
         self.routers = routers
+        # A model that came in eval mode stays in it.
+        self.train(view.model.training)
 
     @property
     def junctions(self) -> list[ResidualUnit]:

@@ -1,0 +1,136 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from routekit.backbones.marked import mark_units
+from routekit.backbones.unit import ModelSpec
+from routekit.cost.model import CostModel
+from routekit.errors import InputError
+from routekit.network.convert import convert
+
+SPEC = ModelSpec("custom", "own", 3, (3, 8, 8))
+
+
+class Mix(nn.Module):
+    def __init__(self, channels: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * torch.tanh(self.conv(x))
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.first = nn.Sequential(Mix(4), Mix(4))
+        self.down = nn.Conv2d(4, 8, 2, stride=2)
+        self.second = nn.ModuleList([Mix(8), Mix(8)])
+        self.classifier = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = self.down(self.first(x))
+        for block in self.second:
+            x = block(x)
+        return self.classifier(x.mean((2, 3)))
+
+
+NAMES = ["first.0", "first.1", "second.0", "second.1"]
+
+
+def images() -> Tensor:
+    return torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_marked_blocks_become_units_and_the_rest_always_runs() -> None:
+    model = Own().eval()
+    names = set(model.state_dict())
+    view = mark_units(model, NAMES, SPEC)
+    assert [(unit.name, unit.skippable, unit.stage) for unit in view.units] == [
+        ("first.0", True, 0),
+        ("first.1", True, 0),
+        ("between.2", False, 1),
+        ("second.0", True, 1),
+        ("second.1", True, 1),
+    ]
+    assert view.units[0].block is model.first[0]
+    assert set(model.state_dict()) == names
+    network = convert(view).eval()
+    with torch.no_grad():
+        assert torch.equal(network(images()).logits, model(images()))
+        routes = torch.tensor([[True, False, False, True]]).expand(5, 4)
+        y = model.second[1](model.down(model.first[0](torch.relu(model.stem(images())))))
+        assert torch.equal(network(images(), routes=routes).logits, model.classifier(y.mean((2, 3))))
+
+
+def test_a_marked_network_can_be_measured_copied_and_trained() -> None:
+    network = convert(mark_units(Own(), NAMES, SPEC))
+    costs = CostModel.measure(network)
+    # Convolutions: stem 8*8*3*4*9, units 8*8*4*4*9 and 4*4*8*8*9, down 4*4*4*8*4.
+    assert costs.run.tolist() == [9216, 9216, 9216, 9216]
+    assert costs.dense == 6912 + 4 * 9216 + 2048 + 24
+    twin = copy.deepcopy(network)
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    assert twin(images()).logits.abs().sum() > 0
+    twin(images()).logits.sum().backward()
+    assert twin.backbone.down.weight.grad.abs().sum() > 0
+
+
+class Twice(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first[0](self.first[0](torch.relu(self.stem(x))))
+        return self.classifier(self.down(x).mean((2, 3)))
+
+
+class Around(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.stem(x))
+        x = self.first(y) + y
+        return self.classifier(self.down(x).mean((2, 3)))
+
+
+class Unused(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.down(self.first(self.stem(x))).mean((2, 3)))
+
+
+class Branching(Mix):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.sum() > 0 else x
+
+
+class Untraceable(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+def test_a_marked_block_may_do_what_no_tracer_follows() -> None:
+    model = Own().eval()
+    model.first[0] = Branching(4)
+    network = convert(mark_units(model, ["first.0"], SPEC)).eval()
+    with torch.no_grad():
+        assert torch.equal(network(images()).logits, model(images()))
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "says"),
+    [
+        (Own, ["frst.0"], "did you mean first.0"),
+        (Own, [], "at least one block"),
+        (Own, ["first.0", "first.0"], "each of them once"),
+        (Own, ["down"], "changes the shape from"),
+        (Twice, ["first.0"], "called more than once"),
+        (Unused, ["second.1"], "not called"),
+        (Around, ["first.0"], "no chain"),
+        (Untraceable, ["first.0"], "cannot be traced"),
+    ],
+)
+def test_what_cannot_be_marked_says_why(model: type[nn.Module], names: list[str], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        mark_units(model(), names, SPEC)

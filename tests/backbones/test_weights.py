@@ -1,0 +1,111 @@
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from routekit.backbones.load import build, load_backbone, spec_of
+from routekit.backbones.weights import load_into, read_state_dict
+from routekit.errors import InputError, RoutekitError
+
+
+def state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    return build(spec_of("resnet20")).model.state_dict()
+
+
+@pytest.mark.parametrize("suffix", [".th", ".pt", ".pth", ".safetensors"])
+@pytest.mark.parametrize("level", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_every_form_of_a_checkpoint_is_read(tmp_path: Path, suffix: str, level: str | None, prefix: str) -> None:
+    want = state()
+    content: object = {prefix + name: tensor.clone() for name, tensor in want.items()}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(content, path)
+    else:
+        torch.save({level: content, "best_prec1": 91.7} if level else content, path)
+    got = load_backbone("resnet20", weights=str(path)).model.state_dict()
+    assert all(torch.equal(tensor, got[name]) for name, tensor in want.items())
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):  # type: ignore[no-untyped-def]
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    (tmp_path / "evil.th").write_bytes(pickle.dumps(Evil()))
+    for name in ("evil.pt", "evil.th"):
+        with pytest.raises(InputError, match=name):
+            read_state_dict(str(tmp_path / name))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("empty.pt", b"", "empty.pt"),
+        ("torn.safetensors", b"\x08\x00\x00", "torn.safetensors is damaged"),
+        ("text.th", b"hello, this is no checkpoint", "text.th"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        read_state_dict(str(tmp_path / name))
+
+
+def test_a_missing_file_and_a_file_without_tensors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_state_dict(str(tmp_path / "nowhere.pt"))
+    torch.save({"epoch": 3}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match="no state_dict"):
+        read_state_dict(str(tmp_path / "other.pt"))
+
+
+def test_a_foreign_checkpoint_says_what_does_not_fit() -> None:
+    model = build(spec_of("resnet32")).model
+    with pytest.raises(InputError, match=r"no checkpoint of this network: tensors \d+ missing, e.g. layer1.3"):
+        load_into(model, state(), classifier="linear", source="r20.th")
+
+
+def test_a_classifier_of_another_size_is_replaced_and_said(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "ten.pt")
+    view = load_backbone("resnet20", weights=str(tmp_path / "ten.pt"), num_classes=7)
+    assert view.notes == ["the classifier of ten.pt (10 classes) was replaced by a new one with 7"]
+    assert view.model.linear.weight.shape == (7, 64)
+    assert torch.equal(view.model.conv1.weight, state()["conv1.weight"])
+
+
+def test_urls_are_checked_against_the_hash_in_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    torch.save(state(), tmp_path / "plain.pt")
+    digest = hashlib.sha256((tmp_path / "plain.pt").read_bytes()).hexdigest()
+    good, bad = tmp_path / f"net-{digest[:8]}.pt", tmp_path / "net-00000000.pt"
+    for copy in (good, bad):
+        copy.write_bytes((tmp_path / "plain.pt").read_bytes())
+    assert torch.equal(read_state_dict(good.as_uri())["conv1.weight"], state()["conv1.weight"])
+    with pytest.raises(InputError, match="not the file that its name promises"):
+        read_state_dict(bad.as_uri())
+    with pytest.raises(RoutekitError, match="cannot download"):
+        read_state_dict((tmp_path / "nowhere.pt").as_uri())
+
+
+def test_the_published_checkpoints_are_fetched_by_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state().items()}}, tmp_path / "resnet20.th")
+    digest = hashlib.sha256((tmp_path / "resnet20.th").read_bytes()).hexdigest()[:8]
+    name = f"resnet20-{digest}.th"
+    (tmp_path / name).write_bytes((tmp_path / "resnet20.th").read_bytes())
+    monkeypatch.setattr("routekit.backbones.load._PUBLISHED", tmp_path.as_uri() + "/")
+    monkeypatch.setitem(__import__("routekit.backbones.load").backbones.load._PUBLISHED_FILES, "resnet20", name)
+    view = load_backbone("resnet20")
+    assert torch.equal(view.model.conv1.weight, state()["conv1.weight"])
+
+
+def test_no_published_weights_is_an_error_with_a_way_out() -> None:
+    with pytest.raises(InputError, match="no weights are published for resnet74: give --weights PATH"):
+        load_backbone("resnet74")
