@@ -2,14 +2,10 @@
 
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
 from routekit.backbones.load import build, has_published_weights, load_backbone, resolve, spec_of
@@ -23,6 +19,7 @@ from routekit.errors import InputError
 from routekit.evaluation.evaluate import Evaluation, dense_accuracy, evaluate
 from routekit.export.checkpoint import load_network, network_folder, read_spec, save_network
 from routekit.export.compact import compact
+from routekit.machine import Hooks, Machine
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe
@@ -30,32 +27,7 @@ from routekit.report.record import read_record, run_record, write_record
 from routekit.routing.gate import gates
 from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
-from routekit.training.trainer import Progress, Trainer, step_seed
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """Where a run tells what it does: sentences, warnings, and progress after each step."""
-
-    say: Callable[[str], None] = lambda sentence: None
-    warn: Callable[[str], None] = lambda sentence: None
-    on_step: Callable[[Progress], None] = lambda progress: None
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a run computes on: `device` is None for the best there is, else "cpu" or "cuda"."""
-
-    device: str | None = None
-    hooks: Hooks = field(default_factory=Hooks)
-
-    def accelerator(self) -> Accelerator:
-        """Build the accelerator; raises InputError for a device that is not there."""
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("--device cuda: this machine has no CUDA device that torch can use; try --device cpu")
-        # Under hard routing a batch may leave a unit out entirely.
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        return Accelerator(cpu=self.device == "cpu", kwargs_handlers=[unused])
+from routekit.training.trainer import Trainer, step_seed
 
 
 def load_splits(recipe: Recipe, input_size: tuple[int, int, int]) -> DataSplits:
@@ -253,7 +225,7 @@ def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool,
     """Write the compact form of a finished run to `out`; returns what it saved."""
     started = time.perf_counter()
     folder, recipe = RunFolder.open(path)
-    network = load_network(path)
+    network = load_network(path).to(machine.accelerator().device)
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
     spec = read_spec(network_folder(path))

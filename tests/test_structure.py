@@ -29,7 +29,7 @@ LAYERS = [
     ["export"],
     ["report"],
     ["recipe"],
-    ["run_folder"],
+    ["run_folder", "machine"],
     ["pipeline"],
 ]
 

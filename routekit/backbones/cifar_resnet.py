@@ -4,6 +4,8 @@ Depth 6n + 2: three stages of n basic blocks with 16, 32 and 64 channels. Parame
 checkpoints (github akamaster/pytorch_resnet_cifar10).
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -85,6 +87,7 @@ def _stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.
 @register_adapter(CifarResNet)
 def adapt_cifar(model: CifarResNet, spec: ModelSpec) -> Backbone:
     """See a CIFAR ResNet as stem, units and head."""
+    stages: tuple[Any, ...] = (model.layer1, model.layer2, model.layer3)
     units = [
         ResidualUnit(
             name=f"layer{stage + 1}.{index}",
@@ -92,7 +95,7 @@ def adapt_cifar(model: CifarResNet, spec: ModelSpec) -> Backbone:
             stage=stage,
             shortcut=block.skip if isinstance(block.shortcut, OptionAShortcut) else None,
         )
-        for stage, layer in enumerate((model.layer1, model.layer2, model.layer3))
+        for stage, layer in enumerate(stages)
         for index, block in enumerate(layer)
     ]
     return Backbone(model, spec, model.stem, units, model.head, classifier="linear")

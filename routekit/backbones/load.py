@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from torch import nn
 
 from routekit.backbones.adapters import adapt
@@ -52,9 +53,7 @@ def _known(source: str | None) -> dict[str, tuple[str, ...]]:
     return {each: names_of(each) for each in ([source] if source else ["cifar", "timm", "torchvision"])}
 
 
-def spec_of(
-    name: str, num_classes: int | None = None, input_size: tuple[int, int, int] | None = None
-) -> ModelSpec:
+def spec_of(name: str, num_classes: int | None = None, input_size: tuple[int, int, int] | None = None) -> ModelSpec:
     """Say what the source knows of a network: classes, input size, normalisation; arguments win over that."""
     spec = _own_spec(*resolve(name))
     return replace(spec, num_classes=num_classes or spec.num_classes, input_size=input_size or spec.input_size)
@@ -70,7 +69,8 @@ def _own_spec(source: str, name: str) -> ModelSpec:
         config = timm.get_pretrained_cfg(name)
         if config is None:
             return ModelSpec("timm", name, 1000, (3, 224, 224))
-        return ModelSpec("timm", name, config.num_classes, tuple(config.input_size), tuple(config.mean), tuple(config.std))
+        known = {key: getattr(config, key) for key in ("num_classes", "input_size", "mean", "std")}
+        return TypeAdapter(ModelSpec).validate_python({"source": "timm", "name": name, **known})
     return ModelSpec("torchvision", name, 1000, (3, 224, 224))
 
 

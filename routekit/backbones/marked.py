@@ -79,7 +79,9 @@ def mark_units(model: nn.Module, names: Sequence[str], spec: ModelSpec) -> Backb
 
 def _split(graph: fx.GraphModule, marked: dict[nn.Module, str]) -> list[tuple[str, nn.Module]]:
     """Cut the traced network at its marked blocks: (name of the block or "", piece), in order."""
-    part, parts, names = 0, {}, {}
+    part = 0
+    parts: dict[fx.Node, int] = {}
+    names: dict[int, str] = {}
     for node in graph.graph.nodes:
         block = graph.get_submodule(node.target) if node.op == "call_module" else None
         if block in marked:

@@ -1,5 +1,7 @@
 """timm's residual networks: the ResNet class with its many blocks, and ResNetV2 with and without pre-activation."""
 
+from typing import Any
+
 from timm.models.resnet import ResNet
 from timm.models.resnetv2 import PreActBasic, PreActBottleneck, ResNetV2
 from torch import Tensor, nn
@@ -48,7 +50,7 @@ class TimmV2View:
 class PreActivatedShortcut:
     """The down-sampling shortcut of a pre-activation block: it reads the normalised, activated features."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         self.block = block
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ def _unit(name: str, block: nn.Module, stage: int) -> ResidualUnit:
 @register_adapter(ResNet)
 def adapt_timm(model: ResNet, spec: ModelSpec) -> Backbone:
     """See a timm ResNet (ResNeXt, SE, ECA, SK, Res2Net, ResNeSt, anti-aliased, ...) as stem, units and head."""
-    layers = (model.layer1, model.layer2, model.layer3, model.layer4)
+    layers: tuple[Any, ...] = (model.layer1, model.layer2, model.layer3, model.layer4)
     units = [
         _unit(f"layer{stage + 1}.{index}", block, stage)
         for stage, layer in enumerate(layers)
@@ -90,9 +92,10 @@ def adapt_timm(model: ResNet, spec: ModelSpec) -> Backbone:
 @register_adapter(ResNetV2)
 def adapt_timm_v2(model: ResNetV2, spec: ModelSpec) -> Backbone:
     """See a timm ResNetV2 as stem, units and head."""
+    stages: Any = model.stages
     units = [
         _unit(f"stages.{stage}.blocks.{index}", block, stage)
-        for stage, layer in enumerate(model.stages)
+        for stage, layer in enumerate(stages)
         for index, block in enumerate(layer.blocks)
     ]
     view = TimmV2View(model)

@@ -1,6 +1,8 @@
 """torchvision's ResNets, wide ResNets and ResNeXts: post-activation basic and bottleneck blocks."""
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import Tensor
 from torchvision.models import ResNet
 
 from routekit.backbones.adapters import register_adapter
@@ -10,7 +12,7 @@ from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 class ActivatedShortcut:
     """The down-sampling shortcut of a post-activation block, with the activation that follows the addition."""
 
-    def __init__(self, block: nn.Module, activation: str) -> None:
+    def __init__(self, block: Any, activation: str) -> None:
         self.block = block
         self.activation = activation
 

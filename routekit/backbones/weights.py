@@ -71,7 +71,9 @@ def _download(url: str) -> Path:
     try:
         torch.hub.download_url_to_file(url, str(target), match.group(1) if match else None, progress=False)
     except URLError as error:
-        raise RoutekitError(f"cannot download {url} ({error.reason}): give --weights PATH, or --weights none") from error
+        raise RoutekitError(
+            f"cannot download {url} ({error.reason}): give --weights PATH, or --weights none"
+        ) from error
     except RuntimeError as error:
         raise InputError(f"{url} is not the file that its name promises: {_first_line(error)}") from error
     except (OSError, ValueError) as error:

@@ -80,12 +80,11 @@ class CostModel:
             x = unit.run(x)
         parts.append(Part("head", "head", cost_of("head", view.head, (x,), view.model), skippable=False))
         network.train(was_training)
-        as_tensor = lambda values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
         return cls(
             parts=tuple(parts),
-            run=as_tensor(run),
-            skip=as_tensor(skip),
-            router=as_tensor(router),
+            run=torch.tensor(run, dtype=torch.float64),
+            skip=torch.tensor(skip, dtype=torch.float64),
+            router=torch.tensor(router, dtype=torch.float64),
             fixed=float(sum(part.flops for part in parts if not part.skippable)),
             uncounted=tuple(sorted(uncounted)),
         )

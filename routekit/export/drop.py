@@ -27,7 +27,7 @@ def _children_called(unit: ResidualUnit) -> set[str]:
     """Which children of the block its shortcut calls, found by calling it on a blank image."""
     called: set[str] = set()
     hooks = [
-        child.register_forward_pre_hook(lambda module, inputs, name=name: called.add(name))  # type: ignore[misc]
+        child.register_forward_pre_hook(lambda module, inputs, name=name: called.add(name))
         for name, child in unit.block.named_children()
     ]
     first = next(module for module in unit.block.modules() if isinstance(module, nn.Conv2d))

@@ -66,7 +66,7 @@ class RoutedNetwork(nn.Module):
         """Images [B, C, H, W], normalised -> class logits [B, classes], under hard routing in eval mode."""
         was_training = self.training
         self.eval()
-        logits = self(x).logits
+        logits: Tensor = self(x).logits
         self.train(was_training)
         return logits
 

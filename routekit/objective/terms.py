@@ -26,7 +26,7 @@ def consistency(routes: Tensor, margin: float) -> Tensor:
     The squared excess over `margin` (d_c) of each copy's distance to the mean route of its sample, averaged over
     samples and copies. With one copy it is 0.
     """
-    distance = torch.linalg.vector_norm(routes - routes.mean(dim=1, keepdim=True), dim=2)
+    distance: Tensor = torch.linalg.vector_norm(routes - routes.mean(dim=1, keepdim=True), dim=2)
     return (distance - margin).clamp(min=0).square().mean()
 
 
@@ -41,7 +41,7 @@ def diversity(routes: Tensor, margin: float) -> Tensor:
         return routes.new_zeros(())
     mean = routes.mean(dim=1)
     first, second = torch.triu_indices(samples, samples, offset=1, device=routes.device)
-    distance = torch.linalg.vector_norm(mean[first] - mean[second], dim=1)
+    distance: Tensor = torch.linalg.vector_norm(mean[first] - mean[second], dim=1)
     return (margin - distance).clamp(min=0).square().mean()
 
 
@@ -58,4 +58,5 @@ def regularization(gates: Tensor) -> Tensor:
 
     Read literally: r_i is the vector of sample i's routing variables, mean(route_i,:) the scalar mean over units.
     """
-    return torch.linalg.vector_norm(gates - gates.mean(dim=1, keepdim=True), dim=1).mean()
+    distance: Tensor = torch.linalg.vector_norm(gates - gates.mean(dim=1, keepdim=True), dim=1)
+    return distance.mean()

@@ -91,7 +91,7 @@ class Trainer:
         on_step: Callable[[Progress], None] = lambda progress: None,
         say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self.network = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: RoutedNetwork = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.costs, self.config, self.weights = data, costs, config, weights
         self.target, self.seed, self.accelerator = target, seed, accelerator
         self.teacher = None

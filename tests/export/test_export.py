@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from routekit.backbones.adapters import register_adapter
-from routekit.backbones.load import build, spec_of
 from safetensors.torch import load_file
 
 import routekit
+from routekit.backbones.adapters import register_adapter
+from routekit.backbones.load import build, spec_of
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate

@@ -163,7 +163,9 @@ def test_the_objective_is_the_weighted_sum_of_its_terms() -> None:
         "diversity": 0.7,
         "regularization": 0.9,
     }
-    assert float(losses.total.detach()) == pytest.approx(sum(factors[name] * by_name[name] for name in factors), rel=1e-5)
+    assert float(losses.total.detach()) == pytest.approx(
+        sum(factors[name] * by_name[name] for name in factors), rel=1e-5
+    )
     frozen = objective(trace, labels, costs, weights, cost_weight=0.11, copies=2, routing=False)
     assert set(frozen.by_name) == {"classification"}
     assert float(frozen.total.detach()) == pytest.approx(by_name["classification"])
