@@ -33,12 +33,15 @@ class RouterConfig:
     normalize:   standardise each pooled channel over the batch first: pooled post-activation features are dominated
                  by a large constant, which hides what differs between images
     open_logit:  the initial margin of run over skip
+    detach:      keep the routers' gradient out of the features: they learn to read what the backbone computes for its
+                 own task, and a step costs less (the features' gradient is the largest tensor that they would touch)
     """
 
     kind: Literal["fc", "cnn", "rnn"] = "fc"
     hidden: int = 16
     normalize: bool = True
     open_logit: float = 2.0
+    detach: bool = True
 
 
 class RouterBank(nn.Module):
@@ -49,8 +52,9 @@ class RouterBank(nn.Module):
 
     offset: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, detach: bool = False) -> None:
         super().__init__()
+        self.detach = detach
         self.register_buffer("offset", torch.zeros(()))
 
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -64,6 +68,7 @@ class RouterBank(nn.Module):
 
     def forward(self, index: int, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """`score`, in float32 whatever the autocast (decisions must not hang on a rounding), plus the offset."""
+        features = features.detach() if self.detach else features
         with torch.autocast(features.device.type, enabled=False):
             logits, state = self.score(index, features.float(), state)
         return torch.stack([logits[:, 0] + self.offset, logits[:, 1]], dim=1), state
@@ -91,7 +96,7 @@ class FullyConnectedRouters(RouterBank):
     """Average pool and two linear layers, a pair for each unit (Fig. 2b of Wang et al.)."""
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__()
+        super().__init__(detach=config.detach)
         self.routers = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm1d(shape.channels, affine=False) if config.normalize else nn.Identity(),
@@ -120,7 +125,7 @@ class ConvolutionalRouters(RouterBank):
     """
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__()
+        super().__init__(detach=config.detach)
         self.convs = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(shape.channels, shape.channels, 3, stride=2, padding=1, bias=False),
@@ -149,7 +154,7 @@ class RecurrentRouters(RouterBank):
     """
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__()
+        super().__init__(detach=config.detach)
         # A stage's first unit still sees the previous stage's channels, so projections go by (stage, channels).
         keys = [f"{shape.stage}_{shape.channels}" for shape in shapes]
         self.keys = keys

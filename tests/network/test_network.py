@@ -99,6 +99,16 @@ def test_training_gives_routers_and_units_a_gradient() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.backbone_parameters())
 
 
+@pytest.mark.parametrize("kind", sorted(banks))
+@pytest.mark.parametrize("detach", [True, False])
+def test_the_routers_gradient_reaches_the_features_unless_it_is_kept_out(kind: str, detach: bool) -> None:
+    network = convert(toy_view(), RouterConfig(kind=kind, detach=detach))
+    open_to_images(network)
+    features = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    network.routers(0, features, None)[0][:, 0].square().sum().backward()
+    assert (features.grad is None) == detach
+
+
 def test_a_trace_holds_gates_routes_and_probabilities() -> None:
     network = convert(toy_view()).eval()
     open_to_images(network)
