@@ -1,6 +1,8 @@
 """A user's own network, without an adapter: name its shape-preserving blocks, and the rest is found by tracing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -11,18 +13,44 @@ from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.errors import InputError
 from routekit.registry import nearest
 
+_WAY_OUT = "register an adapter instead"
 
-class _Chain(nn.Module):
-    """Call pieces one after the other."""
 
-    def __init__(self, pieces: Sequence[nn.Module]) -> None:
+class _Root(nn.Module):
+    """The model called with one batch, so that optional arguments of its forward take their defaults."""
+
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.pieces = nn.ModuleList(pieces)
+        self.model = model
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x)
+
+
+class _Piece(nn.Module):
+    """A stretch of the traced network between marked blocks; `code` is its GraphModule.
+
+    `attributes` are the paths of the parameters and buffers that the stretch reads directly. They are looked up in
+    `root` at each call: moving a network to another device or dtype replaces its buffers.
+    """
+
+    def __init__(self, code: Any, root: nn.Module, attributes: Sequence[str]) -> None:
+        super().__init__()
+        self.code = code
+        self.attributes = tuple(attributes)
+        self.root = (root,)  # in a tuple: the whole model is no submodule of this piece
+        for path in attributes:
+            value = attrgetter(path)(root)
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(path.replace(".", "_"), value)
 
     def forward(self, x: Tensor) -> Tensor:
-        for piece in self.pieces:
-            x = piece(x)
-        return x
+        out: Tensor = self.code(x, *(attrgetter(path)(self.root[0]) for path in self.attributes))
+        return out
+
+    def extra_repr(self) -> str:
+        # Pieces with the same modules may still compute different things.
+        return str(self.code.code).strip()
 
 
 class _Tracer(fx.Tracer):
@@ -40,41 +68,55 @@ def mark_units(model: nn.Module, names: Sequence[str], spec: ModelSpec) -> Backb
     """View `model` with the blocks at `names` as its skippable units; skipping one leaves the features unchanged.
 
     The blocks must keep the shape of their input and follow one another in a chain: nothing but a block's output may
-    reach what comes after it. What lies between them becomes units that always run. `model` itself stays as it is.
+    reach what comes after it. What lies between them becomes units that always run, in the form it has in eval mode
+    (a functional dropout there stays off). `model` itself and its mode stay as they are.
     Raises InputError for a block that is not there, is not in a chain, or changes the shape, and for a network that
     torch.fx cannot trace.
     """
     modules = dict(model.named_modules())
+    del modules[""]
     for name in names:
         if name not in modules:
             raise InputError(f"{type(model).__name__} has no block {name!r}: {nearest(name, modules)}")
     if not names or len(set(names)) < len(names):
         raise InputError("mark_units needs at least one block, and each of them once")
     marked = {modules[name]: name for name in names}
-    was_training = model.training
+    with _evaluating(model):
+        pieces = _split(_traced(model, marked), marked)
+        first, *_, last = [index for index, (name, _) in enumerate(pieces) if name] * 2
+        view = Backbone(
+            model,
+            spec,
+            stem=nn.Sequential(*(piece for _, piece in pieces[:first])).forward,
+            units=[
+                ResidualUnit(name or f"between.{index}", piece, stage=0, skippable=bool(name))
+                for index, (name, piece) in enumerate(pieces[first : last + 1])
+            ],
+            head=nn.Sequential(*(piece for _, piece in pieces[last + 1 :])).forward,
+            classifier=next((name for name in reversed(modules) if isinstance(modules[name], nn.Linear)), ""),
+        )
+        _check(view)
+    return view
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode; each module gets its own mode back."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        graph = fx.GraphModule(model, _Tracer(set(marked)).trace(model))
-    except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{type(model).__name__} cannot be traced ({first}): register an adapter instead") from error
-    pieces = _split(graph, marked)
-    first_unit = next(index for index, (name, _) in enumerate(pieces) if name)
-    last_unit = max(index for index, (name, _) in enumerate(pieces) if name)
-    units: list[ResidualUnit] = []
-    for name, piece in pieces[first_unit : last_unit + 1]:
-        units.append(ResidualUnit(name or f"between.{len(units)}", piece, stage=0, skippable=bool(name)))
-    view = Backbone(
-        model,
-        spec,
-        stem=_Chain([piece for _, piece in pieces[:first_unit]]).forward,
-        units=units,
-        head=_Chain([piece for _, piece in pieces[last_unit + 1 :]]).forward,
-    )
-    _check_shapes(view)
-    _number_stages(view)
-    model.train(was_training)
-    return view
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _traced(model: nn.Module, marked: dict[nn.Module, str]) -> fx.GraphModule:
+    root = _Root(model)
+    try:
+        return fx.GraphModule(root, _Tracer(set(marked)).trace(root))
+    except Exception as error:  # whatever the user's forward raises on a proxy
+        raise InputError(f"{type(model).__name__} cannot be traced ({_first_line(error)}): {_WAY_OUT}") from error
 
 
 def _split(graph: fx.GraphModule, marked: dict[nn.Module, str]) -> list[tuple[str, nn.Module]]:
@@ -82,59 +124,73 @@ def _split(graph: fx.GraphModule, marked: dict[nn.Module, str]) -> list[tuple[st
     part = 0
     parts: dict[fx.Node, int] = {}
     names: dict[int, str] = {}
+    blocks = {name: block for block, name in marked.items()}
     for node in graph.graph.nodes:
         block = graph.get_submodule(node.target) if node.op == "call_module" else None
         if block in marked:
             if marked[block] in names.values():
                 raise InputError(f"block {marked[block]!r} is called more than once")
+            if len(node.args) + len(node.kwargs) != 1:
+                raise InputError(f"block {marked[block]!r} is called with more than the features: {_WAY_OUT}")
             part += 1
             parts[node], names[part] = part, marked[block]
             part += 1
         else:
             parts[node] = part
-    if len(names) < len(marked):
-        unused = sorted(set(marked.values()) - set(names.values()))
+    unused = sorted(blocks.keys() - set(names.values()))
+    if unused:
         raise InputError(f"block {unused[0]!r} is not called by the network's forward")
     outer = split_module(graph, None, lambda node: parts[node])  # type: ignore[arg-type]
     pieces: list[tuple[str, nn.Module]] = []
-    previous: Any = None
+    previous: Any = next(node for node in outer.graph.nodes if node.op == "placeholder")
     for node in outer.graph.nodes:
         if node.op == "call_module":
-            number = int(node.target.rpartition("_")[2])
-            if previous is not None and node.all_input_nodes != [previous]:
+            name = names.get(int(node.target.rpartition("_")[2]), "")
+            attributes = [str(given.target) for given in node.args if given.op == "get_attr"]
+            features = [given for given in node.args if given.op != "get_attr"]
+            if features != [previous]:
                 raise InputError(
-                    f"the marked blocks are no chain: {names.get(number, 'what follows them')!r} reads more than the "
-                    "output of the piece before it; register an adapter instead"
+                    f"the marked blocks are no chain: {name or 'what follows them'!r} reads more than the output of "
+                    f"the piece before it; {_WAY_OUT}"
                 )
             # The block itself, not a copy of its call, so that it stays the user's module.
-            block = next((module for module, name in marked.items() if name == names.get(number)), None)
-            pieces.append((names.get(number, ""), block or outer.get_submodule(node.target)))
-        if node.op != "output":
+            piece = blocks[name] if name else _Piece(outer.get_submodule(node.target), graph, attributes)
+            pieces.append((name, piece))
             previous = node
-        elif node.all_input_nodes != [previous]:
-            raise InputError("the network's output is not that of its last piece: register an adapter instead")
+        elif node.op == "output" and node.args[0] is not previous:
+            raise InputError(f"the network's output is not that of its last piece: {_WAY_OUT}")
     return pieces
 
 
 @torch.no_grad()
-def _check_shapes(view: Backbone) -> None:
-    x = view.stem(torch.zeros(1, *view.spec.input_size))
+def _check(view: Backbone) -> None:
+    """Run two images through model and view: every unit keeps the shape, and both give the same output.
+
+    On the way the units get their stages, each a run of units with outputs of one shape.
+    """
+    like = next(view.model.parameters(), torch.empty(0))
+    x = torch.randn(2, *view.spec.input_size, generator=torch.Generator().manual_seed(0)).to(like)
+    try:
+        want = view.model(x)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{type(view.model).__name__} takes no images of {list(view.spec.input_size)}: {_first_line(error)}"
+        ) from error
+    x = view.stem(x)
+    stage, before = 0, None
     for unit in view.units:
         y = unit.run(x)
         if unit.skippable and (not isinstance(y, Tensor) or y.shape != x.shape):
+            what = f"{list(x.shape[1:])} to {list(y.shape[1:])}" if isinstance(y, Tensor) else "that of a tensor"
             raise InputError(
-                f"block {unit.name!r} changes the shape from {list(x.shape[1:])} to {list(y.shape[1:])}: only blocks "
-                "that keep it can be marked; register an adapter for the others"
+                f"block {unit.name!r} changes the shape from {what}: only blocks that keep it can be marked; "
+                "register an adapter for the others"
             )
-        x = y
+        stage += before is not None and y.shape != before
+        unit.stage, before, x = stage, y.shape, y
+    if not torch.equal(view.head(x), want):
+        raise InputError(f"the traced {type(view.model).__name__} computes something else than itself: {_WAY_OUT}")
 
 
-@torch.no_grad()
-def _number_stages(view: Backbone) -> None:
-    """A stage is a run of units with features of one shape."""
-    x, stage, before = view.stem(torch.zeros(1, *view.spec.input_size)), 0, None
-    for unit in view.units:
-        x = unit.run(x)
-        if before is not None and x.shape != before:
-            stage += 1
-        unit.stage, before = stage, x.shape
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

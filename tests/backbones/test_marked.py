@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.marked import mark_units
-from routekit.backbones.unit import ModelSpec
+from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.network.convert import convert
@@ -47,6 +47,13 @@ def images() -> Tensor:
     return torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+def through(view: Backbone, x: Tensor) -> Tensor:
+    x = view.stem(x)
+    for unit in view.units:
+        x = unit.run(x)
+    return view.head(x)
+
+
 def test_marked_blocks_become_units_and_the_rest_always_runs() -> None:
     model = Own().eval()
     names = set(model.state_dict())
@@ -82,6 +89,46 @@ def test_a_marked_network_can_be_measured_copied_and_trained() -> None:
     assert twin.backbone.down.weight.grad.abs().sum() > 0
 
 
+class Normalising(Own):
+    """Reads a buffer and a parameter itself, and has an optional argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(1 / 3))
+        self.scale = nn.Parameter(torch.tensor(1.7))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x if mask is None else x * mask
+        x = self.first((torch.relu(self.stem(x)) - self.mean) * self.scale)
+        return self.classifier((self.down(x) * self.scale).mean((2, 3)))
+
+
+def test_what_lies_between_blocks_reads_the_models_own_tensors_wherever_they_go() -> None:
+    view = mark_units(Normalising(), ["first.0", "first.1"], SPEC)
+    assert view.classifier == "classifier"
+    twin = copy.deepcopy(view)
+    twin.model.double().eval()
+    x = images().double()
+    with torch.no_grad():
+        twin.model.scale.fill_(0.3)
+        assert torch.equal(through(twin, x), twin.model(x))
+    through(twin, x).sum().backward()
+    assert twin.model.scale.grad is not None
+    assert view.model.scale.grad is None
+    assert CostModel.measure(convert(view)).dense == 6912 + 2 * 9216 + 2048 + 24
+
+
+def test_marking_leaves_every_modules_mode_alone() -> None:
+    model = Own().train()
+    model.first[0].eval()
+    mark_units(model, NAMES, SPEC)
+    with pytest.raises(InputError):
+        mark_units(model, ["down"], SPEC)
+    assert model.training
+    assert model.first[1].training
+    assert not model.first[0].training
+
+
 class Twice(Own):
     def forward(self, x: Tensor) -> Tensor:
         x = self.first[0](self.first[0](torch.relu(self.stem(x))))
@@ -93,6 +140,29 @@ class Around(Own):
         y = torch.relu(self.stem(x))
         x = self.first(y) + y
         return self.classifier(self.down(x).mean((2, 3)))
+
+
+class Scaled(Mix):
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return x + scale * torch.tanh(self.conv(x))
+
+
+class Argument(Own):
+    """A block whose call says more than the features: calling it with them alone would be another network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first[0] = Scaled(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first[1](self.first[0](self.stem(x), 0.1))
+        return self.classifier(self.down(x).mean((2, 3)))
+
+
+class Pair(Own):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x = self.first[0](self.stem(x))
+        return self.classifier(self.down(self.first[1](x)).mean((2, 3))), x
 
 
 class Unused(Own):
@@ -128,9 +198,17 @@ def test_a_marked_block_may_do_what_no_tracer_follows() -> None:
         (Twice, ["first.0"], "called more than once"),
         (Unused, ["second.1"], "not called"),
         (Around, ["first.0"], "no chain"),
+        (Pair, ["first.0", "first.1"], "no chain|not that of its last piece"),
+        (Argument, ["first.0"], "called with more than the features"),
+        (Own, [""], "has no block ''"),
         (Untraceable, ["first.0"], "cannot be traced"),
     ],
 )
 def test_what_cannot_be_marked_says_why(model: type[nn.Module], names: list[str], says: str) -> None:
     with pytest.raises(InputError, match=says):
         mark_units(model(), names, SPEC)
+
+
+def test_a_wrong_input_size_is_said() -> None:
+    with pytest.raises(InputError, match=r"Own takes no images of \[1, 8, 8\]"):
+        mark_units(Own(), NAMES, ModelSpec("custom", "own", 3, (1, 8, 8)))
