@@ -47,16 +47,24 @@ def check(name: str, size: int) -> int:
     view.model.eval()
     x = torch.randn(2, *view.spec.input_size)
     want = view.model(x)
-    network = convert(view).eval()
     assert torch.isfinite(want).all(), "the model's own output is not finite"
-    assert network(x).routes.all(), "a fresh network skips units"
-    assert torch.equal(network(x).logits, want), "open-gate output differs"
+    features = view.stem(x)
+    for unit in view.units:
+        before = features.clone()
+        skipped, ran = unit.skip(features), unit.run(features)
+        assert torch.equal(features, before), f"{unit.name} changes its input, which the other way on still needs"
+        assert skipped.shape == ran.shape, f"skipping {unit.name} changes the shape"
+        features = ran
+    assert torch.equal(view.head(features), want), "the view's output differs"
+    network = convert(view).eval()
+    opened = network(x)
+    assert opened.routes.all(), "a fresh network skips units"
+    assert torch.equal(opened.logits, want), "open-gate output differs"
     nothing = torch.zeros(2, len(network.junctions), dtype=torch.bool)
     skipped = network(x, routes=nothing).logits
     assert skipped.shape == want.shape, "skipping changes the shape"
     assert torch.isfinite(skipped).all(), "skipping every unit gives no finite output"
     assert not torch.equal(skipped, want), "skipping every unit changes nothing"
-    assert torch.equal(view.model(x), want), "skipping changed the model"
     if sum(parameter.numel() for parameter in view.model.parameters()) < 2e8:
         assert torch.equal(copy.deepcopy(network)(x).logits, want), "a deep copy differs"
     return len(network.junctions)
