@@ -9,13 +9,13 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from routekit.backbones.adapters import adapt
-from routekit.backbones.cifar_resnet import DEPTHS, CifarResNet
+from routekit.backbones.catalog import names_of
+from routekit.backbones.cifar_resnet import CifarResNet
 from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.backbones.weights import load_into, read_state_dict
 from routekit.errors import InputError, RoutekitError
 from routekit.registry import nearest
 
-CIFAR_NAMES = tuple(f"resnet{depth}" for depth in DEPTHS)
 # Published CIFAR-10 weights (BSD-2); the digits in each name are the start of the file's sha256.
 _PUBLISHED = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 _PUBLISHED_FILES = {
@@ -36,21 +36,31 @@ def resolve(name: str) -> tuple[str, str]:
     source, colon, bare = name.rpartition(":")
     if colon and source not in ("cifar", "timm", "torchvision"):
         raise InputError(f"unknown source {source!r}: cifar, timm or torchvision")
-    known = _known(source if colon else None)
-    for candidate in [source] if colon else ["cifar", "timm", "torchvision"]:
-        # timm's names may carry the tag of a set of weights: resnet50.a1_in1k.
-        if bare in known[candidate] or (candidate == "timm" and bare.partition(".")[0] in known[candidate]):
+    # One source at a time: a CIFAR network's name imports neither library.
+    candidates = [source] if colon else ["cifar", "timm", "torchvision"]
+    for candidate in candidates:
+        if _has(candidate, bare):
             return candidate, bare
-    names = {entry if source == "cifar" else f"{source}:{entry}" for source in known for entry in known[source]}
-    bare_names = set(known.get("cifar", ()))
-    raise InputError(f"unknown model {name!r}: {nearest(name, names if colon else names | bare_names)}")
+    known = [f"{candidate}:{each}" for candidate in candidates for each in names_of(candidate)]
+    if not colon:
+        known = [each.removeprefix("cifar:") for each in known]
+    raise InputError(f"unknown model {name!r}: {nearest(name, known)}")
 
 
-def _known(source: str | None) -> dict[str, tuple[str, ...]]:
-    """What each source has under a name; the libraries are imported only if they are asked for."""
-    from routekit.backbones.catalog import names_of
+def _has(source: str, name: str) -> bool:
+    # timm's names may carry the tag of a set of weights: resnet50.a1_in1k.
+    bare, _, tag = name.partition(".") if source == "timm" else (name, "", "")
+    if bare not in names_of(source):
+        return False
+    if tag:
+        import timm
 
-    return {each: names_of(each) for each in ([source] if source else ["cifar", "timm", "torchvision"])}
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:
+            tags = timm.list_pretrained(f"{bare}.*")
+            raise InputError(f"timm has no weights {tag!r} for {bare}: {nearest(name, tags)}") from error
+    return True
 
 
 def spec_of(name: str, num_classes: int | None = None, input_size: tuple[int, int, int] | None = None) -> ModelSpec:

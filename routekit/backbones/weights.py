@@ -1,12 +1,12 @@
 """Read weights from a file or a URL without running pickled code, and load them into a model."""
 
 import re
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
@@ -29,19 +29,22 @@ def read_state_dict(source: str) -> State:
     if not path.is_file():
         raise InputError(f"{source}: no such file")
     try:
+        with path.open("rb"):  # a file that cannot be opened, told from one that is torn, for which torch says OSError
+            pass
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror or error}") from error
+    try:
         if path.suffix == ".safetensors":
             content = load_safetensors(path.read_bytes())
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror or error}") from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{source} is damaged, or no checkpoint: {_first_line(error)}") from error
-    except Exception as error:  # torch raises pickle's own errors for what is no tensor
-        raise InputError(
-            f"{source} holds more than tensors and would have to run its code to be read; "
-            "save the model's state_dict() alone, best as .safetensors"
-        ) from error
+    except Exception as error:  # torch passes on whatever the bytes make pickle raise
+        if "Unsupported global" in str(error) or "TorchScript" in str(error):
+            raise InputError(
+                f"{source} holds more than tensors and would have to run its code to be read; "
+                "save the model's state_dict() alone, best as .safetensors"
+            ) from error
+        raise InputError(f"{source} is damaged, or no checkpoint of tensors that torch can read") from error
     return _plain(content, source)
 
 
@@ -64,11 +67,11 @@ def _download(url: str) -> Path:
     name = Path(urlparse(url).path).name
     match = re.search(r"-([0-9a-f]{8,})\.", name)
     target = Path(torch.hub.get_dir()) / "checkpoints" / name
-    # A file: URL is read each time: what it names may have changed.
-    if target.exists() and not url.startswith("file:"):
+    # Only a hash says that the file in the cache is the one at this URL, and not another's best.pth.
+    if match and target.exists() and not url.startswith("file:"):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(target), match.group(1) if match else None, progress=False)
     except URLError as error:
         raise RoutekitError(
@@ -76,7 +79,7 @@ def _download(url: str) -> Path:
         ) from error
     except RuntimeError as error:
         raise InputError(f"{url} is not the file that its name promises: {_first_line(error)}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise RoutekitError(f"cannot download {url} ({_first_line(error)}): give --weights PATH") from error
     return target
 

@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from routekit.backbones.adapters import adapt, register_adapter
 from routekit.backbones.catalog import list_models
 from routekit.backbones.load import build, has_published_weights, resolve, spec_of
+from routekit.backbones.torchvision_resnet import ActivatedShortcut
 from routekit.backbones.unit import ModelSpec
 from routekit.errors import InputError
 from tests.sweep_backbones import check, randomize
@@ -99,6 +102,7 @@ def test_names_resolve_cifar_first_then_timm_then_torchvision(name: str, resolve
         ("resnet65", "did you mean resnet56"),
         ("timm:resnt50", "did you mean timm:resnet50"),
         ("keras:resnet50", "unknown source 'keras'"),
+        ("timm:resnet50.a1_in2k", "timm has no weights 'a1_in2k' for resnet50: did you mean resnet50.a1"),
         ("timm:vit_base_patch16_224", "unknown model"),
         ("", "unknown model"),
     ],
@@ -106,6 +110,26 @@ def test_names_resolve_cifar_first_then_timm_then_torchvision(name: str, resolve
 def test_unknown_names_suggest_the_nearest(name: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         resolve(name)
+
+
+def test_a_cifar_name_imports_neither_library() -> None:
+    code = (
+        "import sys; from routekit.backbones.load import spec_of; spec_of('resnet56'); "
+        "print({'timm', 'torchvision'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_skip_never_changes_the_features_it_was_given() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.downsample = nn.Identity()
+            self.act = nn.ReLU(inplace=True)
+
+    x = -torch.ones(1, 2, 2, 2)
+    assert not ActivatedShortcut(Block(), "act")(x).any()
+    assert torch.equal(x, -torch.ones(1, 2, 2, 2))
 
 
 def test_specs_come_from_their_sources() -> None:

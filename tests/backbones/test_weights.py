@@ -1,6 +1,8 @@
 import hashlib
 import pickle
+from http.client import IncompleteRead
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -47,15 +49,31 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("empty.pt", b"", "empty.pt"),
+        ("empty.pt", b"", "empty.pt is damaged"),
         ("torn.safetensors", b"\x08\x00\x00", "torn.safetensors is damaged"),
-        ("text.th", b"hello, this is no checkpoint", "text.th"),
+        ("text.th", b"hello, this is no checkpoint", "text.th is damaged, or no checkpoint"),
+        ("image.pth", b"\x89PNG\r\n\x1a\n" + bytes(64), "image.pth is damaged, or no checkpoint"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=says):
         read_state_dict(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_half_a_checkpoint_is_damaged(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "half.pt"
+    torch.save(state(), path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"half\.pt is damaged"):
+        read_state_dict(str(path))
+
+
+def test_a_whole_pickled_model_says_what_to_save_instead(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"holds more than tensors.*state_dict\(\) alone"):
+        read_state_dict(str(tmp_path / "model.pt"))
 
 
 def test_a_missing_file_and_a_file_without_tensors(tmp_path: Path) -> None:
@@ -92,6 +110,53 @@ def test_urls_are_checked_against_the_hash_in_their_name(tmp_path: Path, monkeyp
         read_state_dict(bad.as_uri())
     with pytest.raises(RoutekitError, match="cannot download"):
         read_state_dict((tmp_path / "nowhere.pt").as_uri())
+
+
+def test_the_cache_serves_only_names_with_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    fetched = []
+
+    def fetch(url: str, target: str, hash_prefix: str | None, **_: object) -> None:
+        fetched.append((url, hash_prefix))
+        torch.save({"weight": torch.full((1,), float(len(fetched)))}, target)
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
+    for url, value in [
+        ("https://one.example/best.pth", 1.0),
+        ("https://two.example/best.pth", 2.0),
+        ("https://one.example/net-0123abcd.th", 3.0),
+        ("https://one.example/net-0123abcd.th", 3.0),
+    ]:
+        assert read_state_dict(url)["weight"].item() == value
+    assert [hash_prefix for _, hash_prefix in fetched] == [None, None, "0123abcd"]
+
+
+@pytest.mark.parametrize(
+    "fault", [URLError("no route to host"), ConnectionResetError("peer"), IncompleteRead(b""), PermissionError("cache")]
+)
+def test_a_failed_download_is_one_line_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+    with pytest.raises(
+        RoutekitError, match=r"^cannot download https://github.com/.*resnet20-12fca82f.th.*--weights PATH"
+    ) as caught:
+        load_backbone("resnet20")
+    assert caught.value.exit_code == 1
+    assert "\n" not in str(caught.value)
+
+
+def test_the_libraries_failed_downloads_are_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no network\nand much more")
+
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", fail)
+    with pytest.raises(RoutekitError, match=r"weights of torchvision:resnet18 \(no network\): give --weights PATH"):
+        load_backbone("torchvision:resnet18")
 
 
 def test_the_published_checkpoints_are_fetched_by_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
