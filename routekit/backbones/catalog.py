@@ -5,7 +5,9 @@ from functools import cache
 
 from routekit.backbones.cifar_resnet import DEPTHS
 
-# The modules of timm whose networks are instances of its ResNet or ResNetV2 classes.
+# The modules of timm whose networks are instances of its ResNet or ResNetV2 classes. Left out, for want of an adapter:
+# senet (the "legacy_" twins of networks in resnet), and byobnet and regnet (networks put together from a table of
+# blocks, of which only some are residual); `mark_units` takes their shape-preserving blocks.
 _TIMM_MODULES = ("resnet", "resnetv2", "sknet", "resnest", "res2net")
 
 
