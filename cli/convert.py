@@ -44,10 +44,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Convert MODEL into a routed network that costs --target-flops an image on average."""
         from routekit.errors import InputError
-        from routekit.pipeline import train
+        from routekit.pipeline import resume as go_on
+        from routekit.pipeline import run
         from routekit.recipe import load_recipe
-        from routekit.report.record import read_record
-        from routekit.run_folder import RunFolder
 
         from .summary import summary
 
@@ -55,7 +54,6 @@ def register(app: typer.Typer) -> None:
         if resume is not None:
             if model is not None or target_flops is not None:
                 raise InputError("--resume takes everything from the run's own recipe: give neither MODEL nor a target")
-            folder, chosen = RunFolder.open(resume)
         else:
             if model is None:
                 raise InputError("which network? e.g. routekit convert resnet56 --target-flops 50%")
@@ -81,14 +79,8 @@ def register(app: typer.Typer) -> None:
                     **o.overrides(set_),
                 },
             )
-            from routekit.pipeline import check
-
-            check(chosen)
-            folder = RunFolder.create(out / (name or o.run_name(chosen)), chosen, force=force)
-        if folder.finished:
-            record = read_record(folder.path)
-        else:
-            with o.training(device) as machine:
-                record = train(chosen, folder, machine)
+            path = out / (name or o.run_name(chosen))
+        with o.training(device) as machine:
+            record = run(chosen, path, machine, force=force) if resume is None else go_on(resume, machine)
         if record:
             result(record, summary(record), as_json=json)

@@ -22,8 +22,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Measure RUN on its test images under hard routing: accuracy, realised cost, routes."""
         from routekit.errors import InputError
-        from routekit.pipeline import evaluate_run
         from routekit.recipe import load_recipe
+        from routekit.results import evaluate_run
         from routekit.run_folder import RunFolder
 
         from .summary import summary

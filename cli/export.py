@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"unknown dtype {dtype!r}: float32, float16 or bfloat16")
         import torch
 
-        from routekit.pipeline import export_run
+        from routekit.results import export_run
 
         stored = None if dtype == "float32" else getattr(torch, dtype)
         report = export_run(run, out, dtype=stored, force=force, machine=o.machine(device))

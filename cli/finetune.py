@@ -35,10 +35,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Fine-tune the dense MODEL; with --epochs 0 it is only measured and packed."""
         from routekit.errors import InputError
-        from routekit.pipeline import check, train
+        from routekit.pipeline import resume as go_on
+        from routekit.pipeline import run
         from routekit.recipe import load_recipe
-        from routekit.report.record import read_record
-        from routekit.run_folder import RunFolder
 
         from .summary import summary
 
@@ -46,7 +45,6 @@ def register(app: typer.Typer) -> None:
         if resume is not None:
             if model is not None:
                 raise InputError("--resume takes everything from the run's own recipe: do not give MODEL")
-            folder, chosen = RunFolder.open(resume)
         else:
             if model is None:
                 raise InputError("which network? e.g. routekit finetune resnet56 --data path/to/images")
@@ -69,12 +67,8 @@ def register(app: typer.Typer) -> None:
                     **o.overrides(set_),
                 },
             )
-            check(chosen)
-            folder = RunFolder.create(out / (name or o.run_name(chosen)), chosen, force=force)
-        if folder.finished:
-            record = read_record(folder.path)
-        else:
-            with o.training(device) as machine:
-                record = train(chosen, folder, machine)
+            path = out / (name or o.run_name(chosen))
+        with o.training(device) as machine:
+            record = run(chosen, path, machine, force=force) if resume is None else go_on(resume, machine)
         if record:
             result(record, summary(record), as_json=json)

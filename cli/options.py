@@ -1,5 +1,6 @@
 """Options that several commands share, and how they become a recipe."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +77,9 @@ def machine(device: str | None, on_step: Any = lambda progress: None) -> "Machin
 
     if device not in (None, "cpu", "cuda"):
         raise InputError(f"unknown device {device!r}: cpu or cuda")
-    return Machine(device, Hooks(say=say, warn=warn, on_step=on_step))
+    # Of several processes, the first one speaks.
+    is_first = os.environ.get("RANK", "0") == "0"
+    return Machine(device, Hooks(say=say, warn=warn, on_step=on_step) if is_first else Hooks())
 
 
 @contextmanager

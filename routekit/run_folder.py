@@ -1,5 +1,6 @@
 """The folder of a run: which files it holds, how it is opened, reopened, and protected."""
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ class RunFolder:
     path: Path
 
     @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run, finished or not."""
+        return (self.path / "recipe.yaml").exists()
+
+    @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return (self.path / "record.json").exists()
@@ -33,12 +39,9 @@ class RunFolder:
         """The run of the dense network inside this one."""
         return RunFolder(self.path / "dense")
 
-    @classmethod
-    def create(cls, path: Path, recipe: Recipe, *, force: bool) -> "RunFolder":
-        """Make the folder of a new run.
-
-        Raises InputError if it holds a run already and `force` is off, or if it cannot be written.
-        """
+    @staticmethod
+    def check_free(path: Path, *, force: bool) -> None:
+        """Raise InputError if `path` holds a run already and `force` is off, or something else, or cannot be made."""
         marker = path / "recipe.yaml"
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file: choose another --out")
@@ -46,6 +49,15 @@ class RunFolder:
             raise InputError(f"{path} holds a run: go on with --resume {path}, or start over with --force")
         if path.exists() and not marker.exists() and any(path.iterdir()):
             raise InputError(f"{path} holds other files: choose another --out or --name")
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise InputError(f"cannot write to {path}: {there} is no folder that can be written to")
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe, *, force: bool) -> "RunFolder":
+        """Make the folder of a new run. Raises InputError as `check_free` does."""
+        cls.check_free(path, force=force)
+        marker = path / "recipe.yaml"
         try:
             if marker.exists():
                 shutil.rmtree(path)

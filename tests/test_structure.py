@@ -30,7 +30,8 @@ LAYERS = [
     ["report"],
     ["recipe"],
     ["run_folder", "machine"],
-    ["pipeline"],
+    ["inputs"],
+    ["pipeline", "results"],
 ]
 
 

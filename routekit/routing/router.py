@@ -198,4 +198,4 @@ class FixedRoute(RouterBank):
 
 def build_bank(shapes: list[JunctionShape], config: RouterConfig) -> RouterBank:
     """Build the bank of learned routers that `config.kind` names."""
-    return banks[config.kind](shapes, config)  # type: ignore[call-arg]
+    return banks[config.kind](shapes, config)  # type: ignore[call-arg, arg-type]

@@ -165,6 +165,32 @@ def test_interrupted_then_resumed_is_the_uninterrupted_run(workplace: Path) -> N
     assert record["flops"] == before["flops"]
 
 
+def test_two_processes_train_one_network(workplace: Path) -> None:
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "routekit_cli.main"]
+    arguments = [
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", "1",
+        *FAST, "--name", "launched", "--json",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [*launch, *arguments], cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads(done.stdout)
+    assert record["images"] == 36
+    steps = [line for line in read_metrics(workplace / "runs" / "launched" / "metrics.jsonl") if line["kind"] == "step"]
+    assert steps[-1]["step"] == 4  # 72 images in batches of 16 over both processes
+
+
 def test_resuming_a_finished_run_reports_it_again(workplace: Path) -> None:
     done = routekit("convert", "--resume", "runs/routed", "--json", cwd=workplace)
     assert json.loads(done.stdout) == json.loads((workplace / "routed.json").read_text())

@@ -1,0 +1,109 @@
+"""What a run starts from: its images, and a network that knows their classes or has yet to learn them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from routekit.backbones.load import build, has_published_weights, load_backbone, resolve, spec_of
+from routekit.backbones.unit import Backbone, ModelSpec
+from routekit.cost.budget import parse_target
+from routekit.cost.model import CostModel
+from routekit.data.sources import DataSplits, load_data
+from routekit.errors import InputError
+from routekit.export.checkpoint import load_network
+from routekit.machine import Hooks
+from routekit.network.convert import convert, dense
+from routekit.recipe import Recipe
+from routekit.routing.router import FixedRoute
+from routekit.training.trainer import step_seed
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The images and the network of a run; `untrained` if the network's classifier has yet to be trained for them."""
+
+    data: DataSplits
+    view: Backbone
+    untrained: bool
+
+
+def check(recipe: Recipe) -> None:
+    """Raise InputError for a network, weights or a budget that cannot be, before anything is loaded or written."""
+    spec = _spec(recipe)
+    weights = recipe.model.weights
+    if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
+        raise InputError(f"--weights {weights}: no such file or run")
+    if recipe.method != "dense":
+        if recipe.target is None:
+            raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
+        target_of(recipe, build(spec))
+
+
+def target_of(recipe: Recipe, view: Backbone) -> float:
+    """The budget in MACs; for routers it has to lie above what asking all of them costs."""
+    assert recipe.target is not None
+    bounds = convert(view, recipe.routers) if recipe.method == "routed" else dense(view)
+    return parse_target(recipe.target, CostModel.measure(bounds))
+
+
+def load_splits(recipe: Recipe, input_size: tuple[int, int, int]) -> DataSplits:
+    """Load the recipe's images at the network's input size."""
+    data = recipe.data
+    return load_data(
+        data.source,
+        data_root=Path(data.root) if data.root else None,
+        download=data.download,
+        val=Path(data.val) if data.val else None,
+        val_from_test=data.val_from_test,
+        seed=recipe.seed,
+        input_size=input_size,
+    )
+
+
+def load_inputs(recipe: Recipe, hooks: Hooks) -> Inputs:
+    """Load images and network, and tell the user what had to be replaced.
+
+    Raises InputError for data, weights or a run that are not there or do not fit.
+    """
+    data = load_splits(recipe, _spec(recipe).input_size)
+    for warning in data.warnings:
+        hooks.warn(warning)
+    weights = recipe.model.weights
+    if Path(weights).is_dir():
+        return Inputs(data, view_of_run(Path(weights), recipe, len(data.classes)), untrained=False)
+    if weights == "auto" and not _fits(recipe, data):
+        weights = "none"
+    # New layers are drawn from the global generator.
+    torch.manual_seed(step_seed(recipe.seed, 0))
+    size = _spec(recipe).input_size
+    view = load_backbone(recipe.model.name, weights=weights, num_classes=len(data.classes), input_size=size)
+    for note in view.notes:
+        hooks.say(note)
+    return Inputs(data, view, untrained=weights == "none" or bool(view.notes))
+
+
+def view_of_run(path: Path, recipe: Recipe, classes: int) -> Backbone:
+    """The dense network that an earlier run left."""
+    network = load_network(path)
+    spec = network.view.spec
+    name = spec_of(recipe.model.name).full_name
+    if spec.full_name != name:
+        raise InputError(f"{path} holds {spec.full_name}, not {name}")
+    if spec.num_classes != classes:
+        raise InputError(f"{path} was trained for {spec.num_classes} classes, the data has {classes}")
+    if not isinstance(network.routers, FixedRoute) or not bool(network.routers.route.all()):
+        raise InputError(f"{path} is not a dense network: convert starts from one (`routekit finetune`)")
+    return network.view
+
+
+def _spec(recipe: Recipe) -> ModelSpec:
+    size = recipe.data.input_size
+    return spec_of(recipe.model.name, input_size=None if size is None else (3, size, size))
+
+
+def _fits(recipe: Recipe, data: DataSplits) -> bool:
+    """Whether the source's own weights say anything about this data: CIFAR networks know CIFAR-10 alone."""
+    if resolve(recipe.model.name)[0] == "cifar":
+        return data.name == "cifar10" and has_published_weights(recipe.model.name)
+    return has_published_weights(recipe.model.name)

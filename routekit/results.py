@@ -1,0 +1,101 @@
+"""What can be had from a run that is done: its measurement, its compact form, its cost table."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from routekit.backbones.load import build, spec_of
+from routekit.cost.model import CostModel
+from routekit.errors import InputError
+from routekit.evaluation.evaluate import evaluate
+from routekit.export.checkpoint import load_network, network_folder, read_spec, save_network
+from routekit.export.compact import compact
+from routekit.inputs import load_splits
+from routekit.machine import Machine
+from routekit.network.convert import convert
+from routekit.recipe import Recipe
+from routekit.report.record import read_record, run_record
+from routekit.routing.gate import gates
+from routekit.routing.router import FixedRoute
+from routekit.run_folder import RunFolder
+
+
+def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[str, Any]:
+    """Measure a finished run, or a compact checkpoint on the recipe's data, on the test set; also with routes shuffled.
+
+    "shuffled" gives each image the route of another one: what is lost by it is what the routers know about images.
+    """
+    started = time.perf_counter()
+    network = load_network(path)
+    record = (
+        read_record(path) if (path / "record.json").exists() else read_spec(network_folder(path))["about"]["record"]
+    )
+    if recipe is None:
+        _, recipe = RunFolder.open(path)
+    data = load_splits(recipe, network.view.spec.input_size)
+    if len(data.classes) != network.view.spec.num_classes:
+        raise InputError(f"{path} knows {network.view.spec.num_classes} classes, the data has {len(data.classes)}")
+    network.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    costs = CostModel.measure(network)
+    measured = evaluate(network, data.test, costs, gate=gates[recipe.inference], seed=recipe.seed)
+    order = torch.randperm(len(measured.routes), generator=torch.Generator().manual_seed(recipe.seed))
+    shuffled = evaluate(network, data.test, costs, routes=measured.routes[order])
+    return run_record(
+        str(path),
+        network,
+        costs,
+        measured,
+        data=data.name,
+        split="test",
+        dense_accuracy=record["accuracy"]["dense"],
+        target=record["flops"]["target"],
+        seconds=time.perf_counter() - started,
+        shuffled_accuracy=shuffled.accuracy,
+        seed=recipe.seed,
+    )
+
+
+def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool, machine: Machine) -> dict[str, Any]:
+    """Write the compact form of a finished run to `out`; returns what it saved."""
+    started = time.perf_counter()
+    folder, recipe = RunFolder.open(path)
+    network = load_network(path).to(machine.accelerator().device)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
+        raise InputError(f"{out} exists: choose another --out, or replace it with --force")
+    spec = read_spec(network_folder(path))
+    data = load_splits(recipe, network.view.spec.input_size)
+    routes = evaluate(network, data.val, CostModel.measure(network)).routes
+    small = compact(network, routes)
+    config = None if isinstance(network.routers, FixedRoute) else recipe.routers
+    save_network(
+        out, small.network, config, about=spec["about"], dropped=small.dropped, folded=small.folded, dtype=dtype
+    )
+    return {
+        "run": str(folder.path),
+        "out": str(out),
+        "dropped": small.dropped,
+        "folded": len(small.folded),
+        "parameters": {"dense": _parameters(network.backbone), "compact": _parameters(small.network)},
+        "bytes": {"run": _bytes(network_folder(path)), "compact": _bytes(out)},
+        "dtype": str(dtype or torch.float32).removeprefix("torch."),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def cost_table(model: str | Path, classes: int | None = None, input_size: int | None = None) -> CostModel:
+    """The costs of a network by name, with the paper's routers, or of the network of a run's folder."""
+    if isinstance(model, Path):
+        return CostModel.measure(load_network(model))
+    size = None if input_size is None else (3, input_size, input_size)
+    return CostModel.measure(convert(build(spec_of(model, num_classes=classes, input_size=size))))
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
