@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
 
         o.check_device(device)
         if resume is not None:
+            path, chosen = resume, None
             if model is not None or target_flops is not None:
                 raise InputError("--resume takes everything from the run's own recipe: give neither MODEL nor a target")
         else:
@@ -80,7 +81,7 @@ def register(app: typer.Typer) -> None:
                 },
             )
             path = out / (name or o.run_name(chosen))
-        with o.training(device) as machine:
-            record = run(chosen, path, machine, force=force) if resume is None else go_on(resume, machine)
+        with o.training(device, path) as machine:
+            record = go_on(path, machine) if chosen is None else run(chosen, path, machine, force=force)
         if record:
             result(record, summary(record), as_json=json)

@@ -5,8 +5,9 @@ import os
 import sys
 import traceback
 
-import click
 import typer
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 app = typer.Typer(
     name="routekit",
@@ -42,18 +43,10 @@ def call(arguments: list[str], *, debug: bool = False) -> int:
 
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="routekit", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return 2
-    except click.ClickException as error:
-        fail(error.format_message())
-        return 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        fail("interrupted; a run that had begun goes on with --resume and its folder")
-        return 130
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except typer.Exit as stop:
+        code = stop.exit_code
     except BrokenPipeError:
         # The reader of stdout has gone; keep Python from complaining about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,10 +56,15 @@ def call(arguments: list[str], *, debug: bool = False) -> int:
             traceback.print_exc()
         fail(_message(error))
         return getattr(error, "exit_code", 1)
+    if code == INTERRUPTED:
+        fail("interrupted")
+    return code if isinstance(code, int) else 0
 
 
 def _message(error: Exception) -> str:
-    """One line for any error: ours speak for themselves, others are named and --debug is offered."""
+    """One line for any error: ours and Typer's speak for themselves, others are named and --debug is offered."""
+    if hasattr(error, "format_message"):
+        return str(error.format_message())
     if hasattr(error, "exit_code"):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

@@ -83,12 +83,17 @@ def machine(device: str | None, on_step: Any = lambda progress: None) -> "Machin
 
 
 @contextmanager
-def training(device: str | None) -> Iterator["Machine"]:
-    """A machine whose training steps are shown while they happen."""
-    from .output import TrainingDisplay
+def training(device: str | None, path: Path) -> Iterator["Machine"]:
+    """A machine whose training steps are shown while they happen; says how to go on when interrupted."""
+    from .output import TrainingDisplay, say
 
     with TrainingDisplay() as display:
-        yield machine(device, display)
+        try:
+            yield machine(device, display)
+        except KeyboardInterrupt:
+            if (path / "recipe.yaml").exists():
+                say(f"what was trained is kept: go on with `routekit convert --resume {path}`")
+            raise
 
 
 def run_name(recipe: "Recipe") -> str:

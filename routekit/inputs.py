@@ -16,7 +16,7 @@ from routekit.machine import Hooks
 from routekit.network.convert import convert, dense
 from routekit.recipe import Recipe
 from routekit.routing.router import FixedRoute
-from routekit.training.trainer import step_seed
+from routekit.training.batches import step_seed
 
 
 @dataclass(frozen=True)

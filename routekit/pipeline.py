@@ -22,7 +22,8 @@ from routekit.report.record import read_record, run_record, write_record
 from routekit.routing.gate import gates
 from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
-from routekit.training.trainer import Trainer, step_seed
+from routekit.training.batches import step_seed
+from routekit.training.trainer import Trainer
 
 
 def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """Count the cost of a piece of a network with fvcore, in its unit: one multiply-add is 1 FLOP."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import nn
+
+with warnings.catch_warnings():
+    # fvcore counts through torch.jit, which torch has deprecated: nothing that a user could mend.
+    warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+    from fvcore.nn import FlopCountAnalysis
 
 CONVENTION = "fvcore: 1 multiply-add = 1 FLOP (MACs)"
 
@@ -51,4 +56,6 @@ def count(call: Callable[..., Any], inputs: tuple[Any, ...], owner: nn.Module) -
         .uncalled_modules_warnings(False)
         .tracer_warnings("none")
     )
-    return Count(flops=int(analysis.total()), uncounted=analysis.unsupported_ops())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+        return Count(flops=int(analysis.total()), uncounted=analysis.unsupported_ops())

@@ -66,7 +66,8 @@ class CostModel:
         x = view.stem(x)
         state: Any = None
         for unit in view.units:
-            kind = (repr(unit.block), tuple(x.shape))
+            # Blocks of the libraries that look alike compute alike; a user's own may differ in what repr leaves out.
+            kind = (unit.name if view.spec.source == "custom" else repr(unit.block), tuple(x.shape))
             parts.append(Part(unit.name, "unit", cost_of(("run", *kind), unit.run, (x,), unit.block), unit.skippable))
             if unit.skippable:
                 index = len(run)

@@ -67,10 +67,10 @@ class RouterBank(nn.Module):
         return False
 
     def forward(self, index: int, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """`score`, in float32 whatever the autocast (decisions must not hang on a rounding), plus the offset."""
+        """`score`, in the routers' own precision whatever the autocast, plus the offset: no decision hangs on bf16."""
         features = features.detach() if self.detach else features
         with torch.autocast(features.device.type, enabled=False):
-            logits, state = self.score(index, features.float(), state)
+            logits, state = self.score(index, features.to(self.offset.dtype), state)
         return torch.stack([logits[:, 0] + self.offset, logits[:, 1]], dim=1), state
 
 

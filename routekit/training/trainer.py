@@ -6,7 +6,7 @@ have no routers to learn, so the whole run is what the last phase of routed trai
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,9 @@ from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import Losses, ObjectiveWeights, objective
 from routekit.routing.gate import gates, hard
 from routekit.routing.router import FixedRoute
+from routekit.training.batches import Batches, rotating, step_seed
 from routekit.training.log import MetricsLog
+from routekit.training.precision import use_bf16
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
 
@@ -46,25 +48,6 @@ class Progress:
     realized: float
     wanted: float
     images_per_second: float
-
-
-def use_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to autocast to bf16: "auto" does where the hardware multiplies it natively, and fp32 is slower."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Without AMX, bf16 convolutions on a CPU are emulated: eight times slower than fp32 on AVX2.
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return device.type == "cpu" and bool(has_amx())
-
-
-def step_seed(seed: int, *place: int) -> int:
-    """A seed for one place (epoch, step, process) in a run: resuming there needs no stored generator."""
-    value = seed
-    for number in place:
-        value = (value * 1_000_003 + number + 1) % (2**63 - 1)
-    return value
 
 
 class Trainer:
@@ -100,16 +83,16 @@ class Trainer:
             self.teacher.eval().requires_grad_(False)
         self.folder, self.on_step, self.say = folder, on_step, say
         learns = not isinstance(network.routers, FixedRoute)
-        processes = accelerator.num_processes
-        self.batch_size = min(config.batch_size, len(data.train)) // processes * processes
-        if self.batch_size == 0:
-            raise InputError(f"a batch of {config.batch_size} cannot be split over {processes} processes")
-        self.schedule = Schedule(config, max(1, len(data.train) // self.batch_size), learns)
+        world = accelerator.num_processes
+        batch_size = min(config.batch_size, len(data.train)) // world * world
+        if batch_size == 0:
+            raise InputError(f"a batch of {config.batch_size} cannot be split over {world} processes")
+        self.batches = Batches(data.train, batch_size, seed=seed, rank=accelerator.process_index, world=world)
+        self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
         self.controller = BudgetController(target / costs.dense, self.schedule.anneal_steps)
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
         self._saved_at = time.perf_counter()
-        self._batches: Iterator[tuple[Tensor, Tensor]] | None = None
         self.realized = 1.0
         self.log = MetricsLog(None)
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
@@ -138,7 +121,7 @@ class Trainer:
             self.step += 1
             self._control()
             elapsed = time.perf_counter() - started
-            rate = (self.step - first) * self.batch_size / max(elapsed, 1e-9)
+            rate = (self.step - first) * self.batches.batch_size / max(elapsed, 1e-9)
             self._report(losses, rate)
             end_of_epoch = self.step % self.schedule.steps_per_epoch == 0 or self.step == self.schedule.steps
             if end_of_epoch:
@@ -180,26 +163,6 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.log = MetricsLog(self.folder / "metrics.jsonl", position)
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """This process's share of the step's samples, augmented: images [b * copies, 3, H, W], labels likewise."""
-        epoch, place = divmod(self.step, self.schedule.steps_per_epoch)
-        if place == 0 or self._batches is None:
-            self._batches = self._epoch(epoch, place)
-        images, labels = next(self._batches)
-        images = augmented_copies(images, self.config.copies, self.data.augmentation, self._generator(1))
-        spec = self.network.view.spec
-        device = self.accelerator.device
-        x = normalize(images.to(device), spec.mean, spec.std)
-        return x, labels.to(device).repeat_interleave(self.config.copies)
-
-    def _epoch(self, epoch: int, place: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's batches of an epoch, from step `place` of it on."""
-        shuffle = torch.Generator().manual_seed(step_seed(self.seed, epoch))
-        order = torch.randperm(len(self.data.train), generator=shuffle)
-        steps = order[: self.schedule.steps_per_epoch * self.batch_size].view(-1, self.batch_size)
-        mine = steps[place:, self.accelerator.process_index :: self.accelerator.num_processes]
-        return iter(self.data.train.batches(mine.flatten(), mine.shape[1]))
-
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index, purpose))
 
@@ -208,7 +171,11 @@ class Trainer:
         return self.step >= self.schedule.hard_from
 
     def _train_step(self) -> Losses:
-        x, labels = self._batch()
+        images, labels = self.batches.at(self.step)
+        device, spec = self.accelerator.device, self.network.view.spec
+        images = augmented_copies(images, self.config.copies, self.data.augmentation, self._generator(1))
+        x = normalize(images.to(device), spec.mean, spec.std)
+        labels = labels.to(device).repeat_interleave(self.config.copies)
         # Dropout and drop path draw from the global generator.
         torch.manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index))
         self.model.train()
@@ -257,18 +224,13 @@ class Trainer:
         """Measure the hard, realised cost on the next few validation images and adapt the cost's weight."""
         if self._is_hard or self.step % self.config.check_every:
             return
-        cost = evaluate(self.network, self.data.val, self.costs, indices=self._held_out()).cost
+        turn = self.step // self.config.check_every
+        held_out = rotating(len(self.data.val), self.config.check_images, turn, self.seed)
+        cost = evaluate(self.network, self.data.val, self.costs, indices=held_out).cost
         # Every process measures, with batch-norm statistics of its own; one number steers them all.
         together = self.accelerator.reduce(torch.tensor(cost, device=self.accelerator.device), "mean")
         self.realized = float(together) / self.costs.dense
         self.controller.update(self.realized, self.step)
-
-    def _held_out(self) -> Tensor:
-        """The validation images of this check: they rotate through the whole set, shuffled once."""
-        count = min(self.config.check_images, len(self.data.val))
-        order = torch.randperm(len(self.data.val), generator=torch.Generator().manual_seed(self.seed))
-        start = (self.step // self.config.check_every) * count
-        return order[torch.arange(start, start + count) % len(order)]
 
     def _freeze_routers(self) -> None:
         self.network.routers.requires_grad_(False)

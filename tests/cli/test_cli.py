@@ -33,7 +33,7 @@ def write_tree(root: Path, classes: int = 3, train: int = 24, size: int = 32) ->
             folder.mkdir(parents=True)
             for index in range(count):
                 pixels = generator.integers(0, 120, (size, size, 3))
-                pixels[:, :, label] += 100
+                pixels[:, :, label % 3] += 100 if label < 3 else 50
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
     return root
 

@@ -137,6 +137,11 @@ def test_a_deep_copy_is_independent_and_complete() -> None:
         assert not torch.equal(network(x).logits, before)
 
 
+def test_a_network_in_double_precision_runs() -> None:
+    network = convert(toy_view()).eval().double()
+    assert torch.equal(network(images(3).double()).logits, network.backbone(images(3).double()).float())
+
+
 def test_predict_is_eval_and_leaves_the_mode() -> None:
     network = convert(toy_view()).train()
     x = images(2)

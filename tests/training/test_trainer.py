@@ -11,6 +11,7 @@ from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights, objective
 from routekit.routing.router import RouterConfig
+from routekit.training.batches import Batches, rotating
 from routekit.training.log import CLOCK_FIELDS, read_metrics
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
@@ -126,6 +127,28 @@ def test_an_interrupted_write_leaves_the_old_state(tmp_path: Path) -> None:
 
         write_atomically(path, lambda stream: 1 / 0)
     assert load_state(path)["step"] == 1
+
+
+def test_an_epoch_sees_every_image_once_and_processes_share_each_step() -> None:
+    images = toy_data().train
+    seen: list[torch.Tensor] = []
+    whole = Batches(images, 32, seed=1, rank=0, world=1)
+    halves = [Batches(images, 32, seed=1, rank=rank, world=2) for rank in (0, 1)]
+    for step in range(6):
+        mine = [half.at(step)[0] for half in halves]
+        seen.append(whole.at(step)[0])
+        together = torch.stack(mine, dim=1).flatten(0, 1)  # every second sample is the other process's
+        assert torch.equal(together, seen[-1])
+    pixels = torch.cat(seen).flatten(1)
+    assert torch.equal(pixels.unique(dim=0), images.images.flatten(1).unique(dim=0))
+    assert not torch.equal(whole.at(6)[0], seen[0])  # the next epoch is shuffled anew
+    assert torch.equal(Batches(images, 32, seed=1, rank=0, world=1).at(3)[0], seen[3])  # as a resumed run asks
+
+
+def test_checks_rotate_through_all_held_out_images() -> None:
+    turns = [rotating(10, 4, turn, seed=0) for turn in range(5)]
+    assert sorted(torch.cat(turns).tolist()) == sorted([*range(10)] * 2)
+    assert torch.equal(rotating(3, 8, 0, seed=0).sort().values, torch.arange(3))
 
 
 def test_the_schedule_by_hand() -> None:
