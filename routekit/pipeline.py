@@ -65,7 +65,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
     if inputs.untrained and recipe.method != "dense":
         view = _train_dense_first(recipe, inputs, folder, machine)
     # Training changes the network in place: this copy is the reference, and the teacher.
-    original = copy.deepcopy(view.model)
+    original = copy.deepcopy(dense(view))
     target = None if recipe.target is None else target_of(recipe, view)
     network = _build(recipe, view, target)
     costs = CostModel.measure(network)
@@ -89,7 +89,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
     record: dict[str, Any] = {}
     if accelerator.is_main_process:
         measured = evaluate(network, data.test, costs, gate=gates[recipe.inference], seed=recipe.seed)
-        before = dense_accuracy(original.to(accelerator.device), network, data.test)
+        before = dense_accuracy(original.backbone.to(accelerator.device), network, data.test)
         record = run_record(
             str(folder.path),
             network,

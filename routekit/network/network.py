@@ -40,26 +40,33 @@ class RoutedNetwork(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         routes: Tensor | None = None,
+        keep_features: bool = False,
     ) -> RouteTrace:
         """Images [B, C, H, W], normalised -> the trace of the batch, class logits [B, classes] in float32.
 
         `routes` [B, n] bool takes the place of the routers' decisions: to ask what another route would have given.
+        `keep_features` keeps what left each stage in the trace, for distillation.
         """
         x = self.view.stem(x)
         decisions: list[Decision] = []
+        features: dict[int, Tensor] = {}
         state = None
         for unit in self.view.units:
-            if not unit.skippable:
+            if unit.skippable:
+                logits, state = self.routers(len(decisions), x, state)
+                if routes is not None:
+                    run = routes[:, len(decisions)].to(logits).unsqueeze(1)
+                    logits = torch.cat([run, 1 - run], dim=1)
+                weights = gate(logits, temperature=temperature, generator=generator)
+                decisions.append(Decision(logits=logits, weights=weights, choice=logits.argmax(dim=1)))
+                x = execution(unit, x, decisions[-1])
+            else:
                 x = unit.run(x)
-                continue
-            logits, state = self.routers(len(decisions), x, state)
-            if routes is not None:
-                run = routes[:, len(decisions)].to(logits).unsqueeze(1)
-                logits = torch.cat([run, 1 - run], dim=1)
-            weights = gate(logits, temperature=temperature, generator=generator)
-            decisions.append(Decision(logits=logits, weights=weights, choice=logits.argmax(dim=1)))
-            x = execution(unit, x, decisions[-1])
-        return RouteTrace(logits=self.view.head(x).float(), decisions=tuple(decisions))
+            if keep_features:
+                features[unit.stage] = x
+        return RouteTrace(
+            logits=self.view.head(x).float(), decisions=tuple(decisions), features=tuple(features.values())
+        )
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:

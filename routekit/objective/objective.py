@@ -14,7 +14,7 @@ from routekit.routing.decision import RouteTrace
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class ObjectiveWeights:
-    """The weights and margins of Eq. 9 (defaults: those published for CIFAR), and of distillation.
+    """The weights and margins of Eq. 9 (defaults: those published for CIFAR), and of both kinds of distillation.
 
     The cost's weight mu is not here: the budget controller adapts it.
     """
@@ -26,6 +26,12 @@ class ObjectiveWeights:
     diversity_margin: float = 0.5
     distillation: float = 0.0
     distillation_temperature: float = 4.0
+    feature_distillation: float = 0.0
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a term compares with the dense network."""
+        return self.distillation > 0 or self.feature_distillation > 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ def objective(
     *,
     cost_weight: float,
     copies: int = 1,
-    teacher_logits: Tensor | None = None,
+    teacher: RouteTrace | None = None,
     routing: bool = True,
 ) -> Losses:
     """Sum the terms for one batch of B = L * copies images, the copies of a sample adjacent; labels are [B].
@@ -53,11 +59,14 @@ def objective(
     the routing terms out: the routers are frozen, or there are none.
     """
     by_name = {"classification": terms.classification(trace.logits, labels)}
-    share = weights.distillation if teacher_logits is not None else 0.0
+    share = weights.distillation if teacher is not None else 0.0
     total = (1 - share) * by_name["classification"]
-    if teacher_logits is not None and share > 0:
-        by_name["distillation"] = terms.distillation(trace.logits, teacher_logits, weights.distillation_temperature)
+    if teacher is not None and share > 0:
+        by_name["distillation"] = terms.distillation(trace.logits, teacher.logits, weights.distillation_temperature)
         total = total + share * by_name["distillation"]
+    if teacher is not None and weights.feature_distillation > 0:
+        by_name["feature_distillation"] = terms.feature_distillation(trace.features, teacher.features)
+        total = total + weights.feature_distillation * by_name["feature_distillation"]
     if not routing:
         return Losses(total, by_name)
 

@@ -3,6 +3,8 @@
 Routes are [L, M, n]: L samples, M augmented copies of each, n routing variables r_i in [0, 1].
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +20,21 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     student = F.log_softmax(logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def feature_distillation(features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+    """Hints (Romero et al., 2015, Eq. 3): match the teacher's features, [B, C, H, W] after each stage.
+
+    Both networks have one architecture, so there is nothing to regress between them. The squared distance of each
+    stage is a fraction of the teacher's squared norm, so that no stage outweighs another; the mean over stages.
+    """
+    shares = []
+    for own, other in zip(features, teacher_features, strict=True):
+        # bf16 cannot hold the sum of so many squares.
+        precise = torch.promote_types(own.dtype, torch.float32)
+        own, other = own.to(precise), other.to(precise)
+        shares.append((own - other).square().mean() / other.square().mean().clamp(min=1e-12))
+    return torch.stack(shares).mean()
 
 
 def consistency(routes: Tensor, margin: float) -> Tensor:

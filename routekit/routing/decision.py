@@ -35,10 +35,12 @@ class RouteTrace:
 
     logits:     [B, classes] the network's output
     decisions:  one Decision per junction, in the order of the network
+    features:   [B, C, H, W] each, what left the last unit of each stage; empty unless they were asked for
     """
 
     logits: Tensor
     decisions: tuple[Decision, ...]
+    features: tuple[Tensor, ...] = ()
 
     @property
     def gates(self) -> Tensor:

@@ -25,6 +25,7 @@ from routekit.evaluation.evaluate import evaluate
 from routekit.network.executor import relaxed, sparse
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import Losses, ObjectiveWeights, objective
+from routekit.routing.decision import RouteTrace
 from routekit.routing.gate import gates, hard
 from routekit.routing.router import FixedRoute
 from routekit.training.batches import Batches, rotating, step_seed
@@ -69,7 +70,7 @@ class Trainer:
         target: float,
         accelerator: Accelerator,
         seed: int = 0,
-        teacher: nn.Module | None = None,
+        teacher: RoutedNetwork | None = None,
         folder: Path | None = None,
         on_step: Callable[[Progress], None] = lambda progress: None,
         say: Callable[[str], None] = lambda sentence: None,
@@ -78,7 +79,7 @@ class Trainer:
         self.data, self.costs, self.config, self.weights = data, costs, config, weights
         self.target, self.seed, self.accelerator = target, seed, accelerator
         self.teacher = None
-        if teacher is not None and weights.distillation > 0:
+        if teacher is not None and weights.needs_teacher:
             self.teacher = copy.deepcopy(teacher).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.teacher.eval().requires_grad_(False)
         self.folder, self.on_step, self.say = folder, on_step, say
@@ -167,6 +168,10 @@ class Trainer:
         return torch.Generator().manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index, purpose))
 
     @property
+    def _keeps_features(self) -> bool:
+        return self.teacher is not None and self.weights.feature_distillation > 0
+
+    @property
     def _is_hard(self) -> bool:
         return self.step >= self.schedule.hard_from
 
@@ -179,8 +184,6 @@ class Trainer:
         # Dropout and drop path draw from the global generator.
         torch.manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index))
         self.model.train()
-        # Frozen routers keep the statistics of their batch norms as well.
-        self.network.routers.train(not self._is_hard)
         rate = self.schedule.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
@@ -191,8 +194,9 @@ class Trainer:
                 execution=sparse if self._is_hard else relaxed,
                 temperature=self.schedule.temperature(self.step),
                 generator=self._generator(2),
+                keep_features=self._keeps_features,
             )
-            teacher_logits = self._teacher_logits(x)
+            teacher = self._teach(x)
         losses = objective(
             trace,
             labels,
@@ -200,7 +204,7 @@ class Trainer:
             self.weights,
             cost_weight=self.controller.current,
             copies=self.config.copies,
-            teacher_logits=teacher_logits,
+            teacher=teacher,
             routing=not self._is_hard,
         )
         if not torch.isfinite(losses.total.detach()):
@@ -214,11 +218,12 @@ class Trainer:
         return losses
 
     @torch.no_grad()
-    def _teacher_logits(self, x: Tensor) -> Tensor | None:
+    def _teach(self, x: Tensor) -> RouteTrace | None:
+        """What the dense network makes of the batch, if the objective asks."""
         if self.teacher is None:
             return None
-        logits: Tensor = self.teacher(x)
-        return logits.float()
+        trace: RouteTrace = self.teacher(x, keep_features=self._keeps_features)
+        return trace
 
     def _control(self) -> None:
         """Measure the hard, realised cost on the next few validation images and adapt the cost's weight."""

@@ -47,6 +47,14 @@ def test_distillation_by_hand() -> None:
     assert terms.distillation(student, teacher, 2.0).item() == pytest.approx(want, rel=1e-5)
 
 
+def test_feature_distillation_by_hand() -> None:
+    # Stage 1: squared distance 4 of squared norm 8, a half; stage 2: equal, 0. Scaling both changes nothing.
+    own = [torch.tensor([[[[0.0, 2.0]]]]), torch.ones(1, 2, 1, 1)]
+    teacher = [torch.tensor([[[[2.0, 2.0]]]]), torch.ones(1, 2, 1, 1)]
+    assert terms.feature_distillation(own, teacher).item() == pytest.approx(0.25)
+    assert terms.feature_distillation([7 * f for f in own], [7 * f for f in teacher]).item() == pytest.approx(0.25)
+
+
 def test_classification_by_hand() -> None:
     loss = terms.classification(torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([0]))
     assert loss.item() == pytest.approx(-math.log(0.75), rel=1e-5)
@@ -65,6 +73,7 @@ def _random(*shape: int) -> torch.Tensor:
         lambda r: terms.regularization(r.flatten(0, 1)),
         lambda r: terms.cost((r.flatten(0, 1) * torch.arange(1, 6)).sum(1), 15.0),
         lambda r: terms.distillation(r.flatten(0, 1), _random(8, 5).detach().flip(0), 4.0),
+        lambda r: terms.feature_distillation([r, r[:2].square()], [r.detach().flip(0), r.detach()[2:]]),
         lambda r: terms.classification(r.flatten(0, 1), torch.arange(8) % 5),
     ],
 )

@@ -30,7 +30,7 @@ def trainer(folder: Path | None = None, network: RoutedNetwork | None = None, **
         torch.manual_seed(0)
         network = convert(view, RouterConfig(hidden=8, open_logit=0.5))
     costs = CostModel.measure(network)
-    settings: dict = {"config": CONFIG, "weights": WEIGHTS, "target": 0.7 * costs.dense, "teacher": toy_view().model}
+    settings: dict = {"config": CONFIG, "weights": WEIGHTS, "target": 0.7 * costs.dense, "teacher": dense(toy_view())}
     settings |= options
     return Trainer(network, toy_data(), costs, accelerator=Accelerator(cpu=True), folder=folder, seed=3, **settings)
 
@@ -173,14 +173,16 @@ def test_the_objective_is_the_weighted_sum_of_its_terms() -> None:
     from routekit.routing.gate import soft
 
     x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    trace = network.train()(x, gate=soft, execution=relaxed, temperature=0.5)
-    weights = ObjectiveWeights(0.3, 0.7, 0.9, 0.0, 5.0, distillation=0.25)
-    labels, teacher = torch.arange(8) % 3, torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
-    losses = objective(trace, labels, costs, weights, cost_weight=0.11, copies=2, teacher_logits=teacher)
+    trace = network.train()(x, gate=soft, execution=relaxed, temperature=0.5, keep_features=True)
+    teacher = dense(toy_view(seed=1)).eval()(x, keep_features=True)
+    weights = ObjectiveWeights(0.3, 0.7, 0.9, 0.0, 5.0, distillation=0.25, feature_distillation=2.0)
+    labels = torch.arange(8) % 3
+    losses = objective(trace, labels, costs, weights, cost_weight=0.11, copies=2, teacher=teacher)
     by_name = {name: float(value.detach()) for name, value in losses.by_name.items()}
     factors = {
         "classification": 0.75,
         "distillation": 0.25,
+        "feature_distillation": 2.0,
         "cost": 0.11,
         "consistency": 0.3,
         "diversity": 0.7,
