@@ -65,6 +65,9 @@ def _random(*shape: int) -> torch.Tensor:
     return torch.rand(*shape, dtype=torch.float64, generator=generator, requires_grad=True)
 
 
+TEACHER = _random(4, 2, 5).detach().flip(0)
+
+
 @pytest.mark.parametrize(
     "term",
     [
@@ -72,8 +75,8 @@ def _random(*shape: int) -> torch.Tensor:
         lambda r: terms.diversity(r, 0.9),
         lambda r: terms.regularization(r.flatten(0, 1)),
         lambda r: terms.cost((r.flatten(0, 1) * torch.arange(1, 6)).sum(1), 15.0),
-        lambda r: terms.distillation(r.flatten(0, 1), _random(8, 5).detach().flip(0), 4.0),
-        lambda r: terms.feature_distillation([r, r[:2].square()], [r.detach().flip(0), r.detach()[2:]]),
+        lambda r: terms.distillation(r.flatten(0, 1), TEACHER.flatten(0, 1), 4.0),
+        lambda r: terms.feature_distillation([r, r[:2].square()], [TEACHER, TEACHER[2:]]),
         lambda r: terms.classification(r.flatten(0, 1), torch.arange(8) % 5),
     ],
 )
