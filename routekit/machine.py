@@ -1,7 +1,13 @@
 """What a run computes on, and where it tells what it does."""
 
+import platform
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -34,3 +40,23 @@ class Machine:
         # Under hard routing a batch may leave a unit out entirely.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         return Accelerator(cpu=self.device == "cpu", kwargs_handlers=[unused])
+
+    def environment(self) -> dict[str, Any]:
+        """Say where and when a figure was measured, for its record."""
+        device = self.accelerator().device
+        return {
+            "date": datetime.now(UTC).date().isoformat(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "routekit": version("routekit"),
+        }
+
+
+def processor_name() -> str:
+    """The processor's own name, and what of its vector instructions torch uses."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"

@@ -1,7 +1,6 @@
 """The walk down the way of the data: load, convert, train, evaluate, save. `run` begins it, `resume` goes on."""
 
 import copy
-import time
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,6 @@ def _create(path: Path, recipe: Recipe, machine: Machine, *, force: bool) -> Run
 
 def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) -> dict[str, Any]:
     """Carry a run to its end, from wherever its folder stands."""
-    started = time.perf_counter()
     hooks = machine.hooks
     accelerator = machine.accelerator()
     data, view = inputs.data, inputs.view
@@ -99,7 +97,8 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             split="test",
             dense_accuracy=measured.accuracy if recipe.method == "dense" else before,
             target=target,
-            seconds=time.perf_counter() - started,
+            seconds=trainer.seconds,
+            environment=machine.environment(),
             method=recipe.method,
             seed=recipe.seed,
             epochs=recipe.training.epochs,

@@ -53,6 +53,7 @@ def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[st
         dense_accuracy=record["accuracy"]["dense"],
         target=record["flops"]["target"],
         seconds=time.perf_counter() - started,
+        environment=machine.environment(),
         shuffled_accuracy=shuffled.accuracy,
         seed=recipe.seed,
     )

@@ -14,6 +14,7 @@ class TrainingConfig:
 
     batch_size:      samples a step, over all processes; each is augmented into `copies` copies (M of Eq. 5)
     learning_rate:   the peak, of the backbone; routers take `router_learning_rate` times it
+    router_weight_decay: of the routers' weights, not their biases: routes differ between images where that pays
     gate:            the relaxation while routers learn; its temperature goes geometrically from the first to the last
     anneal:          the fraction in which the wanted cost falls from the dense cost to the target
     hard:            the last fraction, under hard routing with frozen routers
@@ -26,6 +27,7 @@ class TrainingConfig:
     copies: Annotated[int, Field(ge=1)] = 1
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
     router_learning_rate: Annotated[float, Field(gt=0)] = 5.0
+    router_weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     decay: Literal["cosine", "multistep"] = "cosine"

@@ -93,13 +93,19 @@ class Trainer:
         self.controller = BudgetController(target / costs.dense, self.schedule.anneal_steps)
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
-        self._saved_at = time.perf_counter()
+        self._saved_at = self._began = time.perf_counter()
+        self._seconds_before = 0.0
         self.realized = 1.0
         self.log = MetricsLog(None)
+        # A router's biases say what all images do, its weights what one image does differently: only these decay.
+        weights_of_routers = [parameter for parameter in network.routing_parameters() if parameter.ndim > 1]
+        biases_of_routers = [parameter for parameter in network.routing_parameters() if parameter.ndim == 1]
+        scale = config.router_learning_rate
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
             [
                 {"params": network.backbone_parameters(), "scale": 1.0, "weight_decay": config.weight_decay},
-                {"params": network.routing_parameters(), "scale": config.router_learning_rate, "weight_decay": 0.0},
+                {"params": weights_of_routers, "scale": scale, "weight_decay": config.router_weight_decay},
+                {"params": biases_of_routers, "scale": scale, "weight_decay": 0.0},
             ],
             lr=config.learning_rate,
             momentum=config.momentum,
@@ -114,22 +120,28 @@ class Trainer:
         """
         self._resume()
         self.model, self.optimizer = self.accelerator.prepare(self.network, self.optimizer)
-        started, first = time.perf_counter(), self.step
+        first = self.step
+        self._began = time.perf_counter()
         while self.step < self.schedule.steps:
             if self.step == self.schedule.hard_from and self.schedule.learns_routes:
                 self._freeze_routers()
             losses = self._train_step()
             self.step += 1
             self._control()
-            elapsed = time.perf_counter() - started
+            elapsed = time.perf_counter() - self._began
             rate = (self.step - first) * self.batches.batch_size / max(elapsed, 1e-9)
             self._report(losses, rate)
             end_of_epoch = self.step % self.schedule.steps_per_epoch == 0 or self.step == self.schedule.steps
             if end_of_epoch:
-                self._measure_epoch(elapsed)
+                self._measure_epoch()
             if end_of_epoch or time.perf_counter() - self._saved_at > SAVE_EVERY_SECONDS:
                 self.save()
         return self.network
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, what was spent before a resumption included."""
+        return self._seconds_before + time.perf_counter() - self._began
 
     def save(self) -> None:
         """Write the state, atomically. When it is written changes nothing of the run."""
@@ -144,6 +156,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "controller": {"weight": self.controller.weight, "excess": self.controller.excess},
                 "realized": self.realized,
+                "seconds": self.seconds,
                 "log": self.log.position,
             },
         )
@@ -159,6 +172,7 @@ class Trainer:
             self.controller.weight = state["controller"]["weight"]
             self.controller.excess = state["controller"]["excess"]
             self.step, self.realized, position = state["step"], state["realized"], state["log"]
+            self._seconds_before = state["seconds"]
             self.network.routers.requires_grad_(self.step <= self.schedule.hard_from)
             self.say(f"going on from step {self.step} of {self.schedule.steps}")
         if self.accelerator.is_main_process:
@@ -269,7 +283,7 @@ class Trainer:
                 images_per_second=rate,
             )
 
-    def _measure_epoch(self, elapsed: float) -> None:
+    def _measure_epoch(self) -> None:
         """Measure accuracy, cost and routes on the validation images; warn of collapse from the first epoch on."""
         if self._is_hard:
             self._calibrate()
@@ -286,7 +300,7 @@ class Trainer:
             route_entropy=statistics.entropy,
             class_information=statistics.class_information,
             run_rate=statistics.run_rate,
-            seconds=elapsed,
+            seconds=self.seconds,
         )
         annealed = self.step >= self.schedule.anneal_steps
         if self.schedule.learns_routes and annealed and statistics.collapsed:

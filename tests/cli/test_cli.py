@@ -68,7 +68,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_convert_reports_what_the_issue_promises(workplace: Path) -> None:
+def test_convert_reports_accuracy_cost_and_routes(workplace: Path) -> None:
     record = json.loads((workplace / "routed.json").read_text())
     assert record["model"] == "resnet20"
     assert set(record["accuracy"]) == {"dense", "routed"}
@@ -77,6 +77,7 @@ def test_convert_reports_what_the_issue_promises(workplace: Path) -> None:
     assert {"unique", "mean_units", "units"} <= set(record["routes"])
     assert record["routes"]["units"] == 9
     assert record["seconds"] > 0
+    assert {"date", "device", "threads", "torch", "routekit"} == set(record["environment"])
 
 
 def test_a_run_folder_holds_recipe_metrics_state_network_and_record(workplace: Path) -> None:
