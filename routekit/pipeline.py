@@ -133,14 +133,7 @@ def _build(recipe: Recipe, view: Backbone, target: float | None) -> RoutedNetwor
     torch.manual_seed(step_seed(recipe.seed, 1))
     if recipe.method == "dense" or target is None:
         return dense(view)
-    if recipe.method == "routed" and recipe.start == "open":
-        return convert(view, recipe.routers)
     if recipe.method == "routed":
-        network = convert(view, recipe.routers)
-        network.routers.start_at(_static(recipe.start, recipe, view, target))
-        return network
-    return convert(view, FixedRoute(_static(recipe.method, recipe, view, target)))
-
-
-def _static(method: str, recipe: Recipe, view: Backbone, target: float) -> list[bool]:
-    return static_route(method, view, CostModel.measure(dense(view)), target, recipe.seed)
+        return convert(view, recipe.routers)
+    costs = CostModel.measure(dense(view))
+    return convert(view, FixedRoute(static_route(recipe.method, view, costs, target, recipe.seed)))

@@ -40,7 +40,6 @@ class Recipe(_Section):
     """All choices of a run.
 
     method:   "routed" learns routers; "dense" and the static methods have a fixed route
-    start:    where the routers begin to learn: "open", running everything, or at a static method's route for the target
     target:   the budget as given ("50%", "1.5e8"); None for a dense network
     training: of the network that the run is about
     dense:    of the dense network, where one has to be fine-tuned first
@@ -49,7 +48,6 @@ class Recipe(_Section):
     method: Literal["routed", "dense", "firstk", "randomk", "distributedk"] = "routed"
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
-    start: Literal["open", "firstk", "randomk", "distributedk"] = "open"
     target: str | None = None
     routers: RouterConfig = RouterConfig()
     inference: Literal["hard", "bernoulli"] = "hard"

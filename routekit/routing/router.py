@@ -13,7 +13,6 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from routekit.errors import InputError
 from routekit.registry import Registry
 
 
@@ -61,17 +60,6 @@ class RouterBank(nn.Module):
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Score junction `index`: features [B, C, H, W] -> logits [B, 2] and the state for the next junction."""
         raise NotImplementedError
-
-    def last_layer(self, index: int) -> nn.Linear:
-        """The layer that gives the logits of junction `index`, if no other junction shares it."""
-        raise InputError(f"{type(self).__name__} share one head between all junctions: they can only start open")
-
-    @torch.no_grad()
-    def start_at(self, route: list[bool]) -> None:
-        """Lean every junction to its side of `route` [n], by the margin that it was open by."""
-        for index, runs in enumerate(route):
-            bias = self.last_layer(index).bias
-            bias.copy_(bias if runs else -bias)
 
     def forget(self, index: int) -> bool:
         """Remove junction `index`, whose unit is gone; False if later junctions need its router (a shared state)."""
@@ -123,13 +111,6 @@ class FullyConnectedRouters(RouterBank):
         """Score junction `index`; there is no state."""
         return self.routers[index](pool(features)), state
 
-    def last_layer(self, index: int) -> nn.Linear:
-        """The junction's last layer."""
-        router = self.routers[index]
-        assert isinstance(router, nn.Sequential)
-        assert isinstance(router[-1], nn.Linear)
-        return router[-1]
-
     def forget(self, index: int) -> bool:
         """Remove the junction's router."""
         del self.routers[index]
@@ -158,12 +139,6 @@ class ConvolutionalRouters(RouterBank):
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Score junction `index`; there is no state."""
         return self.heads[index](pool(self.convs[index](features))), state
-
-    def last_layer(self, index: int) -> nn.Linear:
-        """The junction's last layer."""
-        head = self.heads[index]
-        assert isinstance(head, nn.Linear)
-        return head
 
     def forget(self, index: int) -> bool:
         """Remove the junction's router."""

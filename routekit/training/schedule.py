@@ -8,9 +8,6 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
 
-Phase = Literal["settle", "route", "hard", "train"]
-
-
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainingConfig:
     """How a network is trained; fractions are of the whole run.
@@ -20,7 +17,6 @@ class TrainingConfig:
     router_weight_decay: of the routers' weights, not their biases: routes differ between images where that pays
     gate:            the relaxation while routers learn; its temperature goes geometrically from the first to the last
     anneal:          the fraction in which the wanted cost falls from the dense cost to the target
-    settle:          the first fraction, under hard routing before the routers learn: for a start that is not open
     hard:            the last fraction, under hard routing with frozen routers
     precision:       auto is bf16 where the hardware multiplies it natively (CUDA, CPUs with AMX), else fp32
     check_every:     steps between two measurements of the realised cost on held-out images
@@ -38,7 +34,6 @@ class TrainingConfig:
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
     gate: Literal["soft", "straight-through", "gumbel", "bernoulli"] = "straight-through"
     temperature: tuple[float, float] = (1.0, 1.0)
-    settle: Annotated[float, Field(ge=0, lt=1)] = 0.0
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.4
     hard: Annotated[float, Field(ge=0, le=1)] = 0.35
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -58,22 +53,6 @@ class Schedule:
     def steps(self) -> int:
         """Steps of the whole run."""
         return round(self.config.epochs * self.steps_per_epoch)
-
-    @property
-    def learn_from(self) -> int:
-        """The first step in which routers learn."""
-        return round(self.steps * self.config.settle)
-
-    def phase(self, step: int) -> Phase:
-        """Name the phase of `step`; routers learn in "route" alone, in the others routing is hard and they are frozen.
-
-        A network without learned routers only knows "train".
-        """
-        if not self.learns_routes:
-            return "train"
-        if step < self.learn_from:
-            return "settle"
-        return "route" if step < self.hard_from else "hard"
 
     @property
     def hard_from(self) -> int:

@@ -186,9 +186,8 @@ class Trainer:
         return self.teacher is not None and self.weights.feature_distillation > 0
 
     @property
-    def _learns(self) -> bool:
-        """Whether this step teaches the routers; else routing is hard, as at inference."""
-        return self.schedule.phase(self.step) == "route"
+    def _is_hard(self) -> bool:
+        return self.step >= self.schedule.hard_from
 
     def _train_step(self) -> Losses:
         images, labels = self.batches.at(self.step)
@@ -205,8 +204,8 @@ class Trainer:
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             trace = self.model(
                 x,
-                gate=gates[self.config.gate] if self._learns else hard,
-                execution=relaxed if self._learns else sparse,
+                gate=hard if self._is_hard else gates[self.config.gate],
+                execution=sparse if self._is_hard else relaxed,
                 temperature=self.schedule.temperature(self.step),
                 generator=self._generator(2),
                 keep_features=self._keeps_features,
@@ -220,7 +219,7 @@ class Trainer:
             cost_weight=self.controller.current,
             copies=self.config.copies,
             teacher=teacher,
-            routing=self._learns,
+            routing=not self._is_hard,
         )
         if not torch.isfinite(losses.total.detach()):
             raise TrainingError(
@@ -242,7 +241,7 @@ class Trainer:
 
     def _control(self) -> None:
         """Measure the hard, realised cost on the next few validation images and adapt the cost's weight."""
-        if not self._learns or self.step % self.config.check_every:
+        if self._is_hard or self.step % self.config.check_every:
             return
         turn = self.step // self.config.check_every
         held_out = rotating(len(self.data.val), self.config.check_images, turn, self.seed)
@@ -258,14 +257,15 @@ class Trainer:
 
     def _calibrate(self) -> None:
         """Meet the budget on all validation images by the routers' common offset."""
-        cost = calibrate(self.network, self.data.val, self.costs, self.target)
-        self.realized = cost / self.costs.dense
+        if self.schedule.learns_routes:
+            cost = calibrate(self.network, self.data.val, self.costs, self.target)
+            self.realized = cost / self.costs.dense
 
     def _report(self, losses: Losses, rate: float) -> None:
         if not self.accelerator.is_main_process:
             return
         by_name = {name: float(value.detach()) for name, value in losses.by_name.items()}
-        phase = self.schedule.phase(self.step)
+        phase = ("train" if not self.schedule.learns_routes else "hard") if self._is_hard else "route"
         self.on_step(
             Progress(
                 self.step, self.schedule.steps, phase, by_name, self.realized, self.controller.wanted(self.step), rate
@@ -285,7 +285,7 @@ class Trainer:
 
     def _measure_epoch(self) -> None:
         """Measure accuracy, cost and routes on the validation images; warn of collapse from the first epoch on."""
-        if self.schedule.phase(self.step) == "hard":
+        if self._is_hard:
             self._calibrate()
         measured = evaluate(self.network, self.data.val, self.costs)
         statistics = measured.statistics
@@ -303,7 +303,7 @@ class Trainer:
             seconds=self.seconds,
         )
         annealed = self.step >= self.schedule.anneal_steps
-        if self.schedule.phase(self.step) in ("route", "hard") and annealed and statistics.collapsed:
+        if self.schedule.learns_routes and annealed and statistics.collapsed:
             self.say(
                 f"routing has collapsed: {statistics.unique} routes, {statistics.entropy:.2f} bits; this is a static "
                 "network. Try a larger router learning rate, a higher diversity weight, or a longer anneal"

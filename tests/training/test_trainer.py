@@ -79,24 +79,6 @@ def test_routers_are_frozen_in_the_hard_phase() -> None:
     assert torch.equal(seen[frozen], seen[run.schedule.steps])
 
 
-def test_routers_wait_while_the_network_settles() -> None:
-    route = [True, False, True, True]
-    network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5))
-    network.routers.start_at(route)
-    run = trainer(network=network, config=TrainingConfig(**{**vars(CONFIG), "settle": 0.5, "hard": 0.25}))
-    taken: dict[int, set[tuple[bool, ...]]] = {}
-    x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-    def look(progress: Progress) -> None:
-        network.eval()
-        taken[progress.step] = {tuple(row) for row in network(x).routes.tolist()}
-
-    run.on_step = look
-    run.fit()
-    assert all(taken[step] == {tuple(route)} for step in range(1, run.schedule.learn_from + 1))
-    assert taken[run.schedule.hard_from] != {tuple(route)}
-
-
 def test_the_budget_is_met_on_validation_images() -> None:
     run = trainer()
     run.fit()
@@ -181,9 +163,7 @@ def test_the_schedule_by_hand() -> None:
     assert schedule.temperature(99) == 1.0
     steps = Schedule(TrainingConfig(decay="multistep", learning_rate=1.0, warmup=0.0), 100, True)
     assert [steps.learning_rate(step) for step in (0, 449, 450)] == pytest.approx([1.0, 1.0, 0.1])
-    settling = Schedule(TrainingConfig(epochs=10, settle=0.2, hard=0.3), steps_per_epoch=10, learns_routes=True)
-    assert [settling.phase(step) for step in (0, 19, 20, 69, 70)] == ["settle", "settle", "route", "route", "hard"]
-    assert Schedule(config, 10, learns_routes=False).phase(0) == "train"
+    assert Schedule(config, 10, learns_routes=False).hard_from == 0
 
 
 def test_the_objective_is_the_weighted_sum_of_its_terms() -> None:
