@@ -22,7 +22,7 @@ LAYERS = [
     ["network.network"],
     ["network.convert"],
     ["cost.model"],
-    ["cost.budget"],
+    ["cost.budget", "cost.price"],
     ["objective"],
     ["evaluation", "baselines"],
     ["training"],

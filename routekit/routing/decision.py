@@ -53,6 +53,11 @@ class RouteTrace:
         return self._stack([d.choice == RUN for d in self.decisions]).bool()
 
     @property
+    def margins(self) -> Tensor:
+        """[B, n] by how much each router prefers to run its unit."""
+        return self._stack([d.logits[:, RUN] - d.logits[:, SKIP] for d in self.decisions])
+
+    @property
     def probs(self) -> Tensor:
         """[B, n] the probability of running each unit."""
         return self._stack([d.probs[:, RUN] for d in self.decisions])

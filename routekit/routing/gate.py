@@ -3,7 +3,7 @@
 Every gate is one function `(logits, *, temperature, generator) -> weights`; a new one is a function and a decorator.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +65,49 @@ def bernoulli(logits: Tensor, *, temperature: float = 1.0, generator: torch.Gene
     probs = torch.softmax(logits / temperature, dim=1)
     drawn = torch.multinomial(probs.detach().cpu(), 1, generator=generator).squeeze(1).to(logits.device)
     return one_hot(drawn, logits) + (probs - probs.detach())
+
+
+# The share of decisions to run that the benefit gate overrules, to see what they are worth.
+EXPLORED = 0.05
+
+
+@gates.register("benefit")
+def benefit(logits: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+    """Teach the router to predict what running its unit is worth; it runs where that exceeds the price.
+
+    The run logit is the prediction, in units of the loss; the skip logit is the price. A few units that would run are
+    skipped at random. Wherever a unit was skipped, the backward pass knows the slope of the sample's loss in the gate,
+    and the router is taught (least squares) half of it: the benefit of running, if the loss is a parabola with its
+    minimum at 1, which is where training keeps it. A unit that runs has a slope near 0 whatever it is worth, so the
+    straight-through estimate, which compares slopes at 0 with slopes at 1, opens what is closed and closes what is
+    open.
+    """
+    del temperature
+    explored = torch.rand(len(logits), generator=generator).to(logits.device) < EXPLORED
+    weights: Tensor = _Benefit.apply(logits, one_hot(logits.argmax(dim=1).masked_fill(explored, 1), logits))
+    return weights
+
+
+class _Benefit(torch.autograd.Function):
+    """The weights go forward as they are; the gradient of the least-squares fit comes back."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, weights)
+        return weights.clone()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        logits, weights = ctx.saved_tensors
+        skipped = weights[:, 1]
+        # The loss is a mean over the batch: len(logits) times the slope is the sample's own.
+        worth = -0.5 * len(logits) * (slope[:, 0] - slope[:, 1])
+        error = skipped * (logits[:, 0] - worth.clamp(-WORTH_LIMIT, WORTH_LIMIT)) / skipped.sum().clamp(min=1)
+        return torch.stack([error, torch.zeros_like(error)], dim=1), None
+
+
+# A few samples with exploding slopes must not teach the rest, in units of the loss.
+WORTH_LIMIT = 5.0
 
 
 def one_hot(choice: Tensor, like: Tensor) -> Tensor:

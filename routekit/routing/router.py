@@ -71,7 +71,7 @@ class RouterBank(nn.Module):
         features = features.detach() if self.detach else features
         with torch.autocast(features.device.type, enabled=False):
             logits, state = self.score(index, features.to(self.offset.dtype), state)
-        return torch.stack([logits[:, 0] + self.offset, logits[:, 1]], dim=1), state
+        return torch.stack([logits[:, 0], logits[:, 1] - self.offset], dim=1), state
 
 
 banks: Registry[type[RouterBank]] = Registry("router")

@@ -32,7 +32,7 @@ class TrainingConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     decay: Literal["cosine", "multistep"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    gate: Literal["soft", "straight-through", "gumbel", "bernoulli"] = "straight-through"
+    gate: Literal["soft", "straight-through", "gumbel", "bernoulli", "benefit"] = "straight-through"
     temperature: tuple[float, float] = (1.0, 1.0)
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.4
     hard: Annotated[float, Field(ge=0, le=1)] = 0.35

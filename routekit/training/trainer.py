@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from routekit.cost.budget import BudgetController
 from routekit.cost.model import CostModel
+from routekit.cost.price import Price
 from routekit.data.augment import normalize
 from routekit.data.sources import DataSplits
 from routekit.data.views import augmented_copies
@@ -91,6 +92,7 @@ class Trainer:
         self.batches = Batches(data.train, batch_size, seed=seed, rank=accelerator.process_index, world=world)
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
         self.controller = BudgetController(target / costs.dense, self.schedule.anneal_steps)
+        self.price = Price() if config.gate == "benefit" else None
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
         self._saved_at = self._began = time.perf_counter()
@@ -155,6 +157,7 @@ class Trainer:
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "controller": {"weight": self.controller.weight, "excess": self.controller.excess},
+                "trim": self.price.trim if self.price else 0.0,
                 "realized": self.realized,
                 "seconds": self.seconds,
                 "log": self.log.position,
@@ -173,6 +176,8 @@ class Trainer:
             self.controller.excess = state["controller"]["excess"]
             self.step, self.realized, position = state["step"], state["realized"], state["log"]
             self._seconds_before = state["seconds"]
+            if self.price:
+                self.price.trim = state["trim"]
             self.network.routers.requires_grad_(self.step <= self.schedule.hard_from)
             self.say(f"going on from step {self.step} of {self.schedule.steps}")
         if self.accelerator.is_main_process:
@@ -216,7 +221,8 @@ class Trainer:
             labels,
             self.costs,
             self.weights,
-            cost_weight=self.controller.current,
+            # With a price, the budget needs no term in the objective.
+            cost_weight=0.0 if self.price else self.controller.current,
             copies=self.config.copies,
             teacher=teacher,
             routing=not self._is_hard,
@@ -229,6 +235,9 @@ class Trainer:
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)
         self.optimizer.step()
+        if self.price and not self._is_hard:
+            offset, wanted = self.network.routers.offset, self.controller.wanted(self.step)
+            offset.copy_(self.price.offset(offset, trace.margins, self.costs, wanted))
         return losses
 
     @torch.no_grad()
@@ -250,6 +259,8 @@ class Trainer:
         together = self.accelerator.reduce(torch.tensor(cost, device=self.accelerator.device), "mean")
         self.realized = float(together) / self.costs.dense
         self.controller.update(self.realized, self.step)
+        if self.price:
+            self.price.update(self.realized - self.controller.wanted(self.step))
 
     def _freeze_routers(self) -> None:
         self.network.routers.requires_grad_(False)

@@ -3,11 +3,14 @@ import itertools
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
-from routekit.backbones.load import build, spec_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from routekit.backbones.load import build, spec_of
 from routekit.cost.budget import BudgetController, parse_target
 from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
+from routekit.cost.price import Price, price_for
 from routekit.errors import InputError
 from routekit.network.convert import convert, dense, example_input
 from routekit.network.executor import relaxed
@@ -125,3 +128,29 @@ def test_cost_is_never_rewarded() -> None:
     for step in range(50):
         controller.update(0.2, step)
     assert controller.current == 0
+
+
+@given(st.integers(0, 10_000), st.floats(0.0, 1.0))
+@settings(max_examples=40, deadline=None)
+def test_at_its_price_a_batch_costs_what_is_wanted(seed: int, share: float) -> None:
+    costs = CostModel.measure(convert(toy_view()))
+    margins = torch.randn(64, 4, generator=torch.Generator().manual_seed(seed))
+    wanted = costs.minimum + share * (costs.maximum - costs.minimum)
+    spent = float(costs.of_routes(margins >= price_for(margins, costs, wanted)).mean())
+    # The last pair of image and unit fits in or not: one pair's share of a batch of 64, at the dearest.
+    assert spent == pytest.approx(wanted, abs=float(costs.run.max()) / 64 + 1e-6)
+
+
+def test_the_price_finds_its_way_and_corrects_what_held_out_images_exceed() -> None:
+    costs = CostModel.measure(convert(toy_view()))
+    price, offset = Price(), torch.zeros(())
+    margins = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+    wanted = 0.6
+    for step in range(400):
+        offset = price.offset(offset, margins + offset, costs, wanted)
+        if step % 10 == 9:
+            # Held-out images look harder to the routers: their margins are larger.
+            held_out = float(costs.of_routes(margins + 0.3 + offset >= 0).mean()) / costs.dense
+            price.update(held_out - wanted)
+    assert held_out == pytest.approx(wanted, abs=0.02)
+    assert price.trim > 0

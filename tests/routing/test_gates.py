@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routekit.errors import InputError
-from routekit.routing.gate import gates, soft, straight_through
+from routekit.routing.gate import EXPLORED, gates, soft, straight_through
 
 
 def test_soft_is_eq_3_by_hand() -> None:
@@ -31,6 +31,40 @@ def test_a_gate_passes_the_gradient_check(name: str) -> None:
     (got,) = torch.autograd.grad(weights[:, 0].sum(), logits)
     (want,) = torch.autograd.grad(torch.softmax(logits / 0.5, dim=1)[:, 0].sum(), logits)
     torch.testing.assert_close(got, want)
+
+
+def test_the_benefit_gate_teaches_half_the_slope_where_a_unit_was_skipped() -> None:
+    # Image 0 skips (run logit 0.1 under the price 0.3), image 1 runs. The loss falls by 0.8 a unit of image 0's gate:
+    # twice that for the batch of two, half of it is worth 0.8. Least squares: the gradient is 0.1 - 0.8.
+    logits = torch.tensor([[0.1, 0.3], [2.0, 0.3]], requires_grad=True)
+    weights = gates["benefit"](logits, temperature=1.0, generator=torch.Generator().manual_seed(2))
+    assert weights.tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    (got,) = torch.autograd.grad((weights[:, 0] * torch.tensor([-0.8, -3.0])).sum(), logits)
+    torch.testing.assert_close(got, torch.tensor([[-0.7, 0.0], [0.0, 0.0]]))
+
+
+def test_the_benefit_gate_explores_a_few_of_the_units_that_would_run() -> None:
+    logits = torch.tensor([[1.0, 0.0]]).expand(4000, 2)
+    weights = gates["benefit"](logits, temperature=1.0, generator=torch.Generator().manual_seed(0))
+    assert weights[:, 1].mean().item() == pytest.approx(EXPLORED, abs=0.015)
+
+
+def test_benefits_of_a_parabola_are_learnt_exactly() -> None:
+    # Each unit lowers a quadratic loss by its own share, to its minimum at 1: the slope at 0 is twice the benefit.
+    worth = torch.tensor([0.2, 1.0, 3.0])
+    predicted = torch.zeros(3, requires_grad=True)
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.SGD([predicted], lr=0.1)
+    for _ in range(200):
+        loss = torch.zeros(())
+        for unit in range(3):
+            logits = torch.stack([predicted[unit].expand(64), torch.full((64,), 0.7)], dim=1)
+            ran = gates["benefit"](logits, temperature=1.0, generator=generator)[:, 0]
+            loss = loss + (worth[unit] * (1 - ran).square()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.testing.assert_close(predicted.detach(), worth, rtol=0.02, atol=0.02)
 
 
 @given(st.lists(st.floats(-8, 8), min_size=2, max_size=16))

@@ -1,0 +1,84 @@
+"""Write the tables of the reports from their records, so that no figure is typed by hand.
+
+    python reports/table.py            # rewrite what lies between the markers of reports/README.md
+    python reports/table.py --check    # say whether it is up to date (exit code 1 if not)
+
+Each folder under `reports/` with a `record.json` is a recorded run: what `routekit convert --json` and
+`routekit evaluate --json` measured on test images, the recipe it ran with, its metrics, and the `command` that made it.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
+
+
+def records(group: str) -> list[dict[str, Any]]:
+    """Read the recorded runs of one group, the cheapest budget first, then the most accurate."""
+    found = [json.loads(path.read_text()) | {"name": path.parent.name} for path in (HERE / group).glob("*/record.json")]
+    return sorted(found, key=lambda record: (record["flops"]["target"], -record["accuracy"]["routed"]))
+
+
+def table(group: str) -> str:
+    """One line a run."""
+    lines = [
+        "| run | method | target | realised cost | accuracy | its start | shuffled | routes | bits | seed | epochs |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records(group):
+        flops, routes, accuracy = record["flops"], record["routes"], record["accuracy"]
+        lines.append(
+            f"| [{record['name']}]({group}/{record['name']}/) | {record['method']} "
+            f"| {100 * flops['target'] / flops['dense']:.0f}% "
+            f"| {100 * flops['realized'] / flops['dense']:.2f}% ({flops['realized'] / 1e6:.2f}M, "
+            f"{100 * (flops['realized'] / flops['target'] - 1):+.2f}% off target) "
+            f"| **{100 * accuracy['routed']:.2f}%** | {100 * accuracy['dense']:.2f}% "
+            f"| {100 * record['shuffled_accuracy']:.2f}% "
+            f"| {routes['unique']} | {routes['entropy_bits']:.2f} | {record['seed']} | {record['epochs']:g} |"
+        )
+    return "\n".join(lines)
+
+
+def commands(group: str) -> str:
+    """The command of each run, its machine, date and training time."""
+    lines = []
+    for record in records(group):
+        where = record["environment"]
+        lines.append(
+            f"- `{record['name']}`: `{record['command']}`  \n  {where['device']}, {where['threads']} threads, "
+            f"torch {where['torch']}, {where['date']}, {record['seconds'] / 60:.0f} minutes of training"
+        )
+    return "\n".join(lines)
+
+
+def rendered(text: str) -> str:
+    """Fill every pair of markers, named `table GROUP` or `commands GROUP`."""
+    for kind, render in (("table", table), ("commands", commands)):
+        for group in re.findall(rf"<!-- begin {kind} (\S+) -->", text):
+            begin, end = BEGIN.format(f"{kind} {group}"), END.format(f"{kind} {group}")
+            before, _, rest = text.partition(begin)
+            _, _, after = rest.partition(end)
+            text = f"{before}{begin}\n{render(group)}\n{end}{after}"
+    return text
+
+
+def main() -> int:
+    """Rewrite or check reports/README.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    page = HERE / "README.md"
+    old = page.read_text()
+    new = rendered(old)
+    if parser.parse_args().check:
+        return int(old != new)
+    page.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

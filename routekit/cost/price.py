@@ -1,0 +1,48 @@
+"""The price: the threshold on what routers predict, at which the budget is met."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from routekit.cost.model import CostModel
+
+
+def price_for(margins: Tensor, costs: CostModel, wanted: float) -> float:
+    """Find the margin at which a unit should just run, for the mean cost of a batch to be `wanted` MACs.
+
+    `margins` [B, n] is by how much each router prefers to run. The pairs of image and unit with the largest margins
+    run until the budget is spent; the price is the margin of the last one that does.
+    """
+    extra = (costs.run - costs.skip).to(margins.device, torch.float64).expand(margins.shape).flatten()
+    budget = (wanted - costs.minimum) * len(margins)
+    ranked, order = margins.flatten().sort(descending=True)
+    affordable = int((extra[order].cumsum(0) <= budget).sum())
+    return float(ranked[max(0, affordable - 1)])
+
+
+@dataclass
+class Price:
+    """Follows the price that the wanted cost asks for, for routers that predict benefits.
+
+    The routers' own predictions say which price spends the wanted cost on a training batch; held-out images cost
+    something else at that price, and `trim` learns how much. Costs are fractions of the dense cost.
+
+    trim:      what is taken off the wanted cost, because held-out images came out dearer
+    inertia:   how slowly the price follows from batch to batch
+    integral:  how much of an excess on held-out images goes into `trim`
+    """
+
+    trim: float = 0.0
+    inertia: float = 0.9
+    integral: float = 0.1
+
+    @torch.no_grad()
+    def offset(self, offset: Tensor, margins: Tensor, costs: CostModel, wanted: float) -> Tensor:
+        """Move the routers' `offset` towards the price; `margins` [B, n] are those of one batch under that offset."""
+        asked = price_for(margins - offset, costs, (wanted - self.trim) * costs.dense)
+        return self.inertia * offset + (1 - self.inertia) * -asked
+
+    def update(self, excess: float) -> None:
+        """Take in by how much held-out images exceed the wanted cost."""
+        self.trim += self.integral * excess
