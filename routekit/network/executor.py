@@ -7,6 +7,7 @@ They take the same decisions and differ in what they compute:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,13 +19,37 @@ Execution = Callable[[ResidualUnit, Tensor, Decision], Tensor]
 
 
 def relaxed(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
-    """R F(x) + (1 - r) x (Eq. 4 of Wang et al.); x [B, C, H, W].
-
-    `lerp` is one kernel, and exact at both ends: r = 1 is the unit's output bit for bit.
-    """
+    """R F(x) + (1 - r) x (Eq. 4 of Wang et al.); x [B, C, H, W]."""
     ran = unit.run(x)
-    gate = decision.weights[:, RUN].to(ran.dtype).view(-1, 1, 1, 1)
-    return torch.lerp(unit.skip(x).to(ran.dtype), ran, gate)
+    mixed: Tensor = _Mix.apply(unit.skip(x).to(ran.dtype), ran, decision.weights[:, RUN].to(ran.dtype))
+    return mixed
+
+
+class _Mix(torch.autograd.Function):
+    """(1 - gate) skipped + gate * ran, with a backward pass that reads each tensor once and keeps its memory format.
+
+    `lerp` is exact at both ends: gate = 1 is the unit's output bit for bit.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, skipped: Tensor, ran: Tensor, gate: Tensor) -> Tensor:
+        ctx.save_for_backward(skipped, ran, gate)
+        return torch.lerp(skipped, ran, gate.view(-1, 1, 1, 1))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        skipped, ran, gate = ctx.saved_tensors
+        if ran.is_contiguous(memory_format=torch.channels_last):
+            # The head's gradient comes in the other format, and every unit below would inherit it.
+            grad = grad.contiguous(memory_format=torch.channels_last)
+        of_ran = grad * gate.view(-1, 1, 1, 1)
+        return grad - of_ran, of_ran, _dot(grad, ran) - _dot(grad, skipped)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products [B] of samples [B, C, H, W], without copying channels-last tensors."""
+    rows = [t.permute(0, 2, 3, 1).reshape(len(t), 1, -1) for t in (a, b)]
+    return torch.bmm(rows[0], rows[1].transpose(1, 2)).view(-1)
 
 
 def masked(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from routekit.errors import InputError
 from routekit.network.convert import convert, dense
 from routekit.network.executor import masked, relaxed, sparse
-from routekit.routing.decision import RUN
+from routekit.routing.decision import RUN, Decision
 from routekit.routing.gate import gates, hard, soft
 from routekit.routing.router import FixedRoute, RouterConfig, banks
 from tests.toy import ToyNet, open_to_images, toy_view
@@ -73,6 +73,22 @@ def test_sparse_computes_only_what_runs() -> None:
     with torch.no_grad():
         network(images(3), routes=routes)
     assert seen == [3, 2, 1]  # nobody runs the second unit
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("index", [1, 2], ids=["identity", "down-sampling"])
+def test_relaxed_execution_passes_the_gradient_check(index: int, memory_format: torch.memory_format) -> None:
+    unit = toy_view().units[index]
+    unit.block.double().train(False)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, 4, 4, dtype=torch.float64, generator=generator).to(memory_format=memory_format)
+    gate = torch.rand(3, dtype=torch.float64, generator=generator)
+
+    def execute(x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        weights = torch.stack([gate, 1 - gate], dim=1)
+        return relaxed(unit, x, Decision(logits=weights, weights=weights, choice=weights.argmax(1))).square()
+
+    assert torch.autograd.gradcheck(execute, (x.requires_grad_(), gate.requires_grad_()))
 
 
 def test_relaxed_mixes_by_the_gate() -> None:
