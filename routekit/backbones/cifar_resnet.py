@@ -4,6 +4,7 @@ Depth 6n + 2: three stages of n basic blocks with 16, 32 and 64 channels. Parame
 checkpoints (github akamaster/pytorch_resnet_cifar10).
 """
 
+import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -64,6 +65,10 @@ class CifarResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
+            if isinstance(module, BasicBlock):
+                # Together the blocks add four times the stem's variance, however many: else the deepest do not train
+                # from scratch (De and Smith, 2020, "Batch normalization biases residual blocks towards the identity").
+                nn.init.constant_(module.bn2.weight, 2 / math.sqrt(3 * blocks))
 
     def stem(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] -> features [B, 16, H, W]."""
