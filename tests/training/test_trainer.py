@@ -19,8 +19,10 @@ from routekit.training.trainer import Progress, Trainer
 from tests.toy import toy_data, toy_view
 
 CONFIG = TrainingConfig(
-    epochs=4, batch_size=32, learning_rate=0.05, check_every=2, check_images=48, precision="fp32", copies=2
-)
+    epochs=4, batch_size=32, learning_rate=0.05, check_every=2, check_images=48, precision="fp32", copies=2,
+    gate="straight-through", router_learning_rate=5.0, router_weight_decay=0.0, anneal=0.4, hard=0.35,
+)  # fmt: skip
+BENEFIT = TrainingConfig(**{**vars(CONFIG), "gate": "benefit", "router_learning_rate": 0.2, "copies": 1})
 WEIGHTS = ObjectiveWeights(distillation=0.5)
 
 
@@ -35,10 +37,13 @@ def trainer(folder: Path | None = None, network: RoutedNetwork | None = None, **
     return Trainer(network, toy_data(), costs, accelerator=Accelerator(cpu=True), folder=folder, seed=3, **settings)
 
 
-def test_a_killed_run_resumes_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("config", [CONFIG, BENEFIT], ids=["weight", "price"])
+def test_a_killed_run_resumes_to_the_last_bit(
+    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
-    whole = trainer(tmp_path / "whole").fit()
+    whole = trainer(tmp_path / "whole", config=config).fit()
 
     monkeypatch.setattr("routekit.training.trainer.SAVE_EVERY_SECONDS", 0.0)  # save at every step
 
@@ -51,8 +56,8 @@ def test_a_killed_run_resumes_to_the_last_bit(tmp_path: Path, monkeypatch: pytes
                 raise Killed
 
         with pytest.raises(Killed):
-            trainer(tmp_path / "killed", on_step=die).fit()
-    resumed = trainer(tmp_path / "killed").fit()
+            trainer(tmp_path / "killed", config=config, on_step=die).fit()
+    resumed = trainer(tmp_path / "killed", config=config).fit()
 
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
@@ -79,8 +84,9 @@ def test_routers_are_frozen_in_the_hard_phase() -> None:
     assert torch.equal(seen[frozen], seen[run.schedule.steps])
 
 
-def test_the_budget_is_met_on_validation_images() -> None:
-    run = trainer()
+@pytest.mark.parametrize("config", [CONFIG, BENEFIT], ids=["weight", "price"])
+def test_the_budget_is_met_on_validation_images(config: TrainingConfig) -> None:
+    run = trainer(config=config)
     run.fit()
     assert run.realized == pytest.approx(0.7, abs=0.06)  # four units: a route moves the mean by whole images
 
