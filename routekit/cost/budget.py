@@ -1,8 +1,11 @@
-"""The budget: what the user asks for, and the controller that makes the realised cost land on it."""
+"""The budget: what the user asks for, and what steers the realised cost to it."""
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
 
 from routekit.cost.macs import CONVENTION, describe
 from routekit.cost.model import CostModel
@@ -35,42 +38,35 @@ def parse_target(text: str, cost: CostModel) -> float:
 
 
 @dataclass
-class BudgetController:
-    """Adapts the weight mu of the cost term so that the realised cost follows a falling target.
+class Budget:
+    """Steers the realised cost along a wanted cost that falls to the target. All costs are fractions of the dense one.
 
-    "To control the computational cost precisely, the weight of the cost controlling loss is adjusted adaptively"
-    (Wang et al., section 4.1, which does not say how). This is dual ascent with a proportional term: the weight
-    integrates the excess of the realised over the wanted cost, and reacts to the present excess at once. All costs
-    here are fractions of the dense cost, so one pair of gains serves every network.
+    Subclasses steer by the weight of the cost in the objective (`weight.py`) or by a price for running (`price.py`).
 
     target:       the budget
     anneal_steps: steps over which the wanted cost falls from the dense cost to the target
-    integral:     weight gained per update and unit of excess
-    proportional: weight per unit of present excess
-    weight:       the integrated weight; it never falls below 0, cost is never rewarded
-    excess:       running mean of the last excesses, to calm the noise of small samples
     """
 
     target: float
     anneal_steps: int
-    integral: float = 1.0
-    proportional: float = 10.0
-    weight: float = 0.0
-    excess: float = 0.0
 
     def wanted(self, step: int) -> float:
         """The cost wanted at `step`: a straight line from 1 to the target."""
         done = min(1.0, step / self.anneal_steps) if self.anneal_steps > 0 else 1.0
         return 1.0 + (self.target - 1.0) * done
 
-    def update(self, realized: float, step: int) -> float:
-        """Take in the realised cost (a fraction of dense) at `step`; return the cost term's weight for the next one."""
-        excess = realized - self.wanted(step)
-        self.excess = 0.5 * self.excess + 0.5 * excess
-        self.weight = max(0.0, self.weight + self.integral * excess)
-        return self.current
-
     @property
-    def current(self) -> float:
-        """The weight in force."""
-        return max(0.0, self.weight + self.proportional * self.excess)
+    def cost_weight(self) -> float:
+        """The weight in force of the cost in the objective."""
+        return 0.0
+
+    def follow(self, offset: Tensor, margins: Tensor, costs: CostModel, step: int) -> None:
+        """Move the routers' common `offset`, in place, after a training batch that had `margins` [B, n] under it."""
+
+    def correct(self, realized: float, step: int) -> None:
+        """Take in the realised cost of held-out images at `step`."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs: the fields, to build the budget from again."""
+        return asdict(self)

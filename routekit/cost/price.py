@@ -1,10 +1,11 @@
-"""The price: the threshold on what routers predict, at which the budget is met."""
+"""Meet a budget by a price: the threshold on what routers predict at which the wanted cost is spent."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from routekit.cost.budget import Budget
 from routekit.cost.model import CostModel
 
 
@@ -22,27 +23,27 @@ def price_for(margins: Tensor, costs: CostModel, wanted: float) -> float:
 
 
 @dataclass
-class Price:
+class Price(Budget):
     """Follows the price that the wanted cost asks for, for routers that predict benefits.
 
     The routers' own predictions say which price spends the wanted cost on a training batch; held-out images cost
-    something else at that price, and `trim` learns how much. Costs are fractions of the dense cost.
+    something else at that price, and `trim` learns how much.
 
-    trim:      what is taken off the wanted cost, because held-out images came out dearer
     inertia:   how slowly the price follows from batch to batch
     integral:  how much of an excess on held-out images goes into `trim`
+    trim:      what is taken off the wanted cost, because held-out images came out dearer
     """
 
-    trim: float = 0.0
     inertia: float = 0.9
     integral: float = 0.1
+    trim: float = 0.0
 
     @torch.no_grad()
-    def offset(self, offset: Tensor, margins: Tensor, costs: CostModel, wanted: float) -> Tensor:
-        """Move the routers' `offset` towards the price; `margins` [B, n] are those of one batch under that offset."""
-        asked = price_for(margins - offset, costs, (wanted - self.trim) * costs.dense)
-        return self.inertia * offset + (1 - self.inertia) * -asked
+    def follow(self, offset: Tensor, margins: Tensor, costs: CostModel, step: int) -> None:
+        """Move `offset` towards the price of the wanted cost: a unit runs where its margin exceeds 0 after it."""
+        price = price_for(margins - offset, costs, (self.wanted(step) - self.trim) * costs.dense)
+        offset.lerp_(torch.full_like(offset, -price), 1 - self.inertia)
 
-    def update(self, excess: float) -> None:
-        """Take in by how much held-out images exceed the wanted cost."""
-        self.trim += self.integral * excess
+    def correct(self, realized: float, step: int) -> None:
+        """Learn by how much held-out images exceed the wanted cost."""
+        self.trim += self.integral * (realized - self.wanted(step))

@@ -14,9 +14,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from routekit.cost.budget import BudgetController
+from routekit.cost.budget import Budget
 from routekit.cost.model import CostModel
 from routekit.cost.price import Price
+from routekit.cost.weight import CostWeight
 from routekit.data.augment import normalize
 from routekit.data.sources import DataSplits
 from routekit.data.views import augmented_copies
@@ -91,8 +92,8 @@ class Trainer:
             raise InputError(f"a batch of {config.batch_size} cannot be split over {world} processes")
         self.batches = Batches(data.train, batch_size, seed=seed, rank=accelerator.process_index, world=world)
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
-        self.controller = BudgetController(target / costs.dense, self.schedule.anneal_steps)
-        self.price = Price() if config.gate == "benefit" else None
+        steer = Price if config.gate == "benefit" else CostWeight
+        self.budget: Budget = steer(target / costs.dense, self.schedule.anneal_steps)
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
         self._saved_at = self._began = time.perf_counter()
@@ -156,8 +157,7 @@ class Trainer:
                 "step": self.step,
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "controller": {"weight": self.controller.weight, "excess": self.controller.excess},
-                "trim": self.price.trim if self.price else 0.0,
+                "budget": self.budget.state(),
                 "realized": self.realized,
                 "seconds": self.seconds,
                 "log": self.log.position,
@@ -172,12 +172,9 @@ class Trainer:
             state = load_state(path)
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.controller.weight = state["controller"]["weight"]
-            self.controller.excess = state["controller"]["excess"]
+            self.budget = type(self.budget)(**state["budget"])
             self.step, self.realized, position = state["step"], state["realized"], state["log"]
             self._seconds_before = state["seconds"]
-            if self.price:
-                self.price.trim = state["trim"]
             self.network.routers.requires_grad_(self.step <= self.schedule.hard_from)
             self.say(f"going on from step {self.step} of {self.schedule.steps}")
         if self.accelerator.is_main_process:
@@ -221,8 +218,7 @@ class Trainer:
             labels,
             self.costs,
             self.weights,
-            # With a price, the budget needs no term in the objective.
-            cost_weight=0.0 if self.price else self.controller.current,
+            cost_weight=self.budget.cost_weight,
             copies=self.config.copies,
             teacher=teacher,
             routing=not self._is_hard,
@@ -235,9 +231,8 @@ class Trainer:
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)
         self.optimizer.step()
-        if self.price and not self._is_hard:
-            offset, wanted = self.network.routers.offset, self.controller.wanted(self.step)
-            offset.copy_(self.price.offset(offset, trace.margins, self.costs, wanted))
+        if not self._is_hard:
+            self.budget.follow(self.network.routers.offset, trace.margins.detach(), self.costs, self.step)
         return losses
 
     @torch.no_grad()
@@ -258,9 +253,7 @@ class Trainer:
         # Every process measures, with batch-norm statistics of its own; one number steers them all.
         together = self.accelerator.reduce(torch.tensor(cost, device=self.accelerator.device), "mean")
         self.realized = float(together) / self.costs.dense
-        self.controller.update(self.realized, self.step)
-        if self.price:
-            self.price.update(self.realized - self.controller.wanted(self.step))
+        self.budget.correct(self.realized, self.step)
 
     def _freeze_routers(self) -> None:
         self.network.routers.requires_grad_(False)
@@ -278,9 +271,7 @@ class Trainer:
         by_name = {name: float(value.detach()) for name, value in losses.by_name.items()}
         phase = ("train" if not self.schedule.learns_routes else "hard") if self._is_hard else "route"
         self.on_step(
-            Progress(
-                self.step, self.schedule.steps, phase, by_name, self.realized, self.controller.wanted(self.step), rate
-            )
+            Progress(self.step, self.schedule.steps, phase, by_name, self.realized, self.budget.wanted(self.step), rate)
         )
         if self.step % self.config.check_every == 0 or self.step == self.schedule.steps:
             self.log.write(
@@ -289,8 +280,8 @@ class Trainer:
                 phase=phase,
                 losses=by_name,
                 realized=self.realized,
-                wanted=self.controller.wanted(self.step),
-                cost_weight=self.controller.current,
+                wanted=self.budget.wanted(self.step),
+                cost_weight=self.budget.cost_weight,
                 images_per_second=rate,
             )
 

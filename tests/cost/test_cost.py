@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routekit.backbones.load import build, spec_of
-from routekit.cost.budget import BudgetController, parse_target
+from routekit.cost.budget import Budget, parse_target
 from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.cost.price import Price, price_for
+from routekit.cost.weight import CostWeight
 from routekit.errors import InputError
 from routekit.network.convert import convert, dense, example_input
 from routekit.network.executor import relaxed
@@ -106,28 +107,28 @@ def test_costs_are_said_with_their_convention() -> None:
 
 
 def test_the_wanted_cost_falls_to_the_target_and_stays() -> None:
-    controller = BudgetController(target=0.5, anneal_steps=100)
-    assert [controller.wanted(step) for step in (0, 50, 100, 200)] == [1.0, 0.75, 0.5, 0.5]
+    budget = Budget(target=0.5, anneal_steps=100)
+    assert [budget.wanted(step) for step in (0, 50, 100, 200)] == [1.0, 0.75, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("stiffness", [0.5, 2.0, 8.0])
-def test_the_controller_lands_on_the_target_for_networks_of_any_stiffness(stiffness: float) -> None:
+def test_the_weight_lands_on_the_target_for_networks_of_any_stiffness(stiffness: float) -> None:
     # A network whose cost answers the weight with a lag: it settles where stiffness * (1 - cost) equals the weight.
-    controller = BudgetController(target=0.5, anneal_steps=100)
+    budget = CostWeight(target=0.5, anneal_steps=100)
     cost = 1.0
     for step in range(600):
-        wants = max(0.1, 1.0 - controller.current / stiffness)
+        wants = max(0.1, 1.0 - budget.cost_weight / stiffness)
         cost += 0.2 * (wants - cost)
-        controller.update(cost, step)
-        assert controller.current >= 0
+        budget.correct(cost, step)
+        assert budget.cost_weight >= 0
     assert cost == pytest.approx(0.5, abs=0.01)
 
 
 def test_cost_is_never_rewarded() -> None:
-    controller = BudgetController(target=0.9, anneal_steps=0)
+    budget = CostWeight(target=0.9, anneal_steps=0)
     for step in range(50):
-        controller.update(0.2, step)
-    assert controller.current == 0
+        budget.correct(0.2, step)
+    assert budget.cost_weight == 0
 
 
 @given(st.integers(0, 10_000), st.floats(0.0, 1.0))
@@ -143,14 +144,13 @@ def test_at_its_price_a_batch_costs_what_is_wanted(seed: int, share: float) -> N
 
 def test_the_price_finds_its_way_and_corrects_what_held_out_images_exceed() -> None:
     costs = CostModel.measure(convert(toy_view()))
-    price, offset = Price(), torch.zeros(())
+    price, offset = Price(target=0.6, anneal_steps=100), torch.zeros(())
     margins = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
-    wanted = 0.6
-    for step in range(400):
-        offset = price.offset(offset, margins + offset, costs, wanted)
+    for step in range(500):
+        price.follow(offset, margins + offset, costs, step)
         if step % 10 == 9:
             # Held-out images look harder to the routers: their margins are larger.
             held_out = float(costs.of_routes(margins + 0.3 + offset >= 0).mean()) / costs.dense
-            price.update(held_out - wanted)
-    assert held_out == pytest.approx(wanted, abs=0.02)
+            price.correct(held_out, step)
+    assert held_out == pytest.approx(0.6, abs=0.02)
     assert price.trim > 0
