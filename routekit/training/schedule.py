@@ -27,7 +27,7 @@ class TrainingConfig:
     batch_size: Annotated[int, Field(ge=1)] = 128
     copies: Annotated[int, Field(ge=1)] = 1
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
-    router_learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    router_learning_rate: Annotated[float, Field(gt=0)] = 0.3
     router_weight_decay: Annotated[float, Field(ge=0)] = 0.003
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
