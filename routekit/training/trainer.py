@@ -32,6 +32,7 @@ from routekit.routing.gate import gates, hard
 from routekit.routing.router import FixedRoute
 from routekit.training.batches import Batches, rotating, step_seed
 from routekit.training.log import MetricsLog
+from routekit.training.optimizer import build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
@@ -100,20 +101,7 @@ class Trainer:
         self._seconds_before = 0.0
         self.realized = 1.0
         self.log = MetricsLog(None)
-        # A router's biases say what all images do, its weights what one image does differently: only these decay.
-        weights_of_routers = [parameter for parameter in network.routing_parameters() if parameter.ndim > 1]
-        biases_of_routers = [parameter for parameter in network.routing_parameters() if parameter.ndim == 1]
-        scale = config.router_learning_rate
-        self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            [
-                {"params": network.backbone_parameters(), "scale": 1.0, "weight_decay": config.weight_decay},
-                {"params": weights_of_routers, "scale": scale, "weight_decay": config.router_weight_decay},
-                {"params": biases_of_routers, "scale": scale, "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
-        )
+        self.optimizer = build_optimizer(network, config)
         self.model: nn.Module = network
 
     def fit(self) -> RoutedNetwork:
@@ -200,9 +188,7 @@ class Trainer:
         # Dropout and drop path draw from the global generator.
         torch.manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index))
         self.model.train()
-        rate = self.schedule.learning_rate(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+        set_learning_rate(self.optimizer, self.schedule.learning_rate(self.step))
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             trace = self.model(
                 x,
@@ -244,7 +230,7 @@ class Trainer:
         return trace
 
     def _control(self) -> None:
-        """Measure the hard, realised cost on the next few validation images and adapt the cost's weight."""
+        """Measure the hard, realised cost on the next few validation images, and let the budget correct itself."""
         if self._is_hard or self.step % self.config.check_every:
             return
         turn = self.step // self.config.check_every
