@@ -60,8 +60,10 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
     hooks = machine.hooks
     accelerator = machine.accelerator()
     data, view = inputs.data, inputs.view
+    seconds_before = 0.0
     if inputs.untrained and recipe.method != "dense":
         view = _train_dense_first(recipe, inputs, folder, machine)
+        seconds_before = read_record(folder.dense.path)["seconds"] if accelerator.is_main_process else 0.0
     # Training changes the network in place: this copy is the reference, and the teacher.
     original = copy.deepcopy(dense(view))
     target = None if recipe.target is None else target_of(recipe, view)
@@ -97,7 +99,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             split="test",
             dense_accuracy=measured.accuracy if recipe.method == "dense" else before,
             target=target,
-            seconds=trainer.seconds,
+            seconds=seconds_before + trainer.seconds,
             environment=machine.environment(),
             method=recipe.method,
             seed=recipe.seed,

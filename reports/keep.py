@@ -1,0 +1,48 @@
+"""Keep a finished run as a recorded one: measure it again on the test set, and copy what is worth keeping.
+
+    python reports/keep.py runs/<run> resnet56-cifar10-jpeg --command "routekit convert ..." --call PATH=NAME
+
+The record must come out as the run wrote it. `--call` replaces paths of one machine by a name.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from routekit.machine import Machine
+from routekit.report.record import read_record
+from routekit.results import evaluate_run
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    """Measure, compare, copy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("group")
+    parser.add_argument("--command", required=True)
+    parser.add_argument("--call", action="append", default=[], metavar="PATH=NAME")
+    arguments = parser.parse_args()
+    record = read_record(arguments.run)
+    again = evaluate_run(arguments.run, None, Machine())
+    for key in ("accuracy", "flops", "routes"):
+        if again[key] != record[key]:
+            sys.stderr.write(f"{key} was {record[key]}, and is {again[key]}\n")
+            return 1
+    record |= {"shuffled_accuracy": again["shuffled_accuracy"], "command": arguments.command}
+    folder = HERE / arguments.group / arguments.run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: (arguments.run / name).read_text() for name in ("recipe.yaml", "metrics.jsonl")}
+    files["record.json"] = json.dumps(record, indent=2) + "\n"
+    for name, text in files.items():
+        for call in [*arguments.call, f"{arguments.run.parent}/="]:
+            path, _, called = call.partition("=")
+            text = text.replace(path, called)
+        (folder / name).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
