@@ -1,14 +1,18 @@
 """Set the routers' common offset so that the realised cost on validation images meets the budget."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from routekit.cost.model import CostModel
+from routekit.cost.price import price_for
 from routekit.data.image_set import Images
 from routekit.evaluation.evaluate import evaluate
 from routekit.network.network import RoutedNetwork
 
 
+@torch.no_grad()
 def calibrate(
     network: RoutedNetwork,
     images: Images,
@@ -17,35 +21,33 @@ def calibrate(
     *,
     indices: Tensor | None = None,
     tolerance: float = 0.002,
-    tries: int = 16,
+    tries: int = 12,
 ) -> float:
-    """Find, by bisection, the offset at which the mean realised cost lies within `tolerance` of `target` (MACs).
+    """Find the offset at which the mean realised cost lies within `tolerance` of `target` (MACs).
 
     Raising the offset makes every router readier to run, which is how a threshold other than 0.5 in Eq. 11 acts.
-    The network is left with the best offset seen; returns its realised cost. Routes that all images share move in
-    jumps, so the tolerance may be missed: the caller reports what was realised.
+    The margins of one pass say which offset would do if routes did not change what later routers see; where that
+    guess leaves what is known to bracket the target, the middle of the bracket is tried instead. The network is left
+    with the best offset seen; returns its realised cost. Routes that all images share move in jumps, so the tolerance
+    may be missed: the caller reports what was realised.
     """
     offset = network.routers.offset
-    low, high = None, None
-    at, best_at = float(offset), float(offset)
-    best = float("inf")
-    step = 0.25
+    low, high = -math.inf, math.inf
+    best, best_at = math.inf, offset.clone()
     for _ in range(tries):
-        offset.fill_(at)
-        cost = evaluate(network, images, costs, indices=indices).cost
-        if abs(cost - target) < abs(best - target):
-            best, best_at = cost, at
-        if abs(cost - target) <= tolerance * target:
+        at = float(offset)
+        measured = evaluate(network, images, costs, indices=indices)
+        excess = measured.cost - target
+        if abs(excess) < abs(best - target):
+            best, best_at = measured.cost, offset.clone()
+        if abs(excess) <= tolerance * target:
             break
-        if cost > target:
-            high = at
-        else:
-            low = at
-        if low is None or high is None:
-            at += -step if cost > target else step
-            step *= 2
-        else:
-            at = (low + high) / 2
-    with torch.no_grad():
-        offset.fill_(best_at)
+        low, high = (low, min(high, at)) if excess > 0 else (max(low, at), high)
+        # What the routes did to later routers is corrected for by as much as it missed.
+        guess = -price_for(measured.margins - at, costs, target - 0.5 * excess)
+        if not low < guess < high:
+            # Where nothing brackets the target yet, go on by a step that is sure to move.
+            guess = (low + high) / 2 if math.isfinite(high - low) else at - math.copysign(1.0, excess)
+        offset.fill_(guess)
+    offset.copy_(best_at)
     return best

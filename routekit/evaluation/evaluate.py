@@ -20,12 +20,14 @@ class Evaluation:
     correct:  [N] bool, whether the top class was right
     costs:    [N] MACs that its route executed, routers included
     routes:   [N, n] bool, the units that ran
+    margins:  [N, n] by how much each router preferred to run its unit
     labels:   [N]
     """
 
     correct: Tensor
     costs: Tensor
     routes: Tensor
+    margins: Tensor
     labels: Tensor
 
     @property
@@ -70,7 +72,7 @@ def evaluate(
     device = next(network.parameters()).device
     spec = network.view.spec
     generator = torch.Generator().manual_seed(seed)
-    correct, spent, taken, seen = [], [], [], []
+    correct, spent, taken, preferred, seen = [], [], [], [], []
     indices = torch.arange(len(images)) if indices is None else indices
     done = 0
     for batch, labels in images.batches(indices, batch_size):
@@ -83,9 +85,10 @@ def evaluate(
         correct.append(trace.logits.argmax(dim=1).cpu() == labels)
         spent.append(costs.of_routes(ran).cpu())
         taken.append(ran.cpu())
+        preferred.append(trace.margins.cpu())
         seen.append(labels)
     network.train(was_training)
-    return Evaluation(torch.cat(correct), torch.cat(spent), torch.cat(taken), torch.cat(seen))
+    return Evaluation(torch.cat(correct), torch.cat(spent), torch.cat(taken), torch.cat(preferred), torch.cat(seen))
 
 
 @torch.no_grad()
