@@ -18,7 +18,7 @@ ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
 FAST = ["--set", "training.batch_size=16", "--set", "training.check_every=2", "--set", "training.check_images=12"]
 
 
-def routekit(*arguments: object, cwd: Path, timeout: int = 240) -> subprocess.CompletedProcess[str]:
+def routekit(*arguments: object, cwd: Path, timeout: int = 600) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout
     )
@@ -149,7 +149,7 @@ def test_interrupted_then_resumed_is_the_uninterrupted_run(workplace: Path) -> N
     while process.poll() is None and not state.exists():
         os.sched_yield()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
     assert "--resume" in errors
     assert "Traceback" not in errors
