@@ -61,7 +61,7 @@ class Budget:
         return 0.0
 
     def follow(self, offset: Tensor, margins: Tensor, costs: CostModel, step: int) -> None:
-        """Move the routers' common `offset`, in place, after a training batch that had `margins` [B, n] under it."""
+        """Move the routers' `offset` [n], in place, after a training batch that had `margins` [B, n] under it."""
 
     def correct(self, realized: float, step: int) -> None:
         """Take in the realised cost of held-out images at `step`."""

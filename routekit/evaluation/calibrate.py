@@ -23,23 +23,24 @@ def calibrate(
     tolerance: float = 0.002,
     tries: int = 12,
 ) -> float:
-    """Find the offset at which the mean realised cost lies within `tolerance` of `target` (MACs).
+    """Find what to add to all offsets for the mean realised cost to lie within `tolerance` of `target` (MACs).
 
-    Raising the offset makes every router readier to run, which is how a threshold other than 0.5 in Eq. 11 acts.
-    The margins of one pass say which offset would do if routes did not change what later routers see; where that
+    Raising the offsets makes every router readier to run, which is how a threshold other than 0.5 in Eq. 11 acts.
+    The margins of one pass say how much would do if routes did not change what later routers see; where that
     guess leaves what is known to bracket the target, the middle of the bracket is tried instead. The network is left
-    with the best offset seen; returns its realised cost. Routes that all images share move in jumps, so the tolerance
+    with the best offsets seen; returns its realised cost. Routes that all images share move in jumps, so the tolerance
     may be missed: the caller reports what was realised.
     """
     offset = network.routers.offset
+    before = offset.clone()
+    at = 0.0
     low, high = -math.inf, math.inf
-    best, best_at = math.inf, offset.clone()
+    best, best_at = math.inf, at
     for _ in range(tries):
-        at = float(offset)
         measured = evaluate(network, images, costs, indices=indices)
         excess = measured.cost - target
         if abs(excess) < abs(best - target):
-            best, best_at = measured.cost, offset.clone()
+            best, best_at = measured.cost, at
         if abs(excess) <= tolerance * target:
             break
         low, high = (low, min(high, at)) if excess > 0 else (max(low, at), high)
@@ -48,6 +49,7 @@ def calibrate(
         if not low < guess < high:
             # Where nothing brackets the target yet, go on by a step that is sure to move.
             guess = (low + high) / 2 if math.isfinite(high - low) else at - math.copysign(1.0, excess)
-        offset.fill_(guess)
-    offset.copy_(best_at)
+        at = guess
+        offset.copy_(before + at)
+    offset.copy_(before + best_at)
     return best

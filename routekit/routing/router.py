@@ -47,15 +47,16 @@ class RouterConfig:
 class RouterBank(nn.Module):
     """The routers of a network; subclasses define `score`.
 
-    `offset` is added to every run logit: the one knob by which a budget is calibrated after training.
+    `offset` [n] speaks for running, junction by junction: the knob by which a budget is met without training.
     """
 
     offset: Tensor
+    separate = True
 
-    def __init__(self, *, detach: bool = False) -> None:
+    def __init__(self, junctions: int, *, detach: bool = False) -> None:
         super().__init__()
         self.detach = detach
-        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("offset", torch.zeros(junctions))
 
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Score junction `index`: features [B, C, H, W] -> logits [B, 2] and the state for the next junction."""
@@ -63,15 +64,22 @@ class RouterBank(nn.Module):
 
     def forget(self, index: int) -> bool:
         """Remove junction `index`, whose unit is gone; False if later junctions need its router (a shared state)."""
-        del index
-        return False
+        if not self.separate:
+            return False
+        self.offset = torch.cat([self.offset[:index], self.offset[index + 1 :]])
+        self.remove(index)
+        return True
+
+    def remove(self, index: int) -> None:
+        """Remove the router of junction `index`, if the bank's routers are separate."""
+        raise NotImplementedError
 
     def forward(self, index: int, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """`score`, in the routers' own precision whatever the autocast, plus the offset: no decision hangs on bf16."""
         features = features.detach() if self.detach else features
         with torch.autocast(features.device.type, enabled=False):
             logits, state = self.score(index, features.to(self.offset.dtype), state)
-        return torch.stack([logits[:, 0], logits[:, 1] - self.offset], dim=1), state
+        return torch.stack([logits[:, 0], logits[:, 1] - self.offset[index]], dim=1), state
 
 
 banks: Registry[type[RouterBank]] = Registry("router")
@@ -96,7 +104,7 @@ class FullyConnectedRouters(RouterBank):
     """Average pool and two linear layers, a pair for each unit (Fig. 2b of Wang et al.)."""
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__(detach=config.detach)
+        super().__init__(len(shapes), detach=config.detach)
         self.routers = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm1d(shape.channels, affine=False) if config.normalize else nn.Identity(),
@@ -111,10 +119,9 @@ class FullyConnectedRouters(RouterBank):
         """Score junction `index`; there is no state."""
         return self.routers[index](pool(features)), state
 
-    def forget(self, index: int) -> bool:
+    def remove(self, index: int) -> None:
         """Remove the junction's router."""
         del self.routers[index]
-        return True
 
 
 @banks.register("cnn")
@@ -125,7 +132,7 @@ class ConvolutionalRouters(RouterBank):
     """
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__(detach=config.detach)
+        super().__init__(len(shapes), detach=config.detach)
         self.convs = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(shape.channels, shape.channels, 3, stride=2, padding=1, bias=False),
@@ -140,10 +147,9 @@ class ConvolutionalRouters(RouterBank):
         """Score junction `index`; there is no state."""
         return self.heads[index](pool(self.convs[index](features))), state
 
-    def forget(self, index: int) -> bool:
+    def remove(self, index: int) -> None:
         """Remove the junction's router."""
         del self.convs[index], self.heads[index]
-        return True
 
 
 @banks.register("rnn")
@@ -153,8 +159,10 @@ class RecurrentRouters(RouterBank):
     The cell's state (h, c), [B, hidden] each, carries what the earlier junctions saw.
     """
 
+    separate = False
+
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__(detach=config.detach)
+        super().__init__(len(shapes), detach=config.detach)
         # A stage's first unit still sees the previous stage's channels, so projections go by (stage, channels).
         keys = [f"{shape.stage}_{shape.channels}" for shape in shapes]
         self.keys = keys
@@ -182,7 +190,7 @@ class FixedRoute(RouterBank):
     route: Tensor
 
     def __init__(self, route: list[bool]) -> None:
-        super().__init__()
+        super().__init__(len(route))
         self.register_buffer("route", torch.tensor(route, dtype=torch.bool))
 
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -190,10 +198,9 @@ class FixedRoute(RouterBank):
         margin = self.route[index].float() * 2 - 1
         return torch.stack([margin, -margin]).expand(len(features), 2), state
 
-    def forget(self, index: int) -> bool:
+    def remove(self, index: int) -> None:
         """Remove the junction's entry."""
         self.route = torch.cat([self.route[:index], self.route[index + 1 :]])
-        return True
 
 
 def build_bank(shapes: list[JunctionShape], config: RouterConfig) -> RouterBank:

@@ -20,6 +20,7 @@ class TrainingConfig:
     anneal:          the fraction in which the wanted cost falls from the dense cost to the target
     hard:            the last fraction, under hard routing with frozen routers
     precision:       auto is bf16 where the hardware multiplies it natively (CUDA, CPUs with AMX), else fp32
+    congestion:      with the benefit gate: keeps routes diverse (see `cost/price.py`)
     check_every:     steps between two measurements of the realised cost on held-out images
     """
 
@@ -37,6 +38,7 @@ class TrainingConfig:
     temperature: tuple[float, float] = (1.0, 1.0)
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.15
     hard: Annotated[float, Field(ge=0, le=1)] = 0.55
+    congestion: Annotated[float, Field(ge=0)] = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     check_every: Annotated[int, Field(ge=1)] = 20
     check_images: Annotated[int, Field(ge=1)] = 256

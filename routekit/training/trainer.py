@@ -93,8 +93,10 @@ class Trainer:
             raise InputError(f"a batch of {config.batch_size} cannot be split over {world} processes")
         self.batches = Batches(data.train, batch_size, seed=seed, rank=accelerator.process_index, world=world)
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
-        steer = Price if config.gate == "benefit" else CostWeight
-        self.budget: Budget = steer(target / costs.dense, self.schedule.anneal_steps)
+        share, anneal = target / costs.dense, self.schedule.anneal_steps
+        self.budget: Budget = CostWeight(share, anneal)
+        if config.gate == "benefit":
+            self.budget = Price(share, anneal, congestion=config.congestion)
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
         self._saved_at = self._began = time.perf_counter()
@@ -246,7 +248,7 @@ class Trainer:
         self._calibrate()
 
     def _calibrate(self) -> None:
-        """Meet the budget on all validation images by the routers' common offset."""
+        """Meet the budget on all validation images by what is added to all routers' offsets."""
         if self.schedule.learns_routes:
             cost = calibrate(self.network, self.data.val, self.costs, self.target)
             self.realized = cost / self.costs.dense

@@ -144,7 +144,7 @@ def test_at_its_price_a_batch_costs_what_is_wanted(seed: int, share: float) -> N
 
 def test_the_price_finds_its_way_and_corrects_what_held_out_images_exceed() -> None:
     costs = CostModel.measure(convert(toy_view()))
-    price, offset = Price(target=0.6, anneal_steps=100), torch.zeros(())
+    price, offset = Price(target=0.6, anneal_steps=100), torch.zeros(4)
     margins = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
     for step in range(500):
         price.follow(offset, margins + offset, costs, step)
@@ -154,3 +154,20 @@ def test_the_price_finds_its_way_and_corrects_what_held_out_images_exceed() -> N
             price.correct(held_out, step)
     assert held_out == pytest.approx(0.6, abs=0.02)
     assert price.trim > 0
+
+
+def test_congestion_spreads_the_runs_over_more_units_at_the_same_cost() -> None:
+    costs = CostModel.measure(convert(toy_view()))
+    # Each unit is worth a little less than the one before, each image a little more or less than another.
+    margins = torch.randn(512, 4, generator=torch.Generator().manual_seed(0)) * 0.1 - torch.arange(4) * 0.3
+    routes = {}
+    for congestion in (0.0, 4.0):
+        price, offset = Price(target=0.55, anneal_steps=0, congestion=congestion), torch.zeros(4)
+        for step in range(300):
+            price.follow(offset, margins + offset, costs, step)
+        routes[congestion] = margins + offset >= 0
+        assert float(costs.of_routes(routes[congestion]).mean()) == pytest.approx(0.55 * costs.dense, rel=0.05)
+    assert len(routes[4.0].unique(dim=0)) > len(routes[0.0].unique(dim=0))
+    # Among the images of one unit, those that are worth more run it.
+    ran, worth = routes[4.0][:, 0], margins[:, 0]
+    assert worth[ran].min() >= worth[~ran].max()

@@ -83,10 +83,10 @@ def test_calibration_lands_on_the_target(share: float) -> None:
     target = share * costs.dense
     realized = calibrate(network, images, costs, target)
     assert realized == evaluate(network, images, costs).cost
-    found = float(network.routers.offset)
+    found = network.routers.offset.clone()
     grid = []
     for step in range(-40, 41):
-        network.routers.offset.fill_(found + step / 10)
+        network.routers.offset.copy_(found + step / 10)
         grid.append(abs(evaluate(network, images, costs).cost - target))
     # Four units and routes that many images share: no offset may be near; none may be clearly nearer.
     assert abs(realized - target) <= min(grid) + 0.01 * target
