@@ -85,8 +85,3 @@ def objective(
         by_name["regularization"] = terms.regularization(gates)
         total = total + weights.regularization * by_name["regularization"]
     return Losses(total, by_name)
-
-
-def is_finite(losses: Losses) -> bool:
-    """Whether the total can be trained on."""
-    return bool(torch.isfinite(losses.total.detach()))

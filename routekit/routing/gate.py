@@ -69,6 +69,8 @@ def bernoulli(logits: Tensor, *, temperature: float = 1.0, generator: torch.Gene
 
 # The share of decisions to run that the benefit gate overrules, to see what they are worth.
 EXPLORED = 0.05
+# A few samples with exploding slopes must not teach the rest, in units of the loss.
+WORTH_LIMIT = 5.0
 
 
 @gates.register("benefit")
@@ -104,10 +106,6 @@ class _Benefit(torch.autograd.Function):
         worth = -0.5 * len(logits) * (slope[:, 0] - slope[:, 1])
         error = skipped * (logits[:, 0] - worth.clamp(-WORTH_LIMIT, WORTH_LIMIT)) / skipped.sum().clamp(min=1)
         return torch.stack([error, torch.zeros_like(error)], dim=1), None
-
-
-# A few samples with exploding slopes must not teach the rest, in units of the loss.
-WORTH_LIMIT = 5.0
 
 
 def one_hot(choice: Tensor, like: Tensor) -> Tensor:
