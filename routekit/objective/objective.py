@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
