@@ -42,8 +42,11 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W']."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        # In place: these are the largest tensors there are, and new ones cost as much as the arithmetic.
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        y += self.shortcut(x)
+        return F.relu(y, inplace=True)
 
     def skip(self, x: Tensor) -> Tensor:
         """What leaves the block when its convolutions add nothing; x [B, C, H, W]."""

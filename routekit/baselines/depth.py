@@ -42,7 +42,7 @@ def static_route(method: str, view: Backbone, costs: CostModel, target: float, s
     `costs` must be those of a network without routers. Raises InputError for an unknown method.
     """
     stages = [unit.stage for unit in view.units if unit.skippable]
-    if costs.router.any():
+    if costs.ask.any():
         raise InputError("a static route is priced without routers: measure dense(model)")
     route = [False] * len(stages)
     best, gap = list(route), abs(costs.minimum - target)

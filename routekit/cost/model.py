@@ -26,10 +26,15 @@ class Part:
 class CostModel:
     """The cost table of a routed network, for one image, in MACs.
 
+    An image pays for the units that it runs, for the shortcuts of those that it skips, and for its routers: they are
+    asked at the beginning of each group of junctions, and again whenever a unit has changed the features
+    (`RoutedNetwork.groups`). That is what sparse execution executes.
+
     parts:   stem, units, head, in order; their sum is the dense network's cost
     run:     [n] what running each skippable unit costs
     skip:    [n] what skipping it costs: the shortcut of a down-sampling unit, else 0
-    router:  [n] what asking its router costs
+    ask:     [n] what it costs to ask the routers from this junction to the end of its group about new features
+    fresh:   [n] bool: the junction begins a group, so that its features are new whatever was decided before
     fixed:   what every image pays: stem, head and the units that cannot be skipped
     uncounted: operators without a rule in fvcore (counted as 0): additions, pooling of some kinds
     """
@@ -37,7 +42,8 @@ class CostModel:
     parts: tuple[Part, ...]
     run: Tensor
     skip: Tensor
-    router: Tensor
+    ask: Tensor
+    fresh: Tensor
     fixed: float
     uncounted: tuple[str, ...]
 
@@ -51,7 +57,8 @@ class CostModel:
         parts: list[Part] = []
         run: list[int] = []
         skip: list[int] = []
-        router: list[int] = []
+        ask: list[int] = []
+        ends = {index: group for group in network.groups for index in group}
         seen: dict[Any, Count] = {}  # units of one stage are alike: count each kind once
         uncounted: set[str] = set()
 
@@ -74,9 +81,10 @@ class CostModel:
                 run.append(parts[-1].flops)
                 identity = unit.shortcut is None
                 skip.append(0 if identity else cost_of(("skip", *kind), unit.skip, (x,), unit.block))
-                # A bank's router depends on its features' shape and on whether it was handed a state.
-                asked = ("router", tuple(x.shape), state is None)
-                router.append(cost_of(asked, _Ask(network, index, state), (x,), network.routers))
+                # Asking depends on the features' shape, on how many are asked, and on whether there is a state.
+                rest = range(index, ends[index].stop)
+                asked = ("ask", tuple(x.shape), len(rest), state is None)
+                ask.append(cost_of(asked, _Ask(network, rest, state), (x,), network.routers))
                 _, state = network.routers(index, x, state)
             x = unit.run(x)
         parts.append(Part("head", "head", cost_of("head", view.head, (x,), view.model), skippable=False))
@@ -85,7 +93,8 @@ class CostModel:
             parts=tuple(parts),
             run=torch.tensor(run, dtype=torch.float64),
             skip=torch.tensor(skip, dtype=torch.float64),
-            router=torch.tensor(router, dtype=torch.float64),
+            ask=torch.tensor(ask, dtype=torch.float64),
+            fresh=torch.tensor([index == ends[index].start for index in range(len(run))]),
             fixed=float(sum(part.flops for part in parts if not part.skippable)),
             uncounted=tuple(sorted(uncounted)),
         )
@@ -96,14 +105,20 @@ class CostModel:
         return self.fixed + float(self.run.sum())
 
     @property
+    def surplus(self) -> Tensor:
+        """[n] by how much running a unit is dearer than skipping it: the routers after it are asked again."""
+        again = torch.where(self.fresh, 0.0, self.ask).roll(-1)
+        return self.run - self.skip + again
+
+    @property
     def minimum(self) -> float:
-        """The least that a route can cost: every router asked, every unit skipped."""
-        return self.fixed + float((self.router + self.skip).sum())
+        """The least that a route can cost: every unit skipped, the routers of each group asked once."""
+        return self.fixed + float(self.skip.sum() + self.ask[self.fresh].sum())
 
     @property
     def maximum(self) -> float:
-        """The most that a route can cost: every router asked, every unit run."""
-        return self.dense + float(self.router.sum())
+        """The most that a route can cost: every unit run, the routers asked after each of them."""
+        return self.dense + float(self.ask.sum())
 
     def expected(self, trace: RouteTrace) -> Tensor:
         """[B] differentiable cost under the relaxed gates: the sum of c_i r_i (Eq. 8 of Wang et al.), and the rest."""
@@ -118,17 +133,15 @@ class CostModel:
         return self._of(routes.double())
 
     def _of(self, gates: Tensor) -> Tensor:
-        run, skip = (self.run - self.skip).to(gates), self.skip.to(gates)
-        constant = self.fixed + float(self.router.sum())
-        return constant + (skip.sum() + gates @ run)
+        return self.minimum + gates @ self.surplus.to(gates)
 
 
 class _Ask:
-    """One call of one router with the state that the junctions before it left, for the tracer."""
+    """One survey, with the state that the junctions before it left, for the tracer."""
 
-    def __init__(self, network: RoutedNetwork, index: int, state: Any) -> None:
-        self.routers, self.index, self.state = network.routers, index, state
+    def __init__(self, network: RoutedNetwork, junctions: range, state: Any) -> None:
+        self.routers, self.junctions, self.state = network.routers, junctions, state
 
     def __call__(self, features: Tensor) -> Tensor:
-        logits, _ = self.routers(self.index, features, self.state)
-        return torch.as_tensor(logits)
+        margins: Tensor = self.routers.survey(self.junctions, features, self.state)[0]
+        return margins

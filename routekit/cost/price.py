@@ -15,7 +15,7 @@ def price_for(margins: Tensor, costs: CostModel, wanted: float) -> float:
     `margins` [B, n] is by how much each router prefers to run. The pairs of image and unit with the largest margins
     run until the budget is spent; the price is the margin of the last one that does.
     """
-    extra = (costs.run - costs.skip).to(margins.device, torch.float64).expand(margins.shape).flatten()
+    extra = costs.surplus.to(margins.device, torch.float64).expand(margins.shape).flatten()
     budget = (wanted - costs.minimum) * len(margins)
     ranked, order = margins.flatten().sort(descending=True)
     affordable = int((extra[order].cumsum(0) <= budget).sum())

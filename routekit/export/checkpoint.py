@@ -13,8 +13,8 @@ from torch import nn
 from routekit.backbones.load import build
 from routekit.backbones.unit import ModelSpec
 from routekit.errors import InputError
+from routekit.execution.fold import Fold, fold_structure
 from routekit.export.drop import drop_unit
-from routekit.export.fold import Fold, fold_structure
 from routekit.network.convert import convert
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, RouterConfig

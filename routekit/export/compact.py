@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from routekit.execution.fold import Fold, fold
 from routekit.export.drop import drop_unit
-from routekit.export.fold import Fold, fold
 from routekit.network.network import RoutedNetwork
 
 

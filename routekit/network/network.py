@@ -31,6 +31,23 @@ class RoutedNetwork(nn.Module):
         """The units that can be skipped, in order; column i of a route is `junctions[i]`."""
         return [unit for unit in self.view.units if unit.skippable]
 
+    @property
+    def groups(self) -> list[range]:
+        """Runs of junctions that see the same features as long as the units before them in the group are skipped.
+
+        One survey scores what is left of a group. A bank that must be asked one by one has groups of one.
+        """
+        groups: list[range] = []
+        fresh, index = True, 0
+        for unit in self.view.units:
+            if unit.skippable:
+                if fresh or not self.routers.surveys:
+                    groups.append(range(index, index))
+                groups[-1] = range(groups[-1].start, index + 1)
+                index += 1
+            fresh = unit.shortcut is not None or not (unit.skippable or unit.dropped)
+        return groups
+
     def forward(
         self,
         x: Tensor,

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
 from routekit.registry import Registry
+from routekit.routing.decision import RUN, SKIP
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,10 @@ class RouterBank(nn.Module):
     """
 
     offset: Tensor
+    # Whether a junction's router can be removed alone.
     separate = True
+    # Whether several junctions are asked about the same features at less cost than one by one.
+    surveys = False
 
     def __init__(self, junctions: int, *, detach: bool = False) -> None:
         super().__init__()
@@ -79,7 +83,24 @@ class RouterBank(nn.Module):
         features = features.detach() if self.detach else features
         with torch.autocast(features.device.type, enabled=False):
             logits, state = self.score(index, features.to(self.offset.dtype), state)
-        return torch.stack([logits[:, 0], logits[:, 1] - self.offset[index]], dim=1), state
+        return torch.stack([logits[:, RUN], logits[:, SKIP] - self.offset[index]], dim=1), state
+
+    def survey(self, junctions: range, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Ask all of `junctions` about the same features: [B, C, H, W] -> margins [B, m] of run over skip.
+
+        A skipped unit leaves the features as they are, so one survey finds the next unit that runs.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            logits, state = self.score_all(junctions, features.to(self.offset.dtype), state)
+        return logits[..., RUN] - logits[..., SKIP] + self.offset[junctions.start : junctions.stop], state
+
+    def score_all(self, junctions: range, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Score several junctions from the same features -> logits [B, m, 2]; here one by one."""
+        logits = []
+        for index in junctions:
+            scores, state = self.score(index, features, state)
+            logits.append(scores)
+        return torch.stack(logits, dim=1), state
 
 
 banks: Registry[type[RouterBank]] = Registry("router")
@@ -103,6 +124,8 @@ def open_head(width: int, margin: float) -> nn.Linear:
 class FullyConnectedRouters(RouterBank):
     """Average pool and two linear layers, a pair for each unit (Fig. 2b of Wang et al.)."""
 
+    surveys = True
+
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
         super().__init__(len(shapes), detach=config.detach)
         self.routers = nn.ModuleList(
@@ -118,6 +141,11 @@ class FullyConnectedRouters(RouterBank):
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Score junction `index`; there is no state."""
         return self.routers[index](pool(features)), state
+
+    def score_all(self, junctions: range, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Pool once, for all of `junctions`."""
+        pooled = pool(features)
+        return torch.stack([self.routers[index](pooled) for index in junctions], dim=1), state
 
     def remove(self, index: int) -> None:
         """Remove the junction's router."""
@@ -188,6 +216,7 @@ class FixedRoute(RouterBank):
     """No routers: every image takes the same route [n] (bool). Dense networks and static baselines are this."""
 
     route: Tensor
+    surveys = True
 
     def __init__(self, route: list[bool]) -> None:
         super().__init__(len(route))

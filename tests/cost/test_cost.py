@@ -52,13 +52,15 @@ def test_published_macs_of_the_cifar_family() -> None:
 def test_realized_cost_of_every_route_by_enumeration() -> None:
     costs = CostModel.measure(convert(toy_view(), RouterConfig(hidden=16)))
     f = ToyNet.FLOPS
-    routers = 356 * 3 + 8 * 16 + 8 + 8 * 16 + 32
+    # The first three junctions see the same features until a unit runs: one pooling (256), each router 100 more.
+    three, two, one, last = 556, 456, 356, 8 * 16 + 8 + 8 * 16 + 32
     for route in itertools.product([0, 1], repeat=4):
-        want = f["stem"] + f["head"] + routers + route[0] * f["unit"] + route[1] * f["unit"] + route[3] * f["last"]
+        want = f["stem"] + f["head"] + three + last
+        want += route[0] * (f["unit"] + two) + route[1] * (f["unit"] + one) + route[3] * f["last"]
         want += f["down"] if route[2] else f["down shortcut"]
         assert costs.of_routes(torch.tensor([route], dtype=torch.bool)).item() == want
-    assert costs.minimum == f["stem"] + f["head"] + routers + f["down shortcut"]
-    assert costs.maximum == costs.dense + routers
+    assert costs.minimum == f["stem"] + f["head"] + three + last + f["down shortcut"]
+    assert costs.maximum == costs.dense + three + two + one + last
 
 
 def test_expected_cost_is_differentiable_and_meets_realized_at_hard_gates() -> None:
@@ -139,7 +141,7 @@ def test_at_its_price_a_batch_costs_what_is_wanted(seed: int, share: float) -> N
     wanted = costs.minimum + share * (costs.maximum - costs.minimum)
     spent = float(costs.of_routes(margins >= price_for(margins, costs, wanted)).mean())
     # The last pair of image and unit fits in or not: one pair's share of a batch of 64, at the dearest.
-    assert spent == pytest.approx(wanted, abs=float(costs.run.max()) / 64 + 1e-6)
+    assert spent == pytest.approx(wanted, abs=float(costs.surplus.max()) / 64 + 1e-6)
 
 
 def test_the_price_finds_its_way_and_corrects_what_held_out_images_exceed() -> None:

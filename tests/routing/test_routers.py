@@ -4,6 +4,7 @@ import torch
 from routekit.cost.model import CostModel
 from routekit.network.convert import convert, junction_shapes
 from routekit.routing.router import FixedRoute, JunctionShape, RouterConfig, banks, build_bank
+from routekit.routing.stacked import StackedRouters
 from tests.toy import toy_view
 
 SHAPES = [JunctionShape(4, 0), JunctionShape(4, 0), JunctionShape(4, 1), JunctionShape(8, 1)]
@@ -70,16 +71,60 @@ def test_a_fixed_route_is_the_same_for_every_image() -> None:
 
 
 def test_router_costs_by_hand() -> None:
-    # fc with hidden 16 on 4 channels at 8x8: pool 256, batch norm without affine 4, linear 64, linear 32.
+    # fc with hidden 16 on 4 channels at 8x8: pool 256, once for all that see the same features, and for each router
+    # batch norm without affine 4, linear 64, linear 32.
     costs = CostModel.measure(convert(toy_view(), RouterConfig(kind="fc", hidden=16)))
-    assert costs.router.tolist() == [356.0, 356.0, 356.0, 8 * 16 + 8 + 8 * 16 + 32]
+    assert costs.ask.tolist() == [556.0, 456.0, 356.0, 8 * 16 + 8 + 8 * 16 + 32]
+    assert costs.fresh.tolist() == [True, False, False, True]
     # cnn: a 3x3 convolution at half the size, 4*4*4*4*9 = 2,304; its batch norm 2*4*16 = 128; pool 64; linear 8.
     costs = CostModel.measure(convert(toy_view(), RouterConfig(kind="cnn")))
-    assert costs.router[0] == 2304 + 128 + 64 + 8
+    assert costs.ask[0] == 2304 + 128 + 64 + 8
+    assert costs.fresh.all()
 
 
 def test_the_papers_router_costs_under_one_percent_of_its_unit() -> None:
     from routekit.backbones.load import build, spec_of
 
     costs = CostModel.measure(convert(build(spec_of("resnet56"))))
-    assert (costs.router / costs.run).max() < 0.01
+    assert (costs.ask / costs.run).max() < 0.01
+
+
+@pytest.mark.parametrize("kind", sorted(banks))
+def test_a_survey_is_what_the_junctions_say_one_by_one(kind: str) -> None:
+    bank = build_bank([JunctionShape(4, 0)] * 3, RouterConfig(kind=kind, hidden=8)).eval()
+    for parameter in bank.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    bank.offset.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    features = torch.randn(5, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    margins, _ = bank.survey(range(3), features)
+    state = None
+    for index in range(3):
+        logits, state = bank(index, features, state)
+        torch.testing.assert_close(margins[:, index], logits[:, 0] - logits[:, 1])
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_stacked_routers_prefer_what_their_bank_prefers(normalize: bool) -> None:
+    shapes = [JunctionShape(4, 0)] * 3 + [JunctionShape(8, 1)] * 2
+    bank = build_bank(shapes, RouterConfig(hidden=8, normalize=normalize)).eval().double()
+    for tensor in bank.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand(tensor.shape, generator=torch.Generator().manual_seed(len(tensor))))
+    groups = [range(3), range(3, 5)]
+    stacked = StackedRouters(bank, groups).double()
+    for group in groups:
+        features = torch.randn(5, shapes[group.start].channels, 6, 6, dtype=torch.float64)
+        for start in group:
+            rest = range(start, group.stop)
+            torch.testing.assert_close(stacked.survey(rest, features)[0], bank.survey(rest, features)[0])
+            logits, _ = stacked(start, features)
+            torch.testing.assert_close(logits[:, 0] - logits[:, 1], bank.survey(rest, features)[0][:, 0])
+
+
+def test_stacked_routers_move_between_precisions() -> None:
+    bank = build_bank([JunctionShape(4, 0)] * 2, RouterConfig(hidden=8)).eval()
+    stacked = StackedRouters(bank, [range(2)])
+    features = torch.ones(1, 4, 6, 6)
+    before = stacked.survey(range(2), features)[0]
+    assert stacked.double().survey(range(2), features.double())[0].dtype == torch.float64
+    torch.testing.assert_close(stacked.float().survey(range(2), features)[0], before)

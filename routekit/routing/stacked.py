@@ -1,0 +1,92 @@
+"""Fully connected routers in the form in which they are executed: a group's weights stacked into one product."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from routekit.routing.decision import RUN, SKIP
+from routekit.routing.router import FullyConnectedRouters, RouterBank, pool
+
+
+class StackedRouters(RouterBank):
+    """The same decisions as `bank`, for inference; each survey is a pooling and two products.
+
+    The normalisation of the inputs is folded into the first layer, run and skip into one margin, and the second
+    layer's bias into `offset`.
+
+    `groups` are the junctions that see the same features (`RoutedNetwork.groups`).
+    """
+
+    separate = False
+    surveys = True
+
+    @torch.no_grad()
+    def __init__(self, bank: FullyConnectedRouters, groups: list[range]) -> None:
+        super().__init__(len(bank.routers))
+        self.offset = bank.offset.clone()
+        self.groups = groups
+        self.first = nn.ParameterList()
+        self.bias = nn.ParameterList()
+        self.second = nn.ParameterList()
+        for group in groups:
+            weights, biases, margins, constants = zip(*(_folded(bank, index) for index in group), strict=True)
+            self.first.append(_frozen(torch.cat(weights)))
+            self.bias.append(_frozen(torch.cat(biases)))
+            self.second.append(_frozen(torch.stack(margins).unsqueeze(2)))
+            self.offset[group.start : group.stop] += torch.stack(constants)
+        self._views: dict[range, tuple[Tensor, ...]] = {}
+
+    def survey(self, junctions: range, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Ask all of `junctions`, which lie in one group: [B, C, H, W] -> margins [B, m].
+
+        In the precision of the features, so not for autocast.
+        """
+        return self._products(junctions, features) + self._views[junctions][-1], state
+
+    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Score junction `index`: the margin for running, nothing for skipping."""
+        margin = self._products(range(index, index + 1), features)
+        return torch.cat([margin, torch.zeros_like(margin)], dim=1), state
+
+    def _products(self, junctions: range, features: Tensor) -> Tensor:
+        """Features [B, C, H, W] -> margins [B, m] without the offset."""
+        if junctions not in self._views:
+            self._views[junctions] = self._slice(junctions)
+        first, bias, second, _ = self._views[junctions]
+        hidden = F.linear(pool(features), first, bias).relu_()
+        hidden = hidden.view(len(features), len(second), -1).transpose(0, 1)
+        return torch.bmm(hidden, second).squeeze(2).t()
+
+    def _slice(self, junctions: range) -> tuple[Tensor, ...]:
+        """Look up the weights of `junctions`: slicing anew in each survey would cost as much as the products."""
+        place, group = next((i, group) for i, group in enumerate(self.groups) if junctions.start in group)
+        start, stop = junctions.start - group.start, junctions.stop - group.start
+        second = self.second[place][start:stop]
+        width = second.shape[1]
+        rows = slice(start * width, stop * width)
+        return self.first[place][rows], self.bias[place][rows], second, self.offset[junctions.start : junctions.stop]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "StackedRouters":
+        self._views = {}  # the tensors move to another device or dtype
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _folded(bank: FullyConnectedRouters, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fold one router: first weight [hidden, C], its bias, and the margin's weight [hidden] and constant."""
+    router: Any = bank.routers[index]
+    normalize, first, _, second = router
+    weight, bias = first.weight, first.bias
+    if isinstance(normalize, nn.BatchNorm1d):
+        assert normalize.running_mean is not None
+        assert normalize.running_var is not None
+        scale = (normalize.running_var + normalize.eps).rsqrt()
+        bias = bias - weight @ (normalize.running_mean * scale)
+        weight = weight * scale
+    return weight, bias, second.weight[RUN] - second.weight[SKIP], second.bias[RUN] - second.bias[SKIP]
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)

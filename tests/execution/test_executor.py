@@ -1,0 +1,183 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from routekit.backbones.load import build, spec_of
+from routekit.cost.model import CostModel
+from routekit.execution.executor import SparseExecutor, put, segments, take
+from routekit.execution.prepare import prepare
+from routekit.export.compact import compact
+from routekit.network.convert import convert
+from routekit.network.executor import masked
+from routekit.network.network import RoutedNetwork
+from routekit.routing.router import FixedRoute, RouterConfig, banks
+from tests.toy import open_to_images, toy_view
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def routed(kind: str = "fc", seed: int = 0, offset: float = 0.0) -> RoutedNetwork:
+    network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8)).eval()
+    open_to_images(network, seed)
+    network.routers.offset.fill_(offset)
+    return network
+
+
+class Counter(TorchDispatchMode):
+    """Multiply-adds of what is really executed, from the shapes of every operator, in fvcore's convention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name == "conv2d":
+            self.flops += out.numel() * args[1][0].numel()
+        elif name in ("linear", "bmm"):
+            self.flops += out.numel() * args[0].shape[-1]
+        elif name == "batch_norm":
+            self.flops += args[0].numel() * (1 if args[1] is None else 2)
+        elif name == "adaptive_avg_pool2d":
+            self.flops += args[0].numel()
+        return out
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 17),
+    offset=st.floats(-3, 3),
+    kind=st.sampled_from(sorted(banks)),
+    prepared=st.booleans(),
+)
+def test_masked_and_sparse_execution_decide_alike_and_agree(
+    seed: int, count: int, offset: float, kind: str, prepared: bool
+) -> None:
+    network = routed(kind, seed, offset)
+    x = images(count, seed)
+    with torch.no_grad():
+        reference = network(x, execution=masked)
+    assume(reference.margins.abs().min() > 1e-4)  # folding rounds: a tie may fall either way
+    answer = SparseExecutor(prepare(network) if prepared else network)(x)
+    assert torch.equal(answer.routes, reference.routes)
+    torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(answer.margins, reference.margins, rtol=1e-4, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 10_000), count=st.integers(1, 9), offset=st.floats(-3, 3), kind=st.sampled_from(["cnn", "fc"])
+)
+def test_what_is_executed_is_what_the_cost_model_charges(seed: int, count: int, offset: float, kind: str) -> None:
+    network = routed(kind, seed, offset)
+    costs = CostModel.measure(network)
+    with Counter() as counter:
+        answer = SparseExecutor(network)(images(count, seed))
+    assert counter.flops == costs.of_routes(answer.routes).sum()
+
+
+@pytest.mark.parametrize("name", ["resnet20", "timm:resnet26d", "timm:resnetv2_50", "torchvision:resnet18"])
+def test_real_families_decide_alike_and_are_charged_what_they_execute(name: str) -> None:
+    size = None if name == "resnet20" else (3, 64, 64)
+    torch.manual_seed(0)
+    network = convert(build(spec_of(name, num_classes=10, input_size=size))).eval()
+    open_to_images(network)
+    x = torch.randn(5, *network.view.spec.input_size)
+    with torch.no_grad():
+        reference = network(x, execution=masked)
+    form = prepare(network)
+    with Counter() as counter:
+        answer = SparseExecutor(form)(x)
+    assert torch.equal(answer.routes, reference.routes)
+    assert 0 < answer.routes.float().mean() < 1
+    torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-4, atol=1e-4)
+    if name == "resnet20":  # the others have operators that fvcore does not count one by one: max pooling
+        assert counter.flops == CostModel.measure(form).of_routes(answer.routes).sum()
+
+
+def test_a_skipped_unit_and_an_unneeded_router_are_not_computed() -> None:
+    network = routed()
+    network.routers = FixedRoute([False, True, False, False])
+    seen: list[str] = []
+    for name, block in network.backbone.body.named_children():
+        block.register_forward_pre_hook(lambda module, inputs, name=name: seen.append(name))
+    SparseExecutor(network)(images(3))
+    assert seen == ["1"]
+    network = routed(offset=-100.0)
+    asked: list[int] = []
+    for index, router in enumerate(network.routers.routers):
+        router.register_forward_pre_hook(lambda module, inputs, index=index: asked.append(index))
+    SparseExecutor(network)(images(3))
+    assert asked == [0, 1, 2, 3]  # nobody runs a unit: once each
+    asked.clear()
+    network.routers.offset.fill_(100.0)
+    SparseExecutor(network)(images(3))
+    assert asked == [0, 1, 2, 1, 2, 2, 3]  # after each unit that ran, the rest of its group
+
+
+def test_the_callers_images_stay_as_they_are() -> None:
+    network = routed()
+    network.view.stem = torch.nn.Identity()
+    network.view.units = network.view.units[:1]
+    network.view.head = torch.nn.Flatten()
+    x = torch.randn(7, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    network.routers.offset[0] = -network.routers.survey(range(1), x)[0].median()
+    before = x.clone()
+    answer = SparseExecutor(network)(x)
+    assert 0 < int(answer.routes.sum()) < 7
+    assert torch.equal(x, before)
+
+
+def test_segments_by_hand() -> None:
+    view = toy_view()
+    assert [(len(s.units), s.junctions) for s in segments(convert(view))] == [(3, range(3)), (1, range(3, 4))]
+    view.units[1].skippable = False
+    found = [(len(s.units), s.junctions) for s in segments(convert(view))]
+    assert found == [(1, range(1)), (1, range(0)), (1, range(1, 2)), (1, range(2, 3))]
+    # A convolutional router is not asked ahead.
+    assert [s.junctions for s in segments(convert(toy_view(), RouterConfig(kind="cnn")))] == [
+        range(i, i + 1) for i in range(4)
+    ]
+
+
+def test_compacted_networks_run_with_what_is_left() -> None:
+    network = routed()
+    routes = torch.tensor([[True, False, False, True]])
+    small = compact(network, routes).network
+    assert [s.junctions for s in segments(small)] == [range(1), range(0), range(1, 2)]
+    x = images(6)
+    with torch.no_grad():
+        reference = small(x, execution=masked)
+    for form in (small, prepare(small)):
+        answer = SparseExecutor(form)(x)
+        assert torch.equal(answer.routes, reference.routes)
+        torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_preparing_leaves_the_network_alone() -> None:
+    network = routed().train()
+    before = copy.deepcopy(network.state_dict())
+    prepare(network)
+    assert network.training
+    assert network.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_take_and_put_by_hand(memory_format: torch.memory_format) -> None:
+    x = torch.arange(4 * 2 * 2 * 3.0).view(4, 2, 2, 3).contiguous(memory_format=memory_format)
+    rows = torch.tensor([3, 1])
+    assert torch.equal(take(x, rows), x[[3, 1]])
+    assert take(x, rows).is_contiguous(memory_format=memory_format)
+    put(x, rows, -take(x, rows))
+    assert (x[[1, 3]] <= 0).all()
+    assert (x[[0, 2]] >= 0).all()
