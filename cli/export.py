@@ -1,12 +1,14 @@
-"""`routekit export`: a compact checkpoint that `routekit.load` needs nothing else for."""
+"""`routekit export`: a compact checkpoint that `routekit.load` needs nothing else for, or another runtime's format."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from . import options as o
 from .output import result
+
+FORMATS = ("compact", "onnx", "openvino", "torch")
 
 
 def register(app: typer.Typer) -> None:
@@ -14,35 +16,67 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def export(
-        run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+        run: Annotated[Path, typer.Argument(help="A finished run, or (not for compact) a compact checkpoint.")],
         out: Annotated[Path, typer.Option(help="The folder to write.")],
-        format_: Annotated[str, typer.Option("--format", help="compact: JSON spec and safetensors.")] = "compact",
-        dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16, of the stored tensors.")] = "float32",
+        format_: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = "compact",
+        dtype: Annotated[
+            str | None, typer.Option(help="float32, float16 or bfloat16, of a compact checkpoint's tensors.")
+        ] = None,
+        verify: Annotated[
+            Path | None, typer.Option(help="Compare with the network on every image of this folder (not for compact).")
+        ] = None,
         device: o.Device = None,
         force: o.Force = False,
         json: o.Json = False,
     ) -> None:
-        """Write RUN's network without the units that no validation image runs, batch norms folded."""
+        """Write RUN's network for others to run.
+
+        compact: JSON and safetensors, without the units that no validation image runs, batch norms folded.
+        onnx, openvino: files that skip what an image does not need, one for single images, one for batches.
+        torch: torch.export programs, which compute everything.
+        """
         from routekit.errors import InputError
+        from routekit.results import export_program, export_run
 
-        if format_ != "compact":
-            raise InputError(f"unknown format {format_!r}: compact")
-        if dtype not in ("float32", "float16", "bfloat16"):
+        if format_ not in FORMATS:
+            raise InputError(f"unknown format {format_!r}: {', '.join(FORMATS)}")
+        if dtype not in (None, "float32", "float16", "bfloat16"):
             raise InputError(f"unknown dtype {dtype!r}: float32, float16 or bfloat16")
-        import torch
+        if format_ == "compact":
+            if verify is not None:
+                raise InputError("--verify is for the other formats; measure a compact checkpoint with evaluate")
+            import torch
 
-        from routekit.results import export_run
+            stored = None if dtype in (None, "float32") else getattr(torch, dtype)
+            report = export_run(run, out, dtype=stored, force=force, machine=o.machine(device))
+            result(report, _compact(report), as_json=json)
+            return
+        if dtype is not None:
+            raise InputError("--dtype is for the compact format; the others are written in float32")
+        hooks = o.machine(device).hooks
+        report = export_program(run, out, kind=format_, force=force, images=verify, hooks=hooks)
+        result(report, _program(report), as_json=json)
 
-        stored = None if dtype == "float32" else getattr(torch, dtype)
-        report = export_run(run, out, dtype=stored, force=force, machine=o.machine(device))
-        parameters, size = report["parameters"], report["bytes"]
-        text = "\n".join(
-            [
-                f"{report['out']}: compact form of {report['run']}, {report['dtype']}",
-                f"  dropped    {', '.join(report['dropped']) or 'no unit'} (run by no validation image)",
-                f"  folded     {report['folded']} batch norms",
-                f"  parameters {parameters['compact']:,} of the dense network's {parameters['dense']:,}",
-                f"  bytes      {size['compact']:,} instead of {size['run']:,}",
-            ]
-        )
-        result(report, text, as_json=json)
+
+def _compact(report: dict[str, Any]) -> str:
+    parameters, size = report["parameters"], report["bytes"]
+    return "\n".join(
+        [
+            f"{report['out']}: compact form of {report['run']}, {report['dtype']}",
+            f"  dropped    {', '.join(report['dropped']) or 'no unit'} (run by no validation image)",
+            f"  folded     {report['folded']} batch norms",
+            f"  parameters {parameters['compact']:,} of the dense network's {parameters['dense']:,}",
+            f"  bytes      {size['compact']:,} instead of {size['run']:,}",
+        ]
+    )
+
+
+def _program(report: dict[str, Any]) -> str:
+    lines = [f"{report['out']}: {report['run']} as {report['format']}"]
+    for name, size in report["files"].items():
+        line = f"  {name:<14} {size:>12,} bytes"
+        if name in report.get("verified", {}):
+            found = report["verified"][name]
+            line += f"  {found['images']} images: same routes and classes, logits to {found['largest_difference']:.1e}"
+        lines.append(line)
+    return "\n".join(lines)

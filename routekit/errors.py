@@ -15,3 +15,7 @@ class InputError(RoutekitError):
 
 class TrainingError(RoutekitError):
     """Training could not go on (a loss that is not finite); the last good state is kept on disk."""
+
+
+class ExportError(RoutekitError):
+    """A network, or a part of it, that a format cannot hold; or an exported file that does not do what it should."""

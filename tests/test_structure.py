@@ -29,6 +29,7 @@ LAYERS = [
     ["training"],
     ["execution"],
     ["export"],
+    ["runtime"],
     ["report"],
     ["recipe"],
     ["run_folder", "machine"],

@@ -79,7 +79,7 @@ def class_folders(folder: Path) -> Listing:
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         raise InputError(f"{folder} has no class folders: put its images into {folder.name}/CLASS/*.jpg")
-    files = {name: _images(folder / name) for name in classes}
+    files = {name: image_files(folder / name) for name in classes}
     if not any(files.values()):
         raise InputError(f"{folder} has no images: put them into {folder.name}/CLASS/, as {', '.join(EXTENSIONS[:3])}")
     for name, found in files.items():
@@ -102,7 +102,8 @@ def _few(names: set[str]) -> str:
     return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _images(folder: Path) -> list[str]:
+def image_files(folder: Path) -> list[str]:
+    """List the image files below `folder`, sorted; hidden ones are passed over."""
     # Strings, not Path objects: a large set has a million of them. Data sets are often made of links.
     return sorted(
         os.path.join(place, name)  # noqa: PTH118

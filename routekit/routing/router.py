@@ -225,7 +225,7 @@ class FixedRoute(RouterBank):
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Score junction `index`: the same for each image of the batch."""
         margin = self.route[index].float() * 2 - 1
-        return torch.stack([margin, -margin]).expand(len(features), 2), state
+        return torch.stack([margin, -margin]).expand(features.shape[0], 2), state
 
     def remove(self, index: int) -> None:
         """Remove the junction's entry."""

@@ -43,7 +43,7 @@ class StackedRouters(RouterBank):
 
         In the precision of the features, so not for autocast.
         """
-        return self._products(junctions, features) + self._views[junctions][-1], state
+        return self._products(junctions, features) + self._weights(junctions)[-1], state
 
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Score junction `index`: the margin for running, nothing for skipping."""
@@ -52,15 +52,21 @@ class StackedRouters(RouterBank):
 
     def _products(self, junctions: range, features: Tensor) -> Tensor:
         """Features [B, C, H, W] -> margins [B, m] without the offset."""
-        if junctions not in self._views:
-            self._views[junctions] = self._slice(junctions)
-        first, bias, second, _ = self._views[junctions]
+        first, bias, second, _ = self._weights(junctions)
         hidden = F.linear(pool(features), first, bias).relu_()
-        hidden = hidden.view(len(features), len(second), -1).transpose(0, 1)
+        hidden = hidden.view(-1, *second.shape[:2]).transpose(0, 1)
         return torch.bmm(hidden, second).squeeze(2).t()
 
-    def _slice(self, junctions: range) -> tuple[Tensor, ...]:
-        """Look up the weights of `junctions`: slicing anew in each survey would cost as much as the products."""
+    def _weights(self, junctions: range) -> tuple[Tensor, ...]:
+        if torch.compiler.is_compiling():
+            return self.weights(junctions)  # a program wants parameters, not views of them
+        # Slicing anew in each survey would cost as much as the products.
+        if junctions not in self._views:
+            self._views[junctions] = self.weights(junctions)
+        return self._views[junctions]
+
+    def weights(self, junctions: range) -> tuple[Tensor, ...]:
+        """Of a survey: first weight [m * hidden, C], its bias, second weight [m, hidden, 1] and offset [m]."""
         place, group = next((i, group) for i, group in enumerate(self.groups) if junctions.start in group)
         start, stop = junctions.start - group.start, junctions.stop - group.start
         second = self.second[place][start:stop]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,61 @@ def test_evaluate_measures_the_same_again(workplace: Path) -> None:
     for key in ("accuracy", "flops", "routes"):
         assert record[key] == before[key]
     assert 0 <= record["shuffled_accuracy"] <= 1
+
+
+def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Path) -> None:
+    done = routekit(
+        "export", "runs/routed", "--format", "onnx", "--out", "onnx", "--verify", "images/test", "--json", cwd=workplace
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {name: found["images"] for name, found in report["verified"].items()} == {
+        "single.onnx": 36,
+        "batch.onnx": 36,
+    }
+    said = []
+    for model in ("runs/routed", "onnx", "onnx/single.onnx"):
+        done = routekit("predict", model, "images/test/class1", "--top", 2, "--json", cwd=workplace)
+        assert done.returncode == 0, done.stderr
+        said.append(json.loads(done.stdout)["images"])
+        assert len(said[-1]) == 12
+        assert [len(image["top"]) for image in said[-1]] == [2] * 12
+    for image, *others in zip(*said, strict=True):
+        for other in others:
+            assert other["units"] == image["units"]
+            assert other["top"][0]["class"] == image["top"][0]["class"]
+            assert other["flops"] == image["flops"]
+    done = routekit("predict", "runs/routed", "images/test/class1/0.png", cwd=workplace)
+    assert re.fullmatch(
+        r"images/test/class1/0\.png: class\d [\d.]+%  \(\d of 9 units, \d+% of the MACs\)\n", done.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["export", "runs/routed", "--format", "tflite", "--out", "x"], "compact, onnx, openvino, torch"),
+        (["export", "runs/routed", "--format", "onnx", "--out", "images"], "--force"),
+        (
+            ["export", "runs/routed", "--format", "onnx", "--out", "x", "--dtype", "float16"],
+            "--dtype is for the compact",
+        ),
+        (["export", "runs/routed", "--out", "x", "--verify", "images"], "--verify is for the other formats"),
+        (["export", "runs/routed", "--format", "onnx", "--out", "x", "--verify", "empty"], "has no images"),
+        (["predict", "runs/routed", "empty"], "has no images"),
+        (["predict", "runs/routed", "broken.png"], "broken.png"),
+        (["predict", "runs/routed", "absent.png"], "absent.png"),
+        (["predict", "broken.png", "images"], "neither a run, a checkpoint nor an exported file"),
+    ],
+)
+def test_bad_input_to_export_and_predict(workplace: Path, arguments: list[str], says: str) -> None:
+    (workplace / "empty").mkdir(exist_ok=True)
+    (workplace / "broken.png").write_bytes(b"no picture")
+    done = routekit(*arguments, cwd=workplace)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (workplace / "x").exists()
 
 
 def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:

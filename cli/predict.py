@@ -1,0 +1,32 @@
+"""`routekit predict`: what a network says about image files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .output import result
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def predict(
+        model: Annotated[Path, typer.Argument(help="A run, a compact checkpoint, or an exported file or folder.")],
+        images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+        top: Annotated[int, typer.Option(min=1, help="How many classes to print for each image.")] = 1,
+        device: o.Device = None,
+        json: o.Json = False,
+    ) -> None:
+        """Print the likeliest classes of IMAGES, and what each of them cost."""
+        from routekit import results
+
+        report = results.predict(model, images, top=top, machine=o.machine(device))
+        lines = []
+        for image in report["images"]:
+            classes = ", ".join(f"{each['class']} {100 * each['probability']:.1f}%" for each in image["top"])
+            ran, share = len(image["units"]), 100 * image["flops"] / report["dense_flops"]
+            lines.append(f"{image['image']}: {classes}  ({ran} of {report['units']} units, {share:.0f}% of the MACs)")
+        result(report, "\n".join(lines), as_json=json)

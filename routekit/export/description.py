@@ -1,0 +1,85 @@
+"""What an exported file says about itself: all that a program needs beside its outputs."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+
+from routekit.backbones.unit import ModelSpec
+from routekit.cost.macs import CONVENTION
+from routekit.cost.model import CostModel, Part
+from routekit.errors import InputError
+from routekit.network.network import RoutedNetwork
+
+FORMAT, VERSION = "routekit", 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """A routed network in words and numbers.
+
+    spec:   the architecture, its input size and normalisation
+    units:  the names of the units that can be skipped, column by column of the routes
+    costs:  the cost table, MACs
+    about:  the classes, and the record of the run
+    """
+
+    spec: ModelSpec
+    units: list[str]
+    costs: CostModel
+    about: dict[str, Any]
+
+    @classmethod
+    def of(cls, network: RoutedNetwork, about: dict[str, Any]) -> "Description":
+        """Describe a network."""
+        names = [unit.name for unit in network.junctions]
+        return cls(network.view.spec, names, CostModel.measure(network), about)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, or their numbers where nobody named them."""
+        return list(self.about.get("classes") or map(str, range(self.spec.num_classes)))
+
+    def to_json(self, form: str) -> str:
+        """Write it for a file of the given form."""
+        costs = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in asdict(self.costs).items()}
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "form": form,
+            "model": asdict(self.spec),
+            "preprocessing": {
+                "size": list(self.spec.input_size[1:]),
+                "scale": "divide by 255",
+                "mean": list(self.spec.mean),
+                "std": list(self.spec.std),
+            },
+            "units": self.units,
+            "costs": {"convention": CONVENTION, **costs},
+            "about": self.about,
+        }
+        return json.dumps(document)
+
+    @classmethod
+    def from_json(cls, text: str | None, file: Path) -> tuple["Description", str]:
+        """Read it and the form. Raises InputError for a file that is not ours, or of another version."""
+        if text is None:
+            raise InputError(f"{file} was not written by `routekit export`")
+        try:
+            document = json.loads(text)
+            version = document["version"]
+            if version != VERSION:
+                raise InputError(f"{file} is of version {version}, this routekit reads version {VERSION}")
+            table = {key: value for key, value in document["costs"].items() if key != "convention"}
+            for key in ("run", "skip", "ask"):
+                table[key] = torch.tensor(table[key], dtype=torch.float64)
+            table["fresh"] = torch.tensor(table["fresh"], dtype=torch.bool)
+            table["parts"] = tuple(Part(**part) for part in table["parts"])
+            table["uncounted"] = tuple(table["uncounted"])
+            spec = TypeAdapter(ModelSpec).validate_python(document["model"])
+            return cls(spec, document["units"], CostModel(**table), document["about"]), document["form"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file} holds a damaged description: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,1 @@
+"""A routed network as an ONNX file, with its data-dependent skipping."""

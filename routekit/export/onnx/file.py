@@ -1,0 +1,46 @@
+"""ONNX files of a routed network: the graph, and in its metadata all that a program needs to use it."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from routekit.execution.prepare import prepare
+from routekit.export.description import FORMAT, Description
+from routekit.export.onnx.graph import Assembly, Form
+from routekit.export.onnx.piece import OPSET, Exporter
+from routekit.network.network import RoutedNetwork
+
+FILES: dict[Form, str] = {"single": "single.onnx", "batch": "batch.onnx"}
+# Of the ONNX file format itself: what runtimes since the end of 2023 read.
+IR_VERSION = 9
+
+
+def save_onnx(
+    folder: Path, network: RoutedNetwork, about: dict[str, Any], exporter: Exporter | None = None
+) -> list[Path]:
+    """Write both forms of `network` to `folder`, for one image and for batches; returns the files.
+
+    Input "images" [N, C, H, W] float32, normalised; outputs "logits" [N, classes] and "margins" [N, n], where a unit
+    ran if its margin is not negative. `about` goes into the metadata; an `exporter` remembers the blocks that it has
+    exported before. Raises ExportError for what cannot be exported.
+    """
+    network = prepare(network).cpu()
+    description = Description.of(network, about)
+    exporter = exporter or Exporter()
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for form, name in FILES.items():
+        model = onnx.helper.make_model(
+            Assembly(network, form, exporter).build(),
+            producer_name="routekit",
+            producer_version=version("routekit"),
+            opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+        )
+        onnx.helper.set_model_props(model, {FORMAT: description.to_json(form)})
+        onnx.checker.check_model(model)
+        onnx.save(model, str(folder / name))
+        files.append(folder / name)
+    return files

@@ -1,0 +1,33 @@
+"""OpenVINO files of a routed network, converted from its ONNX files."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+import openvino
+
+from routekit.errors import ExportError
+from routekit.export.description import FORMAT
+from routekit.export.onnx.file import save_onnx
+from routekit.export.onnx.piece import Exporter
+from routekit.network.network import RoutedNetwork
+
+
+def save_openvino(
+    folder: Path, network: RoutedNetwork, about: dict[str, Any], exporter: Exporter | None = None
+) -> list[Path]:
+    """Write both forms of `network` as OpenVINO's .xml and .bin; returns the .xml files. Raises ExportError."""
+    written = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for file in save_onnx(Path(temporary), network, about, exporter):
+            try:
+                model = openvino.convert_model(str(file))
+            except Exception as error:
+                raise ExportError(f"OpenVINO cannot convert the network: {str(error).splitlines()[0]}") from error
+            text = next(prop.value for prop in onnx.load(str(file)).metadata_props if prop.key == FORMAT)
+            model.set_rt_info(text, [FORMAT])
+            target = folder / file.with_suffix(".xml").name
+            openvino.save_model(model, str(target), compress_to_fp16=False)
+            written.append(target)
+    return written

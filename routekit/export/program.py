@@ -1,0 +1,67 @@
+"""A routed network as a `torch.export` program: everything computed, decisions by mask."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from routekit.errors import ExportError
+from routekit.execution.prepare import prepare
+from routekit.export.description import FORMAT, Description
+from routekit.network.convert import example_input
+from routekit.network.executor import masked
+from routekit.network.network import RoutedNetwork
+
+DESCRIPTION = f"{FORMAT}.json"
+
+
+class _Masked(nn.Module):
+    """Images [B, C, H, W] -> logits [B, classes] and margins [B, n], all units computed."""
+
+    def __init__(self, network: RoutedNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        trace = self.network(images, execution=masked)
+        return trace.logits, trace.margins
+
+
+class _Dense(nn.Module):
+    """Images [B, C, H, W] -> logits [B, classes] with every unit run; no router."""
+
+    def __init__(self, network: RoutedNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.network.view.stem(images)
+        for unit in self.network.view.units:
+            x = unit.run(x)
+        logits: Tensor = self.network.view.head(x)
+        return logits
+
+
+@torch.no_grad()
+def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) -> list[Path]:
+    """Write `masked.pt2`, which routes, and `dense.pt2`, which runs every unit; any batch size. Returns the files.
+
+    A program cannot skip depending on its data, so neither is faster than the dense network: they are for tools that
+    read programs. Raises ExportError.
+    """
+    network = prepare(network).cpu().to(memory_format=torch.contiguous_format)
+    description = Description.of(network, about)
+    images = example_input(network.view).repeat(2, 1, 1, 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for form, module in {"masked": _Masked(network), "dense": _Dense(network)}.items():
+        try:
+            program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ExportError(f"torch.export cannot follow {network.view.spec.full_name}: {reason}") from error
+        file = folder / f"{form}.pt2"
+        torch.export.save(program, file, extra_files={DESCRIPTION: description.to_json(form)})
+        files.append(file)
+    return files

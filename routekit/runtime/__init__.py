@@ -1,0 +1,1 @@
+"""A routed network in any runtime: torch, onnxruntime, OpenVINO."""

@@ -1,0 +1,36 @@
+"""onnxruntime on what `routekit export --format onnx` wrote."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from routekit.errors import InputError
+from routekit.execution.executor import Answer
+from routekit.export.description import FORMAT
+from routekit.runtime.runtime import TwoForms, need
+
+
+class OnnxRuntime(TwoForms):
+    """One session per form; `path` is the exported folder or one of its files."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self.library, self.threads = need("onnxruntime", "onnx"), threads
+        super().__init__(path, ".onnx")
+
+    def open(self, file: Path) -> tuple[str | None, Any]:
+        """Read a file: its description, and a session. Raises InputError."""
+        options = self.library.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self.threads or 0
+        try:
+            session = self.library.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise InputError(f"{file} cannot be opened by onnxruntime: {str(error).splitlines()[0]}") from error
+        return session.get_modelmeta().custom_metadata_map.get(FORMAT), session
+
+    def run(self, model: Any, images: Tensor) -> Answer:
+        """Run a session."""
+        logits, margins = model.run(["logits", "margins"], {"images": images.contiguous().numpy()})
+        return Answer(torch.from_numpy(logits), torch.from_numpy(margins))

@@ -1,0 +1,233 @@
+"""Exported files in their runtimes: the same decisions and logits as the network, for any batch."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from routekit.cost.model import CostModel
+from routekit.errors import ExportError, InputError
+from routekit.execution.executor import Answer
+from routekit.execution.prepare import prepare
+from routekit.export.description import FORMAT, Description
+from routekit.export.onnx.file import save_onnx
+from routekit.export.onnx.piece import Exporter
+from routekit.export.openvino import save_openvino
+from routekit.export.program import save_program
+from routekit.network.convert import convert
+from routekit.network.executor import masked
+from routekit.network.network import RoutedNetwork
+from routekit.routing.router import FixedRoute, RouterConfig
+from routekit.runtime import runtime as runtimes
+from routekit.runtime.runtime import Runtime, TorchRuntime, load_runtime
+from routekit.runtime.verify import verify
+from tests.toy import open_to_images, toy_view
+
+ABOUT = {"classes": ["red", "green", "blue"]}
+# The second and third unit are decided on features that the first may have changed; the third down-samples.
+OFFSETS = {"mixed": 0.0, "nothing": -100.0, "everything": 100.0}
+
+
+def images(count: int) -> torch.Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def routed(offset: float = 0.0, kind: str = "fc") -> RoutedNetwork:
+    network = convert(toy_view(), RouterConfig(kind=kind, hidden=8)).eval()
+    open_to_images(network)
+    with torch.no_grad():  # each junction is undecided between these images
+        x = network.view.stem(images(32))
+        for index, unit in enumerate(network.view.units):
+            network.routers.offset[index] = (
+                -network.routers.survey(range(index, index + 1), x)[0].median() + 0.01
+            )  # no ties
+            x = unit.run(x)
+    network.routers.offset += offset
+    return network
+
+
+def same(runtime: Runtime, network: RoutedNetwork, counts: tuple[int, ...] = (1, 2, 7)) -> None:
+    for count in counts:
+        with torch.no_grad():
+            want = network(images(count), execution=masked)
+        got = runtime(images(count))
+        assert torch.equal(got.routes, want.routes)
+        torch.testing.assert_close(got.logits, want.logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def exporter() -> Exporter:
+    """Exports each kind of block once for all tests."""
+    return Exporter()
+
+
+@pytest.fixture(scope="module", params=OFFSETS)
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, exporter: Exporter
+) -> tuple[RoutedNetwork, Path]:
+    network, folder = routed(OFFSETS[request.param]), tmp_path_factory.mktemp(request.param)
+    save_onnx(folder, network, ABOUT, exporter)
+    return network, folder
+
+
+def test_onnx_decides_as_the_network_does(exported: tuple[RoutedNetwork, Path]) -> None:
+    network, folder = exported
+    same(load_runtime(folder), network)
+    same(load_runtime(folder / "single.onnx"), network)
+    same(load_runtime(folder / "batch.onnx"), network)
+
+
+def test_units_are_computed_only_inside_branches(exported: tuple[RoutedNetwork, Path]) -> None:
+    _, folder = exported
+    for file in folder.glob("*.onnx"):
+        graph = onnx.load(file).graph
+        outside = [node.op_type for node in graph.node]
+        assert outside.count("Conv") == 1  # the stem
+        branches = [node for node in graph.node if node.op_type == "If"]
+        assert len(branches) == 4
+        inside = [[node.op_type for node in attribute.g.node] for node in branches for attribute in node.attribute]
+        assert sum(operators.count("Conv") for operators in inside) >= 5
+
+
+def test_an_onnx_file_says_what_it_is(exported: tuple[RoutedNetwork, Path]) -> None:
+    network, folder = exported
+    model = onnx.load(folder / "batch.onnx")
+    assert model.producer_name == "routekit"
+    assert model.producer_version
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+    properties = {each.key: each.value for each in model.metadata_props}
+    described, form = Description.from_json(properties[FORMAT], folder)
+    assert form == "batch"
+    assert described.classes == ["red", "green", "blue"]
+    assert described.units == ["body.0", "body.1", "body.2", "body.3"]
+    assert described.spec == network.view.spec
+    routes = torch.tensor([[True, False, True, False], [False, True, False, True]])
+    # The file's cost table is that of what it holds: batch norms are folded.
+    assert torch.equal(described.costs.of_routes(routes), CostModel.measure(prepare(network)).of_routes(routes))
+    assert json.loads(properties[FORMAT])["preprocessing"]["mean"] == list(network.view.spec.mean)
+
+
+def test_onnx_holds_a_fixed_route(tmp_path: Path, exporter: Exporter) -> None:
+    network = convert(toy_view(), FixedRoute([True, False, False, True])).eval()
+    save_onnx(tmp_path, network, {}, exporter)
+    same(load_runtime(tmp_path), network)
+
+
+def test_onnx_holds_convolutional_routers(tmp_path: Path, exporter: Exporter) -> None:
+    view = toy_view()
+    view.units[0].skippable = view.units[1].skippable = False
+    network = convert(view, RouterConfig(kind="cnn")).eval()
+    open_to_images(network)
+    save_onnx(tmp_path, network, {}, exporter)
+    same(load_runtime(tmp_path), network)
+
+
+def test_what_onnx_cannot_hold_is_named(tmp_path: Path, exporter: Exporter) -> None:
+    with pytest.raises(ExportError, match=r"router of body\.0 .* carries a state"):
+        save_onnx(tmp_path, routed(kind="rnn"), {}, exporter)
+    network = routed()
+    network.view.units[1].block.forward = lambda x: x if float(x.sum()) > 0 else -x  # type: ignore[method-assign]
+    with pytest.raises(ExportError, match=r"body\.1 cannot be exported to ONNX: .+"):
+        save_onnx(tmp_path, network, {})
+
+
+def test_openvino_decides_as_the_network_does(tmp_path: Path, exporter: Exporter) -> None:
+    network = routed()
+    files = save_openvino(tmp_path, network, ABOUT, exporter)
+    assert {file.name for file in files} == {"single.xml", "batch.xml"}
+    runtime = load_runtime(tmp_path)
+    same(runtime, network)
+    assert runtime.description.classes == ["red", "green", "blue"]
+
+
+def test_a_torch_program_decides_as_the_network_does(tmp_path: Path) -> None:
+    network = routed()
+    save_program(tmp_path, network, ABOUT)
+    same(load_runtime(tmp_path), network)
+    dense = torch.export.load(tmp_path / "dense.pt2").module()
+    torch.testing.assert_close(dense(images(3)), network.backbone(images(3)), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="does not route"):
+        load_runtime(tmp_path / "dense.pt2")
+
+
+def save_images(folder: Path, count: int) -> list[str]:
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    paths = []
+    for index in range(count):
+        pixels = torch.randint(0, 256, (8, 8, 3), dtype=torch.uint8, generator=generator)
+        paths.append(str(folder / f"{index}.png"))
+        Image.fromarray(pixels.numpy()).save(paths[-1])
+    return paths
+
+
+class Changed:
+    """A runtime whose answer to one image of the whole sequence is changed."""
+
+    def __init__(self, original: Runtime, what: str, at: int) -> None:
+        self.original, self.what, self.at, self.seen = original, what, at, 0
+        self.description = original.description
+
+    def __call__(self, x: torch.Tensor) -> Answer:
+        answer = self.original(x)
+        answer = Answer(answer.logits.clone(), answer.margins.clone())
+        row, self.seen = self.at - self.seen, self.seen + len(x)
+        if 0 <= row < len(x):
+            if self.what == "route":
+                answer.margins[row, 2] *= -1
+            else:
+                answer.logits[row, 0] += {"class": 100.0, "logits": 1e-3, "nothing": 1e-6}[self.what]
+        return answer
+
+
+@pytest.mark.parametrize("what", ["route", "class", "logits", "nothing"])
+def test_verifying_names_the_first_image_that_differs(tmp_path: Path, what: str) -> None:
+    paths = save_images(tmp_path / "images", 10)
+    runtime = TorchRuntime(routed(), ABOUT)
+    changed = Changed(runtime, what, at=6)
+    if what == "nothing":
+        assert verify(changed, runtime, paths, batch_size=4).images == 10
+        return
+    says = {"route": "takes another route", "class": "gets another class", "logits": "gets other logits"}[what]
+    with pytest.raises(ExportError, match=rf"6\.png {says} .* after 6 equal images"):
+        verify(changed, runtime, paths, batch_size=4)
+
+
+def test_files_that_are_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match="cannot be opened by onnxruntime"):
+        load_runtime(tmp_path / "broken.onnx")
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    opset = [onnx.helper.make_opsetid("", 20)]
+    foreign = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [value], [out]), ir_version=9, opset_imports=opset
+    )
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    with pytest.raises(InputError, match="was not written by `routekit export`"):
+        load_runtime(tmp_path / "foreign.onnx")
+    onnx.helper.set_model_props(foreign, {FORMAT: json.dumps({"version": 99})})
+    onnx.save(foreign, tmp_path / "newer.onnx")
+    with pytest.raises(InputError, match="version 99"):
+        load_runtime(tmp_path / "newer.onnx")
+    (tmp_path / "broken.pt2").write_bytes(b"no program")
+    with pytest.raises(InputError, match="cannot be opened by torch"):
+        load_runtime(tmp_path / "broken.pt2")
+    (tmp_path / "broken.xml").write_text("<no/>")
+    with pytest.raises(InputError, match="cannot be opened by OpenVINO"):
+        load_runtime(tmp_path / "broken.xml")
+    with pytest.raises(InputError, match="does not exist"):
+        load_runtime(tmp_path / "nowhere")
+    (tmp_path / "note.txt").write_text("")
+    with pytest.raises(InputError, match="neither a run"):
+        load_runtime(tmp_path / "note.txt")
+
+
+def test_a_runtime_that_is_not_installed_is_named_with_its_extra() -> None:
+    with pytest.raises(InputError, match=r"pip install 'routekit\[onnx\]'"):
+        runtimes.need("a_module_that_nobody_has", "onnx")
