@@ -36,9 +36,9 @@ class TrainingConfig:
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
     gate: Literal["soft", "straight-through", "gumbel", "bernoulli", "benefit"] = "benefit"
     temperature: tuple[float, float] = (1.0, 1.0)
-    anneal: Annotated[float, Field(ge=0, le=1)] = 0.15
-    hard: Annotated[float, Field(ge=0, le=1)] = 0.55
-    congestion: Annotated[float, Field(ge=0)] = 0.0
+    anneal: Annotated[float, Field(ge=0, le=1)] = 0.1
+    hard: Annotated[float, Field(ge=0, le=1)] = 0.7
+    congestion: Annotated[float, Field(ge=0)] = 0.4
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     check_every: Annotated[int, Field(ge=1)] = 20
     check_images: Annotated[int, Field(ge=1)] = 256
