@@ -48,6 +48,15 @@ def fraction(text: str | None) -> float | None:
     return value
 
 
+def whole(text: str, what: str) -> int:
+    """`8` -> 8. Raises InputError for anything but a whole number from 1 on."""
+    from routekit.errors import InputError
+
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{text!r} is no {what}: give whole numbers from 1 on")
+    return int(text)
+
+
 def overrides(pairs: list[str] | None) -> dict[str, Any]:
     """`--set a.b=value` -> {"a.b": value}, the value read as YAML."""
     import yaml

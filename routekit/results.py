@@ -1,37 +1,23 @@
-"""What can be had from a run that is done: its measurement, its compact form, its cost table."""
+"""What can be had from a run that is done: its measurement, its cost table."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from routekit.backbones.load import build, spec_of
-from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel
-from routekit.data.augment import normalize
-from routekit.data.decode import decode
-from routekit.data.folder import EXTENSIONS, image_files
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
-from routekit.export.checkpoint import load_network, network_folder, read_spec, save_network
-from routekit.export.compact import compact
+from routekit.export.checkpoint import load_network, network_folder, read_spec
 from routekit.inputs import load_splits
-from routekit.machine import Hooks, Machine
+from routekit.machine import Machine
 from routekit.network.convert import convert
-from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe
 from routekit.report.record import read_record, run_record
 from routekit.routing.gate import gates
-from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
-from routekit.runtime.runtime import TorchRuntime, load_runtime, need
-from routekit.runtime.verify import verify
-
-# How many images at a time; more does not make it faster.
-VERIFY_BATCH = 64
 
 
 def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[str, Any]:
@@ -70,140 +56,9 @@ def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[st
     )
 
 
-def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool, machine: Machine) -> dict[str, Any]:
-    """Write the compact form of a finished run to `out`; returns what it saved."""
-    started = time.perf_counter()
-    folder, recipe = RunFolder.open(path)
-    network = load_network(path).to(machine.accelerator().device)
-    _check_free(out, force)
-    spec = read_spec(network_folder(path))
-    data = load_splits(recipe, network.view.spec.input_size)
-    routes = evaluate(network, data.val, CostModel.measure(network)).routes
-    small = compact(network, routes)
-    config = None if isinstance(network.routers, FixedRoute) else recipe.routers
-    save_network(
-        out, small.network, config, about=spec["about"], dropped=small.dropped, folded=small.folded, dtype=dtype
-    )
-    return {
-        "run": str(folder.path),
-        "out": str(out),
-        "dropped": small.dropped,
-        "folded": len(small.folded),
-        "parameters": {"dense": _parameters(network.backbone), "compact": _parameters(small.network)},
-        "bytes": {"run": _bytes(network_folder(path)), "compact": _bytes(out)},
-        "dtype": str(dtype or torch.float32).removeprefix("torch."),
-        "seconds": time.perf_counter() - started,
-    }
-
-
-def export_program(
-    path: Path, out: Path, *, kind: str, force: bool, images: Path | None, hooks: Hooks
-) -> dict[str, Any]:
-    """Write a run, or a compact checkpoint, in the format of another runtime: "onnx", "openvino" or "torch".
-
-    With `images`, each file is run beside the network on every image of that folder. Raises ExportError if they differ.
-    """
-    started = time.perf_counter()
-    paths = [] if images is None else _image_files(images)
-    if kind != "torch":
-        need("onnxscript", "onnx")
-    if kind == "openvino":
-        need("openvino", "openvino")
-    network = load_network(path)
-    _check_free(out, force)
-    hooks.say(f"exporting {path} to {out}")
-    files = _writer(kind)(out, network, read_spec(network_folder(path))["about"])
-    report: dict[str, Any] = {
-        "run": str(path),
-        "out": str(out),
-        "format": kind,
-        "files": {file.name: file.stat().st_size for file in files},
-    }
-    if paths:
-        original = TorchRuntime.load(path)
-        report["verified"] = {}
-        for file in files:
-            if file.stem == "dense":
-                continue  # it takes no decisions
-            size = 1 if file.stem == "single" else VERIFY_BATCH
-            hooks.say(f"verifying {file} on {len(paths)} images")
-            found = verify(load_runtime(file), original, paths, batch_size=size)
-            report["verified"][file.name] = {"images": found.images, "largest_difference": found.largest}
-    return report | {"seconds": time.perf_counter() - started}
-
-
-def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> dict[str, Any]:
-    """Classify image files, or all images of folders, with a run, a checkpoint or an exported file."""
-    started = time.perf_counter()
-    files = [file for place in images for file in (_image_files(place) if place.is_dir() else [str(place)])]
-    runtime = load_runtime(path, machine.accelerator().device)
-    about = runtime.description
-    predictions = []
-    for start in range(0, len(files), VERIFY_BATCH):
-        batch = files[start : start + VERIFY_BATCH]
-        answer = runtime(normalize(decode(batch, about.spec.input_size[1:]), about.spec.mean, about.spec.std))
-        probabilities, classes = answer.logits.softmax(dim=1).topk(min(top, about.spec.num_classes))
-        costs = about.costs.of_routes(answer.routes)
-        for row, file in enumerate(batch):
-            ranked = zip(classes[row].tolist(), probabilities[row].tolist(), strict=True)
-            predictions.append(
-                {
-                    "image": file,
-                    "top": [{"class": about.classes[index], "probability": value} for index, value in ranked],
-                    "units": [unit for unit, ran in zip(about.units, answer.routes[row].tolist(), strict=True) if ran],
-                    "flops": float(costs[row]),
-                }
-            )
-    return {
-        "model": str(path),
-        "convention": CONVENTION,
-        "dense_flops": about.costs.dense,
-        "units": len(about.units),
-        "images": predictions,
-        "seconds": time.perf_counter() - started,
-    }
-
-
 def cost_table(model: str | Path, classes: int | None = None, input_size: int | None = None) -> CostModel:
     """The costs of a network by name, with the paper's routers, or of the network of a run's folder."""
     if isinstance(model, Path):
         return CostModel.measure(load_network(model))
     size = None if input_size is None else (3, input_size, input_size)
     return CostModel.measure(convert(build(spec_of(model, num_classes=classes, input_size=size))))
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-
-
-def _check_free(out: Path, force: bool) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
-        raise InputError(f"{out} exists: choose another --out, or replace it with --force")
-
-
-def _image_files(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder of images")
-    files = image_files(folder)
-    if not files:
-        raise InputError(f"{folder} has no images ({', '.join(EXTENSIONS)})")
-    return files
-
-
-def _writer(kind: str) -> Callable[[Path, RoutedNetwork, dict[str, Any]], list[Path]]:
-    # Each needs packages of its own, which only its users have.
-    if kind == "onnx":
-        from routekit.export.onnx.file import save_onnx
-
-        return save_onnx
-    if kind == "openvino":
-        from routekit.export.openvino import save_openvino
-
-        return save_openvino
-    from routekit.export.program import save_program
-
-    return save_program

@@ -30,11 +30,12 @@ LAYERS = [
     ["execution"],
     ["export"],
     ["runtime"],
+    ["bench"],
     ["report"],
     ["recipe"],
     ["run_folder", "machine"],
     ["inputs"],
-    ["pipeline", "results"],
+    ["pipeline", "results", "deliver", "timing"],
 ]
 
 

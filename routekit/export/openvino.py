@@ -1,6 +1,7 @@
 """OpenVINO files of a routed network, converted from its ONNX files."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,23 @@ import openvino
 from routekit.errors import ExportError
 from routekit.export.description import FORMAT
 from routekit.export.onnx.file import save_onnx
+from routekit.export.onnx.graph import Form
 from routekit.export.onnx.piece import Exporter
 from routekit.network.network import RoutedNetwork
 
 
 def save_openvino(
-    folder: Path, network: RoutedNetwork, about: dict[str, Any], exporter: Exporter | None = None
+    folder: Path,
+    network: RoutedNetwork,
+    about: dict[str, Any],
+    exporter: Exporter | None = None,
+    *,
+    forms: Sequence[Form] = ("single", "batch"),
 ) -> list[Path]:
-    """Write both forms of `network` as OpenVINO's .xml and .bin; returns the .xml files. Raises ExportError."""
+    """Write `network` as OpenVINO's .xml and .bin, as `save_onnx` does; returns the .xml files. Raises ExportError."""
     written = []
     with tempfile.TemporaryDirectory() as temporary:
-        for file in save_onnx(Path(temporary), network, about, exporter):
+        for file in save_onnx(Path(temporary), network, about, exporter, forms=forms):
             try:
                 model = openvino.convert_model(str(file))
             except Exception as error:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.errors import ExportError
+from routekit.execution.dense import Dense
 from routekit.execution.prepare import prepare
 from routekit.export.description import FORMAT, Description
 from routekit.network.convert import example_input
@@ -28,21 +29,6 @@ class _Masked(nn.Module):
         return trace.logits, trace.margins
 
 
-class _Dense(nn.Module):
-    """Images [B, C, H, W] -> logits [B, classes] with every unit run; no router."""
-
-    def __init__(self, network: RoutedNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.network.view.stem(images)
-        for unit in self.network.view.units:
-            x = unit.run(x)
-        logits: Tensor = self.network.view.head(x)
-        return logits
-
-
 @torch.no_grad()
 def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) -> list[Path]:
     """Write `masked.pt2`, which routes, and `dense.pt2`, which runs every unit; any batch size. Returns the files.
@@ -55,7 +41,7 @@ def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) ->
     images = example_input(network.view).repeat(2, 1, 1, 1)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for form, module in {"masked": _Masked(network), "dense": _Dense(network)}.items():
+    for form, module in {"masked": _Masked(network), "dense": Dense(network)}.items():
         try:
             program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         except Exception as error:

@@ -133,6 +133,26 @@ def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Pa
     )
 
 
+def test_a_benchmark_reports_rows_a_picture_and_a_page(workplace: Path) -> None:
+    done = routekit(
+        "bench", "runs/routed", "--runtime", "torch,onnx", "--batch", "1,4", "--images", 8, "--seconds", 0,
+        "--no-compile", "--threads", 1, "--picture", "chart.svg", "--html", "bench.html", "--json", cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [(row["runtime"], row["batch"]) for row in report["rows"]] == [
+        ("torch", 1),
+        ("torch", 4),
+        ("onnx", 1),
+        ("onnx", 4),
+    ]
+    for row in report["rows"]:
+        assert {"runtime", "device", "batch", "dense_ms", "routed_ms", "speedup", "ideal", "efficiency"} <= set(row)
+    assert report["environment"]["threads"] == 1
+    assert (workplace / "chart.svg").read_text().lstrip().startswith("<?xml")
+    assert "<table>" in (workplace / "bench.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -148,9 +168,16 @@ def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Pa
         (["predict", "runs/routed", "broken.png"], "broken.png"),
         (["predict", "runs/routed", "absent.png"], "absent.png"),
         (["predict", "broken.png", "images"], "neither a run, a checkpoint nor an exported file"),
+        (["bench", "runs/routed", "--batch", "0"], "'0' is no batch size"),
+        (["bench", "runs/routed", "--batch", ","], "at least one runtime and one batch size"),
+        (["bench", "runs/routed", "--threads", "4096"], "this machine has"),
+        (["bench", "runs/routed", "--runtime", "tensort"], "tensort"),
+        (["bench", "runs/routed", "--run-rate", "30%"], "a run has its own routes"),
+        (["bench", "resnet20"], "--run-rate 30%"),
+        (["bench", "runs/routed", "--picture", "chart.gif", "--batch", "1", "--seconds", "0"], ".png or .svg"),
     ],
 )
-def test_bad_input_to_export_and_predict(workplace: Path, arguments: list[str], says: str) -> None:
+def test_bad_input_to_export_predict_and_bench(workplace: Path, arguments: list[str], says: str) -> None:
     (workplace / "empty").mkdir(exist_ok=True)
     (workplace / "broken.png").write_bytes(b"no picture")
     done = routekit(*arguments, cwd=workplace)

@@ -1,5 +1,6 @@
 """ONNX files of a routed network: the graph, and in its metadata all that a program needs to use it."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,19 @@ from routekit.export.onnx.graph import Assembly, Form
 from routekit.export.onnx.piece import OPSET, Exporter
 from routekit.network.network import RoutedNetwork
 
-FILES: dict[Form, str] = {"single": "single.onnx", "batch": "batch.onnx"}
 # Of the ONNX file format itself: what runtimes since the end of 2023 read.
 IR_VERSION = 9
 
 
 def save_onnx(
-    folder: Path, network: RoutedNetwork, about: dict[str, Any], exporter: Exporter | None = None
+    folder: Path,
+    network: RoutedNetwork,
+    about: dict[str, Any],
+    exporter: Exporter | None = None,
+    *,
+    forms: Sequence[Form] = ("single", "batch"),
 ) -> list[Path]:
-    """Write both forms of `network` to `folder`, for one image and for batches; returns the files.
+    """Write `network` to `folder`, by default its forms for one image and for batches; returns the files.
 
     Input "images" [N, C, H, W] float32, normalised; outputs "logits" [N, classes] and "margins" [N, n], where a unit
     ran if its margin is not negative. `about` goes into the metadata; an `exporter` remembers the blocks that it has
@@ -31,7 +36,7 @@ def save_onnx(
     exporter = exporter or Exporter()
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for form, name in FILES.items():
+    for form in forms:
         model = onnx.helper.make_model(
             Assembly(network, form, exporter).build(),
             producer_name="routekit",
@@ -41,6 +46,6 @@ def save_onnx(
         )
         onnx.helper.set_model_props(model, {FORMAT: description.to_json(form)})
         onnx.checker.check_model(model)
-        onnx.save(model, str(folder / name))
-        files.append(folder / name)
+        files.append(folder / f"{form}.onnx")
+        onnx.save(model, str(files[-1]))
     return files

@@ -1,8 +1,9 @@
 """Put a routed network together as one ONNX graph that skips what an image does not need.
 
-Two forms, the same decisions:
+Two forms that route, with the same decisions, and one to compare them with:
   single  for one image: every unit is the branch of an `If`
   batch   for any number: inside the branch, the images that run the unit are gathered, computed and put back
+  dense   for any number: every unit runs, no router is asked
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute
 from routekit.routing.stacked import StackedRouters
 
-Form = Literal["single", "batch"]
+Form = Literal["single", "batch", "dense"]
 
 
 class Graph:
@@ -101,28 +102,34 @@ class Assembly:
 
     @torch.no_grad()
     def build(self) -> GraphProto:
-        """Images "images" [N, C, H, W], normalised -> "logits" [N, classes] and "margins" [N, n]; N = 1 if single."""
+        """Images "images" [N, C, H, W], normalised -> "logits" [N, classes] and "margins" [N, n]; N = 1 if single.
+
+        The dense form has no margins.
+        """
         view, graph = self.network.view, self.graph
         example = example_input(view)
         model = view.model
         x = graph.place(self.exporter.export("the stem", view.stem, model, example, "stem"), "images", "stem")
         example = view.stem(example)
         for segment in segments(self.network):
-            if segment.junctions:
+            if segment.junctions and self.form != "dense":
                 x, example = self._group(segment, x, example)
-            else:
-                unit = segment.units[0]
+                continue
+            for unit in segment.units:
                 x = graph.place(self._run(unit, example), x, unit.name)
                 example = unit.run(example)
         logits = graph.place(self.exporter.export("the head", view.head, model, example, "head"), x, "head")
         graph.nodes.append(helper.make_node("Identity", [logits], ["logits"], name="logits"))
-        graph.nodes.append(helper.make_node("Concat", self.columns, ["margins"], name="margins", axis=1))
         rows = 1 if self.form == "single" else "N"
+        outputs = [_value("logits", [rows, view.spec.num_classes])]
+        if self.columns:
+            graph.nodes.append(helper.make_node("Concat", self.columns, ["margins"], name="margins", axis=1))
+            outputs.append(_value("margins", [rows, len(self.columns)]))
         return helper.make_graph(
             graph.nodes,
             view.spec.full_name,
             [_value("images", [rows, *view.spec.input_size])],
-            [_value("logits", [rows, view.spec.num_classes]), _value("margins", [rows, len(self.columns)])],
+            outputs,
             graph.tensors,
         )
 

@@ -1,0 +1,146 @@
+"""The forms in which a dense and a routed network can run, by runtime; the fastest of each side counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from routekit.bench.timing import Call
+from routekit.execution.dense import Dense
+from routekit.execution.executor import SparseExecutor
+from routekit.execution.prepare import prepare
+from routekit.network.network import RoutedNetwork
+from routekit.registry import Registry
+from routekit.runtime.runtime import need
+
+if TYPE_CHECKING:
+    from routekit.export.onnx.graph import Form
+
+Make = Callable[[], Call]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how to run: `threads` of the CPU, whether to try compiled forms, a folder for files, whom to tell."""
+
+    device: torch.device
+    threads: int
+    compiled: bool
+    folder: Path
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Forms:
+    """By name, how to make a call on images [B, C, H, W] on the CPU, normalised, channels-last; and a version.
+
+    `single` are routed forms that take one image only.
+    """
+
+    dense: dict[str, Make]
+    routed: dict[str, Make]
+    single: dict[str, Make]
+    version: str
+
+    def for_batch(self, batch: int) -> dict[str, Make]:
+        """What competes at a batch size, by side and name."""
+        routed = self.routed | (self.single if batch == 1 else {})
+        return {f"dense {name}": make for name, make in self.dense.items()} | {
+            f"routed {name}": make for name, make in routed.items()
+        }
+
+
+# What must be installed for a runtime, beside torch; the extra has its name.
+PACKAGES = {"torch": (), "onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino", "onnxscript")}
+
+FILES: "tuple[Form, ...]" = ("dense", "batch", "single")
+
+Builder = Callable[[RoutedNetwork, Setting], Forms]
+runtimes: Registry[Builder] = Registry("runtime")
+
+
+def check_installed(name: str) -> None:
+    """Raise InputError for a runtime that nobody knows, or whose packages are not installed."""
+    runtimes[name]  # raises for an unknown name
+    for package in PACKAGES[name]:
+        need(package, name)
+
+
+@runtimes.register("torch")
+def torch_forms(network: RoutedNetwork, setting: Setting) -> Forms:
+    """Eager and compiled; batch norms folded, channels-last."""
+    device = setting.device
+
+    def plain() -> Dense:
+        return Dense(prepare(network).to(device))
+
+    dense: dict[str, Make] = {"eager": lambda: _on(device, plain())}
+    if setting.compiled and _compiles():
+        # Freezing lets the compiler lay out the weights and fuse what follows a convolution into it.
+        options: Any = {"freezing": True}
+        dense["compiled"] = lambda: _on(device, torch.compile(plain(), dynamic=False, options=options))
+    routed: dict[str, Make] = {"sparse": lambda: _on(device, SparseExecutor(prepare(network).to(device)))}
+    return Forms(dense, routed, {}, torch.__version__)
+
+
+def _compiles() -> bool:
+    """Whether torch.compile works here: it needs a C++ compiler."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2))
+    except Exception:
+        return False
+    return True
+
+
+def _on(device: torch.device, call: Callable[[Tensor], Any]) -> Call:
+    @torch.inference_mode()
+    def run(images: Tensor) -> object:
+        return call(images.to(device, memory_format=torch.channels_last))
+
+    return run
+
+
+@runtimes.register("onnx")
+def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
+    """Onnxruntime on exported files."""
+    import onnxruntime
+
+    from routekit.export.onnx.file import save_onnx
+
+    def session(file: Path) -> Call:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = setting.threads
+        opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return lambda images: opened.run(None, {"images": images.contiguous().numpy()})
+
+    files = save_onnx(setting.folder, network, {}, forms=FILES)
+    dense, routed, single = (partial(session, file) for file in files)
+    return Forms({"dense": dense}, {"batch": routed}, {"single": single}, onnxruntime.__version__)
+
+
+@runtimes.register("openvino")
+def openvino_forms(network: RoutedNetwork, setting: Setting) -> Forms:
+    """OpenVINO on exported files."""
+    import openvino
+
+    from routekit.export.openvino import save_openvino
+
+    core = openvino.Core()
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": setting.threads,
+    }
+
+    def model(file: Path) -> Call:
+        compiled = core.compile_model(core.read_model(str(file)), "CPU", options)
+        return lambda images: compiled([images.contiguous().numpy()])
+
+    files = save_openvino(setting.folder, network, {}, forms=FILES)
+    dense, routed, single = (partial(model, file) for file in files)
+    return Forms({"dense": dense}, {"batch": routed}, {"single": single}, openvino.__version__.split("-")[0])

@@ -1,0 +1,107 @@
+"""The benchmark of a run, or of a network by name."""
+
+import os
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from routekit.backbones.load import build, spec_of
+from routekit.backbones.unit import ModelSpec
+from routekit.bench.bench import bench
+from routekit.bench.forms import Setting, check_installed
+from routekit.bench.rates import set_run_rate
+from routekit.cost.macs import CONVENTION
+from routekit.cost.model import CostModel
+from routekit.data.augment import normalize
+from routekit.data.image_set import Images
+from routekit.errors import InputError
+from routekit.execution.prepare import prepare
+from routekit.export.checkpoint import load_network
+from routekit.inputs import load_splits
+from routekit.machine import Machine
+from routekit.network.convert import convert
+from routekit.network.network import RoutedNetwork
+from routekit.recipe import Recipe, load_recipe
+from routekit.routing.router import RouterConfig
+from routekit.run_folder import RunFolder
+
+
+def bench_model(
+    model: str,
+    *,
+    names: list[str],
+    batches: list[int],
+    threads: int | None,
+    run_rate: float | None,
+    data: str | None,
+    data_root: str | None,
+    images: int,
+    seconds: float,
+    compiled: bool,
+    machine: Machine,
+) -> dict[str, Any]:
+    """Time a run, a compact checkpoint, or a network by name whose routers are set to `run_rate`.
+
+    Raises InputError for anything that cannot be timed as asked.
+    """
+    started = time.perf_counter()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads is not None and threads > cores:
+        raise InputError(f"--threads {threads}: this machine has {cores} cores")
+    if not names or not batches:
+        raise InputError("nothing to time: give at least one runtime and one batch size")
+    for name in names:
+        check_installed(name)
+    device = machine.accelerator().device
+    network, recipe = _subject(model, run_rate, data, data_root)
+    splits = load_splits(recipe, network.view.spec.input_size)
+    x = _some(splits.test, max(images, *batches), network.view.spec, recipe.seed)
+    if run_rate is not None:
+        set_run_rate(network, x[:256], run_rate)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or cores)
+    try:
+        with TemporaryDirectory() as folder:
+            setting = Setting(device, threads or cores, compiled, Path(folder), machine.hooks.say)
+            measured = bench(network, x, names=names, batches=batches, setting=setting, seconds=seconds)
+        environment = machine.environment()
+    finally:
+        torch.set_num_threads(before)
+    dense = CostModel.measure(prepare(network)).dense
+    return {
+        "model": model,
+        "network": network.view.spec.full_name,
+        "data": splits.name,
+        "images": len(x),
+        "run_rate": run_rate,
+        "flops": {"convention": CONVENTION, "dense": dense, "realized": measured.kept * dense},
+        **measured.to_dict(),
+        "environment": environment,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _subject(
+    model: str, run_rate: float | None, data: str | None, data_root: str | None
+) -> tuple[RoutedNetwork, Recipe]:
+    """Find the network, and the recipe that says where its images are."""
+    path, elsewhere = Path(model), load_recipe("default", {"data.source": data, "data.root": data_root})
+    if path.exists():
+        if run_rate is not None:
+            raise InputError("--run-rate is for a network by name; a run has its own routes")
+        own = (path / "recipe.yaml").exists() and data is None
+        return load_network(path), RunFolder.open(path)[1] if own else elsewhere
+    if run_rate is None:
+        raise InputError(f"{model} is no run: give a run's folder, or a network's name with --run-rate 30%")
+    return convert(build(spec_of(model)), RouterConfig(hidden=32)).eval(), elsewhere
+
+
+def _some(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:
+    """Draw test images, in random order, normalised; again from the beginning if there are too few."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    order = order.repeat(-(-count // len(images)))[:count]
+    return torch.cat([normalize(x, spec.mean, spec.std) for x, _ in images.batches(order, 64)])
