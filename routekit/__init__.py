@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
     from routekit.cost.model import CostModel
     from routekit.errors import RoutekitError
+    from routekit.execution.prepare import optimize
     from routekit.export.checkpoint import load_network as load
     from routekit.network.convert import convert
     from routekit.network.network import RoutedNetwork
@@ -37,6 +38,7 @@ _HOME = {
     "load": "routekit.export.checkpoint:load_network",
     "load_backbone": "routekit.backbones.load:load_backbone",
     "mark_units": "routekit.backbones.marked:mark_units",
+    "optimize": "routekit.execution.prepare:optimize",
     "register_adapter": "routekit.backbones.adapters:register_adapter",
 }
 
@@ -53,6 +55,7 @@ __all__ = [
     "load",
     "load_backbone",
     "mark_units",
+    "optimize",
     "register_adapter",
 ]
 

@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from routekit.execution.executor import SparseExecutor
 from routekit.execution.fold import fold
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FullyConnectedRouters
@@ -18,3 +19,11 @@ def prepare(network: RoutedNetwork) -> RoutedNetwork:
         network.routers = StackedRouters(network.routers, network.groups).to(next(network.parameters()).device)
     network.to(memory_format=torch.channels_last)
     return network
+
+
+def optimize(network: RoutedNetwork) -> SparseExecutor:
+    """Build the fast form of a trained network, for inference: same routes, same logits up to rounding.
+
+    >>> answer = optimize(network)(images)  # [B, C, H, W], normalised -> answer.logits, answer.routes
+    """
+    return SparseExecutor(prepare(network))

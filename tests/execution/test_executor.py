@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import routekit
 from routekit.backbones.load import build, spec_of
 from routekit.cost.model import CostModel
 from routekit.execution.executor import SparseExecutor, put, segments, take
@@ -161,6 +162,14 @@ def test_compacted_networks_run_with_what_is_left() -> None:
         answer = SparseExecutor(form)(x)
         assert torch.equal(answer.routes, reference.routes)
         torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_public_way_to_the_fast_form() -> None:
+    network, x = routed(), images(5)
+    answer = routekit.optimize(network)(x)
+    with torch.no_grad():
+        assert torch.equal(answer.routes, network(x).routes)
+    torch.testing.assert_close(answer.logits, network.predict(x), rtol=1e-5, atol=1e-5)
 
 
 def test_preparing_leaves_the_network_alone() -> None:
