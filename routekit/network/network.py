@@ -44,8 +44,8 @@ class RoutedNetwork(nn.Module):
                 if fresh or not self.routers.surveys:
                     groups.append(range(index, index))
                 groups[-1] = range(groups[-1].start, index + 1)
-                index += 1
-            fresh = unit.shortcut is not None or not (unit.skippable or unit.dropped)
+                fresh, index = False, index + 1
+            fresh = fresh or unit.shortcut is not None or not (unit.skippable or unit.dropped)
         return groups
 
     def forward(
