@@ -22,6 +22,9 @@ def register(app: typer.Typer) -> None:
         dtype: Annotated[
             str | None, typer.Option(help="float32, float16 or bfloat16, of a compact checkpoint's tensors.")
         ] = None,
+        native: Annotated[
+            bool, typer.Option("--native", help="onnx: for onnxruntime on CPUs of this machine's family, faster there.")
+        ] = False,
         verify: Annotated[
             Path | None, typer.Option(help="Compare with the network on every image of this folder (not for compact).")
         ] = None,
@@ -42,6 +45,8 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"unknown format {format_!r}: {', '.join(FORMATS)}")
         if dtype not in (None, "float32", "float16", "bfloat16"):
             raise InputError(f"unknown dtype {dtype!r}: float32, float16 or bfloat16")
+        if native and format_ != "onnx":
+            raise InputError("--native is for --format onnx")
         if format_ == "compact":
             if verify is not None:
                 raise InputError("--verify is for the other formats; measure a compact checkpoint with evaluate")
@@ -54,7 +59,7 @@ def register(app: typer.Typer) -> None:
         if dtype is not None:
             raise InputError("--dtype is for the compact format; the others are written in float32")
         hooks = o.machine(device).hooks
-        report = export_program(run, out, kind=format_, force=force, images=verify, hooks=hooks)
+        report = export_program(run, out, kind=format_, native=native, force=force, images=verify, hooks=hooks)
         result(report, _program(report), as_json=json)
 
 

@@ -1,8 +1,8 @@
 """A run made ready for use: its compact form, its files for other runtimes, its answers to image files."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -56,22 +56,25 @@ def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool,
 
 
 def export_program(
-    path: Path, out: Path, *, kind: str, force: bool, images: Path | None, hooks: Hooks
+    path: Path, out: Path, *, kind: str, native: bool = False, force: bool, images: Path | None, hooks: Hooks
 ) -> dict[str, Any]:
     """Write a run, or a compact checkpoint, in the format of another runtime: "onnx", "openvino" or "torch".
 
+    `native` ONNX files are for onnxruntime on CPUs of this machine's family.
     With `images`, each file is run beside the network on every image of that folder. Raises ExportError if they differ.
     """
     started = time.perf_counter()
     paths = [] if images is None else _image_files(images)
     if kind != "torch":
         need("onnxscript", "onnx")
+    if native:
+        need("onnxruntime", "onnx")
     if kind == "openvino":
         need("openvino", "openvino")
     network = load_network(path)
     _check_free(out, force)
     hooks.say(f"exporting {path} to {out}")
-    files = _writer(kind)(out, network, read_spec(network_folder(path))["about"])
+    files = _write(kind, out, network, read_spec(network_folder(path))["about"], native=native)
     report: dict[str, Any] = {
         "run": str(path),
         "out": str(out),
@@ -145,16 +148,17 @@ def _image_files(folder: Path) -> list[str]:
     return files
 
 
-def _writer(kind: str) -> Callable[[Path, RoutedNetwork, dict[str, Any]], list[Path]]:
+def _write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *, native: bool) -> list[Path]:
     # Each needs packages of its own, which only its users have.
+    if kind == "torch":
+        from routekit.export.program import save_program
+
+        return save_program(out, network, about)
+    from routekit.export.onnx.file import save_onnx
+
     if kind == "onnx":
-        from routekit.export.onnx.file import save_onnx
+        return save_onnx(out, network, about, native=native)
+    from routekit.export.openvino import save_openvino
 
-        return save_onnx
-    if kind == "openvino":
-        from routekit.export.openvino import save_openvino
-
-        return save_openvino
-    from routekit.export.program import save_program
-
-    return save_program
+    with TemporaryDirectory() as folder:
+        return save_openvino(out, save_onnx(Path(folder), network, about))

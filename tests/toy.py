@@ -43,12 +43,15 @@ class ToyNet(nn.Module):
 
     FLOPS: ClassVar = {"stem": 6912, "unit": 9728, "down": 6912, "down shortcut": 2048, "last": 9472, "head": 152}
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 4) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, 1, 1, bias=False)
-        self.body = nn.ModuleList([ToyBlock(4, 4, 1), ToyBlock(4, 4, 1), ToyBlock(4, 8, 2), ToyBlock(8, 8, 1)])
+        few, many = channels, 2 * channels
+        self.conv = nn.Conv2d(3, few, 3, 1, 1, bias=False)
+        self.body = nn.ModuleList(
+            [ToyBlock(few, few, 1), ToyBlock(few, few, 1), ToyBlock(few, many, 2), ToyBlock(many, many, 1)]
+        )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(8, 3)
+        self.fc = nn.Linear(many, 3)
 
     def stem(self, x: Tensor) -> Tensor:
         return torch.relu(self.conv(x))
@@ -63,10 +66,10 @@ class ToyNet(nn.Module):
         return self.head(x)
 
 
-def toy_view(seed: int = 0) -> Backbone:
+def toy_view(seed: int = 0, channels: int = 4) -> Backbone:
     """A toy backbone with batch-norm statistics and affine parameters that matter."""
     torch.manual_seed(seed)
-    model = ToyNet()
+    model = ToyNet(channels)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

@@ -12,13 +12,14 @@ from torch import Tensor
 from routekit.bench.timing import Call
 from routekit.execution.dense import Dense
 from routekit.execution.executor import SparseExecutor
+from routekit.execution.fuse import can_fuse, fuse
 from routekit.execution.prepare import prepare
 from routekit.network.network import RoutedNetwork
 from routekit.registry import Registry
 from routekit.runtime.runtime import need
 
 if TYPE_CHECKING:
-    from routekit.export.onnx.graph import Form
+    from routekit.export.onnx.assembly import Form
 
 Make = Callable[[], Call]
 
@@ -72,18 +73,21 @@ def check_installed(name: str) -> None:
 
 @runtimes.register("torch")
 def torch_forms(network: RoutedNetwork, setting: Setting) -> Forms:
-    """Eager and compiled; batch norms folded, channels-last."""
+    """Eager, with fused convolutions, and compiled; batch norms folded, channels-last."""
     device = setting.device
 
-    def plain() -> Dense:
-        return Dense(prepare(network).to(device))
+    def plain() -> RoutedNetwork:
+        return prepare(network).to(device)
 
-    dense: dict[str, Make] = {"eager": lambda: _on(device, plain())}
+    dense: dict[str, Make] = {"eager": lambda: _on(device, Dense(plain()))}
+    routed: dict[str, Make] = {"eager": lambda: _on(device, SparseExecutor(plain()))}
+    if can_fuse(plain()):
+        dense["fused"] = lambda: _on(device, Dense(fuse(plain())))
+        routed["fused"] = lambda: _on(device, SparseExecutor(fuse(plain())))
     if setting.compiled and _compiles():
         # Freezing lets the compiler lay out the weights and fuse what follows a convolution into it.
         options: Any = {"freezing": True}
-        dense["compiled"] = lambda: _on(device, torch.compile(plain(), dynamic=False, options=options))
-    routed: dict[str, Make] = {"sparse": lambda: _on(device, SparseExecutor(prepare(network).to(device)))}
+        dense["compiled"] = lambda: _on(device, torch.compile(Dense(plain()), dynamic=False, options=options))
     return Forms(dense, routed, {}, torch.__version__)
 
 
@@ -106,10 +110,11 @@ def _on(device: torch.device, call: Callable[[Tensor], Any]) -> Call:
 
 @runtimes.register("onnx")
 def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
-    """Onnxruntime on exported files."""
+    """Onnxruntime on exported files, portable and native."""
     import onnxruntime
 
     from routekit.export.onnx.file import save_onnx
+    from routekit.export.onnx.piece import Exporter
 
     def session(file: Path) -> Call:
         options = onnxruntime.SessionOptions()
@@ -118,9 +123,18 @@ def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
         opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         return lambda images: opened.run(None, {"images": images.contiguous().numpy()})
 
-    files = save_onnx(setting.folder, network, {}, forms=FILES)
-    dense, routed, single = (partial(session, file) for file in files)
-    return Forms({"dense": dense}, {"batch": routed}, {"single": single}, onnxruntime.__version__)
+    exporter = Exporter()
+    files = save_onnx(setting.folder / "portable", network, {}, exporter, forms=FILES)
+    dense, batch, single = (partial(session, file) for file in files)
+    files = save_onnx(setting.folder / "native", network, {}, exporter, forms=FILES[1:], native=True)
+    native_batch, native_single = (partial(session, file) for file in files)
+    # onnxruntime itself brings the dense file into the native layout.
+    return Forms(
+        {"native": dense},
+        {"portable batch": batch, "native batch": native_batch},
+        {"portable single": single, "native single": native_single},
+        onnxruntime.__version__,
+    )
 
 
 @runtimes.register("openvino")
@@ -128,6 +142,7 @@ def openvino_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     """OpenVINO on exported files."""
     import openvino
 
+    from routekit.export.onnx.file import save_onnx
     from routekit.export.openvino import save_openvino
 
     core = openvino.Core()
@@ -141,6 +156,6 @@ def openvino_forms(network: RoutedNetwork, setting: Setting) -> Forms:
         compiled = core.compile_model(core.read_model(str(file)), "CPU", options)
         return lambda images: compiled([images.contiguous().numpy()])
 
-    files = save_openvino(setting.folder, network, {}, forms=FILES)
+    files = save_openvino(setting.folder, save_onnx(setting.folder / "openvino", network, {}, forms=FILES))
     dense, routed, single = (partial(model, file) for file in files)
     return Forms({"dense": dense}, {"batch": routed}, {"single": single}, openvino.__version__.split("-")[0])

@@ -16,7 +16,12 @@ Call = Callable[[Tensor], object]
 
 WARM_UP = 3
 # Of one cell of the table, per contender: enough for a median, and no longer than a user waits.
-FEWEST, MOST, SECONDS = 7, 200, 6.0
+FEWEST, MOST, SECONDS = 7, 400, 6.0
+# A contender's turn lasts about so long (in seconds), but not more calls than that.
+BLOCK, LONGEST = 0.15, 16
+# Before a turn. The threads of a runtime go on spinning for tens of milliseconds after its last call, on cores that the
+# next contender, with threads of its own, needs: without a rest each is timed beside the other, at half its speed.
+REST = 0.06
 
 
 @dataclass(frozen=True)
@@ -38,23 +43,30 @@ class Timing:
 def in_turns(
     contenders: Mapping[str, Call], batches: Sequence[Tensor], *, seconds: float = SECONDS
 ) -> dict[str, Timing]:
-    """Call each contender on one batch after the other: A B C, C B A, A B C, ...
+    """Call each contender on the same batches, in turns of a few calls: A B, B A, A B, ...
 
-    All of them get the same batches. How often depends on how long a round takes: about `seconds` in all.
+    Each turn begins with a rest and a call that is not timed. How often depends on how long a round takes: about
+    `seconds` in all.
     """
-    for call in contenders.values():
-        for batch in batches[:WARM_UP]:
-            call(batch)
+    slowest = max(_warm_up(call, batches) for call in contenders.values())
+    length = min(max(int(1e3 * BLOCK / slowest), 1), LONGEST)
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
-    started, turn = time.perf_counter(), 0
-    while turn < FEWEST or (turn < MOST and time.perf_counter() - started < seconds):
-        batch = batches[turn % len(batches)]
+    started, done = time.perf_counter(), 0
+    while done < FEWEST or (done < MOST and time.perf_counter() - started < seconds):
+        turn = [batches[(done + place) % len(batches)] for place in range(length)]
         for name in order:
-            samples[name].append(_milliseconds(contenders[name], batch))
+            time.sleep(REST)
+            contenders[name](turn[0])
+            samples[name] += [_milliseconds(contenders[name], batch) for batch in turn]
         order.reverse()
-        turn += 1
+        done += length
     return {name: Timing(samples[name]) for name in contenders}
+
+
+def _warm_up(call: Call, batches: Sequence[Tensor]) -> float:
+    """Call a few times; returns how long the quickest call took, milliseconds."""
+    return min(_milliseconds(call, batches[turn % len(batches)]) for turn in range(WARM_UP))
 
 
 def _milliseconds(call: Call, batch: Tensor) -> float:

@@ -81,6 +81,9 @@ def fold_structure(model: nn.Module, pairs: list[Fold]) -> None:
         assert isinstance(conv, nn.Conv2d)
         conv.bias = nn.Parameter(torch.zeros(conv.out_channels, device=conv.weight.device))
         # timm's BatchNormAct2d also holds what follows the normalisation.
-        rest = [getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)]
+        held = [getattr(norm, name, None) for name in ("drop", "act")]
+        rest = [part for part in held if isinstance(part, nn.Module) and not isinstance(part, nn.Identity)]
         parent, _, name = pair.norm.rpartition(".")
-        setattr(model.get_submodule(parent), name, nn.Sequential(*rest) if rest else nn.Identity())
+        # One module by itself: the fusion of convolutions looks for an activation, not into a sequence.
+        left = nn.Sequential(*rest) if len(rest) > 1 else next(iter(rest), nn.Identity())
+        setattr(model.get_submodule(parent), name, left)

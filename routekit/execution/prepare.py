@@ -6,6 +6,7 @@ import torch
 
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.fold import fold
+from routekit.execution.fuse import fuse
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FullyConnectedRouters
 from routekit.routing.stacked import StackedRouters
@@ -26,4 +27,4 @@ def optimize(network: RoutedNetwork) -> SparseExecutor:
 
     >>> answer = optimize(network)(images)  # [B, C, H, W], normalised -> answer.logits, answer.routes
     """
-    return SparseExecutor(prepare(network))
+    return SparseExecutor(fuse(prepare(network)))

@@ -15,6 +15,8 @@ from routekit.errors import InputError
 from routekit.network.network import RoutedNetwork
 
 FORMAT, VERSION = "routekit", 1
+# Beside it, in files for one family of CPUs: the layout of their weights.
+LAYOUT = "routekit.layout"
 
 
 @dataclass(frozen=True)

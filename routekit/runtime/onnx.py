@@ -8,7 +8,7 @@ from torch import Tensor
 
 from routekit.errors import InputError
 from routekit.execution.executor import Answer
-from routekit.export.description import FORMAT
+from routekit.export.description import FORMAT, LAYOUT
 from routekit.runtime.runtime import TwoForms, need
 
 
@@ -28,7 +28,16 @@ class OnnxRuntime(TwoForms):
             session = self.library.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise InputError(f"{file} cannot be opened by onnxruntime: {str(error).splitlines()[0]}") from error
-        return session.get_modelmeta().custom_metadata_map.get(FORMAT), session
+        found = session.get_modelmeta().custom_metadata_map
+        if LAYOUT in found:
+            from routekit.export.onnx.native import layout
+
+            if found[LAYOUT] != layout():
+                raise InputError(
+                    f"{file} was written for another CPU family or onnxruntime ({found[LAYOUT]}; here {layout()}): "
+                    "export it on this machine, or without --native"
+                )
+        return found.get(FORMAT), session
 
     def run(self, model: Any, images: Tensor) -> Answer:
         """Run a session."""

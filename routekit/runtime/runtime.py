@@ -9,6 +9,7 @@ from torch import Tensor
 
 from routekit.errors import InputError
 from routekit.execution.executor import Answer, SparseExecutor
+from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
 from routekit.export.checkpoint import load_network, network_folder, read_spec
 from routekit.export.description import Description
@@ -32,7 +33,7 @@ class TorchRuntime:
     def __init__(self, network: RoutedNetwork, about: dict[str, Any], device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
         network = prepare(network).to(self.device)
-        self.executor = SparseExecutor(network)
+        self.executor = SparseExecutor(fuse(network))
         self.description = Description.of(network, about)
 
     @classmethod

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from routekit.bench import timing
 from routekit.bench.bench import bench, break_even
 from routekit.bench.forms import Setting, check_installed, runtimes
 from routekit.bench.rates import set_run_rate
-from routekit.bench.timing import FEWEST, Timing, in_turns, peak_memory
+from routekit.bench.timing import FEWEST, WARM_UP, Timing, in_turns, peak_memory
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.execution.executor import SparseExecutor
@@ -23,17 +24,25 @@ def setting(tmp_path: Path) -> Setting:
     return Setting(torch.device("cpu"), threads=1, compiled=False, folder=tmp_path, say=lambda sentence: None)
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "REST", 0)
+
+
 def images(count: int) -> torch.Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_contenders_take_turns_on_the_same_batches() -> None:
+def test_contenders_take_turns_on_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LONGEST", 3)
     seen: list[tuple[str, int]] = []
     contenders = {name: lambda x, name=name: seen.append((name, int(x))) for name in "ab"}
     timings = in_turns(contenders, [torch.tensor(0), torch.tensor(1)], seconds=0)
-    turns = seen[2 * 2 :]  # after the warm-up
-    assert turns[:6] == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 0), ("b", 0)]
-    assert {name: len(timing.samples) for name, timing in timings.items()} == {"a": FEWEST, "b": FEWEST}
+    turns = seen[2 * WARM_UP :]
+    assert [name for name, _ in turns] == [name for name in "abbaab" for _ in range(4)]
+    # Three batches a turn, after one that is not timed; the next round goes on with the next batches.
+    assert [x for _, x in turns[:16]] == [0, 0, 1, 0] * 2 + [1, 1, 0, 1] * 2
+    assert {name: len(timing.samples) for name, timing in timings.items()} == {"a": 9, "b": 9}
 
 
 def test_quantiles_by_hand() -> None:
@@ -105,7 +114,7 @@ def test_the_forms_of_a_runtime_answer_as_the_network_does(name: str, setting: S
         else:
             dense = network.backbone(images(1)).detach()
             torch.testing.assert_close(logits.view(1, 3), dense, rtol=1e-4, atol=1e-5)
-    assert "routed single" not in forms.for_batch(2)
+    assert not any("single" in form for form in forms.for_batch(2))
 
 
 def test_unknown_runtimes_are_named() -> None:

@@ -12,7 +12,7 @@ from routekit.cost.model import CostModel
 from routekit.errors import ExportError, InputError
 from routekit.execution.executor import Answer
 from routekit.execution.prepare import prepare
-from routekit.export.description import FORMAT, Description
+from routekit.export.description import FORMAT, LAYOUT, Description
 from routekit.export.onnx.file import save_onnx
 from routekit.export.onnx.piece import Exporter
 from routekit.export.openvino import save_openvino
@@ -35,8 +35,8 @@ def images(count: int) -> torch.Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def routed(offset: float = 0.0, kind: str = "fc") -> RoutedNetwork:
-    network = convert(toy_view(), RouterConfig(kind=kind, hidden=8)).eval()
+def routed(offset: float = 0.0, kind: str = "fc", channels: int = 4) -> RoutedNetwork:
+    network = convert(toy_view(channels=channels), RouterConfig(kind=kind, hidden=8)).eval()
     open_to_images(network)
     with torch.no_grad():  # each junction is undecided between these images
         x = network.view.stem(images(32))
@@ -92,6 +92,38 @@ def test_units_are_computed_only_inside_branches(exported: tuple[RoutedNetwork, 
         assert sum(operators.count("Conv") for operators in inside) >= 5
 
 
+@pytest.mark.parametrize("channels", [4, 16])  # four fill no block
+@pytest.mark.parametrize("offset", OFFSETS.values())
+def test_native_files_decide_as_the_network_does(
+    tmp_path: Path, offset: float, channels: int, exporter: Exporter
+) -> None:
+    network = routed(offset, channels=channels)
+    files = save_onnx(tmp_path, network, ABOUT, exporter, native=True)
+    same(load_runtime(tmp_path), network)
+    for file in files:
+        same(load_runtime(file), network)
+        branches = [node for node in onnx.load(file).graph.node if node.op_type == "If"]
+        inside = [node for branch in branches for attribute in branch.attribute for node in attribute.g.node]
+        assert {node.domain for node in inside if node.op_type == "Conv"} == {"com.microsoft.nchwc"}
+
+
+def test_native_files_hold_convolutional_routers(tmp_path: Path, exporter: Exporter) -> None:
+    network = routed(kind="cnn", channels=16)
+    save_onnx(tmp_path, network, ABOUT, exporter, native=True)
+    same(load_runtime(tmp_path), network)
+
+
+def test_a_native_file_of_another_machine_is_refused(tmp_path: Path, exporter: Exporter) -> None:
+    files = save_onnx(tmp_path, routed(), ABOUT, exporter, native=True)
+    model = onnx.load(files[0])
+    for each in model.metadata_props:
+        if each.key == LAYOUT:
+            each.value = "onnxruntime 0.1, 0123456789ab"
+    onnx.save(model, files[0])
+    with pytest.raises(InputError, match=r"another CPU family or onnxruntime .*without --native"):
+        load_runtime(tmp_path)
+
+
 def test_an_onnx_file_says_what_it_is(exported: tuple[RoutedNetwork, Path]) -> None:
     network, folder = exported
     model = onnx.load(folder / "batch.onnx")
@@ -137,7 +169,7 @@ def test_what_onnx_cannot_hold_is_named(tmp_path: Path, exporter: Exporter) -> N
 
 def test_openvino_decides_as_the_network_does(tmp_path: Path, exporter: Exporter) -> None:
     network = routed()
-    files = save_openvino(tmp_path, network, ABOUT, exporter)
+    files = save_openvino(tmp_path, save_onnx(tmp_path, network, ABOUT, exporter))
     assert {file.name for file in files} == {"single.xml", "batch.xml"}
     runtime = load_runtime(tmp_path)
     same(runtime, network)

@@ -8,8 +8,9 @@ from typing import Any
 import onnx
 
 from routekit.execution.prepare import prepare
-from routekit.export.description import FORMAT, Description
-from routekit.export.onnx.graph import Assembly, Form
+from routekit.export.description import FORMAT, LAYOUT, Description
+from routekit.export.onnx.assembly import Assembly, Form
+from routekit.export.onnx.parts import Parts
 from routekit.export.onnx.piece import OPSET, Exporter
 from routekit.network.network import RoutedNetwork
 
@@ -24,27 +25,35 @@ def save_onnx(
     exporter: Exporter | None = None,
     *,
     forms: Sequence[Form] = ("single", "batch"),
+    native: bool = False,
 ) -> list[Path]:
     """Write `network` to `folder`, by default its forms for one image and for batches; returns the files.
 
     Input "images" [N, C, H, W] float32, normalised; outputs "logits" [N, classes] and "margins" [N, n], where a unit
     ran if its margin is not negative. `about` goes into the metadata; an `exporter` remembers the blocks that it has
-    exported before. Raises ExportError for what cannot be exported.
+    exported before. `native` files are for onnxruntime on CPUs of this machine's family, and faster there.
+    Raises ExportError for what cannot be exported.
     """
     network = prepare(network).cpu()
     description = Description.of(network, about)
-    exporter = exporter or Exporter()
+    parts, properties = Parts(network, exporter or Exporter()), {}
+    if native:
+        # Needs onnxruntime, which users of other runtimes do without.
+        from routekit.export.onnx.native import NativeParts, layout
+
+        parts, properties = NativeParts(network, parts.exporter), {LAYOUT: layout()}
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for form in forms:
         model = onnx.helper.make_model(
-            Assembly(network, form, exporter).build(),
+            Assembly(parts, form).build(),
             producer_name="routekit",
             producer_version=version("routekit"),
-            opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+            opset_imports=[onnx.helper.make_opsetid("", OPSET)]
+            + [onnx.helper.make_opsetid(domain, 1) for domain in parts.domains],
             ir_version=IR_VERSION,
         )
-        onnx.helper.set_model_props(model, {FORMAT: description.to_json(form)})
+        onnx.helper.set_model_props(model, {FORMAT: description.to_json(form)} | properties)
         onnx.checker.check_model(model)
         files.append(folder / f"{form}.onnx")
         onnx.save(model, str(files[-1]))

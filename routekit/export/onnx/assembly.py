@@ -1,0 +1,178 @@
+"""Put a routed network together as one ONNX graph that skips what an image does not need.
+
+Two forms that route, with the same decisions, and one to compare them with:
+  single  for one image: every unit is the branch of an `If`
+  batch   for any number: inside the branch, the images that run the unit are gathered, computed and put back
+  dense   for any number: every unit runs, no router is asked
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper
+
+from routekit.backbones.unit import ResidualUnit
+from routekit.errors import ExportError
+from routekit.execution.executor import Segment, segments
+from routekit.export.onnx.graph import Graph
+from routekit.export.onnx.parts import Parts
+from routekit.routing.router import FixedRoute
+from routekit.routing.stacked import StackedRouters
+
+Form = Literal["single", "batch", "dense"]
+Ways = tuple[str, Callable[[], list[str]], Callable[[], list[str]]]
+
+
+class Assembly:
+    """Builds the graph of one network from its parts."""
+
+    def __init__(self, parts: Parts, form: Form) -> None:
+        self.parts, self.form = parts, form
+        self.network = parts.network
+        self.graph = Graph()
+        self.columns: list[str] = []
+
+    @torch.no_grad()
+    def build(self) -> GraphProto:
+        """Images "images" [N, C, H, W], normalised -> "logits" [N, classes] and "margins" [N, n]; N = 1 if single.
+
+        The dense form has no margins.
+        """
+        view, graph, parts = self.network.view, self.graph, self.parts
+        x = graph.place(parts.stem(), "images", "stem")
+        for segment in segments(self.network):
+            if segment.junctions and self.form != "dense":
+                x = self._group(segment, x)
+                continue
+            for unit in segment.units:
+                x = graph.place(parts.run(unit), x, unit.name)
+        logits = graph.place(parts.head(), x, "head")
+        graph.nodes.append(helper.make_node("Identity", [logits], ["logits"], name="logits"))
+        rows = 1 if self.form == "single" else "N"
+        outputs = [_value("logits", [rows, view.spec.num_classes])]
+        if self.columns:
+            graph.nodes.append(helper.make_node("Concat", self.columns, ["margins"], name="margins", axis=1))
+            outputs.append(_value("margins", [rows, len(self.columns)]))
+        return helper.make_graph(
+            graph.nodes,
+            view.spec.full_name,
+            [_value("images", [rows, *view.spec.input_size])],
+            outputs,
+            graph.tensors,
+        )
+
+    def _group(self, segment: Segment, x: str) -> str:
+        """Add a group of junctions."""
+        graph, units = self.graph, segment.units
+        left = self._survey(segment.junctions, units[0], x)
+        for place, unit in enumerate(units):
+            rest = segment.junctions[place + 1 :]
+            column = left
+            if rest:
+                widths = graph.constant([1, len(rest)])
+                column, left = graph.add("Split", left, widths, outputs=2, axis=1, hint=f"{unit.name}/margin")
+            self.columns.append(column)
+            # Of one image, a single value: what an `If` takes.
+            margin = graph.add("Squeeze", column, graph.constant([0, 1] if self.form == "single" else [1]))
+            runs = graph.add("GreaterOrEqual", margin, graph.constant(0.0), hint=f"{unit.name}/runs")
+            following = units[place + 1] if rest else None
+            if self.form == "single":
+                condition, then, otherwise = self._single(unit, following, x, runs, left, rest)
+            else:
+                condition, then, otherwise = self._batch(unit, following, x, runs, left, rest)
+            x, *remaining = graph.choose(condition, then, otherwise, unit.name)
+            left = remaining[0] if rest else ""
+        return x
+
+    def _single(
+        self, unit: ResidualUnit, following: ResidualUnit | None, x: str, runs: str, left: str, rest: range
+    ) -> Ways:
+        """One image runs the unit or takes its shortcut."""
+
+        def then() -> list[str]:
+            ran = self.graph.place(self.parts.run(unit), x, f"{unit.name}/ran")
+            return [ran] if following is None else [ran, self._survey(rest, following, ran)]
+
+        def otherwise() -> list[str]:
+            return [self._skip(unit, x)] + ([] if following is None else [left])
+
+        return runs, then, otherwise
+
+    def _batch(
+        self, unit: ResidualUnit, following: ResidualUnit | None, x: str, runs: str, left: str, rest: range
+    ) -> Ways:
+        """The images that run the unit are gathered and put back; nobody computes what nobody runs."""
+        graph = self.graph
+        counted = graph.add("Cast", runs, to=TensorProto.INT32)
+        most = graph.add("ReduceMax", counted, graph.constant([0]), keepdims=0)
+        anyone = graph.add("Cast", most, to=TensorProto.BOOL, hint=f"{unit.name}/anyone")
+
+        def rows(chosen: str) -> str:
+            return str(graph.add("Transpose", graph.add("NonZero", chosen), perm=[1, 0]))
+
+        def take(values: str, chosen: str) -> str:
+            return str(graph.add("GatherND", values, chosen))
+
+        def then() -> list[str]:
+            chosen = rows(runs)
+            ran = graph.place(self.parts.run(unit), take(x, chosen), f"{unit.name}/ran")
+            whole = x
+            if self.parts.skip(unit) is not None:
+                others = rows(graph.add("Not", runs))
+                skipped = self._skip(unit, take(x, others))
+                shape = graph.add("Concat", graph.add("Shape", runs), graph.add("Shape", ran, start=1), axis=0)
+                whole = graph.add("ScatterND", graph.add("Expand", graph.constant(0.0), shape), others, skipped)
+            together = graph.add("ScatterND", whole, chosen, ran)
+            if following is None:
+                return [together]
+            return [together, graph.add("ScatterND", left, chosen, self._survey(rest, following, ran))]
+
+        def otherwise() -> list[str]:
+            return [self._skip(unit, x)] + ([] if following is None else [left])
+
+        return anyone, then, otherwise
+
+    def _skip(self, unit: ResidualUnit, x: str) -> str:
+        piece = self.parts.skip(unit)
+        return x if piece is None else self.graph.place(piece, x, f"{unit.name}/skipped")
+
+    def _survey(self, junctions: range, unit: ResidualUnit, x: str) -> str:
+        """Ask the routers of `junctions`, the first of which is `unit`, about features x: margins [N, m]."""
+        graph, routers, parts = self.graph, self.network.routers, self.parts
+        if isinstance(routers, StackedRouters):
+            return self._stacked(routers, junctions, graph.place(parts.pool(unit), x, "pooled"))
+        features = parts.features[unit.name]
+        margins, state = routers.survey(junctions, features)
+        if isinstance(routers, FixedRoute):
+            batch = graph.add("Slice", graph.add("Shape", x), graph.constant([0]), graph.constant([1]))
+            shape = graph.add("Concat", batch, graph.constant([len(junctions)]), axis=0)
+            return str(graph.add("Expand", graph.constant(margins.numpy()), shape))
+        name = f"the router of {unit.name}"
+        if state is not None:
+            raise ExportError(f"{name} cannot be exported: it carries a state from unit to unit")
+        piece = parts.exporter.export(
+            name,
+            lambda features: routers.survey(junctions, features)[0],
+            routers,
+            features,
+            (name, tuple(features.shape)),
+        )
+        plain = parts.plain(unit)
+        return graph.place(piece, x if plain is None else graph.place(plain, x, "plain"), "survey")
+
+    def _stacked(self, routers: StackedRouters, junctions: range, pooled: str) -> str:
+        graph = self.graph
+        first, bias, second, offset = (tensor.numpy() for tensor in routers.weights(junctions))
+        hidden = graph.add("Gemm", pooled, graph.constant(first.T), graph.constant(bias))
+        hidden = graph.add("Relu", hidden, hint="hidden")
+        # Each router reads its own hidden units: a block-diagonal matrix is one node instead of four.
+        blocks = np.zeros((hidden_width := second.shape[0] * second.shape[1], len(second)), dtype=np.float32)
+        rows = np.arange(hidden_width)
+        blocks[rows, rows // second.shape[1]] = second.reshape(-1)
+        return str(graph.add("Gemm", hidden, graph.constant(blocks), graph.constant(offset), hint="margins"))
+
+
+def _value(name: str, shape: list[Any]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
