@@ -26,6 +26,9 @@ def register(app: typer.Typer) -> None:
         images: Annotated[int, typer.Option(min=1, help="How many test images to time with.")] = 1024,
         seconds: Annotated[float, typer.Option(min=0, help="How long each comparison may take, roughly.")] = 6.0,
         compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Also try torch.compile.")] = True,
+        clients: Annotated[
+            int | None, typer.Option(min=1, help="Also serve so many clients at once, with the pool and without it.")
+        ] = None,
         picture: Annotated[Path | None, typer.Option(help="Write a bar chart: a .png or .svg file.")] = None,
         html: Annotated[Path | None, typer.Option(help="Write a page with tables and the chart.")] = None,
         device: o.Device = None,
@@ -50,6 +53,7 @@ def register(app: typer.Typer) -> None:
             images=images,
             seconds=seconds,
             compiled=compiled,
+            clients=clients,
             machine=o.machine(device),
         )
         if picture is not None:

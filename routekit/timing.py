@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,11 +15,14 @@ from routekit.backbones.unit import ModelSpec
 from routekit.bench.bench import bench
 from routekit.bench.forms import Setting, check_installed
 from routekit.bench.rates import set_run_rate
+from routekit.bench.serving import bench_serving
 from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.errors import InputError
+from routekit.execution.executor import SparseExecutor
+from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
 from routekit.export.checkpoint import load_network
 from routekit.inputs import load_splits
@@ -42,10 +46,12 @@ def bench_model(
     images: int,
     seconds: float,
     compiled: bool,
+    clients: int | None,
     machine: Machine,
 ) -> dict[str, Any]:
     """Time a run, a compact checkpoint, or a network by name whose routers are set to `run_rate`.
 
+    With `clients`, also how so many are served at once, in torch.
     Raises InputError for anything that cannot be timed as asked.
     """
     started = time.perf_counter()
@@ -68,6 +74,11 @@ def bench_model(
         with TemporaryDirectory() as folder:
             setting = Setting(device, threads or cores, compiled, Path(folder), machine.hooks.say)
             measured = bench(network, x, names=names, batches=batches, setting=setting, seconds=seconds)
+        serving = []
+        if clients is not None:
+            machine.hooks.say(f"serving {clients} clients")
+            executor = SparseExecutor(fuse(prepare(network).to(device)))
+            serving = bench_serving(executor, x, clients=clients, seconds=seconds)
         environment = machine.environment()
     finally:
         torch.set_num_threads(before)
@@ -80,6 +91,7 @@ def bench_model(
         "run_rate": run_rate,
         "flops": {"convention": CONVENTION, "dense": dense, "realized": measured.kept * dense},
         **measured.to_dict(),
+        "serving": [asdict(server) for server in serving],
         "environment": environment,
         "seconds": time.perf_counter() - started,
     }

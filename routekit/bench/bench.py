@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from routekit.bench.forms import Make, Setting, runtimes
-from routekit.bench.timing import Call, Timing, in_turns, peak_memory
 from routekit.cost.model import CostModel
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
+from routekit.execution.timing import Call, Timing, in_turns, peak_memory
 from routekit.network.network import RoutedNetwork
 
 # In how many groups, from the cheapest to the dearest images, latency is told by the length of the route.

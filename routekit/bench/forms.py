@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from routekit.bench.timing import Call
 from routekit.execution.dense import Dense
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import can_fuse, fuse
+from routekit.execution.masked import MaskedExecutor
 from routekit.execution.prepare import prepare
+from routekit.execution.timing import Call
 from routekit.network.network import RoutedNetwork
 from routekit.registry import Registry
 from routekit.runtime.runtime import need
@@ -84,6 +85,7 @@ def torch_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     if can_fuse(plain()):
         dense["fused"] = lambda: _on(device, Dense(fuse(plain())))
         routed["fused"] = lambda: _on(device, SparseExecutor(fuse(plain())))
+        routed["masked"] = lambda: _on(device, MaskedExecutor(fuse(plain())))
     if setting.compiled and _compiles():
         # Freezing lets the compiler lay out the weights and fuse what follows a convolution into it.
         options: Any = {"freezing": True}

@@ -4,15 +4,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from routekit.bench import timing
+from routekit.bench import serving
 from routekit.bench.bench import bench, break_even
 from routekit.bench.forms import Setting, check_installed, runtimes
 from routekit.bench.rates import set_run_rate
-from routekit.bench.timing import FEWEST, WARM_UP, Timing, in_turns, peak_memory
+from routekit.bench.serving import Batcher, bench_serving
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
+from routekit.execution import timing
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
+from routekit.execution.timing import FEWEST, WARM_UP, Timing, in_turns, peak_memory
 from routekit.network.convert import convert
 from routekit.report.bench import bench_html, bench_picture, bench_text, check_drawing
 from routekit.routing.router import RouterConfig
@@ -117,6 +119,22 @@ def test_the_forms_of_a_runtime_answer_as_the_network_does(name: str, setting: S
     assert not any("single" in form for form in forms.for_batch(2))
 
 
+def test_both_servers_answer_every_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = convert(toy_view(), RouterConfig(hidden=8)).eval()
+    open_to_images(network)
+    executor = SparseExecutor(prepare(network))
+    server = Batcher(executor)
+    answers = [server.submit(image).result(timeout=60) for image in images(3)]
+    server.close()
+    assert torch.equal(torch.cat([answer.routes for answer in answers]), executor(images(3)).routes)
+    monkeypatch.setattr(serving, "TURNS", 2)
+    plain, pool = bench_serving(executor, images(5), clients=3, seconds=0.05)
+    assert (plain.server, pool.server) == ("plain", "pool")
+    for served in (plain, pool):
+        assert served.images_per_second > 0
+        assert 0 < served.latency_p50 <= served.latency_p99
+
+
 def test_unknown_runtimes_are_named() -> None:
     with pytest.raises(InputError, match="onnx"):
         check_installed("onx")
@@ -151,6 +169,10 @@ REPORT = {
             "routed_ms": 0.5,
         },
     ],
+    "serving": [
+        {"server": "plain", "clients": 8, "images_per_second": 100.0, "latency_p50": 70.0, "latency_p99": 99.0},
+        {"server": "pool", "clients": 8, "images_per_second": 120.0, "latency_p50": 60.0, "latency_p99": 90.0},
+    ],
 }  # fmt: skip
 
 
@@ -161,6 +183,7 @@ def test_the_text_says_what_pays_and_what_does_not() -> None:
     assert "SLOWER: run the dense network instead" in text
     assert "8 to 12 units (40% of the MACs): 0.50 ms, dense 1.00 ms" in text
     assert "2.0 MiB" in text
+    assert "8 clients, pool     120.0 images/s, 60.0 ms in the middle, 90.0 ms at the 99th percentile" in text
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "html"])

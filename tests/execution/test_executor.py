@@ -11,8 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import routekit
 from routekit.backbones.load import build, spec_of
 from routekit.cost.model import CostModel
+from routekit.errors import InputError
+from routekit.execution import measured
 from routekit.execution.executor import SparseExecutor, put, segments, take
+from routekit.execution.masked import MaskedExecutor
 from routekit.execution.prepare import prepare
+from routekit.execution.timing import Timing
 from routekit.export.compact import compact
 from routekit.network.convert import convert
 from routekit.network.executor import masked
@@ -191,3 +195,45 @@ def test_take_and_put_by_hand(memory_format: torch.memory_format) -> None:
     put(x, rows, -take(x, rows))
     assert (x[[1, 3]] <= 0).all()
     assert (x[[0, 2]] >= 0).all()
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 9), kind=st.sampled_from(sorted(banks)))
+def test_computing_everything_gives_the_same_answers(seed: int, count: int, kind: str) -> None:
+    network, x = prepare(routed(kind, seed)), images(count, seed)
+    want = SparseExecutor(network)(x)
+    assume(want.margins.abs().min() > 1e-4)
+    got = MaskedExecutor(network)(x)
+    assert torch.equal(got.routes, want.routes)
+    torch.testing.assert_close(got.logits, want.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_faster_form_is_measured_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batch sizes, of which sparse execution wins the smaller; between them, the nearer in ratio decides."""
+    times = {2: {"sparse": 1.0, "masked": 2.0}, 8: {"sparse": 3.0, "masked": 2.0}}
+
+    def timed(contenders: Any, parts: list[torch.Tensor], **_: float) -> dict[str, Timing]:
+        assert all(len(part) == len(parts[0]) for part in parts)
+        return {name: Timing([times[len(parts[0])][name]]) for name in contenders}
+
+    monkeypatch.setattr(measured, "in_turns", timed)
+    executor = measured.MeasuredExecutor(prepare(routed()), images(9), batches=(2, 8))
+    assert [str(choice)[:32] for choice in executor.choices] == [
+        "batch 2: sparse, 1.00 ms (comput",
+        "batch 8: everything is computed,",
+    ]
+    used: list[str] = []
+    for name in ("sparse", "masked"):
+        getattr(executor, name).register_forward_pre_hook(lambda module, inputs, name=name: used.append(name))
+    for count in (1, 3, 5, 9):
+        executor(images(count))
+    assert used == ["sparse", "sparse", "masked", "masked"]
+    with pytest.raises(InputError, match="takes images"):
+        routekit.optimize(routed(), images(0))
+
+
+def test_measuring_for_real_changes_no_answer() -> None:
+    network, x = routed(), images(9)
+    executor = routekit.optimize(network, x)
+    assert [choice.batch for choice in executor.choices] == [1, 8, 9]
+    assert torch.equal(executor(x).routes, routekit.optimize(network)(x).routes)

@@ -1,0 +1,36 @@
+"""The command as a user runs it, and images for it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COMMAND = [sys.executable, "-m", "routekit_cli.main"]
+ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+FAST = [
+    *("--set", "training.batch_size=16", "--set", "training.check_every=2", "--set", "training.check_images=12"),
+    *("--set", "training.hard=0.5"),
+]
+
+
+def routekit(*arguments: object, cwd: Path, timeout: int = 600) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def write_tree(root: Path, classes: int = 3, train: int = 24, size: int = 32) -> Path:
+    """An ImageFolder tree whose classes differ in colour."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", 12), ("test", 12)):
+        for label in range(classes):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 120, (size, size, 3))
+                pixels[:, :, label % 3] += 100 if label < 3 else 50
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
+    return root

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import FAST, routekit, write_tree
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images, a fine-tuned dense network, and a routed one made from it."""
+    folder = tmp_path_factory.mktemp("work")
+    write_tree(folder / "images")
+    done = routekit(
+        "finetune",
+        "resnet20",
+        "--weights",
+        "none",
+        "--data",
+        "images",
+        "--epochs",
+        1,
+        "--name",
+        "dense",
+        *FAST,
+        "--json",
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    done = routekit(
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", 2,
+        "--name", "routed", *FAST, "--json", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder / "routed.json").write_text(done.stdout)
+    return folder

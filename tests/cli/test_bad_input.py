@@ -1,0 +1,139 @@
+"""Whatever is wrong: one clear line, exit code 2, and nothing lost."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import routekit, write_tree
+
+BAD = [
+    (["convert", "resnet65", "--target-flops", "50%"], "did you mean"),
+    (["convert", "resnet20"], "--target-flops"),
+    (["convert", "--target-flops", "50%"], "which network"),
+    (["convert", "resnet20", "--target-flops", "1%"], "can cost from"),
+    (["convert", "resnet20", "--target-flops", "120%"], "can cost from"),
+    (["convert", "resnet20", "--target-flops", "much"], "is no cost"),
+    (["convert", "resnet20", "--target-flops", "50%", "--data", "nowhere"], "nowhere"),
+    (["convert", "resnet20", "--target-flops", "50%", "--data", "images", "--weights", "no.th"], "no.th"),
+    (["convert", "resnet20", "--target-flops", "50%", "--epochs", "-1"], "epochs"),
+    (["convert", "resnet20", "--target-flops", "50%", "--method", "fristk"], "method"),
+    (["convert", "resnet20", "--target-flops", "50%", "--gate", "sft"], "gate"),
+    (["convert", "resnet20", "--target-flops", "50%", "--recipe", "drm"], "did you mean drn"),
+    (["convert", "resnet20", "--target-flops", "50%", "--set", "training.lr=1"], "training"),
+    (["convert", "resnet20", "--target-flops", "50%", "--set", "oops"], "key=value"),
+    (["convert", "resnet20", "--target-flops", "50%", "--device", "tpu"], "device"),
+    (["convert", "resnet20", "--target-flops", "50%", "--val-from-test", "140%"], "140%"),
+    (["convert", "resnet20", "--target-flop", "50%"], "--target-flop"),
+    (["convert", "--resume", "nowhere"], "no run of routekit"),
+    (["convert", "resnet20", "--target-flops", "50%", "--out", "file.txt/x", "--data", "images"], "file.txt"),
+    (["finetune"], "which network"),
+    (["evaluate", "nowhere"], "does not exist"),
+    (["evaluate", "images"], "images"),
+    (["export", "nowhere", "--out", "x"], "nowhere"),
+    (["export", "images", "--out", "x", "--format", "exe"], "unknown format"),
+    (["export", "images", "--out", "x", "--dtype", "int3"], "unknown dtype"),
+    (["flops", "resnet65"], "did you mean"),
+    (["convrt"], "convrt"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from routekit_cli.main import call
+
+    monkeypatch.chdir(tmp_path)
+    write_tree(tmp_path / "images", train=2)
+    (tmp_path / "file.txt").write_text("a file")
+    assert call(arguments) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    errors = [line for line in captured.err.splitlines() if not line.startswith("warning:")]
+    assert len(errors) == 1, captured.err
+    assert errors[0].startswith("error: ")
+    assert says in errors[0]
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["export", "runs/routed", "--format", "tflite", "--out", "x"], "compact, onnx, openvino, torch"),
+        (["export", "runs/routed", "--format", "onnx", "--out", "images"], "--force"),
+        (
+            ["export", "runs/routed", "--format", "onnx", "--out", "x", "--dtype", "float16"],
+            "--dtype is for the compact",
+        ),
+        (["export", "runs/routed", "--out", "x", "--native"], "--native is for --format onnx"),
+        (["export", "runs/routed", "--out", "x", "--verify", "images"], "--verify is for the other formats"),
+        (["export", "runs/routed", "--format", "onnx", "--out", "x", "--verify", "empty"], "has no images"),
+        (["predict", "runs/routed", "empty"], "has no images"),
+        (["predict", "runs/routed", "broken.png"], "broken.png"),
+        (["predict", "runs/routed", "absent.png"], "absent.png"),
+        (["predict", "broken.png", "images"], "neither a run, a checkpoint nor an exported file"),
+        (["bench", "runs/routed", "--batch", "0"], "'0' is no batch size"),
+        (["bench", "runs/routed", "--batch", ","], "at least one runtime and one batch size"),
+        (["bench", "runs/routed", "--threads", "4096"], "this machine has"),
+        (["bench", "runs/routed", "--runtime", "tensort"], "tensort"),
+        (["bench", "runs/routed", "--run-rate", "30%"], "a run has its own routes"),
+        (["bench", "resnet20"], "--run-rate 30%"),
+        (["bench", "runs/routed", "--picture", "chart.gif", "--batch", "1", "--seconds", "0"], ".png or .svg"),
+    ],
+)
+def test_bad_input_to_export_predict_and_bench(workplace: Path, arguments: list[str], says: str) -> None:
+    (workplace / "empty").mkdir(exist_ok=True)
+    (workplace / "broken.png").write_bytes(b"no picture")
+    done = routekit(*arguments, cwd=workplace)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (workplace / "x").exists()
+
+
+def test_damaged_and_foreign_files(workplace: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn.th").write_bytes(b"\x80\x02torn")
+    torn = ["convert", "resnet20", "--target-flops", "50%", "--data", workplace / "images", "--weights", "torn.th"]
+    done = routekit(*torn, cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "torn.th" in done.stderr
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "recipe.yaml").write_text("# routekit run, version 0\nmethod: routed\n")
+    done = routekit("convert", "--resume", "old", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "another version" in done.stderr
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    write_tree(tmp_path / "images", train=2)
+    (tmp_path / "images" / "test" / "class1" / "3.png").write_bytes(b"no image")
+    done = routekit("finetune", "resnet20", "--weights", "none", "--data", "images", "--epochs", 0, cwd=tmp_path)
+    assert done.returncode == 2
+    assert str(Path("test", "class1", "3.png")) in done.stderr
+
+
+def test_a_network_of_other_classes_is_refused(workplace: Path, tmp_path: Path) -> None:
+    write_tree(tmp_path / "four", classes=4, train=2)
+    done = routekit(
+        "convert",
+        "resnet20",
+        "--weights",
+        workplace / "runs" / "dense",
+        "--data",
+        "four",
+        "--target-flops",
+        "60%",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "3 classes, the data has 4" in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = routekit("evaluate", "nowhere", "--debug", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: nowhere")

@@ -1,0 +1,149 @@
+"""`convert` and `evaluate`: what they report and write, also when they are interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from routekit.training.log import CLOCK_FIELDS, read_metrics
+from tests.cli.command import COMMAND, ENVIRONMENT, FAST, routekit
+
+
+def test_convert_reports_accuracy_cost_and_routes(workplace: Path) -> None:
+    record = json.loads((workplace / "routed.json").read_text())
+    assert record["model"] == "resnet20"
+    assert set(record["accuracy"]) == {"dense", "routed"}
+    assert {"dense", "target", "realized", "p5", "p50", "p95", "convention"} <= set(record["flops"])
+    assert record["flops"]["target"] == pytest.approx(0.6 * record["flops"]["dense"])
+    assert {"unique", "mean_units", "units"} <= set(record["routes"])
+    assert record["routes"]["units"] == 9
+    assert record["seconds"] > 0
+    assert {"date", "device", "threads", "torch", "routekit"} == set(record["environment"])
+
+
+def test_a_run_folder_holds_recipe_metrics_state_network_and_record(workplace: Path) -> None:
+    run = workplace / "runs" / "routed"
+    assert {file.name for file in run.iterdir()} == {
+        "recipe.yaml",
+        "metrics.jsonl",
+        "state.pt",
+        "network",
+        "record.json",
+    }
+    assert {file.name for file in (run / "network").iterdir()} == {"network.json", "network.safetensors"}
+    phases = [line["phase"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "step"]
+    assert phases == sorted(phases, key=["route", "hard"].index)
+    assert set(phases) == {"route", "hard"}
+
+
+def test_evaluate_measures_the_same_again(workplace: Path) -> None:
+    done = routekit("evaluate", "runs/routed", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    record, before = json.loads(done.stdout), json.loads((workplace / "routed.json").read_text())
+    for key in ("accuracy", "flops", "routes"):
+        assert record[key] == before[key]
+    assert 0 <= record["shuffled_accuracy"] <= 1
+
+
+def test_text_output_names_the_convention_and_the_2x_figure(workplace: Path) -> None:
+    done = routekit("evaluate", "runs/routed", cwd=workplace)
+    assert "as 2xMAC" in done.stdout
+    assert "1 multiply-add = 1 FLOP" in done.stdout
+
+
+def test_a_static_method_runs_through_the_same_command(workplace: Path) -> None:
+    done = routekit(
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", 1,
+        "--method", "distributedk", *FAST, "--json", cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["routes"]["unique"] == 1
+    assert 0 < sum(record["routes"]["run_rate"].values()) < 9
+
+
+def test_interrupted_then_resumed_is_the_uninterrupted_run(workplace: Path) -> None:
+    arguments = [
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", "2",
+        *FAST, "--device", "cpu",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [*COMMAND, *arguments, "--name", "killed"], cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    state = workplace / "runs" / "killed" / "state.pt"
+    assert process.stderr is not None
+    # The first progress line comes with the first step; the state with the end of the first epoch.
+    while process.poll() is None and not state.exists():
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    done = routekit("convert", "--resume", "runs/killed", "--device", "cpu", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+
+    def lines(run: str) -> list[dict]:
+        metrics = read_metrics(workplace / "runs" / run / "metrics.jsonl")
+        return [{key: value for key, value in line.items() if key not in CLOCK_FIELDS} for line in metrics]
+
+    assert lines("killed") == lines("routed")
+    record, before = json.loads(done.stdout), json.loads((workplace / "routed.json").read_text())
+    assert record["accuracy"] == before["accuracy"]
+    assert record["flops"] == before["flops"]
+
+
+def test_two_processes_train_one_network(workplace: Path) -> None:
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "routekit_cli.main"]
+    arguments = [
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", "1",
+        *FAST, "--name", "launched", "--json",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [*launch, *arguments], cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads(done.stdout)
+    assert record["images"] == 36
+    steps = [line for line in read_metrics(workplace / "runs" / "launched" / "metrics.jsonl") if line["kind"] == "step"]
+    assert steps[-1]["step"] == 4  # 72 images in batches of 16 over both processes
+
+
+def test_resuming_a_finished_run_reports_it_again(workplace: Path) -> None:
+    done = routekit("convert", "--resume", "runs/routed", "--json", cwd=workplace)
+    assert json.loads(done.stdout) == json.loads((workplace / "routed.json").read_text())
+
+
+def test_an_existing_run_is_not_overwritten_without_force(workplace: Path) -> None:
+    before = (workplace / "runs" / "routed" / "record.json").read_bytes()
+    done = routekit(
+        "convert",
+        "resnet20",
+        "--weights",
+        "runs/dense",
+        "--data",
+        "images",
+        "--target-flops",
+        "60%",
+        "--name",
+        "routed",
+        cwd=workplace,
+    )
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+    assert "--resume" in done.stderr
+    assert (workplace / "runs" / "routed" / "record.json").read_bytes() == before

@@ -1,0 +1,58 @@
+"""`export` and `predict`: a run's network in the hands of its users."""
+
+import json
+import re
+from pathlib import Path
+
+from tests.cli.command import routekit
+
+
+def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
+    done = routekit("export", "runs/routed", "--out", "compact", "--dtype", "float16", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["folded"] > 0
+    assert report["bytes"]["compact"] < 0.7 * report["bytes"]["run"]
+    again = routekit("export", "runs/routed", "--out", "compact", cwd=workplace)
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+    done = routekit("evaluate", "compact", "--data", "images", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 36
+
+
+def test_native_files_are_verified(workplace: Path) -> None:
+    done = routekit(
+        "export", "runs/routed", "--format", "onnx", "--native", "--out", "native", "--verify", "images/test",
+        cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("36 images: same routes and classes") == 2
+
+
+def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Path) -> None:
+    done = routekit(
+        "export", "runs/routed", "--format", "onnx", "--out", "onnx", "--verify", "images/test", "--json", cwd=workplace
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {name: found["images"] for name, found in report["verified"].items()} == {
+        "single.onnx": 36,
+        "batch.onnx": 36,
+    }
+    said = []
+    for model in ("runs/routed", "onnx", "onnx/single.onnx"):
+        done = routekit("predict", model, "images/test/class1", "--top", 2, "--json", cwd=workplace)
+        assert done.returncode == 0, done.stderr
+        said.append(json.loads(done.stdout)["images"])
+        assert len(said[-1]) == 12
+        assert [len(image["top"]) for image in said[-1]] == [2] * 12
+    for image, *others in zip(*said, strict=True):
+        for other in others:
+            assert other["units"] == image["units"]
+            assert other["top"][0]["class"] == image["top"][0]["class"]
+            assert other["flops"] == image["flops"]
+    done = routekit("predict", "runs/routed", "images/test/class1/0.png", cwd=workplace)
+    assert re.fullmatch(
+        r"images/test/class1/0\.png: class\d [\d.]+%  \(\d of 9 units, \d+% of the MACs\)\n", done.stdout
+    )
