@@ -65,7 +65,7 @@ def bench_model(
     device = machine.accelerator().device
     network, recipe = _subject(model, run_rate, data, data_root)
     splits = load_splits(recipe, network.view.spec.input_size)
-    x = _some(splits.test, max(images, *batches), network.view.spec, recipe.seed)
+    x = draw_images(splits.test, max(images, *batches), network.view.spec, recipe.seed)
     if run_rate is not None:
         set_run_rate(network, x[:256], run_rate)
     before = torch.get_num_threads()
@@ -112,7 +112,7 @@ def _subject(
     return convert(build(spec_of(model)), RouterConfig(hidden=32)).eval(), elsewhere
 
 
-def _some(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:
+def draw_images(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:
     """Draw test images, in random order, normalised; again from the beginning if there are too few."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     order = order.repeat(-(-count // len(images)))[:count]

@@ -9,7 +9,8 @@ from tests.cli.command import routekit
 def test_a_benchmark_reports_rows_a_picture_and_a_page(workplace: Path) -> None:
     done = routekit(
         "bench", "runs/routed", "--runtime", "torch", "--batch", "1,4", "--images", 8, "--seconds", 0,
-        "--no-compile", "--threads", 1, "--clients", 2, "--picture", "chart.svg", "--html", "bench.html", "--json", cwd=workplace,
+        "--no-compile", "--threads", 1, "--clients", 2, "--picture", "chart.svg", "--html", "bench.html", "--json",
+        cwd=workplace,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
