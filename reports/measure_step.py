@@ -8,7 +8,6 @@ step includes its share of the budget controller's measurements on held-out imag
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ from routekit.cost.model import CostModel
 from routekit.data.augment import Augmentation
 from routekit.data.image_set import ImageSet
 from routekit.data.sources import DataSplits
+from routekit.machine import Machine
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights
@@ -97,9 +97,8 @@ def main() -> None:
         "ratio": (median["routed"] + control) / median["dense"],
         "pairwise_ratios": [round(r / d, 3) for d, r in zip(times["dense"], times["routed"], strict=True)],
         "bf16": routed.bf16,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
+        "command": " ".join(["python", *sys.argv]),
+        "environment": Machine().environment(),
     }
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 

@@ -56,9 +56,35 @@ def commands(group: str) -> str:
     return "\n".join(lines)
 
 
+def speed(name: str) -> str:
+    """One line a runtime and batch size of `speed/NAME.json`, and what was measured where."""
+    report = json.loads((HERE / "speed" / f"{name}.json").read_text())
+    lines = [
+        "| runtime | batch | dense, ms | routed, ms | 10th to 90th percentile | speed-up | ideal | efficiency |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['runtime']} | {row['batch']} | {row['dense_ms']:.2f} ({row['dense_form']}) "
+        f"| {row['routed_ms']:.2f} ({row['routed_form']}) "
+        f"| {row['dense_p10']:.2f} to {row['dense_p90']:.2f}; {row['routed_p10']:.2f} to {row['routed_p90']:.2f} "
+        f"| {row['speedup']:.2f} | {row['ideal']:.2f} | **{row['efficiency']:.2f}** |"
+        for row in report["rows"]
+    ]
+    where = report["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    kept = 100 * report["flops"]["realized"] / report["flops"]["dense"]
+    lines += [
+        "",
+        f"`{report['command']}`  ",
+        f"{report['network']}, {kept:.1f}% of the MACs kept; {report['images']} test images of {report['data']}; "
+        f"{where['device']}, {where['threads']} threads; {versions}; {where['date']}",
+    ]
+    return "\n".join(lines)
+
+
 def rendered(text: str) -> str:
-    """Fill every pair of markers, named `table GROUP` or `commands GROUP`."""
-    for kind, render in (("table", table), ("commands", commands)):
+    """Fill every pair of markers, named `table GROUP`, `commands GROUP` or `speed NAME`."""
+    for kind, render in (("table", table), ("commands", commands), ("speed", speed)):
         for group in re.findall(rf"<!-- begin {kind} (\S+) -->", text):
             begin, end = BEGIN.format(f"{kind} {group}"), END.format(f"{kind} {group}")
             before, _, rest = text.partition(begin)

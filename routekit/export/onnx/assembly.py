@@ -2,7 +2,7 @@
 
 Two forms that route, with the same decisions, and one to compare them with:
   single  for one image: every unit is the branch of an `If`
-  batch   for any number: inside the branch, the images that run the unit are gathered, computed and put back
+  batch   for any number: the images that run a unit are gathered, computed and put back
   dense   for any number: every unit runs, no router is asked
 """
 
@@ -22,7 +22,6 @@ from routekit.routing.router import FixedRoute
 from routekit.routing.stacked import StackedRouters
 
 Form = Literal["single", "batch", "dense"]
-Ways = tuple[str, Callable[[], list[str]], Callable[[], list[str]]]
 
 
 class Assembly:
@@ -69,45 +68,34 @@ class Assembly:
         left = self._survey(segment.junctions, units[0], x)
         for place, unit in enumerate(units):
             rest = segment.junctions[place + 1 :]
-            column = left
+            column, left = left, ""
             if rest:
                 widths = graph.constant([1, len(rest)])
-                column, left = graph.add("Split", left, widths, outputs=2, axis=1, hint=f"{unit.name}/margin")
+                column, left = graph.add("Split", column, widths, outputs=2, axis=1, hint=f"{unit.name}/margin")
             self.columns.append(column)
             # Of one image, a single value: what an `If` takes.
             margin = graph.add("Squeeze", column, graph.constant([0, 1] if self.form == "single" else [1]))
             runs = graph.add("GreaterOrEqual", margin, graph.constant(0.0), hint=f"{unit.name}/runs")
-            following = units[place + 1] if rest else None
-            if self.form == "single":
-                condition, then, otherwise = self._single(unit, following, x, runs, left, rest)
-            else:
-                condition, then, otherwise = self._batch(unit, following, x, runs, left, rest)
-            x, *remaining = graph.choose(condition, then, otherwise, unit.name)
-            left = remaining[0] if rest else ""
+            pass_on = self._single if self.form == "single" else self._batch
+            x, left = pass_on(unit, x, runs, left, rest, units[place + 1] if rest else None)
         return x
 
     def _single(
-        self, unit: ResidualUnit, following: ResidualUnit | None, x: str, runs: str, left: str, rest: range
-    ) -> Ways:
+        self, unit: ResidualUnit, x: str, runs: str, left: str, rest: range, following: ResidualUnit | None
+    ) -> tuple[str, str]:
         """One image runs the unit or takes its shortcut."""
 
         def then() -> list[str]:
             ran = self.graph.place(self.parts.run(unit), x, f"{unit.name}/ran")
             return [ran] if following is None else [ran, self._survey(rest, following, ran)]
 
-        def otherwise() -> list[str]:
-            return [self._skip(unit, x)] + ([] if following is None else [left])
-
-        return runs, then, otherwise
+        return self._branch(unit, x, runs, left, then)
 
     def _batch(
-        self, unit: ResidualUnit, following: ResidualUnit | None, x: str, runs: str, left: str, rest: range
-    ) -> Ways:
+        self, unit: ResidualUnit, x: str, runs: str, left: str, rest: range, following: ResidualUnit | None
+    ) -> tuple[str, str]:
         """The images that run the unit are gathered and put back; nobody computes what nobody runs."""
         graph = self.graph
-        counted = graph.add("Cast", runs, to=TensorProto.INT32)
-        most = graph.add("ReduceMax", counted, graph.constant([0]), keepdims=0)
-        anyone = graph.add("Cast", most, to=TensorProto.BOOL, hint=f"{unit.name}/anyone")
 
         def rows(chosen: str) -> str:
             return str(graph.add("Transpose", graph.add("NonZero", chosen), perm=[1, 0]))
@@ -129,10 +117,23 @@ class Assembly:
                 return [together]
             return [together, graph.add("ScatterND", left, chosen, self._survey(rest, following, ran))]
 
-        def otherwise() -> list[str]:
-            return [self._skip(unit, x)] + ([] if following is None else [left])
+        if self.parts.empty:
+            # What leaves a branch is copied, all images of it; without one, it is changed in place.
+            x, *remaining = then()
+            return x, remaining[0] if remaining else ""
+        counted = graph.add("Cast", runs, to=TensorProto.INT32)
+        most = graph.add("ReduceMax", counted, graph.constant([0]), keepdims=0)
+        anyone = graph.add("Cast", most, to=TensorProto.BOOL, hint=f"{unit.name}/anyone")
+        return self._branch(unit, x, anyone, left, then)
 
-        return anyone, then, otherwise
+    def _branch(
+        self, unit: ResidualUnit, x: str, condition: str, left: str, then: Callable[[], list[str]]
+    ) -> tuple[str, str]:
+        """Add an `If` whose other branch skips the unit; returns the features, and the margins that are left if any."""
+        x, *remaining = self.graph.choose(
+            condition, then, lambda: [self._skip(unit, x)] + ([left] if left else []), unit.name
+        )
+        return x, remaining[0] if remaining else ""
 
     def _skip(self, unit: ResidualUnit, x: str) -> str:
         piece = self.parts.skip(unit)
