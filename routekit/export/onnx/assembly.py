@@ -2,7 +2,7 @@
 
 Two forms that route, with the same decisions, and one to compare them with:
   single  for one image: every unit is the branch of an `If`
-  batch   for any number: the images that run a unit are gathered, computed and put back
+  batch   for any number: inside the branch, the images that run the unit are gathered, computed and put back
   dense   for any number: every unit runs, no router is asked
 """
 
@@ -117,10 +117,6 @@ class Assembly:
                 return [together]
             return [together, graph.add("ScatterND", left, chosen, self._survey(rest, following, ran))]
 
-        if self.parts.empty:
-            # What leaves a branch is copied, all images of it; without one, it is changed in place.
-            x, *remaining = then()
-            return x, remaining[0] if remaining else ""
         counted = graph.add("Cast", runs, to=TensorProto.INT32)
         most = graph.add("ReduceMax", counted, graph.constant([0]), keepdims=0)
         anyone = graph.add("Cast", most, to=TensorProto.BOOL, hint=f"{unit.name}/anyone")

@@ -29,7 +29,6 @@ class NativeParts(Parts):
     """Pieces of the optimised dense graph; features travel between them in the layout in which they are computed."""
 
     domains = (BLOCKED, "com.microsoft")
-    empty = True  # here it has nothing left to add
 
     def __init__(self, network: RoutedNetwork, exporter: Exporter) -> None:
         super().__init__(network, exporter)

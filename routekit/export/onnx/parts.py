@@ -20,8 +20,6 @@ class Parts:
 
     # Of the operator sets that the pieces need beside the standard one.
     domains: tuple[str, ...] = ()
-    # Whether runtimes compute nothing of no images; onnxruntime's optimiser adds nodes that fail.
-    empty = False
 
     @torch.no_grad()
     def __init__(self, network: RoutedNetwork, exporter: Exporter) -> None:
