@@ -15,6 +15,8 @@ from routekit.execution import timing
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import FEWEST, WARM_UP, Timing, in_turns, peak_memory
+from routekit.export.onnx import file, piece
+from routekit.export.onnx.piece import Exporter
 from routekit.network.convert import convert
 from routekit.report.bench import bench_html, bench_picture, bench_text, check_drawing
 from routekit.routing.router import RouterConfig
@@ -102,7 +104,11 @@ def test_a_benchmark_compares_dense_and_routed_by_their_macs(setting: Setting) -
 
 
 @pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
-def test_the_forms_of_a_runtime_answer_as_the_network_does(name: str, setting: Setting) -> None:
+def test_the_forms_of_a_runtime_answer_as_the_network_does(
+    name: str, setting: Setting, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(piece, "Exporter", lambda: exporter)
+    monkeypatch.setattr(file, "Exporter", lambda: exporter)
     network = convert(toy_view(), RouterConfig(hidden=8)).eval()
     open_to_images(network)
     forms = runtimes[name](network, setting)

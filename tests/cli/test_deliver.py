@@ -21,19 +21,11 @@ def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
     assert json.loads(done.stdout)["images"] == 36
 
 
-def test_native_files_are_verified(workplace: Path) -> None:
-    done = routekit(
-        "export", "runs/routed", "--format", "onnx", "--native", "--out", "native", "--verify", "images/test",
-        cwd=workplace,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("36 images: same routes and classes") == 2
-
-
 def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Path) -> None:
     done = routekit(
-        "export", "runs/routed", "--format", "onnx", "--out", "onnx", "--verify", "images/test", "--json", cwd=workplace
-    )
+        "export", "runs/routed", "--format", "onnx", "--native", "--out", "onnx", "--verify", "images/test", "--json",
+        cwd=workplace,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {name: found["images"] for name, found in report["verified"].items()} == {
@@ -41,7 +33,7 @@ def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Pa
         "batch.onnx": 36,
     }
     said = []
-    for model in ("runs/routed", "onnx", "onnx/single.onnx"):
+    for model in ("runs/routed", "onnx"):
         done = routekit("predict", model, "images/test/class1", "--top", 2, "--json", cwd=workplace)
         assert done.returncode == 0, done.stderr
         said.append(json.loads(done.stdout)["images"])

@@ -58,12 +58,6 @@ def same(runtime: Runtime, network: RoutedNetwork, counts: tuple[int, ...] = (1,
         torch.testing.assert_close(got.logits, want.logits, rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def exporter() -> Exporter:
-    """Exports each kind of block once for all tests."""
-    return Exporter()
-
-
 @pytest.fixture(scope="module", params=OFFSETS)
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, exporter: Exporter
@@ -107,12 +101,6 @@ def test_native_files_decide_as_the_network_does(
             assert node.op_type != "Conv" or node.domain == "com.microsoft.nchwc"
 
 
-def test_native_files_hold_convolutional_routers(tmp_path: Path, exporter: Exporter) -> None:
-    network = routed(kind="cnn", channels=16)
-    save_onnx(tmp_path, network, ABOUT, exporter, native=True)
-    same(load_runtime(tmp_path), network)
-
-
 def test_a_native_file_of_another_machine_is_refused(tmp_path: Path, exporter: Exporter) -> None:
     files = save_onnx(tmp_path, routed(), ABOUT, exporter, native=True)
     model = onnx.load(files[0])
@@ -154,8 +142,9 @@ def test_onnx_holds_convolutional_routers(tmp_path: Path, exporter: Exporter) ->
     view.units[0].skippable = view.units[1].skippable = False
     network = convert(view, RouterConfig(kind="cnn")).eval()
     open_to_images(network)
-    save_onnx(tmp_path, network, {}, exporter)
-    same(load_runtime(tmp_path), network)
+    for native in (False, True):
+        save_onnx(tmp_path, network, {}, exporter, native=native)
+        same(load_runtime(tmp_path), network)
 
 
 def test_what_onnx_cannot_hold_is_named(tmp_path: Path, exporter: Exporter) -> None:

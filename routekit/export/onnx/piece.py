@@ -34,7 +34,7 @@ class Piece:
         for node in self.nodes:
             copied = NodeProto()
             copied.CopyFrom(node)
-            copied.name = f"{prefix}/{node.name or node.op_type}"
+            copied.name = f"{prefix}/{node.output[0]}"  # runtimes refuse two nodes of one name
             for values in (copied.input, copied.output):
                 values[:] = [names.get(name, f"{prefix}/{name}") for name in values]
             nodes.append(copied)
