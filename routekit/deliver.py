@@ -22,7 +22,8 @@ from routekit.machine import Hooks, Machine
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
-from routekit.runtime.runtime import TorchRuntime, load_runtime, need
+from routekit.runtime.load import load_runtime
+from routekit.runtime.runtime import TorchRuntime, need
 from routekit.runtime.verify import verify
 
 # How many images at a time; more does not make it faster.

@@ -1,4 +1,4 @@
-"""What all runtimes have in common, and how a path becomes one."""
+"""What all runtimes have in common, and torch's."""
 
 import importlib
 from pathlib import Path
@@ -74,34 +74,9 @@ class TwoForms:
         return Answer(torch.cat([a.logits for a in answers]), torch.cat([a.margins for a in answers]))
 
 
-def load_runtime(path: Path, device: torch.device | None = None, threads: int | None = None) -> Runtime:
-    """Open a run, a compact checkpoint, or what `routekit export` wrote in any format. Raises InputError."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    if _holds(path, ".onnx"):
-        from routekit.runtime.onnx import OnnxRuntime
-
-        return OnnxRuntime(path, threads)
-    if _holds(path, ".xml"):
-        from routekit.runtime.openvino import OpenVinoRuntime
-
-        return OpenVinoRuntime(path, threads)
-    if _holds(path, ".pt2"):
-        from routekit.runtime.program import ProgramRuntime
-
-        return ProgramRuntime(path)
-    if path.is_file():
-        raise InputError(f"{path} is neither a run, a checkpoint nor an exported file")
-    return TorchRuntime.load(path, device)
-
-
 def need(module: str, extra: str) -> Any:
     """Import an optional package. Raises InputError that says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise InputError(f"{module} is not installed: pip install 'routekit[{extra}]'") from error
-
-
-def _holds(path: Path, suffix: str) -> bool:
-    return path.suffix == suffix or (path.is_dir() and any(path.glob(f"*{suffix}")))

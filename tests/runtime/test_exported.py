@@ -22,7 +22,8 @@ from routekit.network.executor import masked
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, RouterConfig
 from routekit.runtime import runtime as runtimes
-from routekit.runtime.runtime import Runtime, TorchRuntime, load_runtime
+from routekit.runtime.load import load_runtime
+from routekit.runtime.runtime import Runtime, TorchRuntime
 from routekit.runtime.verify import verify
 from tests.toy import open_to_images, toy_view
 
