@@ -9,6 +9,9 @@ from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.data.augment import Augmentation
 from routekit.data.image_set import ImageSet
 from routekit.data.sources import DataSplits
+from routekit.network.convert import convert
+from routekit.network.network import RoutedNetwork
+from routekit.routing.router import RouterConfig
 
 TOY_SPEC = ModelSpec(source="custom", name="toy", num_classes=3, input_size=(3, 8, 8))
 
@@ -112,3 +115,16 @@ def open_to_images(network: nn.Module, seed: int = 0, spread: float = 3.0) -> No
     for parameter in network.routers.parameters():  # type: ignore[union-attr]
         with torch.no_grad():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread / parameter.shape[-1] ** 0.5)
+
+
+def toy_noise(count: int, seed: int = 0) -> Tensor:
+    """Noise in the shape of the toy's input."""
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def toy_routed(kind: str = "fc", seed: int = 0, offset: float = 0.0) -> RoutedNetwork:
+    """A routed toy whose routes differ between images; `offset` speaks for running every unit."""
+    network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8)).eval()
+    open_to_images(network, seed)
+    network.routers.offset.fill_(offset)
+    return network

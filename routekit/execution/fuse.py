@@ -7,13 +7,14 @@ made here, they serve batches of any size without being compiled anew.
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from routekit.backbones.unit import Backbone, ResidualUnit
+from routekit.backbones.unit import Backbone
 from routekit.network.network import RoutedNetwork
 
 onednn = torch.ops.mkldnn
@@ -76,11 +77,11 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
     units = []
     for unit in view.units:
         shortcut = None if unit.shortcut is None else _fused(unit.shortcut, view.model, x)
-        block = _fused(unit.run, view.model, x)
-        units.append(ResidualUnit(unit.name, block, unit.stage, shortcut, unit.skippable))
+        units.append(replace(unit, block=_fused(unit.run, view.model, x), shortcut=shortcut))
         x = unit.run(x)
     head = _fused(view.head, view.model, x)
-    parts = nn.ModuleList([stem, *(unit.block for unit in units), head])
+    shortcuts = [unit.shortcut for unit in units if isinstance(unit.shortcut, nn.Module)]
+    parts = nn.ModuleList([stem, *(unit.block for unit in units), *shortcuts, head])
     return RoutedNetwork(Backbone(parts, view.spec, stem, units, head), network.routers).eval()
 
 

@@ -14,26 +14,17 @@ from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.execution import measured
 from routekit.execution.executor import SparseExecutor, put, segments, take
+from routekit.execution.fuse import fuse
 from routekit.execution.masked import MaskedExecutor
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import Timing
 from routekit.export.compact import compact
 from routekit.network.convert import convert
 from routekit.network.executor import masked
-from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, RouterConfig, banks
 from tests.toy import open_to_images, toy_view
-
-
-def images(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-
-def routed(kind: str = "fc", seed: int = 0, offset: float = 0.0) -> RoutedNetwork:
-    network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8)).eval()
-    open_to_images(network, seed)
-    network.routers.offset.fill_(offset)
-    return network
+from tests.toy import toy_noise as images
+from tests.toy import toy_routed as routed
 
 
 class Counter(TorchDispatchMode):
@@ -163,10 +154,18 @@ def test_compacted_networks_run_with_what_is_left() -> None:
     x = images(6)
     with torch.no_grad():
         reference = small(x, execution=masked)
-    for form in (small, prepare(small)):
+    for form in (small, prepare(small), fuse(prepare(small))):
+        assert [s.junctions for s in segments(form)] == [range(1), range(0), range(1, 2)]
         answer = SparseExecutor(form)(x)
         assert torch.equal(answer.routes, reference.routes)
         torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_dropped_unit_is_no_reason_to_ask_again_in_any_form() -> None:
+    network = compact(routed(), torch.tensor([[True, False, True, True]])).network
+    assert network.view.units[1].dropped
+    want = [segment.junctions for segment in segments(network)]
+    assert [segment.junctions for segment in segments(fuse(prepare(network)))] == want
 
 
 def test_the_public_way_to_the_fast_form() -> None:

@@ -14,21 +14,9 @@ from routekit.execution.fuse import fuse
 from routekit.execution.pool import ENTRANCE, Pool, Request
 from routekit.execution.prepare import prepare
 from routekit.export.compact import compact
-from routekit.network.convert import convert
 from routekit.network.network import RoutedNetwork
-from routekit.routing.router import RouterConfig
-from tests.toy import open_to_images, toy_view
-
-
-def images(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-
-def routed(seed: int = 0, offset: float = 0.0, kind: str = "fc") -> RoutedNetwork:
-    network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8)).eval()
-    open_to_images(network, seed)
-    network.routers.offset.fill_(offset)
-    return network
+from tests.toy import toy_noise as images
+from tests.toy import toy_routed as routed
 
 
 @settings(deadline=None, max_examples=25)
@@ -43,7 +31,7 @@ def routed(seed: int = 0, offset: float = 0.0, kind: str = "fc") -> RoutedNetwor
 def test_a_pool_answers_as_the_executor_does(
     seed: int, count: int, offset: float, batch: int, room: int, kind: str
 ) -> None:
-    executor = SparseExecutor(prepare(routed(seed, offset, kind)))
+    executor = SparseExecutor(prepare(routed(kind, seed, offset)))
     x = images(count, seed)
     with Pool(executor, batch=batch, capacity=batch + room) as pool:
         promises = [pool.submit(image) for image in x]

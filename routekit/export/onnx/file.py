@@ -36,12 +36,15 @@ def save_onnx(
     """
     network = prepare(network).cpu()
     description = Description.of(network, about)
-    parts, properties = Parts(network, exporter or Exporter()), {}
+    exporter, properties = exporter or Exporter(), {}
     if native:
         # Needs onnxruntime, which users of other runtimes do without.
         from routekit.export.onnx.native import NativeParts, layout
 
-        parts, properties = NativeParts(network, parts.exporter), {LAYOUT: layout()}
+        parts: Parts = NativeParts(network, exporter)
+        properties = {LAYOUT: layout()}
+    else:
+        parts = Parts(network, exporter)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for form in forms:

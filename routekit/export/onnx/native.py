@@ -142,8 +142,9 @@ class NativeParts(Parts):
                 tensors[value] = self.tensors[value]
             elif value == plain and not _is(self.makers[value], "ReorderOutput"):
                 # The whole graph makes the blocked form of it; here, where they travel blocked, it is the other way.
-                make(self._to_plain(value))
-                nodes.append(helper.make_node("Identity", [self._to_plain(value)], [value]))
+                again = self._to_plain(value)
+                make(again)
+                nodes.append(helper.make_node("Identity", [again], [value]))
             else:
                 for read in self.makers[value].input:
                     make(read)
