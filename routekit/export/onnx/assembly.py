@@ -6,7 +6,6 @@ Two forms that route, with the same decisions, and one to compare them with:
   dense   for any number: every unit runs, no router is asked
 """
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -65,18 +64,14 @@ class Assembly:
     def _group(self, segment: Segment, x: str) -> str:
         """Add a group of junctions."""
         graph, units = self.graph, segment.units
+        pass_on = self._single if self.form == "single" else self._batch
         left = self._survey(segment.junctions, units[0], x)
         for place, unit in enumerate(units):
-            rest = segment.junctions[place + 1 :]
-            column, left = left, ""
-            if rest:
-                widths = graph.constant([1, len(rest)])
-                column, left = graph.add("Split", column, widths, outputs=2, axis=1, hint=f"{unit.name}/margin")
+            # Counted from the end: of one image, fewer margins are left after a unit that ran.
+            column = graph.add("Gather", left, graph.constant([place - len(units)]), axis=1, hint=f"{unit.name}/margin")
             self.columns.append(column)
-            # Of one image, a single value: what an `If` takes.
-            margin = graph.add("Squeeze", column, graph.constant([0, 1] if self.form == "single" else [1]))
-            runs = graph.add("GreaterOrEqual", margin, graph.constant(0.0), hint=f"{unit.name}/runs")
-            pass_on = self._single if self.form == "single" else self._batch
+            runs = graph.add("GreaterOrEqual", column, graph.constant(0.0), hint=f"{unit.name}/runs")
+            rest = segment.junctions[place + 1 :]
             x, left = pass_on(unit, x, runs, left, rest, units[place + 1] if rest else None)
         return x
 
@@ -89,47 +84,61 @@ class Assembly:
             ran = self.graph.place(self.parts.run(unit), x, f"{unit.name}/ran")
             return [ran] if following is None else [ran, self._survey(rest, following, ran)]
 
-        return self._branch(unit, x, runs, left, then)
+        def otherwise() -> list[str]:
+            return [self._skip(unit, x)] if following is None else [self._skip(unit, x), left]
+
+        x, *remaining = self.graph.choose(runs, then, otherwise, unit.name)
+        return x, remaining[0] if remaining else ""
 
     def _batch(
         self, unit: ResidualUnit, x: str, runs: str, left: str, rest: range, following: ResidualUnit | None
     ) -> tuple[str, str]:
         """The images that run the unit are gathered and put back; nobody computes what nobody runs."""
         graph = self.graph
-
-        def rows(chosen: str) -> str:
-            return str(graph.add("Transpose", graph.add("NonZero", chosen), perm=[1, 0]))
-
-        def take(values: str, chosen: str) -> str:
-            return str(graph.add("GatherND", values, chosen))
-
-        def then() -> list[str]:
-            chosen = rows(runs)
-            ran = graph.place(self.parts.run(unit), take(x, chosen), f"{unit.name}/ran")
-            whole = x
-            if self.parts.skip(unit) is not None:
-                others = rows(graph.add("Not", runs))
-                skipped = self._skip(unit, take(x, others))
-                shape = graph.add("Concat", graph.add("Shape", runs), graph.add("Shape", ran, start=1), axis=0)
-                whole = graph.add("ScatterND", graph.add("Expand", graph.constant(0.0), shape), others, skipped)
-            together = graph.add("ScatterND", whole, chosen, ran)
-            if following is None:
-                return [together]
-            return [together, graph.add("ScatterND", left, chosen, self._survey(rest, following, ran))]
-
+        runs = graph.add("Squeeze", runs, graph.constant([1]))
         counted = graph.add("Cast", runs, to=TensorProto.INT32)
         most = graph.add("ReduceMax", counted, graph.constant([0]), keepdims=0)
         anyone = graph.add("Cast", most, to=TensorProto.BOOL, hint=f"{unit.name}/anyone")
-        return self._branch(unit, x, anyone, left, then)
+        if self.parts.skip(unit) is not None:
+            return self._divided(unit, x, runs, anyone), ""
+        nobody = graph.constant(np.zeros((0, 1), dtype=np.int64))
+        values = [x]
+        if following is not None:
+            columns = [graph.constant([bound]) for bound in (-len(rest), len(self.network.view.units), 1)]
+            values.append(graph.add("Slice", left, *columns))
 
-    def _branch(
-        self, unit: ResidualUnit, x: str, condition: str, left: str, then: Callable[[], list[str]]
-    ) -> tuple[str, str]:
-        """Add an `If` whose other branch skips the unit; returns the features, and the margins that are left if any."""
-        x, *remaining = self.graph.choose(
-            condition, then, lambda: [self._skip(unit, x)] + ([left] if left else []), unit.name
-        )
-        return x, remaining[0] if remaining else ""
+        def then() -> list[str]:
+            chosen = self._rows(runs)
+            ran = graph.place(self.parts.run(unit), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
+            return [chosen, ran] if following is None else [chosen, ran, self._survey(rest, following, ran)]
+
+        def otherwise() -> list[str]:
+            return [nobody, *(graph.add("GatherND", value, nobody) for value in values)]
+
+        chosen, *updates = graph.choose(anyone, then, otherwise, unit.name)
+        # Outside of the branch, where a runtime may do it in place: it never writes into what a branch is given.
+        whole, *remaining = [
+            graph.add("ScatterND", value, chosen, update) for value, update in zip(values, updates, strict=True)
+        ]
+        return whole, remaining[0] if remaining else ""
+
+    def _divided(self, unit: ResidualUnit, x: str, runs: str, anyone: str) -> str:
+        """A batch where the images that skip the unit take a shortcut that computes."""
+        graph = self.graph
+
+        def then() -> list[str]:
+            chosen, others = self._rows(runs), self._rows(graph.add("Not", runs))
+            ran = graph.place(self.parts.run(unit), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
+            skipped = self._skip(unit, graph.add("GatherND", x, others))
+            shape = graph.add("Concat", graph.add("Shape", runs), graph.add("Shape", ran, start=1), axis=0)
+            whole = graph.add("ScatterND", graph.add("Expand", graph.constant(0.0), shape), others, skipped)
+            return [graph.add("ScatterND", whole, chosen, ran)]
+
+        return graph.choose(anyone, then, lambda: [self._skip(unit, x)], unit.name)[0]
+
+    def _rows(self, chosen: str) -> str:
+        """The indices [k, 1] of the k images that are chosen [N]."""
+        return str(self.graph.add("Transpose", self.graph.add("NonZero", chosen), perm=[1, 0]))
 
     def _skip(self, unit: ResidualUnit, x: str) -> str:
         piece = self.parts.skip(unit)

@@ -12,6 +12,7 @@ from routekit.export.description import FORMAT, LAYOUT, Description
 from routekit.export.onnx.assembly import Assembly, Form
 from routekit.export.onnx.parts import Parts
 from routekit.export.onnx.piece import OPSET, Exporter
+from routekit.export.onnx.shortcut import convolve_shortcuts
 from routekit.network.network import RoutedNetwork
 
 # Of the ONNX file format itself: what runtimes since the end of 2023 read.
@@ -36,6 +37,7 @@ def save_onnx(
     """
     network = prepare(network).cpu()
     description = Description.of(network, about)
+    convolve_shortcuts(network)
     exporter, properties = exporter or Exporter(), {}
     if native:
         # Needs onnxruntime, which users of other runtimes do without.

@@ -8,6 +8,7 @@ of onnxruntime: `layout` says which.
 
 import hashlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from routekit.export.onnx.piece import OPSET, Exporter, Piece
 from routekit.network.network import RoutedNetwork
 
 BLOCKED = "com.microsoft.nchwc"
+# Channels that are kept together, on the CPUs with the widest registers; on others, a half or a quarter of it.
+LARGEST_BLOCK = 16
 
 
 class NativeParts(Parts):
@@ -74,7 +77,15 @@ class NativeParts(Parts):
 
     def pool(self, unit: ResidualUnit) -> Piece:
         """The features that a unit reads -> their average over the image [N, C], plain."""
-        return self._cut(self._before(unit), self.pooled[unit.name])
+        piece = self._cut(self._before(unit), self.pooled[unit.name])
+        if self.features[unit.name].shape[1] % LARGEST_BLOCK:
+            return piece
+        # Of a single pixel, whole blocks in their order are the plain layout.
+        same = {node.output[0]: node.input[0] for node in piece.nodes if _is(node, "ReorderOutput")}
+        nodes = [node for node in piece.nodes if not _is(node, "ReorderOutput")]
+        for node in nodes:
+            node.input[:] = [same.get(value, value) for value in node.input]
+        return replace(piece, nodes=nodes)
 
     def plain(self, unit: ResidualUnit) -> Piece | None:
         """The features that a unit reads -> the same, plain."""
