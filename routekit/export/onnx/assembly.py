@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from onnx import GraphProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from routekit.backbones.unit import ResidualUnit
 from routekit.errors import ExportError
@@ -51,7 +51,9 @@ class Assembly:
         rows = 1 if self.form == "single" else "N"
         outputs = [_value("logits", [rows, view.spec.num_classes])]
         if self.columns:
-            graph.nodes.append(helper.make_node("Concat", self.columns, ["margins"], name="margins", axis=1))
+            columns = graph.add("Concat", *self.columns, axis=0)
+            columns = graph.add("Reshape", columns, graph.constant([len(self.columns), -1]))
+            graph.nodes.append(helper.make_node("Transpose", [columns], ["margins"], name="margins", perm=[1, 0]))
             outputs.append(_value("margins", [rows, len(self.columns)]))
         return helper.make_graph(
             graph.nodes,
@@ -68,7 +70,7 @@ class Assembly:
         left = self._survey(segment.junctions, units[0], x)
         for place, unit in enumerate(units):
             # Counted from the end: of one image, fewer margins are left after a unit that ran.
-            column = graph.add("Gather", left, graph.constant([place - len(units)]), axis=1, hint=f"{unit.name}/margin")
+            column = graph.add("Gather", left, graph.constant(place - len(units)), axis=1, hint=f"{unit.name}/margin")
             self.columns.append(column)
             runs = graph.add("GreaterOrEqual", column, graph.constant(0.0), hint=f"{unit.name}/runs")
             rest = segment.junctions[place + 1 :]
@@ -95,13 +97,12 @@ class Assembly:
     ) -> tuple[str, str]:
         """The images that run the unit are gathered and put back; nobody computes what nobody runs."""
         graph = self.graph
-        runs = graph.add("Squeeze", runs, graph.constant([1]))
         counted = graph.add("Cast", runs, to=TensorProto.INT32)
         most = graph.add("ReduceMax", counted, graph.constant([0]), keepdims=0)
         anyone = graph.add("Cast", most, to=TensorProto.BOOL, hint=f"{unit.name}/anyone")
         if self.parts.skip(unit) is not None:
             return self._divided(unit, x, runs, anyone), ""
-        nobody = graph.constant(np.zeros((0, 1), dtype=np.int64))
+        zero = numpy_helper.from_array(np.zeros(1, dtype=np.int64))
         values = [x]
         if following is not None:
             columns = [graph.constant([bound]) for bound in (-len(rest), len(self.network.view.units), 1)]
@@ -113,6 +114,7 @@ class Assembly:
             return [chosen, ran] if following is None else [chosen, ran, self._survey(rest, following, ran)]
 
         def otherwise() -> list[str]:
+            nobody = graph.add("ConstantOfShape", graph.constant([0, 1]), value=zero)
             return [nobody, *(graph.add("GatherND", value, nobody) for value in values)]
 
         chosen, *updates = graph.choose(anyone, then, otherwise, unit.name)

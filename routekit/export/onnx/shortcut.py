@@ -1,4 +1,4 @@
-"""The parameter-free shortcuts of the CIFAR ResNets as convolutions, for runtimes that compute in blocks of channels."""
+"""The parameter-free shortcuts of the CIFAR ResNets as convolutions, for runtimes that compute in blocked layouts."""
 
 import torch
 from torch import nn

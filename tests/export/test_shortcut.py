@@ -1,0 +1,41 @@
+"""CIFAR shortcuts as convolutions: the same values, and a layout that lasts through the network."""
+
+from pathlib import Path
+
+import onnx
+import torch
+
+from routekit.backbones.cifar_resnet import CifarResNet, OptionAShortcut, adapt_cifar
+from routekit.backbones.unit import ModelSpec
+from routekit.export.onnx.file import save_onnx
+from routekit.export.onnx.shortcut import convolve_shortcuts
+from routekit.network.convert import convert
+from routekit.network.network import RoutedNetwork
+from routekit.routing.router import RouterConfig
+
+
+def small() -> RoutedNetwork:
+    """A block a stage: the second and the third halve the features."""
+    torch.manual_seed(0)
+    spec = ModelSpec(source="cifar", name="resnet8", num_classes=10, input_size=(3, 32, 32))
+    return convert(adapt_cifar(CifarResNet(8), spec), RouterConfig(hidden=8)).eval()
+
+
+@torch.no_grad()
+def test_a_shortcut_as_a_convolution_gives_the_same_bits() -> None:
+    network, images = small(), torch.randn(3, 3, 32, 32)
+    want = network.backbone(images)
+    convolve_shortcuts(network)
+    assert not any(isinstance(module, OptionAShortcut) for module in network.modules())
+    assert torch.equal(network.backbone(images), want)
+
+
+def test_the_features_keep_their_layout_from_the_stem_to_the_head(tmp_path: Path) -> None:
+    (file,) = save_onnx(tmp_path, small(), {}, forms=("single",), native=True)
+    graph = onnx.load(file).graph
+    branches = [attribute.g.node for node in graph.node if node.op_type == "If" for attribute in node.attribute]
+    assert len(branches) == 6
+    nodes = [*graph.node, *(node for branch in branches for node in branch)]
+    assert [node.op_type for node in nodes if node.op_type.startswith("Reorder")] == ["ReorderOutput"]  # the head's
+    # The additions of all blocks are inside of their convolutions.
+    assert not any(node.op_type in ("Add", "Slice", "Pad") for node in nodes)
