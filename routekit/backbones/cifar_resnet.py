@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
-        self.shortcut = nn.Identity() if stride == 1 else OptionAShortcut(channels_out - channels_in)
+        self.shortcut: nn.Module = nn.Identity() if stride == 1 else OptionAShortcut(channels_out - channels_in)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W']."""
