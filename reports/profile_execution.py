@@ -34,7 +34,7 @@ from routekit.execution.dense import Dense
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
-from routekit.execution.timing import in_turns
+from routekit.execution.timing import DISTINCT, in_turns
 from routekit.inputs import load_splits
 from routekit.machine import Machine
 from routekit.network.convert import convert
@@ -61,16 +61,16 @@ def main() -> None:
     dense, routed = Dense(fast), SparseExecutor(fast)
     rows = []
     for batch in map(int, options.batch.split(",")):
-        batches = [part.contiguous(memory_format=torch.channels_last) for part in torch.split(images, batch)]
+        batches = [part.contiguous(memory_format=torch.channels_last) for part in torch.split(images, batch)][:DISTINCT]
         with torch.inference_mode():
             timings = in_turns({"dense": dense, "routed": routed}, batches, seconds=options.seconds)
-            shares = profile(routed, batches, max(7, len(timings["routed"].samples) // 2))
+            shares = profile(routed, batches, max(7, timings["routed"].calls // 2))
         rows.append(
             {
                 "batch": batch,
-                "dense_ms": timings["dense"].median,
-                "routed_ms": timings["routed"].median,
-                "ideal_ms": timings["dense"].median
+                "dense_ms": timings["dense"].typical,
+                "routed_ms": timings["routed"].typical,
+                "ideal_ms": timings["dense"].typical
                 * float(costs.of_routes(routed(images).routes).mean() / costs.dense),
                 "routed_ms_by_step": shares,
             }

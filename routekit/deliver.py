@@ -15,7 +15,7 @@ from routekit.data.decode import decode
 from routekit.data.folder import EXTENSIONS, image_files
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
-from routekit.export.checkpoint import load_network, network_folder, read_spec, save_network
+from routekit.export.checkpoint import SPEC, TENSORS, load_network, network_folder, read_spec, save_network
 from routekit.export.compact import compact
 from routekit.inputs import load_splits
 from routekit.machine import Hooks, Machine
@@ -28,6 +28,8 @@ from routekit.runtime.verify import verify
 
 # How many images at a time; more does not make it faster.
 BATCH = 64
+# What an export writes, in any format.
+EXPORTED = ("*.onnx", "*.xml", "*.bin", "*.pt2", SPEC, TENSORS)
 
 
 def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool, machine: Machine) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> di
     return {
         "model": str(path),
         "convention": CONVENTION,
-        "dense_flops": about.costs.dense,
+        "dense_flops": about.dense,
         "units": len(about.units),
         "images": predictions,
         "seconds": time.perf_counter() - started,
@@ -138,6 +140,11 @@ def _bytes(folder: Path) -> int:
 def _check_free(out: Path, force: bool) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
+    if out.is_dir():
+        # What lies there in another format would be found in the place of what is written now.
+        for name in EXPORTED:
+            for file in out.glob(name):
+                file.unlink()
 
 
 def _image_files(folder: Path) -> list[str]:

@@ -93,11 +93,11 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
         record = run_record(
             str(folder.path),
             network,
-            costs,
             measured,
             data=data.name,
             split="test",
             dense_accuracy=measured.accuracy if recipe.method == "dense" else before,
+            dense_flops=costs.dense,
             target=target,
             seconds=seconds_before + trainer.seconds,
             environment=machine.environment(),

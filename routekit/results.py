@@ -43,11 +43,11 @@ def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[st
     return run_record(
         str(path),
         network,
-        costs,
         measured,
         data=data.name,
         split="test",
         dense_accuracy=record["accuracy"]["dense"],
+        dense_flops=record["flops"]["dense"],
         target=record["flops"]["target"],
         seconds=time.perf_counter() - started,
         environment=machine.environment(),

@@ -66,6 +66,9 @@ def bench_model(
     network, recipe = _subject(model, run_rate, data, data_root)
     splits = load_splits(recipe, network.view.spec.input_size)
     x = draw_images(splits.test, max(images, *batches), network.view.spec, recipe.seed)
+    dropped = sum(unit.dropped for unit in network.view.units)
+    if dropped:
+        machine.hooks.say(f"{dropped} units were dropped from {model}: the dense network here is without them")
     if run_rate is not None:
         set_run_rate(network, x[:256], run_rate)
     before = torch.get_num_threads()

@@ -19,12 +19,12 @@ DEPTHS = (20, 32, 44, 56, 74, 110, 1202)
 class OptionAShortcut(nn.Module):
     """Every second pixel, and zeros for the new channels: half of them before, half after."""
 
-    def __init__(self, new_channels: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.new_channels = new_channels
+        self.channels_in, self.new_channels = channels_in, channels_out - channels_in
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C + new_channels, H/2, W/2]."""
+        """[B, C, H, W] -> [B, C', H/2, W/2]."""
         before = self.new_channels // 2
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, before, self.new_channels - before))
 
@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
-        self.shortcut: nn.Module = nn.Identity() if stride == 1 else OptionAShortcut(channels_out - channels_in)
+        self.shortcut: nn.Module = nn.Identity() if stride == 1 else OptionAShortcut(channels_in, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W']."""

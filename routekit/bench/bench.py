@@ -11,7 +11,7 @@ from routekit.bench.forms import Make, Setting, runtimes
 from routekit.cost.model import CostModel
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
-from routekit.execution.timing import Call, Timing, in_turns, peak_memory
+from routekit.execution.timing import DISTINCT, Call, Timing, in_turns, peak_memory
 from routekit.network.network import RoutedNetwork
 
 # In how many groups, from the cheapest to the dearest images, latency is told by the length of the route.
@@ -20,13 +20,17 @@ LENGTHS = 4
 
 @dataclass(frozen=True)
 class Row:
-    """One cell: a runtime at a batch size. Times are medians, milliseconds a batch.
+    """One cell: a runtime at a batch size, on the fastest form of either side.
+
+    Times are milliseconds a batch: the median of each batch's calls, averaged over the batches; p10 and p90 are of
+    single calls. The forms were chosen by a shorter comparison before.
 
     speedup:     dense_ms / routed_ms
-    ideal:       the dense network's MACs over the mean of those that the images' routes execute, routers included
+    ideal:       the dense network's MACs over the mean of those that the routes of the images execute that were timed,
+                 routers included
     efficiency:  speedup / ideal
     break_even:  the share of the dense MACs above which routing does not pay, from a line through batches of cheap
-                 and of dear images; None where their costs are too alike to tell
+                 and of dear images, which may lie beyond them; None where their costs are too alike to tell
     """
 
     runtime: str
@@ -108,20 +112,33 @@ def bench(
             makes = forms.for_batch(batch)
             made |= {form: make() for form, make in makes.items() if form not in made}
             contenders = {form: made[form] for form in makes}
-            timings = in_turns(contenders, _cut(images, batch), seconds=seconds)
-            ranked = sorted(timings, key=lambda form: timings[form].median)
+            timed = _cut(images, batch)
+            tried = in_turns(contenders, timed, seconds=seconds / 3, rounds=1)
+            ranked = sorted(tried, key=lambda form: tried[form].typical)
             dense_form, routed_form = (next(f for f in ranked if f.startswith(side)) for side in ("dense", "routed"))
             fastest = {"dense": contenders[dense_form], "routed": contenders[routed_form]}
-            dense, routed = (_Side(f, timings[f], makes[f], images[:batch]) for f in (dense_form, routed_form))
+            # Timed again: the fastest of several was partly the luckiest.
+            timings = in_turns(fastest, timed, seconds=seconds)
+            dense, routed = (
+                _Side(form, timings[side], makes[form], images[:batch], forms.device)
+                for side, form in (("dense", dense_form), ("routed", routed_form))
+            )
             groups = _by_cost(images, spent, batch)
             grouped = [(share, in_turns(fastest, cut, seconds=seconds / LENGTHS)) for share, cut, _ in groups]
-            rows.append(_row(name, batch, setting, dense, routed, spent, len(images), grouped))
+            rows.append(_row(name, batch, dense, routed, float(spent[: batch * len(timed)].mean()), grouped))
             if batch == 1:
-                for (share, cut, members), (_, timed) in zip(groups, grouped, strict=True):
+                for (share, cut, members), (_, found) in zip(groups, grouped, strict=True):
                     units = routes[members].sum(dim=1)
-                    shortest, longest = int(units.min()), int(units.max())
                     lengths.append(
-                        Length(name, shortest, longest, len(cut), share, timed["dense"].median, timed["routed"].median)
+                        Length(
+                            runtime=name,
+                            shortest=int(units.min()),
+                            longest=int(units.max()),
+                            images=len(cut),
+                            share=share,
+                            dense_ms=found["dense"].typical,
+                            routed_ms=found["routed"].typical,
+                        )
                     )
     return Bench(rows, lengths, versions, float(spent.mean()))
 
@@ -129,49 +146,44 @@ def bench(
 class _Side:
     """The fastest form of one side."""
 
-    def __init__(self, name: str, timing: Timing, make: Make, images: Tensor) -> None:
+    def __init__(self, name: str, timing: Timing, make: Make, images: Tensor, device: str) -> None:
         self.form = name.partition(" ")[2]
-        self.timing, self.make, self.images = timing, make, images
+        self.timing, self.make, self.images, self.device = timing, make, images, device
 
     def memory(self) -> int | None:
         # What a compiler needs while it compiles is not what its product needs.
-        return None if self.form == "compiled" else peak_memory(self.make, self.images)
+        return None if self.form == "compiled" else peak_memory(self.make, self.images, self.device)
 
 
 def _row(
     name: str,
     batch: int,
-    setting: Setting,
     dense: "_Side",
     routed: "_Side",
-    spent: Tensor,
-    count: int,
+    spent: float,
     grouped: list[tuple[float, dict[str, Timing]]],
 ) -> Row:
-    # What was timed are whole batches; the images that fill none are left out.
-    used = count // batch * batch
-    ideal = 1 / float(spent[:used].mean())
-    speedup = dense.timing.median / routed.timing.median
-    points = [(share, timed["routed"].median / timed["dense"].median) for share, timed in grouped]
+    speedup = dense.timing.typical / routed.timing.typical
+    points = [(share, timed["routed"].typical / timed["dense"].typical) for share, timed in grouped]
     return Row(
         runtime=name,
-        device=setting.device.type,
+        device=routed.device,
         batch=batch,
         dense_form=dense.form,
-        dense_ms=dense.timing.median,
+        dense_ms=dense.timing.typical,
         dense_p10=dense.timing.quantile(0.1),
         dense_p90=dense.timing.quantile(0.9),
         routed_form=routed.form,
-        routed_ms=routed.timing.median,
+        routed_ms=routed.timing.typical,
         routed_p10=routed.timing.quantile(0.1),
         routed_p90=routed.timing.quantile(0.9),
         speedup=speedup,
-        ideal=ideal,
-        efficiency=speedup / ideal,
-        images_per_second=1e3 * batch / routed.timing.median,
+        ideal=1 / spent,
+        efficiency=speedup * spent,
+        images_per_second=1e3 * batch / routed.timing.typical,
         dense_memory=dense.memory(),
         routed_memory=routed.memory(),
-        samples=len(routed.timing.samples),
+        samples=routed.timing.calls,
         break_even=break_even(points),
     )
 
@@ -179,29 +191,31 @@ def _row(
 def break_even(points: Sequence[tuple[float, float]]) -> float | None:
     """Find where a line through (share of the dense MACs, routed / dense time) reaches 1.
 
-    None if the shares differ by less than five points, or if time does not grow with them.
+    None if the shares differ by less than five points, or if there is no such place between 0 and 1.
     """
     shares, ratios = (torch.tensor(column, dtype=torch.float64) for column in zip(*points, strict=True))
     if len(points) < 2 or float(shares.max() - shares.min()) < 0.05:
         return None
     centred = shares - shares.mean()
     slope = float((centred * ratios).sum() / centred.square().sum())
-    return None if slope <= 0 else float(shares.mean()) + (1 - float(ratios.mean())) / slope
+    place = float(shares.mean()) + (1 - float(ratios.mean())) / slope if slope > 0 else 0.0
+    return place if 0 < place <= 1 else None
 
 
 def _cut(images: Tensor, batch: int) -> list[Tensor]:
-    """Divide images into batches of one size; what is left over is dropped."""
-    return [
-        part.contiguous(memory_format=torch.channels_last) for part in torch.split(images, batch) if len(part) == batch
-    ]
+    """The batches that are timed: whole ones, from the first image on."""
+    parts = torch.split(images, batch)[:DISTINCT]
+    return [part.contiguous(memory_format=torch.channels_last) for part in parts if len(part) == batch]
 
 
 def _by_cost(images: Tensor, spent: Tensor, batch: int) -> list[tuple[float, list[Tensor], Tensor]]:
-    """Divide images by their cost into up to LENGTHS groups of whole batches: mean share, batches, members."""
+    """Divide images by their cost into up to LENGTHS groups of batches: mean share, batches, members."""
     order = spent.argsort()
     groups = min(LENGTHS, len(images) // batch)
     found = []
     for members in order.tensor_split(groups):
-        members = members[: len(members) // batch * batch]
-        found.append((float(spent[members].mean()), _cut(images[members], batch), members))
+        members = members.sort().values  # within a group, costs come as they come
+        cut = _cut(images[members], batch)
+        members = members[: batch * len(cut)]
+        found.append((float(spent[members].mean()), cut, members))
     return found

@@ -38,15 +38,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Forms:
-    """By name, how to make a call on images [B, C, H, W] on the CPU, normalised, channels-last; and a version.
+    """By name, how to make a call on images [B, C, H, W] on the CPU, normalised, channels-last.
 
-    `single` are routed forms that take one image only.
+    `single` are routed forms that take one image only; `version` is the runtime's, `device` where it computes.
     """
 
     dense: dict[str, Make]
     routed: dict[str, Make]
     single: dict[str, Make]
     version: str
+    device: str = "cpu"
 
     def for_batch(self, batch: int) -> dict[str, Make]:
         """What competes at a batch size, by side and name."""
@@ -90,7 +91,7 @@ def torch_forms(network: RoutedNetwork, setting: Setting) -> Forms:
         # Freezing lets the compiler lay out the weights and fuse what follows a convolution into it.
         options: Any = {"freezing": True}
         dense["compiled"] = lambda: _on(device, torch.compile(Dense(plain()), dynamic=False, options=options))
-    return Forms(dense, routed, {}, torch.__version__)
+    return Forms(dense, routed, {}, torch.__version__, device.type)
 
 
 def _compiles() -> bool:
@@ -110,6 +111,19 @@ def _on(device: torch.device, call: Callable[[Tensor], Any]) -> Call:
     return run
 
 
+def _for_each_size(make: Callable[[int], Call]) -> Call:
+    """A call that is made anew for each batch size: runtimes plan better for a size that they know."""
+    made: dict[int, Call] = {}
+
+    def run(images: Tensor) -> object:
+        size = len(images)
+        if size not in made:
+            made[size] = make(size)
+        return made[size](images)
+
+    return run
+
+
 @runtimes.register("onnx")
 def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     """Onnxruntime on exported files, portable and native."""
@@ -118,18 +132,19 @@ def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     from routekit.export.onnx.file import save_onnx
     from routekit.export.onnx.piece import Exporter
 
-    def session(file: Path) -> Call:
+    def session(file: Path, size: int) -> Call:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = setting.threads
+        options.add_free_dimension_override_by_name("N", size)
         opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         return lambda images: opened.run(None, {"images": images.contiguous().numpy()})
 
     exporter = Exporter()
     files = save_onnx(setting.folder / "portable", network, {}, exporter, forms=FILES)
-    dense, batch, single = (partial(session, file) for file in files)
+    dense, batch, single = (partial(_for_each_size, partial(session, file)) for file in files)
     files = save_onnx(setting.folder / "native", network, {}, exporter, forms=FILES[1:], native=True)
-    native_batch, native_single = (partial(session, file) for file in files)
+    native_batch, native_single = (partial(_for_each_size, partial(session, file)) for file in files)
     # onnxruntime itself brings the dense file into the native layout.
     return Forms(
         {"native": dense},
@@ -154,10 +169,12 @@ def openvino_forms(network: RoutedNetwork, setting: Setting) -> Forms:
         "INFERENCE_NUM_THREADS": setting.threads,
     }
 
-    def model(file: Path) -> Call:
-        compiled = core.compile_model(core.read_model(str(file)), "CPU", options)
+    def model(file: Path, size: int) -> Call:
+        read = core.read_model(str(file))
+        read.reshape([size, *network.view.spec.input_size])
+        compiled = core.compile_model(read, "CPU", options)
         return lambda images: compiled([images.contiguous().numpy()])
 
     files = save_openvino(setting.folder, save_onnx(setting.folder / "openvino", network, {}, forms=FILES))
-    dense, routed, single = (partial(model, file) for file in files)
+    dense, routed, single = (partial(_for_each_size, partial(model, file)) for file in files)
     return Forms({"dense": dense}, {"batch": routed}, {"single": single}, openvino.__version__.split("-")[0])

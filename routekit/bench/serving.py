@@ -34,6 +34,7 @@ class Batcher:
 
     def __init__(self, executor: SparseExecutor) -> None:
         self.executor = executor
+        self.device = next(executor.parameters()).device
         self.inbox: SimpleQueue[tuple[Tensor, Future[Answer]] | None] = SimpleQueue()
         self.worker = threading.Thread(target=self._work, name="routekit batcher", daemon=True)
         self.worker.start()
@@ -59,8 +60,13 @@ class Batcher:
             asked = [each for each in waiting if each is not None]
             if not asked:
                 continue
-            x = torch.stack([image for image, _ in asked]).contiguous(memory_format=torch.channels_last)
-            found = self.executor(x)
+            try:
+                x = torch.stack([image for image, _ in asked])
+                found = self.executor(x.to(self.device, memory_format=torch.channels_last))
+            except Exception as error:  # whoever waits for these images is told
+                for _, answer in asked:
+                    answer.set_exception(error)
+                continue
             for row, (_, answer) in enumerate(asked):
                 answer.set_result(Answer(found.logits[row : row + 1], found.margins[row : row + 1]))
 

@@ -101,7 +101,7 @@ class CostModel:
 
     @property
     def dense(self) -> float:
-        """The original network's cost: every unit, no router."""
+        """The cost without routing: every unit that the network has, no router. Dropped units are not in it."""
         return self.fixed + float(self.run.sum())
 
     @property

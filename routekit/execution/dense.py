@@ -1,4 +1,4 @@
-"""The dense form: every unit runs, no router is asked. What the network was before it was routed."""
+"""The dense form: every unit that the network has runs, no router is asked."""
 
 from torch import Tensor, nn
 

@@ -1,11 +1,14 @@
 """Fold batch norms into the convolutions before them: the same function in eval mode, with fewer operations."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from routekit.network.convert import example_input
 from routekit.network.network import RoutedNetwork
@@ -13,27 +16,44 @@ from routekit.network.network import RoutedNetwork
 
 @dataclass(frozen=True)
 class Fold:
-    """Paths in the model of a convolution and of the batch norm that reads nothing but its output."""
+    """Paths in the model of a convolution and of the batch norm that alone reads its output."""
 
     conv: str
     norm: str
 
 
+class _Readers(TorchFunctionMode):
+    """Counts, while it lasts, how many operators read each tensor, by its identity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[int] = Counter()
+        # So that no two of them share an identity.
+        self.kept: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):  # asking for a shape is not reading
+            read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            self.count.update(map(id, read))
+            self.kept += [result, *read]
+        return result
+
+
 @torch.no_grad()
 def find_folds(network: RoutedNetwork) -> list[Fold]:
-    """Find the pairs by running one image through every unit: a batch norm whose input is a convolution's output."""
+    """Find the pairs by running one image through every unit: a batch norm that reads what a convolution gave."""
     model = network.view.model
     names = {module: name for name, module in model.named_modules()}
-    # The tensors are kept, so that no two of them share an identity.
-    outputs: dict[int, tuple[nn.Module, Tensor]] = {}
-    pairs: list[Fold] = []
+    outputs: dict[int, nn.Module] = {}
+    pairs: list[tuple[int, Fold]] = []
 
     def after_conv(module: nn.Module, _: Any, output: Tensor) -> None:
-        outputs[id(output)] = (module, output)
+        outputs[id(output)] = module
 
     def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if id(inputs[0]) in outputs:
-            pairs.append(Fold(names[outputs[id(inputs[0])][0]], names[module]))
+            pairs.append((id(inputs[0]), Fold(names[outputs[id(inputs[0])]], names[module])))
 
     hooks = []
     for module in model.modules():
@@ -43,13 +63,15 @@ def find_folds(network: RoutedNetwork) -> list[Fold]:
         elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
             hooks.append(module.register_forward_pre_hook(before_norm))
     network.eval()
-    x = network.view.stem(example_input(network.view))
-    for unit in network.view.units:
-        x = unit.run(x)
-    network.view.head(x)
+    with _Readers() as readers:
+        x = network.view.stem(example_input(network.view))
+        for unit in network.view.units:
+            readers.count[id(x)] += 1  # a router does, or whoever skips the unit
+            x = unit.run(x)
+        network.view.head(x)
     for hook in hooks:
         hook.remove()
-    return pairs
+    return [pair for tensor, pair in pairs if readers.count[tensor] == 1]
 
 
 @torch.no_grad()

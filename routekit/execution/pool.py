@@ -14,6 +14,7 @@ from torch import Tensor
 
 from routekit.errors import InputError
 from routekit.execution.executor import Answer, SparseExecutor
+from routekit.execution.measured import MeasuredExecutor
 from routekit.routing.router import RecurrentRouters
 
 # A place where images wait: (segment, unit in it that they run next), or the segment's end, or the entrance.
@@ -45,7 +46,9 @@ class Pool:
     Raises InputError for routers that carry a state from unit to unit.
     """
 
-    def __init__(self, executor: SparseExecutor, *, batch: int = 16, capacity: int = 64) -> None:
+    def __init__(self, executor: SparseExecutor | MeasuredExecutor, *, batch: int = 16, capacity: int = 64) -> None:
+        if isinstance(executor, MeasuredExecutor):
+            executor = executor.sparse
         if not 1 <= batch <= capacity:
             raise InputError(f"a pool for {capacity} images cannot compute {batch} at a time")
         if isinstance(executor.network.routers, RecurrentRouters):
@@ -68,9 +71,11 @@ class Pool:
     def submit(self, image: Tensor) -> "Future[Answer]":
         """One image [C, H, W], normalised -> the promise of its answer. From any thread.
 
-        Raises InputError for an image of another size, and after `close`.
+        Raises InputError for an image of another size or type than float32, and after `close`.
         """
         size = self.network.view.spec.input_size
+        if image.dtype != torch.float32:
+            raise InputError(f"an image of {str(image.dtype).removeprefix('torch.')} where the network takes float32")
         if image.shape != size:
             raise InputError(f"an image of {list(image.shape)} where the network takes {list(size)}")
         x = image.unsqueeze(0).to(self.device, memory_format=torch.channels_last)

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import re
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,8 +16,9 @@ from torch import Tensor
 Call = Callable[[Tensor], object]
 
 WARM_UP = 3
-# Of one cell of the table, per contender: enough for a median, and no longer than a user waits.
-FEWEST, MOST, SECONDS = 7, 400, 6.0
+# A contender is timed on so many batches at most, and on each so often at least: images differ in their routes, so
+# that a median over all calls would be that of some image's route.
+DISTINCT, ROUNDS = 32, 3
 # A contender's turn lasts about so long (in seconds), but not more calls than that.
 BLOCK, LONGEST = 0.15, 16
 # Before a turn. The threads of a runtime go on spinning for tens of milliseconds after its last call, on cores that the
@@ -26,39 +28,46 @@ REST = 0.06
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of single calls."""
+    """Milliseconds of single calls, batch by batch."""
 
-    samples: list[float]
+    samples: list[list[float]]
 
     @property
-    def median(self) -> float:
-        """The middle sample, milliseconds."""
-        return self.quantile(0.5)
+    def typical(self) -> float:
+        """Milliseconds a batch: the median of each batch's calls, averaged over the batches."""
+        return statistics.fmean(statistics.median(calls) for calls in self.samples)
+
+    @property
+    def calls(self) -> int:
+        """How many calls were timed."""
+        return sum(map(len, self.samples))
 
     def quantile(self, share: float) -> float:
-        """A quantile of the samples, milliseconds."""
-        return float(torch.quantile(torch.tensor(self.samples, dtype=torch.float64), share))
+        """A quantile of all calls, milliseconds."""
+        every = [call for calls in self.samples for call in calls]
+        return float(torch.quantile(torch.tensor(every, dtype=torch.float64), share))
 
 
 def in_turns(
-    contenders: Mapping[str, Call], batches: Sequence[Tensor], *, seconds: float = SECONDS
+    contenders: Mapping[str, Call], batches: Sequence[Tensor], *, seconds: float, rounds: int = ROUNDS
 ) -> dict[str, Timing]:
     """Call each contender on the same batches, in turns of a few calls: A B, B A, A B, ...
 
-    Each turn begins with a rest and a call that is not timed. How often depends on how long a round takes: about
-    `seconds` in all.
+    Each turn begins with a rest and a call that is not timed. It goes on for about `seconds` in all, and until each
+    batch has been timed `rounds` times.
     """
     slowest = max(_warm_up(call, batches) for call in contenders.values())
     length = min(max(int(1e3 * BLOCK / slowest), 1), LONGEST)
-    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    samples: dict[str, list[list[float]]] = {name: [[] for _ in batches] for name in contenders}
     order = list(contenders)
     started, done = time.perf_counter(), 0
-    while done < FEWEST or (done < MOST and time.perf_counter() - started < seconds):
-        turn = [batches[(done + place) % len(batches)] for place in range(length)]
+    while done < rounds * len(batches) or time.perf_counter() - started < seconds:
+        turn = [(done + place) % len(batches) for place in range(length)]
         for name in order:
             time.sleep(REST)
-            contenders[name](turn[0])
-            samples[name] += [_milliseconds(contenders[name], batch) for batch in turn]
+            contenders[name](batches[turn[0]])
+            for place in turn:
+                samples[name][place].append(_milliseconds(contenders[name], batches[place]))
         order.reverse()
         done += length
     return {name: Timing(samples[name]) for name in contenders}
@@ -79,25 +88,36 @@ def _milliseconds(call: Call, batch: Tensor) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-def peak_memory(make: Callable[[], Call], batch: Tensor) -> int | None:
-    """Measure by how many bytes a new instance and its first call raise the memory in use, at the peak.
+def peak_memory(make: Callable[[], Call], batch: Tensor, device: str) -> int | None:
+    """Measure by how many bytes a new instance and a call of it raise the memory in use, at the peak of the call.
 
-    Weights and all that is computed are in it. None where the system does not say (the CPU's is asked of Linux).
+    Weights and all that is computed are in it; what it took to build the instance is not. `device` is "cpu" or "cuda".
+    None where the system does not say (the CPU's is asked of Linux).
     """
-    if torch.cuda.is_available():
+    if device == "cuda":
         before = torch.cuda.memory_allocated()
+        call = make()
+        call(batch)
         torch.cuda.reset_peak_memory_stats()
-        make()(batch)
+        call(batch)
         return torch.cuda.max_memory_allocated() - before
-    gc.collect()
     with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back, so that its use again is seen
-        resident = _resident("VmRSS")
+        resident = _settled()
+        call = make()
+        call(batch)
+        _settled()
         Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is in use
-        make()(batch)
+        call(batch)
         peak = _resident("VmHWM")
         return None if resident is None or peak is None else max(0, peak - resident)
     return None
+
+
+def _settled() -> int | None:
+    """The memory in use when all that was freed has gone back to the system."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return _resident("VmRSS")
 
 
 def _resident(field: str) -> int | None:

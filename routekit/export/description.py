@@ -45,6 +45,11 @@ class Description:
         """The names of the classes, or their numbers where nobody named them."""
         return list(self.about.get("classes") or map(str, range(self.spec.num_classes)))
 
+    @property
+    def dense(self) -> float:
+        """What the network cost before it was routed, MACs, units included that are gone by now."""
+        return float(self.about.get("record", {}).get("flops", {}).get("dense", self.costs.dense))
+
     def to_json(self, form: str) -> str:
         """Write it for a file of the given form."""
         costs = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in asdict(self.costs).items()}

@@ -10,6 +10,8 @@ from routekit.errors import InputError
 from routekit.runtime.runtime import need
 
 BAR = 40
+# Two measurements of one form differ by so much.
+NOISE = 0.05
 PICTURES = (".png", ".svg")
 
 
@@ -18,7 +20,7 @@ def bench_text(report: dict[str, Any]) -> str:
     lines = [*_heading(report), ""]
     for row in report["rows"]:
         slowest = max(row["dense_ms"], row["routed_ms"])
-        lines.append(f"{row['runtime']}, batch {row['batch']}")
+        lines.append(f"{row['runtime']} on {row['device']}, batch {row['batch']}")
         for side in ("dense", "routed"):
             bar = "█" * max(1, round(BAR * row[f"{side}_ms"] / slowest))
             spread = f"{row[f'{side}_p10']:.2f} to {row[f'{side}_p90']:.2f}"
@@ -127,7 +129,12 @@ def _kept(report: dict[str, Any]) -> str:
 
 
 def _verdict(row: dict[str, Any]) -> str:
-    pays = "faster" if row["speedup"] > 1 else "SLOWER: run the dense network instead"
+    if row["speedup"] > 1 + NOISE:
+        pays = "faster"
+    elif row["speedup"] > 1 - NOISE:
+        pays = "no clear difference"
+    else:
+        pays = "SLOWER: run the dense network instead"
     said = f"{row['speedup']:.2f}x of the ideal {row['ideal']:.2f}x, efficiency {row['efficiency']:.2f}: {pays}"
     if row["break_even"] is not None:
         said += f"; pays below {100 * row['break_even']:.0f}% of the MACs"

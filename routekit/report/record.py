@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from routekit.cost.macs import CONVENTION
-from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import Evaluation
 from routekit.network.network import RoutedNetwork
@@ -17,17 +16,20 @@ RECORD = "record.json"
 def run_record(
     run: str,
     network: RoutedNetwork,
-    costs: CostModel,
     measured: Evaluation,
     *,
     data: str,
     split: str,
     dense_accuracy: float,
+    dense_flops: float,
     target: float | None,
     seconds: float,
     **more: Any,
 ) -> dict[str, Any]:
-    """Say what an evaluation found: accuracies are fractions, costs MACs, run rates per unit by name."""
+    """Say what an evaluation found: accuracies are fractions, costs MACs, run rates per unit by name.
+
+    `dense_accuracy` and `dense_flops` are those of the network before it was routed, all of its units in it.
+    """
     statistics = measured.statistics
     return {
         "run": run,
@@ -38,7 +40,7 @@ def run_record(
         "accuracy": {"dense": dense_accuracy, "routed": measured.accuracy},
         "flops": {
             "convention": CONVENTION,
-            "dense": costs.dense,
+            "dense": dense_flops,
             "target": target,
             "realized": measured.cost,
             **{key: value for key, value in measured.cost_quantiles().items() if key != "mean"},

@@ -18,7 +18,23 @@ def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
     assert "--force" in again.stderr
     done = routekit("evaluate", "compact", "--data", "images", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["images"] == 36
+    evaluated = json.loads(done.stdout)
+    assert evaluated["images"] == 36
+    # The dense network is the one that the user came with, whatever was dropped and folded since.
+    assert evaluated["flops"]["dense"] == json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
+
+
+def test_what_is_replaced_is_gone(workplace: Path) -> None:
+    (workplace / "again").mkdir()
+    for name in ("single.onnx", "batch.xml", "notes.txt"):
+        (workplace / "again" / name).write_text("of another export, but for the notes")
+    done = routekit("export", "runs/routed", "--out", "again", "--force", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in (workplace / "again").iterdir()} == {
+        "network.json",
+        "network.safetensors",
+        "notes.txt",
+    }
 
 
 def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Path) -> None:

@@ -213,7 +213,7 @@ def test_the_faster_form_is_measured_and_named(monkeypatch: pytest.MonkeyPatch) 
 
     def timed(contenders: Any, parts: list[torch.Tensor], **_: float) -> dict[str, Timing]:
         assert all(len(part) == len(parts[0]) for part in parts)
-        return {name: Timing([times[len(parts[0])][name]]) for name in contenders}
+        return {name: Timing([[times[len(parts[0])][name]]]) for name in contenders}
 
     monkeypatch.setattr(measured, "in_turns", timed)
     executor = measured.MeasuredExecutor(prepare(routed()), images(9), batches=(2, 8))

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import routekit
 from routekit.errors import InputError
 from routekit.execution import pool as pools
 from routekit.execution.executor import Answer, SparseExecutor
@@ -150,9 +151,18 @@ def test_what_a_pool_cannot_do_is_said() -> None:
     pool = Pool(executor)
     with pytest.raises(InputError, match=r"\[3, 9, 8\].*\[3, 8, 8\]"):
         pool.submit(torch.zeros(3, 9, 8))
+    with pytest.raises(InputError, match="uint8 where the network takes float32"):
+        pool.submit(torch.zeros(3, 8, 8, dtype=torch.uint8))
     pool.close()
     with pytest.raises(InputError, match="closed"):
         pool.submit(images(1)[0])
+
+
+def test_a_pool_takes_what_optimize_gives() -> None:
+    network, x = routed(), images(3)
+    with Pool(routekit.optimize(network, x)) as pool:
+        answer = pool.submit(x[0]).result(timeout=60)
+    assert torch.equal(answer.routes, SparseExecutor(prepare(network))(x[:1]).routes)
 
 
 def test_promises_are_the_standard_librarys() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from routekit.backbones.cifar_resnet import CifarResNet, OptionAShortcut, adapt_cifar
 from routekit.backbones.unit import ModelSpec
+from routekit.export.compact import compact
 from routekit.export.onnx.file import save_onnx
 from routekit.export.onnx.shortcut import convolve_shortcuts
 from routekit.network.convert import convert
@@ -28,6 +29,15 @@ def test_a_shortcut_as_a_convolution_gives_the_same_bits() -> None:
     convolve_shortcuts(network)
     assert not any(isinstance(module, OptionAShortcut) for module in network.modules())
     assert torch.equal(network.backbone(images), want)
+
+
+@torch.no_grad()
+def test_a_dropped_unit_keeps_its_shortcut() -> None:
+    network, images = small(), torch.randn(3, 3, 32, 32)
+    dropped = compact(network, torch.tensor([[True, False, True]])).network
+    want = dropped(images).logits
+    convolve_shortcuts(dropped)
+    assert torch.equal(dropped(images).logits, want)
 
 
 def test_the_features_keep_their_layout_from_the_stem_to_the_head(tmp_path: Path) -> None:

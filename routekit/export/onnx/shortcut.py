@@ -15,13 +15,14 @@ def convolve_shortcuts(network: RoutedNetwork) -> None:
     would leave it there, and a whole stage would be computed without its additions fused. It adds 0.2% to the
     multiplications of a ResNet-56, which `CostModel` does not charge.
     """
+    parameter = next(network.parameters())
     for block in network.view.model.modules():
         if isinstance(block, BasicBlock) and isinstance(block.shortcut, OptionAShortcut):
-            block.shortcut = _convolution(block.conv1.in_channels, block.shortcut).to(block.conv1.weight)
+            block.shortcut = _convolution(block.shortcut).to(parameter)
 
 
-def _convolution(channels: int, shortcut: OptionAShortcut) -> nn.Conv2d:
-    new = shortcut.new_channels
+def _convolution(shortcut: OptionAShortcut) -> nn.Conv2d:
+    channels, new = shortcut.channels_in, shortcut.new_channels
     conv = nn.Conv2d(channels, channels + new, 1, stride=2, bias=False)
     nn.init.zeros_(conv.weight)
     each = torch.arange(channels)

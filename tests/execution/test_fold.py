@@ -1,0 +1,84 @@
+"""What may be folded: a batch norm into the convolution whose output nobody else reads."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from routekit.backbones.load import build, spec_of
+from routekit.backbones.unit import Backbone, ResidualUnit
+from routekit.execution.fold import fold
+from routekit.network.convert import convert
+from routekit.network.network import RoutedNetwork
+from routekit.routing.router import RouterConfig
+from tests.toy import TOY_SPEC, toy_noise
+
+
+class PreActivated(nn.Module):
+    """A block that normalises what it reads; `between` stands between its first convolution and a norm."""
+
+    def __init__(self, between: nn.Module) -> None:
+        super().__init__()
+        self.bn1, self.conv1, self.bn2, self.conv2 = norm(), conv(), norm(), conv()
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(torch.relu(self.bn1(x)))
+        return x + self.conv2(self.bn2(self.between(y)))
+
+
+def conv() -> nn.Conv2d:
+    return nn.Conv2d(4, 4, 3, padding=1, bias=False)
+
+
+def norm() -> nn.BatchNorm2d:
+    made = nn.BatchNorm2d(4)
+    for tensor, low in ((made.weight, 0.5), (made.bias, -1.0), (made.running_mean, -1.0), (made.running_var, 0.5)):
+        nn.init.uniform_(tensor, low, 1.5)
+    return made
+
+
+class Whole(nn.Module):
+    """A stem that is a convolution alone, whose output the first block reads twice."""
+
+    def __init__(self, between: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.block = PreActivated(between)
+        self.fc = nn.Linear(4, 3)
+
+    def head(self, x: Tensor) -> Tensor:
+        return self.fc(x.mean((2, 3)))
+
+
+def network(between: nn.Module) -> RoutedNetwork:
+    torch.manual_seed(0)
+    model = Whole(between).eval()
+    units = [ResidualUnit("block", model.block, stage=0)]
+    return convert(Backbone(model, TOY_SPEC, model.stem, units, model.head), RouterConfig(hidden=4)).eval()
+
+
+def folded_pairs(between: nn.Module) -> set[tuple[str, str]]:
+    original = network(between)
+    copied = copy.deepcopy(original)
+    pairs = fold(copied)
+    x = toy_noise(5)
+    with torch.no_grad():
+        want, got = original(x), copied(x)
+    torch.testing.assert_close(got.logits, want.logits, rtol=1e-4, atol=1e-5)
+    assert torch.equal(got.routes, want.routes)
+    return {(pair.conv, pair.norm) for pair in pairs}
+
+
+def test_a_norm_whose_input_others_read_stays() -> None:
+    # The stem's output is also the shortcut, and what a router sees.
+    assert folded_pairs(nn.Identity()) == {("block.conv1", "block.bn2")}
+
+
+def test_a_norm_after_an_activation_in_place_stays() -> None:
+    assert folded_pairs(nn.ReLU(inplace=True)) == set()
+
+
+def test_every_norm_of_a_cifar_network_is_folded() -> None:
+    pairs = fold(convert(build(spec_of("resnet20"))).eval())
+    assert len(pairs) == 19
