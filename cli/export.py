@@ -34,7 +34,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Write RUN's network for others to run.
 
-        compact: JSON and safetensors, without the units that no validation image runs, batch norms folded.
+        compact: JSON and safetensors, without the units that no validation image runs and without the routers of those
+        that all run, batch norms folded.
         onnx, openvino: files that skip what an image does not need, one for single images, one for batches.
         torch: torch.export programs, which compute everything.
         """
@@ -69,6 +70,7 @@ def _compact(report: dict[str, Any]) -> str:
         [
             f"{report['out']}: compact form of {report['run']}, {report['dtype']}",
             f"  dropped    {', '.join(report['dropped']) or 'no unit'} (run by no validation image)",
+            f"  settled    {', '.join(report['settled']) or 'no unit'} (run by all of them: their routers are gone)",
             f"  folded     {report['folded']} batch norms",
             f"  parameters {parameters['compact']:,} of the dense network's {parameters['dense']:,}",
             f"  bytes      {size['compact']:,} instead of {size['run']:,}",

@@ -44,12 +44,20 @@ def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool,
     small = compact(network, routes)
     config = None if isinstance(network.routers, FixedRoute) else recipe.routers
     save_network(
-        out, small.network, config, about=spec["about"], dropped=small.dropped, folded=small.folded, dtype=dtype
+        out,
+        small.network,
+        config,
+        about=spec["about"],
+        dropped=small.dropped,
+        settled=small.settled,
+        folded=small.folded,
+        dtype=dtype,
     )
     return {
         "run": str(folder.path),
         "out": str(out),
         "dropped": small.dropped,
+        "settled": small.settled,
         "folded": len(small.folded),
         "parameters": {"dense": _parameters(network.backbone), "compact": _parameters(small.network)},
         "bytes": {"run": _bytes(network_folder(path)), "compact": _bytes(out)},

@@ -31,6 +31,7 @@ def save_network(
     *,
     about: dict[str, Any],
     dropped: list[str] | None = None,
+    settled: list[str] | None = None,
     folded: list[Fold] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
@@ -39,6 +40,7 @@ def save_network(
     config:   how its routers are built; None for a fixed route
     about:    what a user of the file needs beside the network: classes, costs, accuracy
     dropped:  names of units that are left out because no image runs them
+    settled:  names of units that have no router because every image runs them
     folded:   batch norms that were folded into the convolution before them
     dtype:    in which floating-point tensors are stored; they are computed with in float32
     """
@@ -48,6 +50,7 @@ def save_network(
         "model": asdict(network.view.spec),
         "routers": None if config is None else asdict(config),
         "dropped": dropped or [],
+        "settled": settled or [],
         "folded": [asdict(fold) for fold in folded or []],
         "about": about,
     }
@@ -92,6 +95,8 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
         for unit in view.units:
             if unit.name in spec["dropped"]:
                 drop_unit(unit)
+            if unit.name in spec.get("settled", []):
+                unit.skippable = False
         fold_structure(view.model, [Fold(**fold) for fold in spec["folded"]])
         config = (
             FixedRoute(state["routers.route"].tolist()) if spec["routers"] is None else RouterConfig(**spec["routers"])

@@ -1,4 +1,4 @@
-"""Compact a routed network: what no image uses goes, batch norms are folded."""
+"""Compact a routed network: what no image uses goes, what all use is not asked about, batch norms are folded."""
 
 import copy
 from dataclasses import dataclass
@@ -16,19 +16,26 @@ class Compact:
 
     network: RoutedNetwork
     dropped: list[str]
+    settled: list[str]
     folded: list[Fold]
 
 
 def compact(network: RoutedNetwork, routes: Tensor) -> Compact:
-    """Drop the units that none of `routes` [N, n] bool runs, and fold batch norms; `network` is left as it is.
+    """Drop the units that none of `routes` [N, n] bool runs, and the routers of those that all run; fold batch norms.
 
-    Units are dropped on the evidence of those routes: an image that would have run one takes its shortcut instead.
+    `network` is left as it is. Units are dropped and settled on the evidence of those routes: an image that would have
+    run a dropped one takes its shortcut instead, one that would have skipped a settled one runs it.
     """
     network = copy.deepcopy(network).eval()
-    used = routes.any(dim=0).tolist()
-    dropped = []
+    rates = routes.double().mean(dim=0).tolist()
+    dropped, settled = [], []
     for index, unit in reversed(list(enumerate(network.junctions))):
-        if not used[index] and network.routers.forget(index):
+        if rates[index] not in (0, 1) or not network.routers.forget(index):
+            continue
+        if rates[index] == 0:
             dropped.append(unit.name)
             drop_unit(unit)
-    return Compact(network, dropped[::-1], fold(network))
+        else:
+            settled.append(unit.name)
+            unit.skippable = False
+    return Compact(network, dropped[::-1], settled[::-1], fold(network))

@@ -148,8 +148,7 @@ def test_segments_by_hand() -> None:
 
 def test_compacted_networks_run_with_what_is_left() -> None:
     network = routed()
-    routes = torch.tensor([[True, False, False, True]])
-    small = compact(network, routes).network
+    small = compact(network, torch.tensor([[True, False, False, True], [False] * 4])).network
     assert [s.junctions for s in segments(small)] == [range(1), range(0), range(1, 2)]
     x = images(6)
     with torch.no_grad():
@@ -161,8 +160,27 @@ def test_compacted_networks_run_with_what_is_left() -> None:
         torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-5, atol=1e-5)
 
 
+def test_settled_units_run_unasked() -> None:
+    """Routers see new features after a unit that always runs, and are asked then, once."""
+    network, x = routed(), images(6)
+    small = compact(network, torch.tensor([[True, True, False, True], [False, True, True, False]])).network
+    assert [unit.name for unit in small.junctions] == ["body.0", "body.2", "body.3"]
+    assert [(len(s.units), s.junctions) for s in segments(small)] == [
+        (1, range(1)),
+        (1, range(0)),
+        (1, range(1, 2)),
+        (1, range(2, 3)),
+    ]
+    with torch.no_grad():
+        routes = network(x).routes
+        routes[:, 1] = True
+        want = network(x, routes=routes).logits
+        got = small(x, routes=routes[:, [0, 2, 3]]).logits
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_a_dropped_unit_is_no_reason_to_ask_again_in_any_form() -> None:
-    network = compact(routed(), torch.tensor([[True, False, True, True]])).network
+    network = compact(routed(), torch.tensor([[True, False, True, True], [False] * 4])).network
     assert network.view.units[1].dropped
     want = [segment.junctions for segment in segments(network)]
     assert [segment.junctions for segment in segments(fuse(prepare(network)))] == want

@@ -57,7 +57,7 @@ def test_awaiting_answers() -> None:
 
 
 def test_units_that_always_run_and_dropped_ones_are_passed() -> None:
-    small = compact(routed(), torch.tensor([[True, False, False, True]])).network
+    small = compact(routed(), torch.tensor([[True, False, True, True], [True, False, False, False]])).network
     executor, x = SparseExecutor(prepare(small)), images(7)
     with Pool(executor, batch=2) as pool:
         promises = [pool.submit(image) for image in x]

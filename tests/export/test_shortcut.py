@@ -34,7 +34,7 @@ def test_a_shortcut_as_a_convolution_gives_the_same_bits() -> None:
 @torch.no_grad()
 def test_a_dropped_unit_keeps_its_shortcut() -> None:
     network, images = small(), torch.randn(3, 3, 32, 32)
-    dropped = compact(network, torch.tensor([[True, False, True]])).network
+    dropped = compact(network, torch.tensor([[True, False, True], [False] * 3])).network
     want = dropped(images).logits
     convolve_shortcuts(dropped)
     assert torch.equal(dropped(images).logits, want)
