@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(help="routed, or a static network: firstk, randomk, distributedk.")
         ] = None,
         router: Annotated[str | None, typer.Option(help="fc (the paper's), cnn or rnn.")] = None,
-        gate: Annotated[str | None, typer.Option(help="soft, straight-through, gumbel or bernoulli.")] = None,
+        gate: Annotated[str | None, typer.Option(help="benefit, soft, straight-through, gumbel or bernoulli.")] = None,
         recipe: o.RecipeName = None,
         epochs: o.Epochs = None,
         learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from routekit.cost.model import CostModel
     from routekit.errors import RoutekitError
     from routekit.execution.prepare import optimize
-    from routekit.export.checkpoint import load_network as load
+    from routekit.export.cascade import load
     from routekit.network.convert import convert
     from routekit.network.network import RoutedNetwork
     from routekit.routing.router import RouterConfig
@@ -35,7 +35,7 @@ _HOME = {
     "RoutekitError": "routekit.errors:RoutekitError",
     "adapt": "routekit.backbones.adapters:adapt",
     "convert": "routekit.network.convert:convert",
-    "load": "routekit.export.checkpoint:load_network",
+    "load": "routekit.export.cascade:load",
     "load_backbone": "routekit.backbones.load:load_backbone",
     "mark_units": "routekit.backbones.marked:mark_units",
     "optimize": "routekit.execution.prepare:optimize",

@@ -39,13 +39,14 @@ class DataSection(_Section):
 class Recipe(_Section):
     """All choices of a run.
 
-    method:   "routed" learns routers; "dense" and the static methods have a fixed route
+    method:   "routed" learns routers; "dense" and the static methods have a fixed route; a "cascade" is joined from
+              networks that are done, and learns nothing
     target:   the budget as given ("50%", "1.5e8"); None for a dense network
     training: of the network that the run is about
     dense:    of the dense network, where one has to be fine-tuned first
     """
 
-    method: Literal["routed", "dense", "firstk", "randomk", "distributedk"] = "routed"
+    method: Literal["routed", "dense", "firstk", "randomk", "distributedk", "cascade"] = "routed"
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     target: str | None = None

@@ -21,7 +21,9 @@ LAYERS = [
     ["network.executor"],
     ["network.network"],
     ["network.convert"],
+    ["network.cascade"],
     ["cost.model"],
+    ["cost.cascade"],
     ["cost.budget"],
     ["cost.price", "cost.weight"],
     ["objective"],
@@ -35,7 +37,7 @@ LAYERS = [
     ["recipe"],
     ["run_folder", "machine"],
     ["inputs"],
-    ["pipeline", "results", "deliver", "timing"],
+    ["pipeline", "results", "deliver", "timing", "joining"],
 ]
 
 

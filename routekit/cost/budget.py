@@ -14,11 +14,8 @@ from routekit.errors import InputError
 _SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 
 
-def parse_target(text: str, cost: CostModel) -> float:
-    """`1.5e8`, `150M`, `0.15G` or `60%` (of the dense cost) -> MACs.
-
-    Raises InputError if it is no such number, or under the reachable minimum or over the dense cost.
-    """
+def parse_amount(text: str, dense: float) -> float:
+    """`1.5e8`, `150M`, `0.15G` or `60%` (of `dense` MACs) -> MACs. Raises InputError if it is no such number."""
     match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmg%]?)\s*", text, flags=re.IGNORECASE)
     try:
         number = float(match.group(1)) if match else math.nan
@@ -27,7 +24,15 @@ def parse_target(text: str, cost: CostModel) -> float:
     if match is None or not math.isfinite(number):
         raise InputError(f"target {text!r} is no cost: write 1.5e8, 150M or 60% ({CONVENTION})")
     suffix = match.group(2).upper()
-    target = number / 100 * cost.dense if suffix == "%" else number * _SUFFIX[suffix]
+    return number / 100 * dense if suffix == "%" else number * _SUFFIX[suffix]
+
+
+def parse_target(text: str, cost: CostModel) -> float:
+    """`1.5e8`, `150M`, `0.15G` or `60%` (of the dense cost) -> MACs.
+
+    Raises InputError if it is no such number, or under the reachable minimum or over the dense cost.
+    """
+    target = parse_amount(text, cost.dense)
     if not cost.minimum <= target <= cost.dense:
         raise InputError(
             f"target {text} = {describe(target)} is out of reach: this network can cost from {describe(cost.minimum)}, "

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from routekit.cost.cascade import CascadeCost
 from routekit.cost.model import CostModel
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.evaluation.routes import RouteStatistics, route_statistics
+from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.gate import Gate, hard
 
@@ -53,9 +55,9 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: RoutedNetwork,
+    network: RoutedNetwork | Cascade,
     images: Images,
-    costs: CostModel,
+    costs: CostModel | CascadeCost,
     *,
     indices: Tensor | None = None,
     batch_size: int = 256,
@@ -70,7 +72,7 @@ def evaluate(
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
-    spec = network.view.spec
+    spec = network.spec
     generator = torch.Generator().manual_seed(seed)
     correct, spent, taken, preferred, seen = [], [], [], [], []
     indices = torch.arange(len(images)) if indices is None else indices

@@ -22,6 +22,8 @@ from routekit.training.state import write_atomically
 
 FORMAT, VERSION = "routekit", 1
 SPEC, TENSORS = "network.json", "network.safetensors"
+# What a folder of several such networks has in the place of a specification: `cascade.py`.
+CASCADE = "cascade.json"
 
 
 def save_network(
@@ -119,6 +121,8 @@ def network_folder(path: Path) -> Path:
             return folder
     if not path.exists():
         raise InputError(f"{path} does not exist")
+    if any((folder / CASCADE).exists() for folder in (path, path / "network")):
+        raise InputError(f"{path} holds a cascade of networks: this takes a single one")
     if (path / "recipe.yaml").exists():
         raise InputError(f"{path} is an unfinished run: finish it with `routekit convert --resume {path}`")
     raise InputError(f"{path} holds no routed network ({SPEC} is missing)")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from routekit.backbones.unit import Backbone, ResidualUnit
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.network.executor import Execution, sparse
 from routekit.routing.decision import Decision, RouteTrace
 from routekit.routing.gate import Gate, hard
@@ -25,6 +25,21 @@ class RoutedNetwork(nn.Module):
         self.routers = routers
         # A model that came in eval mode stays in it.
         self.train(view.model.training)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The architecture, and what its images have to look like."""
+        return self.view.spec
+
+    @property
+    def name(self) -> str:
+        """The architecture's name."""
+        return self.spec.full_name
+
+    @property
+    def columns(self) -> list[str]:
+        """What the columns of a route decide: whether these units run."""
+        return [unit.name for unit in self.junctions]
 
     @property
     def junctions(self) -> list[ResidualUnit]:

@@ -7,6 +7,7 @@ from typing import Any
 from routekit.cost.macs import CONVENTION
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import Evaluation
+from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.training.state import write_atomically
 
@@ -15,7 +16,7 @@ RECORD = "record.json"
 
 def run_record(
     run: str,
-    network: RoutedNetwork,
+    network: RoutedNetwork | Cascade,
     measured: Evaluation,
     *,
     data: str,
@@ -33,7 +34,7 @@ def run_record(
     statistics = measured.statistics
     return {
         "run": run,
-        "model": network.view.spec.full_name,
+        "model": network.name,
         "data": data,
         "split": split,
         "images": len(measured.labels),
@@ -48,10 +49,10 @@ def run_record(
         "routes": {
             "unique": statistics.unique,
             "mean_units": statistics.mean_units,
-            "units": len(network.junctions),
+            "units": len(network.columns),
             "entropy_bits": statistics.entropy,
             "class_information_bits": statistics.class_information,
-            "run_rate": dict(zip([unit.name for unit in network.junctions], statistics.run_rate, strict=True)),
+            "run_rate": dict(zip(network.columns, statistics.run_rate, strict=True)),
         },
         "seconds": seconds,
         **more,

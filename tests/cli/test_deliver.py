@@ -37,6 +37,34 @@ def test_what_is_replaced_is_gone(workplace: Path) -> None:
     }
 
 
+def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
+    done = routekit(
+        "cascade", "runs/routed", "runs/dense", "--target-flops", "100%", "--average", "--name", "joined", "--json",
+        cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["model"] == "resnet20 -> resnet20"
+    assert record["flops"]["target"] == record["flops"]["dense"]
+    assert 0 < record["routes"]["run_rate"]["ask 1"] < 1
+    done = routekit("evaluate", "runs/joined", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    for key in ("accuracy", "flops", "routes"):
+        assert again[key] == record[key]
+    for arguments, said in (
+        (["runs/dense", "--target-flops", "90%"], "at least two networks"),
+        (["runs/routed", "runs/dense", "--target-flops", "20%"], "out of reach"),
+        (["runs/routed", "runs/dense", "--target-flops", "90%", "--name", "joined"], "--force"),
+        (["runs/routed", "runs/absent", "--target-flops", "90%"], "runs/absent does not exist"),
+    ):
+        done = routekit("cascade", *arguments, cwd=workplace)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    done = routekit("export", "runs/joined", "--out", "joined", cwd=workplace)
+    assert done.returncode == 2
+    assert "a cascade of networks" in done.stderr
+
+
 def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Path) -> None:
     done = routekit(
         "export", "runs/routed", "--format", "onnx", "--native", "--out", "onnx", "--verify", "images/test", "--json",

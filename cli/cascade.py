@@ -1,0 +1,78 @@
+"""`routekit cascade`: networks that are done, joined so that the cheap one answers what it knows."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .output import result
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def cascade(
+        networks: Annotated[list[Path], typer.Argument(help="Runs or compact checkpoints, the cheapest first.")],
+        target_flops: Annotated[
+            str, typer.Option(help="Mean cost of an image: 1.5e8, 150M or 50% of the last network, dense.")
+        ],
+        rule: Annotated[str, typer.Option(help="What says how sure a network is: confidence or entropy.")] = (
+            "confidence"
+        ),
+        average: Annotated[
+            bool, typer.Option("--average", help="Answer with the mean of what all networks said that were asked.")
+        ] = False,
+        data: o.Data = None,
+        data_root: o.DataRoot = None,
+        val: o.Val = None,
+        val_from_test: o.ValFromTest = None,
+        seed: o.Seed = None,
+        out: o.Out = Path("runs"),
+        name: o.Name = None,
+        device: o.Device = None,
+        force: o.Force = False,
+        json: o.Json = False,
+    ) -> None:
+        """Join NETWORKS over the same classes: each answers if it is sure, and else asks the next. Nothing is trained.
+
+        The images are those of the last network's run, or of --data.
+        """
+        from routekit.joining import join
+        from routekit.recipe import load_recipe
+        from routekit.run_folder import RunFolder
+
+        from .summary import summary
+
+        chosen = load_recipe(
+            o.default_recipe(data),
+            {
+                "method": "cascade",
+                "data.source": data,
+                "data.root": data_root,
+                "data.val": val,
+                "data.val_from_test": o.fraction(val_from_test),
+                "seed": seed,
+                "target": target_flops,
+            },
+        )
+        if data is None and (networks[-1] / "recipe.yaml").exists():
+            _, last = RunFolder.open(networks[-1])
+            chosen = chosen.model_copy(update={"data": last.data, "model": last.model})
+        record = join(
+            networks,
+            chosen,
+            out / (name or _name(networks, target_flops)),
+            o.machine(device),
+            rule=rule,
+            average=average,
+            force=force,
+        )
+        result(record, summary(record), as_json=json)
+
+
+def _name(networks: list[Path], target: str) -> str:
+    """A folder's name made of the networks' own."""
+    joined = "-".join(network.resolve().name for network in networks)
+    return f"{joined}-cascade-{target.replace('%', 'pct')}"

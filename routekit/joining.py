@@ -1,0 +1,81 @@
+"""Networks that are done, joined to a cascade that meets a budget."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from routekit.cost.budget import parse_amount
+from routekit.cost.cascade import CascadeCost
+from routekit.cost.macs import describe
+from routekit.errors import InputError
+from routekit.evaluation.evaluate import evaluate
+from routekit.evaluation.threshold import ask_all
+from routekit.export.cascade import save_cascade
+from routekit.export.checkpoint import load_network, network_folder, read_spec
+from routekit.inputs import load_splits
+from routekit.machine import Machine
+from routekit.network.cascade import Cascade
+from routekit.recipe import Recipe
+from routekit.report.record import run_record, write_record
+from routekit.run_folder import RunFolder
+
+
+def join(
+    paths: list[Path], recipe: Recipe, out: Path, machine: Machine, *, rule: str, average: bool, force: bool
+) -> dict[str, Any]:
+    """Join the networks of runs or checkpoints, the cheapest first, and write the run of a cascade to `out`.
+
+    `recipe` says which images, which seed and the target; nothing is trained. The threshold is set on validation
+    images; the record, which is returned, is of the test images. Raises InputError for what does not fit together.
+    """
+    started = time.perf_counter()
+    RunFolder.check_free(out, force=force)
+    cascade = Cascade([load_network(path) for path in paths], rule=rule, average=average)
+    classes = [tuple(read_spec(network_folder(path))["about"].get("classes") or ()) for path in paths]
+    if len({names for names in classes if names}) > 1:
+        raise InputError("the networks know different classes: no cascade can be made of them")
+    data = load_splits(recipe, cascade.spec.input_size)
+    for warning in data.warnings:
+        machine.hooks.warn(warning)
+    if len(data.classes) != cascade.spec.num_classes:
+        raise InputError(f"the networks know {cascade.spec.num_classes} classes, the data has {len(data.classes)}")
+    cascade.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    costs = CascadeCost.measure(cascade)
+    if [model.dense for model in costs.stages] != sorted(model.dense for model in costs.stages):
+        machine.hooks.warn("a network of this cascade is dearer than the one after it")
+    assert recipe.target is not None
+    target = parse_amount(recipe.target, costs.dense)
+    machine.hooks.say(f"target {describe(target)} of {describe(costs.dense)}, what {cascade.networks[-1].name} costs")
+    doubts = ask_all(cascade, data.val, costs)
+    cascade.threshold.fill_(doubts.threshold(target))
+    folder = RunFolder.create(out, recipe, force=force)
+    measured = evaluate(cascade, data.test, costs)
+    before = read_spec(network_folder(paths[-1]))["about"].get("record")
+    if before is None:
+        last = cascade.networks[-1]
+        everything = torch.ones(len(data.test), len(last.columns), dtype=torch.bool)
+        accuracy = evaluate(last, data.test, costs.stages[-1], routes=everything).accuracy
+    else:
+        accuracy = before["accuracy"]["dense"]
+    record = run_record(
+        str(out),
+        cascade,
+        measured,
+        data=data.name,
+        split="test",
+        dense_accuracy=accuracy,
+        dense_flops=costs.dense,
+        target=target,
+        seconds=time.perf_counter() - started,
+        environment=machine.environment(),
+        method="cascade",
+        seed=recipe.seed,
+        epochs=0,
+        validation=data.val_origin,
+        threshold=float(cascade.threshold),
+    )
+    save_cascade(folder.path / "network", cascade, paths, about={"classes": list(data.classes), "record": record})
+    write_record(folder.path, record)
+    return record

@@ -1,0 +1,173 @@
+"""Cascades: a network that does not know asks the next."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from routekit.backbones.unit import ModelSpec
+from routekit.errors import InputError
+from routekit.network.network import RoutedNetwork
+from routekit.registry import Registry
+from routekit.routing.gate import Gate, hard
+
+Certainty = Callable[[Tensor], Tensor]
+certainties: Registry[Certainty] = Registry("rule")
+
+
+@certainties.register("confidence")
+def confidence(probabilities: Tensor) -> Tensor:
+    """[B, classes] -> [B] the probability of the likeliest class."""
+    return probabilities.amax(dim=1).clamp_max(1.0)
+
+
+@certainties.register("entropy")
+def evenness(probabilities: Tensor) -> Tensor:
+    """[B, classes] -> [B] one less the entropy's share of its largest value: 1 if one class has it all, 0 if none."""
+    return 1 + torch.xlogy(probabilities, probabilities).sum(dim=1) / torch.tensor(probabilities.shape[1]).log()
+
+
+@dataclass(frozen=True)
+class CascadeTrace:
+    """What a batch did in a cascade; columns as in `Cascade.columns`.
+
+    logits:   [B, classes] log-probabilities of the answer
+    routes:   [B, n] bool: the units that ran, and the networks that were asked
+    margins:  [B, n] by how much each decision preferred to run or to ask; -inf where nobody decided
+    """
+
+    logits: Tensor
+    routes: Tensor
+    margins: Tensor
+
+    @property
+    def gates(self) -> Tensor:
+        """[B, n] `routes` as numbers."""
+        return self.routes.to(self.logits)
+
+
+class Cascade(nn.Module):
+    """Networks over the same classes, the cheapest first. Each answers if it is sure, and else asks the next.
+
+    An "I don't know" cascade (Wang et al., "IDK Cascades: Fast Deep Learning by Learning not to Overthink", 2018) whose
+    networks are taken as they are. A network is asked if the certainty of the one before it is at most `threshold`.
+
+    rule:     how certainty is measured: "confidence" or "entropy"
+    average:  answer with the mean of the probabilities of all networks that were asked
+
+    Raises InputError for networks that do not take the same images to the same number of classes.
+    """
+
+    threshold: Tensor
+
+    def __init__(
+        self,
+        stages: Sequence[RoutedNetwork],
+        *,
+        rule: str = "confidence",
+        average: bool = False,
+        threshold: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if len(stages) < 2:
+            raise InputError("a cascade takes at least two networks")
+        first, *others = (stage.spec for stage in stages)
+        for other in others:
+            if (other.num_classes, other.input_size) != (first.num_classes, first.input_size):
+                raise InputError(
+                    f"{first.full_name} takes {first.input_size} to {first.num_classes} classes, {other.full_name} "
+                    f"{other.input_size} to {other.num_classes}: no cascade can be made of them"
+                )
+        self.stages = nn.ModuleList(stages)
+        self.rule, self.average = rule, average
+        self.certainty = certainties[rule]
+        self.register_buffer("threshold", torch.tensor(threshold))
+        self.eval()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What images have to look like: as for the first network."""
+        return self.networks[0].spec
+
+    @property
+    def networks(self) -> list[RoutedNetwork]:
+        """The networks, in order."""
+        return [stage for stage in self.stages if isinstance(stage, RoutedNetwork)]
+
+    @property
+    def name(self) -> str:
+        """The networks' names in a row."""
+        return " -> ".join(network.name for network in self.networks)
+
+    @property
+    def columns(self) -> list[str]:
+        """What the columns of a route decide: each network's own, and between two networks whether to ask."""
+        names: list[str] = []
+        for number, network in enumerate(self.networks):
+            names += [f"ask {number}"] if number else []
+            names += [f"{number}/{column}" for column in network.columns]
+        return names
+
+    @property
+    def places(self) -> list[range]:
+        """Where each network's own columns are; before those of all but the first is the one that asks it."""
+        found: list[range] = []
+        start = 0
+        for network in self.networks:
+            found.append(range(start, start + len(network.columns)))
+            start = found[-1].stop + 1
+        return found
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        gate: Gate = hard,
+        generator: torch.Generator | None = None,
+        routes: Tensor | None = None,
+        threshold: float | None = None,
+    ) -> CascadeTrace:
+        """Images [B, C, H, W], normalised as for the first network -> the trace of the batch.
+
+        A network computes only the images that ask it. `routes` [B, n] bool takes the place of all decisions,
+        `threshold` that of the cascade's own.
+        """
+        limit = self.threshold if threshold is None else threshold
+        columns = len(self.columns)
+        probabilities = x.new_zeros(len(x), self.spec.num_classes)
+        ran = torch.zeros(len(x), columns, dtype=torch.bool, device=x.device)
+        margins = torch.full((len(x), columns), -torch.inf, device=x.device)
+        asking = torch.arange(len(x), device=x.device)
+        for number, (network, place) in enumerate(zip(self.networks, self.places, strict=True)):
+            if number:
+                doubt = limit - self.certainty(probabilities[asking])
+                asks = doubt >= 0 if routes is None else routes[asking, place.start - 1]
+                margins[asking, place.start - 1], ran[asking, place.start - 1] = doubt, asks
+                asking = asking[asks]
+            if not len(asking):
+                break
+            own = slice(place.start, place.stop)
+            forced = None if routes is None else routes[asking, own]
+            trace = network(self._as_for(network, x[asking]), gate=gate, generator=generator, routes=forced)
+            ran[asking, own], margins[asking, own] = trace.gates > 0.5, trace.margins
+            said = trace.logits.softmax(dim=1)
+            known = number / (number + 1) if self.average else 0.0
+            probabilities[asking] = known * probabilities[asking] + (1 - known) * said
+        return CascadeTrace(probabilities.clamp_min(torch.finfo(x.dtype).tiny).log(), ran, margins)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Images [B, C, H, W], normalised as for the first network -> log-probabilities [B, classes]."""
+        logits: Tensor = self(x).logits
+        return logits
+
+    def _as_for(self, network: RoutedNetwork, x: Tensor) -> Tensor:
+        """Images normalised as the first network wants them -> as `network` does."""
+        ours, theirs = self.spec, network.spec
+        if (ours.mean, ours.std) == (theirs.mean, theirs.std):
+            return x
+        mean, std, its_mean, its_std = (
+            x.new_tensor(values).view(1, -1, 1, 1) for values in (ours.mean, ours.std, theirs.mean, theirs.std)
+        )
+        return (x * std + mean - its_mean) / its_std
