@@ -49,13 +49,17 @@ def test_the_ends_of_the_dial(rule: str) -> None:
 
 @torch.no_grad()
 def test_only_who_is_asked_computes() -> None:
-    x = images(12)
-    stages = sorted(networks(), key=lambda network: -float(answers(network, x).amax(1).mean()))
+    x = images(12) * torch.linspace(0.1, 8, 12).view(-1, 1, 1, 1)  # some leave no doubt
+    stages = networks()
     first, second = answers(stages[0], x), answers(stages[1], x)
-    threshold = float(first.amax(1).sort().values[-2])  # all but the surest image
-    asks = first.amax(1) <= threshold
-    again = asks & (second.amax(1) <= threshold)
-    assert 0 < again.sum() < asks.sum() < 12
+    sure, surer = first.amax(1), second.amax(1)
+
+    def counts(threshold: float) -> tuple[int, int]:
+        return int((sure <= threshold).sum()), int(((sure <= threshold) & (surer <= threshold)).sum())
+
+    threshold = next(t for t in [*sure.tolist(), *surer.tolist()] if 0 < counts(t)[1] < counts(t)[0] < 12)
+    asks = sure <= threshold
+    again = asks & (surer <= threshold)
     seen: list[int] = []
     for stage in stages:
         stage.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
