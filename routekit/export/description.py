@@ -9,9 +9,11 @@ import torch
 from pydantic import TypeAdapter
 
 from routekit.backbones.unit import ModelSpec
+from routekit.cost.cascade import CascadeCost
 from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel, Part
 from routekit.errors import InputError
+from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 
 FORMAT, VERSION = "routekit", 1
@@ -31,14 +33,14 @@ class Description:
 
     spec: ModelSpec
     units: list[str]
-    costs: CostModel
+    costs: CostModel | CascadeCost
     about: dict[str, Any]
 
     @classmethod
-    def of(cls, network: RoutedNetwork, about: dict[str, Any]) -> "Description":
-        """Describe a network."""
-        names = [unit.name for unit in network.junctions]
-        return cls(network.view.spec, names, CostModel.measure(network), about)
+    def of(cls, network: RoutedNetwork | Cascade, about: dict[str, Any]) -> "Description":
+        """Describe a network, or a cascade: its units are what its columns decide."""
+        costs = CascadeCost.measure(network) if isinstance(network, Cascade) else CostModel.measure(network)
+        return cls(network.spec, network.columns, costs, about)
 
     @property
     def classes(self) -> list[str]:

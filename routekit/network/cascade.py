@@ -30,9 +30,9 @@ def evenness(probabilities: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CascadeTrace:
-    """What a batch did in a cascade; columns as in `Cascade.columns`.
+    """What a batch did in a cascade, or in one network of it; columns as in `columns` of either.
 
-    logits:   [B, classes] log-probabilities of the answer
+    logits:   [B, classes] of the answer; of a cascade, log-probabilities
     routes:   [B, n] bool: the units that ran, and the networks that were asked
     margins:  [B, n] by how much each decision preferred to run or to ask; -inf where nobody decided
     """
@@ -45,6 +45,9 @@ class CascadeTrace:
     def gates(self) -> Tensor:
         """[B, n] `routes` as numbers."""
         return self.routes.to(self.logits)
+
+
+Ask = Callable[[int, Tensor, Tensor | None], CascadeTrace]
 
 
 class Cascade(nn.Module):
@@ -130,8 +133,22 @@ class Cascade(nn.Module):
     ) -> CascadeTrace:
         """Images [B, C, H, W], normalised as for the first network -> the trace of the batch.
 
-        A network computes only the images that ask it. `routes` [B, n] bool takes the place of all decisions,
-        `threshold` that of the cascade's own.
+        `routes` [B, n] bool takes the place of all decisions, `threshold` that of the cascade's own.
+        """
+
+        def ask(number: int, images: Tensor, forced: Tensor | None) -> CascadeTrace:
+            trace = self.networks[number](images, gate=gate, generator=generator, routes=forced)
+            return CascadeTrace(trace.logits, trace.gates > 0.5, trace.margins)
+
+        return self.walk(x, ask, routes=routes, threshold=threshold)
+
+    def walk(
+        self, x: Tensor, ask: Ask, *, routes: Tensor | None = None, threshold: float | None = None
+    ) -> CascadeTrace:
+        """Take a batch through the cascade; each network is asked about only the images that have to ask it.
+
+        `ask` (the network's number, images as it wants them, their forced route if any) gives its logits, and what of
+        its own columns ran and was preferred.
         """
         limit = self.threshold if threshold is None else threshold
         columns = len(self.columns)
@@ -148,12 +165,10 @@ class Cascade(nn.Module):
             if not len(asking):
                 break
             own = slice(place.start, place.stop)
-            forced = None if routes is None else routes[asking, own]
-            trace = network(self._as_for(network, x[asking]), gate=gate, generator=generator, routes=forced)
-            ran[asking, own], margins[asking, own] = trace.gates > 0.5, trace.margins
-            said = trace.logits.softmax(dim=1)
+            said = ask(number, self._as_for(network, x[asking]), None if routes is None else routes[asking, own])
+            ran[asking, own], margins[asking, own] = said.routes, said.margins
             known = number / (number + 1) if self.average else 0.0
-            probabilities[asking] = known * probabilities[asking] + (1 - known) * said
+            probabilities[asking] = known * probabilities[asking] + (1 - known) * said.logits.softmax(dim=1)
         return CascadeTrace(probabilities.clamp_min(torch.finfo(x.dtype).tiny).log(), ran, margins)
 
     @torch.no_grad()

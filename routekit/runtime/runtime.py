@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from routekit.errors import InputError
-from routekit.execution.executor import Answer, SparseExecutor
-from routekit.execution.fuse import fuse
-from routekit.execution.prepare import prepare
-from routekit.export.checkpoint import load_network, network_folder, read_spec
+from routekit.execution.executor import Answer
+from routekit.execution.prepare import optimize, prepare
+from routekit.export.cascade import cascade_folder, load, read_cascade
+from routekit.export.checkpoint import network_folder, read_spec
 from routekit.export.description import Description
+from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 
 
@@ -30,16 +31,20 @@ class Runtime(Protocol):
 class TorchRuntime:
     """The sparse executor, on any device."""
 
-    def __init__(self, network: RoutedNetwork, about: dict[str, Any], device: torch.device | None = None) -> None:
+    def __init__(
+        self, network: RoutedNetwork | Cascade, about: dict[str, Any], device: torch.device | None = None
+    ) -> None:
         self.device = device or torch.device("cpu")
-        network = prepare(network).to(self.device)
-        self.executor = SparseExecutor(fuse(network))
-        self.description = Description.of(network, about)
+        self.executor = optimize(network.to(self.device))
+        described = network if isinstance(network, Cascade) else prepare(network)
+        self.description = Description.of(described, about)
 
     @classmethod
     def load(cls, path: Path, device: torch.device | None = None) -> "TorchRuntime":
-        """Open a run or a compact checkpoint. Raises InputError."""
-        return cls(load_network(path), read_spec(network_folder(path))["about"], device)
+        """Open a run, a compact checkpoint or a cascade. Raises InputError."""
+        folder = cascade_folder(path)
+        about = (read_spec(network_folder(path)) if folder is None else read_cascade(folder))["about"]
+        return cls(load(path), about, device)
 
     def __call__(self, images: Tensor) -> Answer:
         """Answer a batch of any size."""

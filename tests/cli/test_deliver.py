@@ -52,6 +52,10 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     again = json.loads(done.stdout)
     for key in ("accuracy", "flops", "routes"):
         assert again[key] == record[key]
+    done = routekit("predict", "runs/joined", "images/test/class1/0.png", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    (predicted,) = json.loads(done.stdout)["images"]
+    assert predicted["units"]
     for arguments, said in (
         (["runs/dense", "--target-flops", "90%"], "at least two networks"),
         (["runs/routed", "runs/dense", "--target-flops", "20%"], "out of reach"),

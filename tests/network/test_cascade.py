@@ -84,6 +84,18 @@ def test_only_who_is_asked_computes() -> None:
 
 
 @torch.no_grad()
+def test_the_fast_form_answers_alike() -> None:
+    x = images(12) * torch.linspace(0.1, 8, 12).view(-1, 1, 1, 1)
+    cascade = Cascade(networks()[::-1], threshold=0.45)
+    want = cascade(x)
+    assert 0 < want.routes[:, 4].sum() < 12
+    for form in (routekit.optimize(cascade), routekit.optimize(cascade, x)):
+        answer = form(x)
+        assert torch.equal(answer.routes, want.routes)
+        torch.testing.assert_close(answer.logits, want.logits, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 def test_averaging_what_was_asked() -> None:
     stages, x = networks(), images(6)
     said = [answers(stage, x) for stage in stages]
