@@ -35,7 +35,9 @@ def main() -> int:
     record |= {key: again[key] for key in ("flops", "shuffled_accuracy")} | {"command": arguments.command}
     folder = HERE / arguments.group / arguments.run.name
     folder.mkdir(parents=True, exist_ok=True)
-    files = {name: (arguments.run / name).read_text() for name in ("recipe.yaml", "metrics.jsonl")}
+    # A cascade learns nothing, and has no metrics.
+    names = [name for name in ("recipe.yaml", "metrics.jsonl") if (arguments.run / name).exists()]
+    files = {name: (arguments.run / name).read_text() for name in names}
     files["record.json"] = json.dumps(record, indent=2) + "\n"
     for name, text in files.items():
         for call in [*arguments.call, f"{arguments.run.parent}/="]:
