@@ -32,7 +32,7 @@ def main() -> int:
         if again[key] != record[key]:
             sys.stderr.write(f"{key} was {record[key]}, and is {again[key]}\n")
             return 1
-    record |= {key: again[key] for key in ("flops", "shuffled_accuracy")} | {"command": arguments.command}
+    record |= {key: again[key] for key in ("flops", "shuffled_accuracy")}
     folder = HERE / arguments.group / arguments.run.name
     folder.mkdir(parents=True, exist_ok=True)
     # A cascade learns nothing, and has no metrics.
@@ -43,6 +43,8 @@ def main() -> int:
         for call in [*arguments.call, f"{arguments.run.parent}/="]:
             path, _, called = call.partition("=")
             text = text.replace(path, called)
+        if name == "record.json":
+            text = json.dumps(json.loads(text) | {"command": arguments.command}, indent=2) + "\n"
         (folder / name).write_text(text)
     return 0
 
