@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from routekit.errors import InputError
 from routekit.export.checkpoint import CASCADE, SPEC, TENSORS, VERSION, load_network, network_folder
 from routekit.network.cascade import Cascade
@@ -55,14 +57,17 @@ def read_cascade(folder: Path) -> dict[str, Any]:
     return document
 
 
-def load(path: str | Path) -> RoutedNetwork | Cascade:
+def load(path: str | Path, model: nn.Module | None = None) -> RoutedNetwork | Cascade:
     """Load a run, a compact checkpoint or a cascade; in eval mode, on the CPU.
 
+    `model` is an instance of your own architecture, for a network that was converted from one ("custom").
     Raises InputError if the files are missing, damaged, or do not fit together.
     """
     folder = cascade_folder(Path(path))
     if folder is None:
-        return load_network(path)
+        return load_network(path, model)
+    if model is not None:
+        raise InputError(f"{folder} holds a cascade: load its networks one by one, each with a model of its own")
     document = read_cascade(folder)
     try:
         stages = [load_network(folder / name) for name in document["networks"]]
