@@ -59,7 +59,8 @@ def register(app: typer.Typer) -> None:
         )
         if data is None and (networks[-1] / "recipe.yaml").exists():
             _, last = RunFolder.open(networks[-1])
-            chosen = chosen.model_copy(update={"data": last.data, "model": last.model})
+            given = chosen.data.model_dump(include={"val", "val_from_test"}, exclude_none=True)
+            chosen = chosen.model_copy(update={"data": last.data.model_copy(update=given), "model": last.model})
         record = join(
             networks,
             chosen,

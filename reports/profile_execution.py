@@ -26,8 +26,6 @@ from unittest.mock import patch
 
 import torch
 
-from routekit.backbones.load import build, spec_of
-from routekit.bench.rates import set_run_rate
 from routekit.cost.model import CostModel
 from routekit.execution import executor as execution
 from routekit.execution.dense import Dense
@@ -35,12 +33,8 @@ from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import DISTINCT, in_turns
-from routekit.inputs import load_splits
 from routekit.machine import Machine
-from routekit.network.convert import convert
-from routekit.recipe import load_recipe
-from routekit.routing.router import RouterConfig
-from routekit.timing import draw_images
+from routekit.timing import subject
 
 
 def main() -> None:
@@ -52,10 +46,7 @@ def main() -> None:
     parser.add_argument("--batch", default="1,8,64")
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
-    network = convert(build(spec_of(options.model)), RouterConfig(hidden=32)).eval()
-    splits = load_splits(load_recipe("default", {"data.source": options.data}), network.view.spec.input_size)
-    images = draw_images(splits.test, 512, network.view.spec, seed=0)
-    set_run_rate(network, images[:256], options.rate)
+    network, images, _ = subject(options.model, options.rate, options.data, count=512)
     prepared = prepare(network)
     costs, fast = CostModel.measure(prepared), fuse(prepared)
     dense, routed = Dense(fast), SparseExecutor(fast)

@@ -20,17 +20,11 @@ import numpy as np
 import onnxruntime
 import torch
 
-from routekit.backbones.load import build, spec_of
-from routekit.bench.rates import set_run_rate
 from routekit.export.onnx.assembly import Form
 from routekit.export.onnx.file import save_onnx
 from routekit.export.onnx.piece import Exporter
-from routekit.inputs import load_splits
 from routekit.machine import Machine
-from routekit.network.convert import convert
-from routekit.recipe import load_recipe
-from routekit.routing.router import RouterConfig
-from routekit.timing import draw_images
+from routekit.timing import subject
 
 
 def main() -> None:
@@ -42,10 +36,7 @@ def main() -> None:
     parser.add_argument("--batch", default="1,64")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    network = convert(build(spec_of(options.model)), RouterConfig(hidden=32)).eval()
-    splits = load_splits(load_recipe("default", {"data.source": options.data}), network.view.spec.input_size)
-    images = draw_images(splits.test, 256, network.view.spec, seed=0)
-    set_run_rate(network, images, options.rate)
+    network, images, _ = subject(options.model, options.rate, options.data, count=256)
     rows = []
     with TemporaryDirectory() as name:
         folder, exporter = Path(name), Exporter()

@@ -28,8 +28,10 @@ from routekit.runtime.verify import verify
 
 # How many images at a time; more does not make it faster.
 BATCH = 64
-# What an export writes, in any format.
-EXPORTED = ("*.onnx", "*.xml", "*.bin", "*.pt2", SPEC, TENSORS)
+# What an export writes, in any format; other files in its folder are not ours.
+EXPORTED = {SPEC, TENSORS} | {
+    f"{form}.{suffix}" for form in ("single", "batch", "masked", "dense") for suffix in ("onnx", "xml", "bin", "pt2")
+}
 
 
 def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool, machine: Machine) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool,
         folded=small.folded,
         dtype=dtype,
     )
+    _remove_others(out, {SPEC, TENSORS})
     return {
         "run": str(folder.path),
         "out": str(out),
@@ -86,6 +89,8 @@ def export_program(
     _check_free(out, force)
     hooks.say(f"exporting {path} to {out}")
     files = _write(kind, out, network, read_spec(network_folder(path))["about"], native=native)
+    # OpenVINO writes two files for each form.
+    _remove_others(out, {name for file in files for name in (file.name, file.with_suffix(".bin").name)})
     report: dict[str, Any] = {
         "run": str(path),
         "out": str(out),
@@ -145,14 +150,15 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 
+def _remove_others(out: Path, written: set[str]) -> None:
+    """Remove an export that was there before: in another format, it would be found in the place of this one."""
+    for name in EXPORTED - written:
+        (out / name).unlink(missing_ok=True)
+
+
 def _check_free(out: Path, force: bool) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
-    if out.is_dir():
-        # What lies there in another format would be found in the place of what is written now.
-        for name in EXPORTED:
-            for file in out.glob(name):
-                file.unlink()
 
 
 def _image_files(folder: Path) -> list[str]:

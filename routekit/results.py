@@ -7,15 +7,14 @@ from typing import Any
 import torch
 
 from routekit.backbones.load import build, spec_of
-from routekit.cost.cascade import CascadeCost
+from routekit.cost.cascade import measure_costs
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
-from routekit.export.cascade import cascade_folder, load, read_cascade
-from routekit.export.checkpoint import load_network, network_folder, read_spec
+from routekit.export.cascade import load, read_about
+from routekit.export.checkpoint import load_network
 from routekit.inputs import load_splits
 from routekit.machine import Machine
-from routekit.network.cascade import Cascade
 from routekit.network.convert import convert
 from routekit.recipe import Recipe
 from routekit.report.record import read_record, run_record
@@ -30,19 +29,14 @@ def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[st
     """
     started = time.perf_counter()
     network = load(path)
-    if (path / "record.json").exists():
-        record = read_record(path)
-    else:
-        folder = cascade_folder(path)
-        spec = read_spec(network_folder(path)) if folder is None else read_cascade(folder)
-        record = spec["about"]["record"]
+    record = read_record(path) if (path / "record.json").exists() else read_about(path)["record"]
     if recipe is None:
         _, recipe = RunFolder.open(path)
     data = load_splits(recipe, network.spec.input_size)
     if len(data.classes) != network.spec.num_classes:
         raise InputError(f"{path} knows {network.spec.num_classes} classes, the data has {len(data.classes)}")
     network.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    costs = CascadeCost.measure(network) if isinstance(network, Cascade) else CostModel.measure(network)
+    costs = measure_costs(network)
     measured = evaluate(network, data.test, costs, gate=gates[recipe.inference], seed=recipe.seed)
     order = torch.randperm(len(measured.routes), generator=torch.Generator().manual_seed(recipe.seed))
     shuffled = evaluate(network, data.test, costs, routes=measured.routes[order])

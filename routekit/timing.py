@@ -63,14 +63,10 @@ def bench_model(
     for name in names:
         check_installed(name)
     device = machine.accelerator().device
-    network, recipe = _subject(model, run_rate, data, data_root)
-    splits = load_splits(recipe, network.view.spec.input_size)
-    x = draw_images(splits.test, max(images, *batches), network.view.spec, recipe.seed)
+    network, x, origin = subject(model, run_rate, data, data_root, count=max(images, *batches))
     dropped = sum(unit.dropped for unit in network.view.units)
     if dropped:
         machine.hooks.say(f"{dropped} units were dropped from {model}: the dense network here is without them")
-    if run_rate is not None:
-        set_run_rate(network, x[:256], run_rate)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or cores)
     try:
@@ -89,7 +85,7 @@ def bench_model(
     return {
         "model": model,
         "network": network.view.spec.full_name,
-        "data": splits.name,
+        "data": origin,
         "images": len(x),
         "run_rate": run_rate,
         "flops": {"convention": CONVENTION, "dense": dense, "realized": measured.kept * dense},
@@ -100,10 +96,23 @@ def bench_model(
     }
 
 
-def _subject(
-    model: str, run_rate: float | None, data: str | None, data_root: str | None
-) -> tuple[RoutedNetwork, Recipe]:
-    """Find the network, and the recipe that says where its images are."""
+def subject(
+    model: str, run_rate: float | None, data: str | None, data_root: str | None = None, *, count: int
+) -> tuple[RoutedNetwork, Tensor, str]:
+    """Find what is to be timed: a network, `count` of its test images, ready for it, and the name of the data.
+
+    `model` is a run, a checkpoint, or the name of a network whose routers are then set to `run_rate`.
+    Raises InputError for a run with a rate, and a name without one.
+    """
+    network, recipe = _find(model, run_rate, data, data_root)
+    splits = load_splits(recipe, network.view.spec.input_size)
+    images = _draw(splits.test, count, network.view.spec, recipe.seed)
+    if run_rate is not None:
+        set_run_rate(network, images[:256], run_rate)
+    return network, images, splits.name
+
+
+def _find(model: str, run_rate: float | None, data: str | None, data_root: str | None) -> tuple[RoutedNetwork, Recipe]:
     path, elsewhere = Path(model), load_recipe("default", {"data.source": data, "data.root": data_root})
     if path.exists():
         if run_rate is not None:
@@ -115,7 +124,7 @@ def _subject(
     return convert(build(spec_of(model)), RouterConfig(hidden=32)).eval(), elsewhere
 
 
-def draw_images(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:
+def _draw(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:
     """Draw test images, in random order, normalised; again from the beginning if there are too few."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     order = order.repeat(-(-count // len(images)))[:count]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from routekit.cost.model import CostModel
 from routekit.network.cascade import Cascade
+from routekit.network.network import RoutedNetwork
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,8 @@ class CascadeCost:
             asked = routes[:, place.start - 1].double() if number else 1.0
             total += asked * costs.of_routes(routes[:, place.start : place.stop])
         return total
+
+
+def measure_costs(network: RoutedNetwork | Cascade) -> CostModel | CascadeCost:
+    """The cost table of a network, or of a cascade."""
+    return CascadeCost.measure(network) if isinstance(network, Cascade) else CostModel.measure(network)

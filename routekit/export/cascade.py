@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from routekit.errors import InputError
-from routekit.export.checkpoint import CASCADE, SPEC, TENSORS, VERSION, load_network, network_folder
+from routekit.export.checkpoint import CASCADE, SPEC, TENSORS, VERSION, load_network, network_folder, read_spec
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.training.state import write_atomically
@@ -55,6 +55,14 @@ def read_cascade(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error}") from error
     assert isinstance(document, dict)
     return document
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a run, a checkpoint or a cascade says about itself: classes, the record of its run. Raises InputError."""
+    folder = cascade_folder(path)
+    about = (read_spec(network_folder(path)) if folder is None else read_cascade(folder))["about"]
+    assert isinstance(about, dict)
+    return about
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> RoutedNetwork | Cascade:

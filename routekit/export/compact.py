@@ -8,6 +8,7 @@ from torch import Tensor
 from routekit.execution.fold import Fold, fold
 from routekit.export.drop import drop_unit
 from routekit.network.network import RoutedNetwork
+from routekit.routing.router import FixedRoute
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ def compact(network: RoutedNetwork, routes: Tensor) -> Compact:
     rates = routes.double().mean(dim=0).tolist()
     dropped, settled = [], []
     for index, unit in reversed(list(enumerate(network.junctions))):
-        if rates[index] not in (0, 1) or not network.routers.forget(index):
+        settles = rates[index] == 1 and not isinstance(network.routers, FixedRoute)  # whose asking costs nothing
+        last = len(network.junctions) == 1  # a routed network has one at least, however it decides
+        if last or not (rates[index] == 0 or settles) or not network.routers.forget(index):
             continue
         if rates[index] == 0:
             dropped.append(unit.name)

@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter
 
 from routekit.backbones.unit import ModelSpec
-from routekit.cost.cascade import CascadeCost
+from routekit.cost.cascade import CascadeCost, measure_costs
 from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel, Part
 from routekit.errors import InputError
@@ -39,8 +39,7 @@ class Description:
     @classmethod
     def of(cls, network: RoutedNetwork | Cascade, about: dict[str, Any]) -> "Description":
         """Describe a network, or a cascade: its units are what its columns decide."""
-        costs = CascadeCost.measure(network) if isinstance(network, Cascade) else CostModel.measure(network)
-        return cls(network.spec, network.columns, costs, about)
+        return cls(network.spec, network.columns, measure_costs(network), about)
 
     @property
     def classes(self) -> list[str]:

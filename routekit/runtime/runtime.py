@@ -10,8 +10,7 @@ from torch import Tensor
 from routekit.errors import InputError
 from routekit.execution.executor import Answer
 from routekit.execution.prepare import optimize, prepare
-from routekit.export.cascade import cascade_folder, load, read_cascade
-from routekit.export.checkpoint import network_folder, read_spec
+from routekit.export.cascade import load, read_about
 from routekit.export.description import Description
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
@@ -42,9 +41,7 @@ class TorchRuntime:
     @classmethod
     def load(cls, path: Path, device: torch.device | None = None) -> "TorchRuntime":
         """Open a run, a compact checkpoint or a cascade. Raises InputError."""
-        folder = cascade_folder(path)
-        about = (read_spec(network_folder(path)) if folder is None else read_cascade(folder))["about"]
-        return cls(load(path), about, device)
+        return cls(load(path), read_about(path), device)
 
     def __call__(self, images: Tensor) -> Answer:
         """Answer a batch of any size."""

@@ -118,8 +118,24 @@ def test_down_sampling_units_keep_what_their_shortcut_needs() -> None:
     routes = torch.zeros(2, 8, dtype=torch.bool)
     want = network(images(2, 64), routes=routes).logits
     small = compact(network, routes)
-    assert len(small.dropped) == 8
-    torch.testing.assert_close(small.network(images(2, 64)).logits, want, rtol=1e-3, atol=1e-4)
+    assert len(small.dropped) == 7  # the last decision that is left stays one
+    left = torch.zeros(2, 1, dtype=torch.bool)
+    torch.testing.assert_close(small.network(images(2, 64), routes=left).logits, want, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [False, True])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_what_is_left_can_be_loaded_however_alike_the_routes_are(tmp_path: Path, rate: bool, fixed: bool) -> None:
+    view = build(spec_of("resnet20"))
+    network = convert(view, FixedRoute([rate] * 9)).eval() if fixed else routed("resnet20")
+    small = compact(network, torch.full((4, 9), rate))
+    kinds = {"dropped": small.dropped, "settled": small.settled, "folded": small.folded}
+    save_network(tmp_path, small.network, None if fixed else RouterConfig(), about={}, **kinds)  # type: ignore[arg-type]
+    again = load_network(tmp_path)
+    with torch.no_grad():
+        want, got = small.network(images()), again(images())
+    assert torch.equal(got.logits, want.logits)
+    assert torch.equal(routekit.optimize(again)(images()).routes, want.routes)
 
 
 def test_compacting_leaves_the_network_alone() -> None:
