@@ -28,6 +28,17 @@ def register(app: typer.Typer) -> None:
         method: Annotated[
             str | None, typer.Option(help="routed, or a static network: firstk, randomk, distributedk.")
         ] = None,
+        junctions: Annotated[
+            str | None,
+            typer.Option(help="What is decided: skip (which units run), exit (where to stop), skip,exit."),
+        ] = None,
+        exits: Annotated[
+            str | None, typer.Option(help="Where exits lie: auto, stages, or after these units: layer2.8,layer3.4.")
+        ] = None,
+        policy: Annotated[
+            str | None,
+            typer.Option(help="How exits decide: actor, pragmatic or optimistic learn it; confidence, entropy do not."),
+        ] = None,
         router: Annotated[str | None, typer.Option(help="fc (the paper's), cnn or rnn.")] = None,
         gate: Annotated[str | None, typer.Option(help="benefit, soft, straight-through, gumbel or bernoulli.")] = None,
         recipe: o.RecipeName = None,
@@ -72,6 +83,7 @@ def register(app: typer.Typer) -> None:
                     "data.val_from_test": o.fraction(val_from_test),
                     "target": target_flops,
                     "method": method,
+                    **o.exits(junctions, exits, policy),
                     "routers.kind": router,
                     "training.gate": gate,
                     "training.epochs": epochs,

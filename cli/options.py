@@ -72,6 +72,30 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
     return values
 
 
+def exits(junctions: str | None, at: str | None, policy: str | None) -> dict[str, Any]:
+    """`--junctions skip,exit --exits stages --policy actor` -> settings. Raises InputError for what does not fit."""
+    from routekit.errors import InputError
+    from routekit.registry import nearest
+    from routekit.routing.certainty import certainties
+
+    kinds = None if junctions is None else [kind.strip() for kind in junctions.split(",")]
+    for kind in kinds or []:
+        if kind not in ("skip", "exit"):
+            raise InputError(f"unknown junction {kind!r}: skip, exit, or both as skip,exit")
+    if (at is not None or policy is not None) and "exit" not in (kinds or []):
+        option = "--exits" if at is not None else "--policy"
+        raise InputError(f"{option} is for exits: add --junctions exit or skip,exit (units learn by --gate)")
+    learned = ["actor", "pragmatic", "optimistic"]
+    if policy is not None and policy not in learned and policy not in certainties:
+        raise InputError(f"unknown policy {policy!r}: {nearest(policy, [*learned, *certainties])}")
+    return {
+        "junctions": kinds,
+        "exits.at": at,
+        "exits.rule": policy if policy in certainties else None,
+        "objective.policy.kind": policy if policy in learned else None,
+    }
+
+
 def default_recipe(data: str | None) -> str:
     """The recipe for the data: the embedded digits are few, and need a schedule of their own."""
     return "digits" if data in (None, "digits") else "default"

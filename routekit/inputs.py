@@ -1,5 +1,6 @@
 """What a run starts from: its images, and a network that knows their classes or has yet to learn them."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from routekit.errors import InputError
 from routekit.export.checkpoint import load_network
 from routekit.machine import Hooks
 from routekit.network.convert import convert, dense
+from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe
 from routekit.routing.router import FixedRoute
 from routekit.training.batches import step_seed
@@ -43,8 +45,14 @@ def check(recipe: Recipe) -> None:
 def target_of(recipe: Recipe, view: Backbone) -> float:
     """The budget in MACs; for routers it has to lie above what asking all of them costs."""
     assert recipe.target is not None
-    bounds = convert(view, recipe.routers) if recipe.method == "routed" else dense(view)
+    bounds = routed(recipe, copy.deepcopy(view)) if recipe.method == "routed" else dense(view)
     return parse_target(recipe.target, CostModel.measure(bounds))
+
+
+def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
+    """Convert a dense network as the recipe says; exact until it is trained."""
+    exits = recipe.exits if "exit" in recipe.junctions else None
+    return convert(view, recipe.routers, exits=exits, skips="skip" in recipe.junctions)
 
 
 def load_splits(recipe: Recipe, input_size: tuple[int, int, int]) -> DataSplits:

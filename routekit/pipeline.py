@@ -12,7 +12,7 @@ from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.evaluation.evaluate import dense_accuracy, evaluate
 from routekit.export.checkpoint import save_network
-from routekit.inputs import Inputs, check, load_inputs, target_of, view_of_run
+from routekit.inputs import Inputs, check, load_inputs, routed, target_of, view_of_run
 from routekit.machine import Machine
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
@@ -70,7 +70,8 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
     network = _build(recipe, view, target)
     costs = CostModel.measure(network)
     if target is not None:
-        hooks.say(f"target {describe(target)} of {describe(costs.dense)} dense, {len(network.junctions)} units")
+        deciding = [f"{len(network.junctions)} units"] + [f"{len(network.exits)} exits"] * bool(network.exits)
+        hooks.say(f"target {describe(target)} of {describe(costs.dense)} dense, {', '.join(deciding)}")
     trainer = Trainer(
         network,
         data,
@@ -108,7 +109,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
         )
         config = None if isinstance(network.routers, FixedRoute) else recipe.routers
         about = {"classes": list(data.classes), "record": record}
-        save_network(folder.path / "network", network, config, about=about)
+        save_network(folder.path / "network", network, config, exits=recipe.exits, about=about)
         write_record(folder.path, record)
     accelerator.wait_for_everyone()
     return record
@@ -136,6 +137,6 @@ def _build(recipe: Recipe, view: Backbone, target: float | None) -> RoutedNetwor
     if recipe.method == "dense" or target is None:
         return dense(view)
     if recipe.method == "routed":
-        return convert(view, recipe.routers)
+        return routed(recipe, view)
     costs = CostModel.measure(dense(view))
     return convert(view, FixedRoute(static_route(recipe.method, view, costs, target, recipe.seed)))

@@ -10,6 +10,8 @@ from routekit.data.augment import Augmentation
 from routekit.data.image_set import ImageSet
 from routekit.data.sources import DataSplits
 from routekit.network.convert import convert
+from routekit.network.executor import masked
+from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import RouterConfig
 
@@ -127,4 +129,23 @@ def toy_routed(kind: str = "fc", seed: int = 0, offset: float = 0.0) -> RoutedNe
     network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8)).eval()
     open_to_images(network, seed)
     network.routers.offset.fill_(offset)
+    return network
+
+
+def toy_exits(
+    seed: int = 0, *, kind: str = "fc", offset: float = 0.0, exits: ExitConfig | None = None, skips: bool = True
+) -> RoutedNetwork:
+    """A routed toy with an exit after its first and its third unit, whose decisions differ between images."""
+    config = exits or ExitConfig(at="body.0,body.2", width=4, hidden=8)
+    network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8), exits=config, skips=skips).eval()
+    open_to_images(network, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    for each in network.exits:
+        for parameter in each.deciding_parameters():
+            with torch.no_grad():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 2 / parameter.shape[-1] ** 0.5)
+    with torch.no_grad():
+        margins = network(toy_noise(64, seed), execution=masked).margins
+    units = len(network.junctions)
+    network.set_offset(torch.cat([torch.zeros(units), -margins[:, units:].median(dim=0).values]) + offset)
     return network

@@ -65,8 +65,13 @@ class Budget:
         """The weight in force of the cost in the objective."""
         return 0.0
 
-    def follow(self, offset: Tensor, margins: Tensor, costs: CostModel, step: int) -> None:
-        """Move the routers' `offset` [n], in place, after a training batch that had `margins` [B, n] under it."""
+    def k_cpt(self, costs: CostModel) -> float:
+        """The price in force of one multiply-add, in units of the loss (Eq. 2 of McGill and Perona)."""
+        return self.cost_weight / costs.dense
+
+    def follow(self, offset: Tensor, margins: Tensor, costs: CostModel, step: int) -> Tensor:  # noqa: ARG002
+        """The routers' next `offset` [n], after a training batch that had `margins` [B, n] under this one."""
+        return offset
 
     def correct(self, realized: float, step: int) -> None:
         """Take in the realised cost of held-out images at `step`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from routekit.cost.macs import Count, count
 from routekit.network.convert import example_input
 from routekit.network.network import RoutedNetwork
-from routekit.routing.decision import RouteTrace
+from routekit.routing.decision import Layout, RouteTrace
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,16 @@ class CostModel:
     asked at the beginning of each group of junctions, and again whenever a unit has changed the features
     (`RoutedNetwork.groups`). That is what sparse execution executes.
 
-    parts:   stem, units, head, in order; their sum is the dense network's cost
+    Exits divide a network into sections: an image pays for a section only if it went on past the exits before it.
+
+    parts:   stem, units, head, in order, whose sum is the dense network's cost; and the exits, each where it lies
     run:     [n] what running each skippable unit costs
     skip:    [n] what skipping it costs: the shortcut of a down-sampling unit, else 0
     ask:     [n] what it costs to ask the routers from this junction to the end of its group about new features
     fresh:   [n] bool: the junction begins a group, so that its features are new whatever was decided before
-    fixed:   what every image pays: stem, head and the units that cannot be skipped
+    base:    [exits + 1] what each section costs if all that can be skipped in it is: units that cannot be, shortcuts,
+             asking the routers of each group once, the exit that ends it; the stem, and the head
+    layout:  what the columns of a route are
     uncounted: operators without a rule in fvcore (counted as 0): additions, pooling of some kinds
     """
 
@@ -44,7 +48,8 @@ class CostModel:
     skip: Tensor
     ask: Tensor
     fresh: Tensor
-    fixed: float
+    base: Tensor
+    layout: Layout
     uncounted: tuple[str, ...]
 
     @classmethod
@@ -68,8 +73,10 @@ class CostModel:
                 uncounted.update(seen[key].uncounted)
             return seen[key].flops
 
+        base = [0.0]
         x = example_input(view)
         parts.append(Part("stem", "stem", cost_of("stem", view.stem, (x,), view.model), skippable=False))
+        base[-1] += parts[-1].flops
         x = view.stem(x)
         state: Any = None
         for unit in view.units:
@@ -86,23 +93,34 @@ class CostModel:
                 asked = ("ask", tuple(x.shape), len(rest), state is None)
                 ask.append(cost_of(asked, _Ask(network, rest, state), (x,), network.routers))
                 _, state = network.routers(index, x, state)
+                base[-1] += skip[-1] + (ask[-1] if index == ends[index].start else 0)
+            else:
+                base[-1] += parts[-1].flops
             x = unit.run(x)
+            leaving = network.exit_after(unit)
+            if leaving is not None:
+                flops = cost_of(("exit", leaving.after), leaving, (x,), leaving)
+                parts.append(Part(f"exit after {unit.name}", "exit", flops, skippable=False))
+                base[-1] += flops
+                base.append(0.0)
         parts.append(Part("head", "head", cost_of("head", view.head, (x,), view.model), skippable=False))
+        base[-1] += parts[-1].flops
         network.train(was_training)
         return cls(
             parts=tuple(parts),
             run=torch.tensor(run, dtype=torch.float64),
             skip=torch.tensor(skip, dtype=torch.float64),
             ask=torch.tensor(ask, dtype=torch.float64),
-            fresh=torch.tensor([index == ends[index].start for index in range(len(run))]),
-            fixed=float(sum(part.flops for part in parts if not part.skippable)),
+            fresh=torch.tensor([index == ends[index].start for index in range(len(run))], dtype=torch.bool),
+            base=torch.tensor(base, dtype=torch.float64),
+            layout=network.layout,
             uncounted=tuple(sorted(uncounted)),
         )
 
     @property
     def dense(self) -> float:
-        """The cost without routing: every unit that the network has, no router. Dropped units are not in it."""
-        return self.fixed + float(self.run.sum())
+        """The cost without routing: every unit that the network has, no router, no exit. Without dropped units."""
+        return float(sum(part.flops for part in self.parts if part.kind != "exit"))
 
     @property
     def surplus(self) -> Tensor:
@@ -111,14 +129,26 @@ class CostModel:
         return self.run - self.skip + again
 
     @property
+    def stakes(self) -> Tensor:
+        """[columns] how a price per unit is shared out: 1 for a unit; for an exit, the units behind it up to the next.
+
+        Going on past an exit is as dear as the units that are to be run there.
+        """
+        behind = torch.zeros(len(self.base), dtype=torch.float64)
+        sections = torch.tensor(self.layout.sections, dtype=torch.int64)
+        behind.index_add_(0, sections, self.surplus)
+        typical = float(self.surplus.mean()) if len(self.surplus) else self.dense / len(self.parts)
+        return torch.cat([torch.ones_like(self.surplus), ((self.base + behind) / typical)[1:]])
+
+    @property
     def minimum(self) -> float:
-        """The least that a route can cost: every unit skipped, the routers of each group asked once."""
-        return self.fixed + float(self.skip.sum() + self.ask[self.fresh].sum())
+        """The least that a route can cost: every unit skipped, the first exit taken."""
+        return float(self.base[0])
 
     @property
     def maximum(self) -> float:
-        """The most that a route can cost: every unit run, the routers asked after each of them."""
-        return self.dense + float(self.ask.sum())
+        """The most that a route can cost: every unit run, the routers asked after each of them, no exit taken."""
+        return float(self.base.sum() + self.surplus.sum())
 
     def expected(self, trace: RouteTrace) -> Tensor:
         """[B] differentiable cost under the relaxed gates: the sum of c_i r_i (Eq. 8 of Wang et al.), and the rest."""
@@ -133,7 +163,17 @@ class CostModel:
         return self._of(routes.double())
 
     def _of(self, gates: Tensor) -> Tensor:
-        return self.minimum + gates @ self.surplus.to(gates)
+        reach = self.layout.reach(gates)
+        units = len(self.layout.sections)
+        there = gates[:, :units] * reach[:, list(self.layout.sections)]
+        return reach @ self.base.to(gates) + there @ self.surplus.to(gates)
+
+    def of_sections(self, gates: Tensor) -> Tensor:
+        """Gates [B, n] -> [B, exits + 1] what each section costs an image that gets there; differentiable."""
+        surplus = gates[:, : len(self.layout.sections)] * self.surplus.to(gates)
+        own = gates.new_zeros(len(gates), len(self.base))
+        sections = torch.tensor(self.layout.sections, dtype=torch.int64, device=gates.device)
+        return self.base.to(gates) + own.index_add(1, sections, surplus)
 
 
 class _Ask:

@@ -8,18 +8,25 @@ from torch import Tensor
 from routekit.cost.budget import Budget
 from routekit.cost.model import CostModel
 
+# Halvings of the range in which the price lies.
+HALVINGS = 50
 
-def price_for(margins: Tensor, costs: CostModel, wanted: float) -> float:
-    """Find the margin at which a unit should just run, for the mean cost of a batch to be `wanted` MACs.
 
-    `margins` [B, n] is by how much each router prefers to run. The pairs of image and unit with the largest margins
-    run until the budget is spent; the price is the margin of the last one that does.
+def price_for(margins: Tensor, costs: CostModel, wanted: float, *, stakes: Tensor | None = None) -> float:
+    """Find the price of running a unit at which the mean cost of a batch is `wanted` MACs, or little below.
+
+    `margins` [B, n] is by how much each router prefers to run, or to go on; what is worth its price does, and the price
+    of going on past an exit is that of the units behind it (`CostModel.stakes`, or `stakes`; 0 for what has no price).
     """
-    extra = costs.surplus.to(margins.device, torch.float64).expand(margins.shape).flatten()
-    budget = (wanted - costs.minimum) * len(margins)
-    ranked, order = margins.flatten().sort(descending=True)
-    affordable = int((extra[order].cumsum(0) <= budget).sum())
-    return float(ranked[max(0, affordable - 1)])
+    margins = margins.double()
+    stakes = (costs.stakes if stakes is None else stakes).to(margins)
+    worth = (margins / stakes)[margins.isfinite() & (stakes > 0)]
+    low, high = float(worth.min()), float(worth.max()) + 1.0
+    for _ in range(HALVINGS):
+        price = (low + high) / 2
+        affordable = float(costs.of_routes(margins >= price * stakes).mean()) <= wanted
+        low, high = (low, price) if affordable else (price, high)
+    return high
 
 
 @dataclass
@@ -34,7 +41,8 @@ class Price(Budget):
     inertia:   how slowly the price follows from batch to batch
     integral:  how much of an excess on held-out images goes into `trim`
     trim:      what is taken off the wanted cost, because held-out images came out dearer
-    rates:     [n] running mean of the run rates
+    rates:     [n] running mean of the units' run rates
+    price:     of running a unit, in units of the loss
     """
 
     congestion: float = 0.0
@@ -42,16 +50,28 @@ class Price(Budget):
     integral: float = 0.1
     trim: float = 0.0
     rates: Tensor | None = None
+    price: float = 0.0
 
     @torch.no_grad()
-    def follow(self, offset: Tensor, margins: Tensor, costs: CostModel, step: int) -> None:
-        """Move `offset` towards the price of the wanted cost: a unit runs where its margin exceeds 0 after it."""
-        rates = (margins >= 0).to(margins).mean(dim=0)
+    def follow(self, offset: Tensor, margins: Tensor, costs: CostModel, step: int) -> Tensor:
+        """Move the units' offsets towards the price of the wanted cost: a unit runs where its margin exceeds 0 then.
+
+        What exits decide is taken as it is: their scores know the price (`k_cpt`).
+        """
+        units = len(costs.layout.sections)
+        own, exits = offset[:units], margins[:, units:]
+        rates = (margins[:, :units] >= 0).to(margins).mean(dim=0)
         self.rates = rates if self.rates is None else self.rates.to(rates).lerp(rates, 1 - self.inertia)
-        free = margins - offset
+        free = margins[:, :units] - own
         premium = self.congestion * free.std() * (self.rates - 0.5)
-        price = price_for(free - premium, costs, (self.wanted(step) - self.trim) * costs.dense)
-        offset.lerp_(-(price + premium), 1 - self.inertia)
+        stakes = torch.cat([torch.ones_like(own), torch.zeros_like(exits[0])])
+        wanted = (self.wanted(step) - self.trim) * costs.dense
+        self.price = price_for(torch.cat([free - premium, exits], dim=1), costs, wanted, stakes=stakes)
+        return torch.cat([own.lerp(-(self.price + premium), 1 - self.inertia), offset[units:]])
+
+    def k_cpt(self, costs: CostModel) -> float:
+        """The price of a multiply-add: that of a unit, over what a unit costs."""
+        return max(0.0, self.price) / float(costs.surplus.mean())
 
     def correct(self, realized: float, step: int) -> None:
         """Learn by how much held-out images exceed the wanted cost."""

@@ -25,19 +25,20 @@ def calibrate(
 ) -> float:
     """Find what to add to all offsets for the mean realised cost to lie within `tolerance` of `target` (MACs).
 
+    What is added is per unit; to an exit's offset, it is added for each of the units behind it (`CostModel.stakes`).
+
     Raising the offsets makes every router readier to run, which is how a threshold other than 0.5 in Eq. 11 acts.
     The margins of one pass say how much would do if routes did not change what later routers see; where that
     guess leaves what is known to bracket the target, the middle of the bracket is tried instead. The network is left
     with the best offsets seen; returns its realised cost. Routes that all images share move in jumps, so the tolerance
     may be missed: the caller reports what was realised.
     """
-    offset = network.routers.offset
-    before = offset.clone()
+    before, stakes = network.offset, costs.stakes.to(network.offset)
     at = 0.0
     low, high = -math.inf, math.inf
     best, best_at = math.inf, at
     for _ in range(tries):
-        measured = evaluate(network, images, costs, indices=indices)
+        measured = evaluate(network, images, costs, indices=indices, everywhere=bool(network.exits))
         excess = measured.cost - target
         if abs(excess) < abs(best - target):
             best, best_at = measured.cost, at
@@ -45,11 +46,11 @@ def calibrate(
             break
         low, high = (low, min(high, at)) if excess > 0 else (max(low, at), high)
         # What the routes did to later routers is corrected for by as much as it missed.
-        guess = -price_for(measured.margins - at, costs, target - 0.5 * excess)
+        guess = -price_for(measured.margins - at * stakes.cpu(), costs, target - 0.5 * excess)
         if not low < guess < high:
             # Where nothing brackets the target yet, go on by a step that is sure to move.
             guess = (low + high) / 2 if math.isfinite(high - low) else at - math.copysign(1.0, excess)
         at = guess
-        offset.copy_(before + at)
-    offset.copy_(before + best_at)
+        network.set_offset(before + at * stakes)
+    network.set_offset(before + best_at * stakes)
     return best

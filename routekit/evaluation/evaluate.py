@@ -1,6 +1,7 @@
 """Measure a routed network on held-out images: accuracy and realised cost under hard routing."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.evaluation.routes import RouteStatistics, route_statistics
 from routekit.network.cascade import Cascade
+from routekit.network.executor import masked
 from routekit.network.network import RoutedNetwork
 from routekit.routing.gate import Gate, hard
 
@@ -64,10 +66,12 @@ def evaluate(
     gate: Gate = hard,
     routes: Tensor | None = None,
     seed: int = 0,
+    everywhere: bool = False,
 ) -> Evaluation:
     """Run images (all, or those of `indices`) through the network in eval mode, executing only what they choose.
 
-    `routes` [N, n] forces a route on each image; `gate` and `seed` are for sampled inference (Table 4b).
+    `routes` [N, n] forces a route on each image; `gate` and `seed` are for sampled inference (Table 4b). `everywhere`
+    executes all of a network, so that margins are known behind exits that are taken as well.
     """
     was_training = network.training
     network.eval()
@@ -81,9 +85,9 @@ def evaluate(
         x = normalize(batch.to(device), spec.mean, spec.std)
         forced = None if routes is None else routes[done : done + len(batch)].to(device)
         done += len(batch)
-        trace = network(x, gate=gate, generator=generator, routes=forced)
-        # A sampling gate may depart from the argmax: what ran is what its one-hot weights say.
-        ran = trace.gates > 0.5
+        options: dict[str, Any] = {"execution": masked} if everywhere else {}
+        trace = network(x, gate=gate, generator=generator, routes=forced, **options)
+        ran = trace.ran
         correct.append(trace.logits.argmax(dim=1).cpu() == labels)
         spent.append(costs.of_routes(ran).cpu())
         taken.append(ran.cpu())

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.unit import ResidualUnit
+from routekit.network.exits import Exit
 from routekit.network.network import RoutedNetwork
+from routekit.routing.decision import GO, STOP
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Answer:
     """What a batch got.
 
     logits:   [B, classes], float32
-    margins:  [B, n] by how much each router preferred to run its unit; a unit runs where it is not negative
+    margins:  [B, n] by how much each router preferred to run its unit, or to go on; a unit runs where it is not
+              negative; -inf behind an exit that was taken
     """
 
     logits: Tensor
@@ -24,19 +27,21 @@ class Answer:
 
     @property
     def routes(self) -> Tensor:
-        """[B, n] bool: the units that ran."""
+        """[B, n] bool: the units that ran, and the exits that were passed."""
         return self.margins >= 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Segment:
     """Units in a row: a group of junctions that see the same features while they are skipped, or one that always runs.
 
-    `junctions` is empty for a unit that always runs. Only the last unit of a group can have a shortcut of its own.
+    `junctions` is empty for a unit that always runs. Only the last unit of a group can have a shortcut of its own, or
+    an exit after it.
     """
 
     units: list[ResidualUnit]
     junctions: range
+    exit: Exit | None = None
 
 
 class SparseExecutor(nn.Module):
@@ -44,7 +49,8 @@ class SparseExecutor(nn.Module):
 
     Where the images of a batch disagree, those that run a unit are gathered, computed and put back. Routers are asked
     once per group of junctions, and again, only for the images that ran it, after each unit that ran: a skipped unit
-    leaves the features as they are, so the last survey holds. `CostModel` charges exactly this.
+    leaves the features as they are, so the last survey holds. An image that takes an exit leaves the batch. `CostModel`
+    charges exactly this.
     """
 
     def __init__(self, network: RoutedNetwork) -> None:
@@ -59,15 +65,39 @@ class SparseExecutor(nn.Module):
         images, x = x, view.stem(x)
         if x.untyped_storage().data_ptr() == images.untyped_storage().data_ptr():
             x = x.clone()  # the caller's images are not ours to change
-        margins: list[np.ndarray] = []
+        margins = np.full((len(x), len(self.network.columns)), -np.inf, dtype=np.float32)
+        rows = np.arange(len(x))  # the images that are still on their way
+        answers: list[Tensor] = []
+        left: list[np.ndarray] = []
+        column = len(self.network.junctions)
         state: Any = None
         for segment in self.segments:
             if segment.junctions:
                 x, asked, state = self._group(segment, x, state)
-                margins.append(asked)
+                margins[rows, segment.junctions.start : segment.junctions.stop] = asked
             else:
                 x = segment.units[0].run(x)
-        return Answer(view.head(x).float(), torch.from_numpy(np.concatenate(margins, axis=1)).to(x.device))
+            if segment.exit is not None:
+                logits, onwards = ask_exit(segment.exit, x)
+                margins[rows, column] = onwards
+                column += 1
+                stop, go = (onwards < 0).nonzero()[0], (onwards >= 0).nonzero()[0]
+                answers.append(logits[torch.from_numpy(stop)])
+                left.append(rows[stop])
+                if len(stop):
+                    x, rows = take(x, go), rows[go]
+                    state = None if state is None else tuple(part[torch.from_numpy(go)] for part in state)
+                if not len(go):
+                    break
+        else:
+            answers.append(view.head(x).float())
+            left.append(rows)
+        if len(answers) == 1:
+            return Answer(answers[0], torch.from_numpy(margins).to(x.device))
+        order = torch.from_numpy(np.concatenate(left)).to(x.device)
+        logits = torch.cat(answers)
+        logits = torch.empty_like(logits).index_copy_(0, order, logits)
+        return Answer(logits, torch.from_numpy(margins).to(x.device))
 
     def _group(self, segment: Segment, x: Tensor, state: Any) -> tuple[Tensor, np.ndarray, Any]:
         """Take a batch through a group: features in -> features out, margins [B, m], the routers' state."""
@@ -112,6 +142,12 @@ def execute(unit: ResidualUnit, x: Tensor, rows: np.ndarray) -> tuple[Tensor, Te
     return x, ran
 
 
+def ask_exit(leaving: Exit, x: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Features [B, C, H, W] -> the exit's logits [B, classes], and by how much each image prefers to go on [B]."""
+    logits, scores = leaving(x)
+    return logits, (scores[:, GO] - scores[:, STOP]).float().cpu().numpy()
+
+
 def take(x: Tensor, rows: np.ndarray) -> Tensor:
     """Gather samples of x [B, C, H, W], in its own memory format."""
     chosen = torch.from_numpy(rows).to(x.device)
@@ -137,8 +173,9 @@ def segments(network: RoutedNetwork) -> list[Segment]:
     for unit in network.view.units:
         if not unit.skippable:
             # A dropped unit without a shortcut of its own is not there at all.
-            if not unit.dropped or unit.shortcut is not None:
-                found.append(Segment([unit], range(0)))
+            leaving = network.exit_after(unit)
+            if not unit.dropped or unit.shortcut is not None or leaving is not None:
+                found.append(Segment([unit], range(0), leaving))
                 left = 0
             continue
         if not left:
@@ -146,5 +183,6 @@ def segments(network: RoutedNetwork) -> list[Segment]:
             found.append(Segment([], group))
             left = len(group)
         found[-1].units.append(unit)
+        found[-1].exit = network.exit_after(unit)
         left -= 1
     return found

@@ -74,15 +74,18 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
     x = images.contiguous(memory_format=torch.channels_last)
     stem = _fused(view.stem, view.model, x)
     x = view.stem(x)
-    units = []
+    units, after = [], {}
     for unit in view.units:
         shortcut = None if unit.shortcut is None else _fused(unit.shortcut, view.model, x)
         units.append(replace(unit, block=_fused(unit.run, view.model, x), shortcut=shortcut))
         x = unit.run(x)
+        after[unit.name] = x
     head = _fused(view.head, view.model, x)
+    for each in network.exits:
+        each.head = _fused(each.head, each.head, after[each.after])
     shortcuts = [unit.shortcut for unit in units if isinstance(unit.shortcut, nn.Module)]
     parts = nn.ModuleList([stem, *(unit.block for unit in units), *shortcuts, head])
-    return RoutedNetwork(Backbone(parts, view.spec, stem, units, head), network.routers).eval()
+    return RoutedNetwork(Backbone(parts, view.spec, stem, units, head), network.routers, network.exits).eval()
 
 
 class _Call(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from routekit.errors import InputError
-from routekit.execution.executor import Answer, SparseExecutor
+from routekit.execution.executor import Answer, SparseExecutor, ask_exit, take
 from routekit.execution.measured import MeasuredExecutor
 from routekit.routing.router import RecurrentRouters
 
@@ -79,7 +79,7 @@ class Pool:
         if image.shape != size:
             raise InputError(f"an image of {list(image.shape)} where the network takes {list(size)}")
         x = image.unsqueeze(0).to(self.device, memory_format=torch.channels_last)
-        request = Request(x, np.zeros((1, len(self.network.junctions)), dtype=np.float32))
+        request = Request(x, np.full((1, len(self.network.columns)), -np.inf, dtype=np.float32))
         with self.changed:
             if self.closed:
                 raise InputError("the pool is closed")
@@ -128,8 +128,9 @@ class Pool:
                 with torch.inference_mode():
                     self._serve(station, requests)
             except Exception as error:  # whoever waits for these images is told
-                self.under_way -= len(requests)
-                for request in requests:
+                unanswered = [request for request in requests if not request.answer.done()]
+                self.under_way -= len(unanswered)
+                for request in unanswered:
                     request.answer.set_exception(error)
 
     def _next(self) -> Station:
@@ -161,7 +162,7 @@ class Pool:
             return
         segment = self.segments[number]
         if at == len(segment.units):
-            self._enter(number + 1, segment.units[-1].skip(x), requests)
+            self._leave(number, segment.units[-1].skip(x), requests)
             return
         x = segment.units[at].run(x)
         rest = segment.junctions[at + 1 :]
@@ -169,18 +170,34 @@ class Pool:
             self._ask(rest, x, requests)
             self._send(number, at + 1, x, requests)
         else:
-            self._enter(number + 1, x, requests)
+            self._leave(number, x, requests)
 
     def _enter(self, number: int, x: Tensor, requests: list[Request]) -> None:
         """Bring images to the beginning of a segment, through what all run, to the end of the network."""
-        while number < len(self.segments) and not self.segments[number].junctions:
-            x = self.segments[number].units[0].run(x)
-            number += 1
-        if number < len(self.segments):
+        if number == len(self.segments):
+            self._answer(self.network.view.head(x).float(), requests)
+        elif not self.segments[number].junctions:
+            self._leave(number, self.segments[number].units[0].run(x), requests)
+        else:
             self._ask(self.segments[number].junctions, x, requests)
             self._send(number, 0, x, requests)
-            return
-        logits = self.network.view.head(x).float()
+
+    def _leave(self, number: int, x: Tensor, requests: list[Request]) -> None:
+        """Bring images from the end of a segment past its exit, if there is one, to the next; answer those who stop."""
+        leaving = self.segments[number].exit
+        if leaving is not None:
+            logits, onwards = ask_exit(leaving, x)
+            column = len(self.network.junctions) + self.network.exits.index(leaving)
+            for request, margin in zip(requests, onwards, strict=True):
+                request.margins[0, column] = margin
+            stop, go = ((onwards < 0).nonzero()[0], (onwards >= 0).nonzero()[0])
+            self._answer(logits[torch.from_numpy(stop)], [requests[row] for row in stop])
+            if not len(go):
+                return
+            x, requests = take(x, go), [requests[row] for row in go]
+        self._enter(number + 1, x, requests)
+
+    def _answer(self, logits: Tensor, requests: list[Request]) -> None:
         self.under_way -= len(requests)
         for row, request in enumerate(requests):
             request.answer.set_result(Answer(logits[row : row + 1], torch.from_numpy(request.margins)))

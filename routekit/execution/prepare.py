@@ -21,6 +21,8 @@ def prepare(network: RoutedNetwork) -> RoutedNetwork:
     """Copy `network` for inference: batch norms folded, routers stacked, channels-last; the same decisions."""
     network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     fold(network)
+    for each in network.exits:
+        each.fold()
     if isinstance(network.routers, FullyConnectedRouters):
         network.routers = StackedRouters(network.routers, network.groups).to(next(network.parameters()).device)
     network.to(memory_format=torch.channels_last)

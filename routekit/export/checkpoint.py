@@ -16,6 +16,7 @@ from routekit.errors import InputError
 from routekit.execution.fold import Fold, fold_structure
 from routekit.export.drop import drop_unit
 from routekit.network.convert import convert
+from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, RouterConfig
 from routekit.training.state import write_atomically
@@ -31,18 +32,16 @@ def save_network(
     network: RoutedNetwork,
     config: RouterConfig | None,
     *,
+    exits: ExitConfig | None = None,
     about: dict[str, Any],
-    dropped: list[str] | None = None,
-    settled: list[str] | None = None,
     folded: list[Fold] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write `network` to `folder`.
 
     config:   how its routers are built; None for a fixed route
+    exits:    how its exits are built, if it has any
     about:    what a user of the file needs beside the network: classes, costs, accuracy
-    dropped:  names of units that are left out because no image runs them
-    settled:  names of units that have no router because every image runs them
     folded:   batch norms that were folded into the convolution before them
     dtype:    in which floating-point tensors are stored; they are computed with in float32
     """
@@ -51,8 +50,10 @@ def save_network(
         "version": VERSION,
         "model": asdict(network.view.spec),
         "routers": None if config is None else asdict(config),
-        "dropped": dropped or [],
-        "settled": settled or [],
+        "exits": _exits(network, exits),
+        # Units that are left out because no image runs them, and those without a router because every image does.
+        "dropped": [unit.name for unit in network.view.units if unit.dropped],
+        "settled": [unit.name for unit in network.view.units if not (unit.skippable or unit.dropped)],
         "folded": [asdict(fold) for fold in folded or []],
         "about": about,
     }
@@ -103,7 +104,8 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
         config = (
             FixedRoute(state["routers.route"].tolist()) if spec["routers"] is None else RouterConfig(**spec["routers"])
         )
-        network = convert(view, config)
+        exits = spec.get("exits")
+        network = convert(view, config, exits=None if exits is None else ExitConfig(**exits))
         network.load_state_dict(state)
     except FileNotFoundError:
         raise InputError(f"{folder / TENSORS} is missing") from None
@@ -126,6 +128,13 @@ def network_folder(path: Path) -> Path:
     if (path / "recipe.yaml").exists():
         raise InputError(f"{path} is an unfinished run: finish it with `routekit convert --resume {path}`")
     raise InputError(f"{path} holds no routed network ({SPEC} is missing)")
+
+
+def _exits(network: RoutedNetwork, config: ExitConfig | None) -> dict[str, Any] | None:
+    """How the exits are built, with the units that they lie after."""
+    if not network.exits:
+        return None
+    return asdict(config or ExitConfig()) | {"at": ",".join(each.after for each in network.exits)}
 
 
 def _computable(tensor: torch.Tensor) -> torch.Tensor:

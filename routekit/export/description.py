@@ -15,6 +15,7 @@ from routekit.cost.model import CostModel, Part
 from routekit.errors import InputError
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
+from routekit.routing.decision import Layout
 
 FORMAT, VERSION = "routekit", 1
 # Beside it, in files for one family of CPUs: the layout of their weights.
@@ -82,10 +83,11 @@ class Description:
             if version != VERSION:
                 raise InputError(f"{file} is of version {version}, this routekit reads version {VERSION}")
             table = {key: value for key, value in document["costs"].items() if key != "convention"}
-            for key in ("run", "skip", "ask"):
+            for key in ("run", "skip", "ask", "base"):
                 table[key] = torch.tensor(table[key], dtype=torch.float64)
             table["fresh"] = torch.tensor(table["fresh"], dtype=torch.bool)
             table["parts"] = tuple(Part(**part) for part in table["parts"])
+            table["layout"] = Layout(tuple(table["layout"]["sections"]), table["layout"]["exits"])
             table["uncounted"] = tuple(table["uncounted"])
             spec = TypeAdapter(ModelSpec).validate_python(document["model"])
             return cls(spec, document["units"], CostModel(**table), document["about"]), document["form"]

@@ -26,7 +26,8 @@ class _Masked(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         trace = self.network(images, execution=masked)
-        return trace.logits, trace.margins
+        met = self.network.layout.met(trace.margins >= 0)
+        return trace.logits, trace.margins.masked_fill(~met, -torch.inf)
 
 
 @torch.no_grad()

@@ -9,23 +9,8 @@ from torch import Tensor, nn
 from routekit.backbones.unit import ModelSpec
 from routekit.errors import InputError
 from routekit.network.network import RoutedNetwork
-from routekit.registry import Registry
+from routekit.routing.certainty import certainties
 from routekit.routing.gate import Gate, hard
-
-Certainty = Callable[[Tensor], Tensor]
-certainties: Registry[Certainty] = Registry("rule")
-
-
-@certainties.register("confidence")
-def confidence(probabilities: Tensor) -> Tensor:
-    """[B, classes] -> [B] the probability of the likeliest class."""
-    return probabilities.amax(dim=1).clamp_max(1.0)
-
-
-@certainties.register("entropy")
-def evenness(probabilities: Tensor) -> Tensor:
-    """[B, classes] -> [B] one less the entropy's share of its largest value: 1 if one class has it all, 0 if none."""
-    return 1 + torch.xlogy(probabilities, probabilities).sum(dim=1) / torch.tensor(probabilities.shape[1]).log()
 
 
 @dataclass(frozen=True)
@@ -42,9 +27,9 @@ class CascadeTrace:
     margins: Tensor
 
     @property
-    def gates(self) -> Tensor:
-        """[B, n] `routes` as numbers."""
-        return self.routes.to(self.logits)
+    def ran(self) -> Tensor:
+        """[B, n] bool: `routes`, as in a single network's trace."""
+        return self.routes
 
 
 Ask = Callable[[int, Tensor, Tensor | None], CascadeTrace]
@@ -138,7 +123,7 @@ class Cascade(nn.Module):
 
         def ask(number: int, images: Tensor, forced: Tensor | None) -> CascadeTrace:
             trace = self.networks[number](images, gate=gate, generator=generator, routes=forced)
-            return CascadeTrace(trace.logits, trace.gates > 0.5, trace.margins)
+            return CascadeTrace(trace.logits, trace.ran, trace.margins)
 
         return self.walk(x, ask, routes=routes, threshold=threshold)
 

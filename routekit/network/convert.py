@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from routekit.backbones.adapters import adapt
 from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.errors import InputError
+from routekit.network.exits import Exit, ExitConfig, places
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, JunctionShape, RouterConfig, build_bank
 
@@ -14,21 +15,28 @@ def convert(
     model: nn.Module | Backbone,
     config: RouterConfig | FixedRoute | None = None,
     *,
+    exits: ExitConfig | None = None,
+    skips: bool = True,
     spec: ModelSpec | None = None,
 ) -> RoutedNetwork:
-    """Give every skippable unit of `model` a router.
+    """Give every skippable unit of `model` a router, and the model the exits that `exits` asks for.
 
     The routers start fully open, so in eval mode the network's logits equal the model's bit for bit. `config` is a
-    RouterConfig for learned routers (default: the paper's), or a FixedRoute, the same route for every image.
-    A bare module needs `spec` (its input size and classes). Raises InputError for a model that no adapter knows.
+    RouterConfig for learned routers (default: the paper's), or a FixedRoute, the same route for every image. Without
+    `skips` every unit runs, and exits alone decide. A bare module needs `spec` (its input size and classes).
+    Raises InputError for a model that no adapter knows, or exits after units that do not exist.
     """
     view = model if isinstance(model, Backbone) else _adapted(model, spec)
-    if not any(unit.skippable for unit in view.units):
+    if not skips:
+        for unit in view.units:
+            unit.skippable = False
+    if exits is None and not any(unit.skippable for unit in view.units):
         raise InputError(f"{view.spec.full_name} has no unit that can be skipped")
     bank = config if isinstance(config, FixedRoute) else build_bank(junction_shapes(view), config or RouterConfig())
     # A learned bank is new; the device is the model's, wherever that is.
     device = next(view.model.parameters()).device
-    return RoutedNetwork(view, bank.to(device))
+    found = [] if exits is None else _exits(view, exits)
+    return RoutedNetwork(view, bank.to(device), [each.to(device) for each in found])
 
 
 def dense(model: nn.Module | Backbone, *, spec: ModelSpec | None = None) -> RoutedNetwork:
@@ -43,6 +51,11 @@ def _adapted(model: nn.Module, spec: ModelSpec | None) -> Backbone:
     return adapt(model, spec)
 
 
+def _exits(view: Backbone, config: ExitConfig) -> list[Exit]:
+    after = places(view, config, example_input(view))
+    return [Exit(name, shape, view.spec.num_classes, config) for name, shape in _shapes_after(view, after).items()]
+
+
 @torch.no_grad()
 def example_input(view: Backbone) -> Tensor:
     """One blank image [1, C, H, W], on the model's device and in its dtype."""
@@ -50,16 +63,29 @@ def example_input(view: Backbone) -> Tensor:
     return torch.zeros(1, *view.spec.input_size, device=parameter.device, dtype=parameter.dtype)
 
 
-@torch.no_grad()
 def junction_shapes(view: Backbone) -> list[JunctionShape]:
-    """Run one blank image through the network to see what each junction's router will see."""
+    """What each junction's router will see."""
+    shapes = _shapes(view)
+    return [
+        JunctionShape(shapes[place].channels, unit.stage) for place, unit in enumerate(view.units) if unit.skippable
+    ]
+
+
+def _shapes_after(view: Backbone, names: list[str]) -> dict[str, JunctionShape]:
+    """What leaves each of the named units."""
+    shapes = zip((unit.name for unit in view.units), _shapes(view)[1:], strict=True)
+    return {name: shape for name, shape in shapes if name in names}
+
+
+@torch.no_grad()
+def _shapes(view: Backbone) -> list[JunctionShape]:
+    """Run one blank image through the network: what each unit sees, and last what the head does."""
     was_training = view.model.training
     view.model.eval()
     x = view.stem(example_input(view))
-    shapes = []
+    shapes = [JunctionShape(x.shape[1], view.units[0].stage)]
     for unit in view.units:
-        if unit.skippable:
-            shapes.append(JunctionShape(channels=x.shape[1], stage=unit.stage))
         x = unit.run(x)
+        shapes.append(JunctionShape(x.shape[1], unit.stage))
     view.model.train(was_training)
     return shapes

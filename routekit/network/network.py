@@ -1,11 +1,14 @@
 """The routed network: the original model, seen as stem, units and head, and a bank of routers that decides."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.network.executor import Execution, sparse
-from routekit.routing.decision import Decision, RouteTrace
+from routekit.network.exits import Exit
+from routekit.routing.decision import GO, NOBODY, Decision, Layout, RouteTrace
 from routekit.routing.gate import Gate, hard
 from routekit.routing.router import RouterBank
 
@@ -14,15 +17,17 @@ class RoutedNetwork(nn.Module):
     """A network in which each image runs through only the units that its routers choose.
 
     `backbone` is the original module with its own parameter names; `view` says where its units are; `routers`
-    scores one skip junction before each skippable unit. One forward serves training and inference: a gate turns
-    logits into weights, an execution turns weights into features.
+    scores one skip junction before each skippable unit; `exits` are classifiers after some of the units, in order, each
+    of which decides whether an image goes on. One forward serves training and inference: a gate turns logits into
+    weights, an execution turns weights into features.
     """
 
-    def __init__(self, view: Backbone, routers: RouterBank) -> None:
+    def __init__(self, view: Backbone, routers: RouterBank, exits: Sequence[Exit] = ()) -> None:
         super().__init__()
         self.backbone = view.model
         self.view = view
         self.routers = routers
+        self._exits = nn.ModuleList(exits)
         # A model that came in eval mode stays in it.
         self.train(view.model.training)
 
@@ -38,8 +43,8 @@ class RoutedNetwork(nn.Module):
 
     @property
     def columns(self) -> list[str]:
-        """What the columns of a route decide: whether these units run."""
-        return [unit.name for unit in self.junctions]
+        """What the columns of a route decide: whether these units run, and whether an image goes on past an exit."""
+        return [unit.name for unit in self.junctions] + [f"past {each.after}" for each in self.exits]
 
     @property
     def junctions(self) -> list[ResidualUnit]:
@@ -47,10 +52,43 @@ class RoutedNetwork(nn.Module):
         return [unit for unit in self.view.units if unit.skippable]
 
     @property
+    def exits(self) -> list[Exit]:
+        """The exits, in order; their columns of a route are the last ones."""
+        return [each for each in self._exits if isinstance(each, Exit)]
+
+    def exit_after(self, unit: ResidualUnit) -> Exit | None:
+        """The exit that lies after `unit`, if there is one."""
+        return next((each for each in self.exits if each.after == unit.name), None)
+
+    @property
+    def layout(self) -> Layout:
+        """What the columns of a route are."""
+        sections, passed = [], 0
+        for unit in self.view.units:
+            if unit.skippable:
+                sections.append(passed)
+            passed += self.exit_after(unit) is not None
+        return Layout(tuple(sections), passed)
+
+    @property
+    def offset(self) -> Tensor:
+        """[columns] what speaks for running each unit, and for going on past each exit."""
+        return torch.cat([self.routers.offset, *(each.offset.view(1) for each in self.exits)])
+
+    @torch.no_grad()
+    def set_offset(self, offset: Tensor) -> None:
+        """Set what speaks for running and going on, [columns]."""
+        units = len(self.routers.offset)
+        self.routers.offset.copy_(offset[:units])
+        for each, value in zip(self.exits, offset[units:], strict=True):
+            each.offset.copy_(value)
+
+    @property
     def groups(self) -> list[range]:
         """Runs of junctions that see the same features as long as the units before them in the group are skipped.
 
-        One survey scores what is left of a group. A bank that must be asked one by one has groups of one.
+        One survey scores what is left of a group. A bank that must be asked one by one has groups of one, and what lies
+        behind an exit is asked only there.
         """
         groups: list[range] = []
         fresh, index = True, 0
@@ -61,6 +99,7 @@ class RoutedNetwork(nn.Module):
                 groups[-1] = range(groups[-1].start, index + 1)
                 fresh, index = False, index + 1
             fresh = fresh or unit.shortcut is not None or not (unit.skippable or unit.dropped)
+            fresh = fresh or self.exit_after(unit) is not None
         return groups
 
     def forward(
@@ -77,27 +116,67 @@ class RoutedNetwork(nn.Module):
         """Images [B, C, H, W], normalised -> the trace of the batch, class logits [B, classes] in float32.
 
         `routes` [B, n] bool takes the place of the routers' decisions: to ask what another route would have given.
-        `keep_features` keeps what left each stage in the trace, for distillation.
+        `keep_features` keeps what left each stage in the trace, for distillation. Under sparse execution an image that
+        takes an exit leaves the batch; else, and in training, all go on to the end, and only the answer is the exit's.
         """
+        batch, layout = x.shape[0], self.layout
+        leave = execution is sparse and not self.training
         x = self.view.stem(x)
-        decisions: list[Decision] = []
+        rows: Tensor | None = None  # the images that are still on their way; None: all of them
+        answers = x.new_zeros(batch, self.spec.num_classes, dtype=torch.float32)
+        units: list[Decision] = []
+        ends: list[Decision] = []
+        leaves: list[Tensor] = []
         features: dict[int, Tensor] = {}
         state = None
+
+        def decide(logits: Tensor, column: int) -> Decision:
+            if routes is not None:
+                run = (routes if rows is None else routes[rows])[:, column].to(logits).unsqueeze(1)
+                logits = torch.cat([run, 1 - run], dim=1)
+            weights = gate(logits, temperature=temperature, generator=generator)
+            return Decision(logits=logits, weights=weights, choice=logits.argmax(dim=1))
+
+        def of_all(decision: Decision) -> Decision:
+            return decision if rows is None else decision.of_all(rows, batch)
+
         for unit in self.view.units:
+            leaving = self.exit_after(unit)
+            if rows is not None and not len(rows):
+                # Nobody is left; a classifier need not know what to do with nothing.
+                units += [NOBODY.of_all(rows, batch)] if unit.skippable else []
+                ends += [NOBODY.of_all(rows, batch)] if leaving is not None else []
+                continue
             if unit.skippable:
-                logits, state = self.routers(len(decisions), x, state)
-                if routes is not None:
-                    run = routes[:, len(decisions)].to(logits).unsqueeze(1)
-                    logits = torch.cat([run, 1 - run], dim=1)
-                weights = gate(logits, temperature=temperature, generator=generator)
-                decisions.append(Decision(logits=logits, weights=weights, choice=logits.argmax(dim=1)))
-                x = execution(unit, x, decisions[-1])
+                logits, state = self.routers(len(units), x, state)
+                decision = decide(logits, len(units))
+                x = execution(unit, x, decision)
+                units.append(of_all(decision))
             else:
                 x = unit.run(x)
             if keep_features:
                 features[unit.stage] = x
+            if leaving is not None:
+                answer, logits = leaving(x)
+                decision = decide(logits, len(layout.sections) + len(ends))
+                ends.append(of_all(decision))
+                leaves.append(answer)
+                if leave:
+                    answers = answer if rows is None else answers.index_copy(0, rows, answer)
+                    on = (decision.weights[:, GO] > 0.5).nonzero().squeeze(1)
+                    x, state = x[on], None if state is None else tuple(part[on] for part in state)
+                    rows = on if rows is None else rows[on]
+        if rows is None:
+            leaves.append(self.view.head(x).float())
+            answers = _answers(leaves, ends)
+        elif len(rows):
+            answers = answers.index_copy(0, rows, self.view.head(x).float())
         return RouteTrace(
-            logits=self.view.head(x).float(), decisions=tuple(decisions), features=tuple(features.values())
+            logits=answers,
+            decisions=(*units, *ends),
+            layout=layout,
+            leaves=tuple(leaves) if rows is None else (),
+            features=tuple(features.values()),
         )
 
     @torch.no_grad()
@@ -111,8 +190,16 @@ class RoutedNetwork(nn.Module):
 
     def routing_parameters(self) -> list[nn.Parameter]:
         """The parameters that decide."""
-        return list(self.routers.parameters())
+        return [*self.routers.parameters(), *(p for each in self.exits for p in each.deciding_parameters())]
 
     def backbone_parameters(self) -> list[nn.Parameter]:
-        """The parameters that compute."""
-        return list(self.backbone.parameters())
+        """The parameters that compute: the original's, and the exits' classifiers."""
+        return [*self.backbone.parameters(), *(p for each in self.exits for p in each.head.parameters())]
+
+
+def _answers(leaves: list[Tensor], ends: list[Decision]) -> Tensor:
+    """[B, classes] what each image is answered: by the first exit that it takes, else by the last classifier."""
+    answers = leaves[-1]
+    for leaf, end in zip(reversed(leaves[:-1]), reversed(ends), strict=True):
+        answers = torch.where((end.weights[:, GO] > 0.5).unsqueeze(1), answers, leaf)
+    return answers

@@ -2,20 +2,23 @@
 
 from dataclasses import dataclass
 
+import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from routekit.cost.model import CostModel
 from routekit.objective import terms
+from routekit.objective.policy import PolicyConfig, policy_terms
 from routekit.routing.decision import RouteTrace
+from routekit.routing.policy import Choice, greedily
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class ObjectiveWeights:
     """The weights and margins of Eq. 9 (defaults: those published for CIFAR), and of both kinds of distillation.
 
-    The cost's weight mu is not here: the budget controller adapts it.
+    The cost's weight mu is not here: the budget controller adapts it. `policy` is how exits learn.
     """
 
     consistency: float = 0.2
@@ -26,6 +29,7 @@ class ObjectiveWeights:
     distillation: float = 0.0
     distillation_temperature: float = 4.0
     feature_distillation: float = 0.0
+    policy: PolicyConfig = PolicyConfig()
 
     @property
     def needs_teacher(self) -> bool:
@@ -51,18 +55,31 @@ def objective(
     copies: int = 1,
     teacher: RouteTrace | None = None,
     routing: bool = True,
+    k_cpt: float = 0.0,
+    choice: Choice = greedily,
 ) -> Losses:
     """Sum the terms for one batch of B = L * copies images, the copies of a sample adjacent; labels are [B].
 
     With a teacher, cross-entropy and distillation share one unit of weight: (1 - a) and a. `routing=False` leaves
-    the routing terms out: the routers are frozen, or there are none.
+    the routing terms out: the routers are frozen, or there are none. Of a network with exits, every classifier learns
+    from all images; how its answers are weighed is the policy's `choice`, where a multiply-add is worth `k_cpt`.
     """
-    by_name = {"classification": terms.classification(trace.logits, labels)}
+    by_name = {"classification": terms.classification(trace.logits, labels).mean()}
     share = weights.distillation if teacher is not None else 0.0
     total = (1 - share) * by_name["classification"]
     if teacher is not None and share > 0:
-        by_name["distillation"] = terms.distillation(trace.logits, teacher.logits, weights.distillation_temperature)
+        by_name["distillation"] = terms.distillation(
+            trace.logits, teacher.logits, weights.distillation_temperature
+        ).mean()
         total = total + share * by_name["distillation"]
+    if len(trace.leaves) > 1:
+        errors = [_errors(leaf, labels, weights, teacher if share > 0 else None) for leaf in trace.leaves]
+        if routing:
+            by_policy = policy_terms(trace, labels, costs, errors, weights.policy, k_cpt=k_cpt, choice=choice)
+            by_name |= by_policy
+            total = torch.stack(list(by_policy.values())).sum()
+        by_name["exits"] = torch.stack(errors[:-1]).mean(dim=1).sum()
+        total = total + weights.policy.heads * by_name["exits"]
     if teacher is not None and weights.feature_distillation > 0:
         by_name["feature_distillation"] = terms.feature_distillation(trace.features, teacher.features)
         total = total + weights.feature_distillation * by_name["feature_distillation"]
@@ -84,3 +101,13 @@ def objective(
         by_name["regularization"] = terms.regularization(gates)
         total = total + weights.regularization * by_name["regularization"]
     return Losses(total, by_name)
+
+
+def _errors(logits: Tensor, labels: Tensor, weights: ObjectiveWeights, teacher: RouteTrace | None) -> Tensor:
+    """c_err [B] of a classifier's logits, as it is minimised: cross-entropy, shared with distillation."""
+    error = terms.classification(logits, labels)
+    if teacher is None:
+        return error
+    share = weights.distillation
+    hint = terms.distillation(logits, teacher.logits, weights.distillation_temperature)
+    return (1 - share) * error + share * hint

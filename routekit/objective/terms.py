@@ -11,15 +11,15 @@ from torch import Tensor
 
 
 def classification(logits: Tensor, labels: Tensor) -> Tensor:
-    """L_cls of Eq. 9: the mean cross-entropy of logits [B, classes] against labels [B]."""
-    return F.cross_entropy(logits, labels)
+    """L_cls of Eq. 9, per sample: the cross-entropy [B] of logits [B, classes] against labels [B]."""
+    return F.cross_entropy(logits, labels, reduction="none")
 
 
 def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Knowledge distillation (Hinton et al., 2015): T^2 KL(teacher || student) at temperature T, batch mean."""
+    """Knowledge distillation (Hinton et al., 2015), per sample: T^2 KL(teacher || student) [B] at temperature T."""
     student = F.log_softmax(logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
 def feature_distillation(features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:

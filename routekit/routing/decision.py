@@ -7,6 +7,35 @@ from torch import Tensor
 
 # The sinks of a skip junction. Running is sink 0, as in Eq. 3 of Wang et al. ("0-based indexing").
 RUN, SKIP = 0, 1
+# The sinks of an exit junction: what computes comes first, here as well.
+GO, STOP = RUN, SKIP
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the columns of a route are: first the units (does it run?), then the exits (does the image go on past it?).
+
+    Exits divide a network into sections: what lies behind an exit is reached by the images that go on there.
+
+    sections:  [units] for each unit's column, in which section it lies
+    exits:     how many exits there are
+    """
+
+    sections: tuple[int, ...]
+    exits: int = 0
+
+    def reach(self, gates: Tensor) -> Tensor:
+        """Gates [B, units + exits] -> [B, exits + 1] the share of each image that gets to each section."""
+        onwards = gates[:, len(self.sections) :]
+        return torch.cat([gates.new_ones(gates.shape[0], 1), onwards], dim=1).cumprod(dim=1)
+
+    def strike(self, routes: Tensor) -> Tensor:
+        """Strike from routes [B, units + exits] bool, decided everywhere, what lies behind an exit that is taken."""
+        return routes & self.met(routes)
+
+    def met(self, routes: Tensor) -> Tensor:
+        """Say which decisions an image comes to at all: [B, units + exits] bool."""
+        return self.reach(routes.float())[:, [*self.sections, *range(self.exits)]] > 0
 
 
 @dataclass(frozen=True)
@@ -28,18 +57,38 @@ class Decision:
         """[B, K] the probabilities that the logits stand for."""
         return torch.softmax(self.logits, dim=1)
 
+    def of_all(self, rows: Tensor, batch: int) -> "Decision":
+        """The decision of a whole batch, if this is that of its images `rows`; the others never came here: -inf."""
+        logits = self.logits.new_tensor([-torch.inf, 0.0]).repeat(batch, 1)
+        weights = self.weights.new_tensor([0.0, 1.0]).repeat(batch, 1)
+        choice = torch.full((batch,), SKIP, device=self.choice.device)
+        return Decision(
+            logits.index_copy(0, rows, self.logits),
+            weights.index_copy(0, rows, self.weights),
+            choice.index_copy(0, rows, self.choice),
+        )
+
+
+# What no image decided.
+NOBODY = Decision(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
+
 
 @dataclass(frozen=True)
 class RouteTrace:
     """The routes of a batch: the only thing that cost, objective, evaluation and reports read.
 
-    logits:     [B, classes] the network's output
-    decisions:  one Decision per junction, in the order of the network
+    logits:     [B, classes] the network's answer
+    decisions:  one Decision per column
+    layout:     what the columns are; None where nothing but units decides
+    leaves:     [B, classes] each, what all images are told at each exit, in order, and last by the network's own
+                classifier; empty where images left on the way
     features:   [B, C, H, W] each, what left the last unit of each stage; empty unless they were asked for
     """
 
     logits: Tensor
     decisions: tuple[Decision, ...]
+    layout: Layout | None = None
+    leaves: tuple[Tensor, ...] = ()
     features: tuple[Tensor, ...] = ()
 
     @property
@@ -49,18 +98,26 @@ class RouteTrace:
 
     @property
     def routes(self) -> Tensor:
-        """[B, n] bool: the units that inference runs (Eq. 11)."""
-        return self._stack([d.choice == RUN for d in self.decisions]).bool()
+        """[B, n] bool: the units that inference runs (Eq. 11), and the exits that it passes."""
+        return self._struck(self._stack([d.choice == RUN for d in self.decisions]).bool())
+
+    @property
+    def ran(self) -> Tensor:
+        """[B, n] bool: what the gate had run, which departs from `routes` where it samples."""
+        return self._struck(self.gates > 0.5)
 
     @property
     def margins(self) -> Tensor:
-        """[B, n] by how much each router prefers to run its unit."""
+        """[B, n] by how much each router prefers to run its unit, or to go on."""
         return self._stack([d.logits[:, RUN] - d.logits[:, SKIP] for d in self.decisions])
 
     @property
     def probs(self) -> Tensor:
         """[B, n] the probability of running each unit."""
         return self._stack([d.probs[:, RUN] for d in self.decisions])
+
+    def _struck(self, chosen: Tensor) -> Tensor:
+        return chosen if self.layout is None else self.layout.strike(chosen)
 
     def _stack(self, columns: list[Tensor]) -> Tensor:
         return torch.stack(columns, dim=1) if columns else self.logits.new_zeros(len(self.logits), 0)

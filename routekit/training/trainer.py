@@ -36,6 +36,7 @@ from routekit.training.optimizer import build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
+from routekit.training.throughput import adjust_for_throughput
 
 # At most this much work is lost when a run is killed.
 SAVE_EVERY_SECONDS = 60.0
@@ -86,7 +87,7 @@ class Trainer:
             self.teacher = copy.deepcopy(teacher).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.teacher.eval().requires_grad_(False)
         self.folder, self.on_step, self.say = folder, on_step, say
-        learns = not isinstance(network.routers, FixedRoute)
+        learns = bool(network.exits) or not isinstance(network.routers, FixedRoute)
         world = accelerator.num_processes
         batch_size = min(config.batch_size, len(data.train)) // world * world
         if batch_size == 0:
@@ -95,7 +96,7 @@ class Trainer:
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
         share, anneal = target / costs.dense, self.schedule.anneal_steps
         self.budget: Budget = CostWeight(share, anneal)
-        if config.gate == "benefit":
+        if config.gate == "benefit" and network.junctions:
             self.budget = Price(share, anneal, congestion=config.congestion)
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
@@ -165,7 +166,8 @@ class Trainer:
             self.budget = type(self.budget)(**state["budget"])
             self.step, self.realized, position = state["step"], state["realized"], state["log"]
             self._seconds_before = state["seconds"]
-            self.network.routers.requires_grad_(self.step <= self.schedule.hard_from)
+            for parameter in self.network.routing_parameters():
+                parameter.requires_grad_(self.step <= self.schedule.hard_from)
             self.say(f"going on from step {self.step} of {self.schedule.steps}")
         if self.accelerator.is_main_process:
             self.log = MetricsLog(self.folder / "metrics.jsonl", position)
@@ -210,6 +212,8 @@ class Trainer:
             copies=self.config.copies,
             teacher=teacher,
             routing=not self._is_hard,
+            k_cpt=self.budget.k_cpt(self.costs),
+            choice=self.weights.policy.choice(self.schedule.temperature(self.step), self._generator(3)),
         )
         if not torch.isfinite(losses.total.detach()):
             raise TrainingError(
@@ -218,9 +222,12 @@ class Trainer:
             )
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)
+        if self.network.exits and self.config.throughput_adjusted:
+            adjust_for_throughput(self.network, trace, self.weights.policy.choice(self.schedule.temperature(self.step)))
         self.optimizer.step()
         if not self._is_hard:
-            self.budget.follow(self.network.routers.offset, trace.margins.detach(), self.costs, self.step)
+            offset = self.budget.follow(self.network.offset, trace.margins.detach(), self.costs, self.step)
+            self.network.set_offset(offset)
         return losses
 
     @torch.no_grad()
@@ -244,7 +251,8 @@ class Trainer:
         self.budget.correct(self.realized, self.step)
 
     def _freeze_routers(self) -> None:
-        self.network.routers.requires_grad_(False)
+        for parameter in self.network.routing_parameters():
+            parameter.requires_grad_(False)
         self._calibrate()
 
     def _calibrate(self) -> None:

@@ -149,7 +149,7 @@ def test_the_price_finds_its_way_and_corrects_what_held_out_images_exceed() -> N
     price, offset = Price(target=0.6, anneal_steps=100), torch.zeros(4)
     margins = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
     for step in range(500):
-        price.follow(offset, margins + offset, costs, step)
+        offset = price.follow(offset, margins + offset, costs, step)
         if step % 10 == 9:
             # Held-out images look harder to the routers: their margins are larger.
             held_out = float(costs.of_routes(margins + 0.3 + offset >= 0).mean()) / costs.dense
@@ -166,7 +166,7 @@ def test_congestion_spreads_the_runs_over_more_units_at_the_same_cost() -> None:
     for congestion in (0.0, 4.0):
         price, offset = Price(target=0.55, anneal_steps=0, congestion=congestion), torch.zeros(4)
         for step in range(300):
-            price.follow(offset, margins + offset, costs, step)
+            offset = price.follow(offset, margins + offset, costs, step)
         routes[congestion] = margins + offset >= 0
         assert float(costs.of_routes(routes[congestion]).mean()) == pytest.approx(0.55 * costs.dense, rel=0.05)
     assert len(routes[4.0].unique(dim=0)) > len(routes[0.0].unique(dim=0))

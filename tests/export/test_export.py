@@ -83,8 +83,6 @@ def test_the_compact_form_takes_the_same_routes_to_the_same_logits(tmp_path: Pat
         small.network,
         RouterConfig(),
         about={},
-        dropped=small.dropped,
-        settled=small.settled,
         folded=small.folded,
     )
     with torch.no_grad():
@@ -102,7 +100,7 @@ def test_dropped_units_leave_the_file_and_the_cost(tmp_path: Path) -> None:
     before = CostModel.measure(network)
     small = compact(network, routes)
     assert small.dropped == ["layer1.1", "layer2.0", "layer2.1"]
-    save_network(tmp_path, small.network, RouterConfig(), about={}, dropped=small.dropped, folded=small.folded)
+    save_network(tmp_path, small.network, RouterConfig(), about={}, folded=small.folded)
     names = set(load_file(tmp_path / "network.safetensors"))
     assert not any(
         name.startswith(("backbone.layer1.1.", "backbone.layer2.0.", "backbone.layer2.1.")) for name in names
@@ -129,8 +127,7 @@ def test_what_is_left_can_be_loaded_however_alike_the_routes_are(tmp_path: Path,
     view = build(spec_of("resnet20"))
     network = convert(view, FixedRoute([rate] * 9)).eval() if fixed else routed("resnet20")
     small = compact(network, torch.full((4, 9), rate))
-    kinds = {"dropped": small.dropped, "settled": small.settled, "folded": small.folded}
-    save_network(tmp_path, small.network, None if fixed else RouterConfig(), about={}, **kinds)  # type: ignore[arg-type]
+    save_network(tmp_path, small.network, None if fixed else RouterConfig(), about={}, folded=small.folded)
     again = load_network(tmp_path)
     with torch.no_grad():
         want, got = small.network(images()), again(images())

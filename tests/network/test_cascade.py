@@ -12,8 +12,9 @@ from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.export.cascade import load, save_cascade
 from routekit.export.checkpoint import save_network
-from routekit.network.cascade import Cascade, confidence, evenness
+from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
+from routekit.routing.certainty import confidence, evenness
 from routekit.routing.router import RouterConfig
 from tests.toy import toy_noise as images
 from tests.toy import toy_routed as routed

@@ -1,0 +1,157 @@
+"""Exits: classifiers along the way, each with a rule that decides whether its answer will do."""
+
+import itertools
+from typing import Literal
+
+import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from routekit.backbones.unit import Backbone
+from routekit.cost.macs import count
+from routekit.errors import InputError
+from routekit.registry import Registry
+from routekit.routing.certainty import Certainty, certainties
+from routekit.routing.router import JunctionShape, open_head, pool
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class ExitConfig:
+    """How a network's exits are built.
+
+    at:      after which units: "auto" (`count` of them, spread evenly over the dense cost), "stages" (after the last
+             unit of each stage but the last one), or the units' names separated by commas
+    head:    what the classifier is: "conv" (a 3x3 convolution to `width` channels, then pooling and a linear layer) or
+             "linear" (pooling and a linear layer)
+    rule:    what decides: "learned", a small router that is given the features and how sure the classifier is; or its
+             "confidence" or "entropy" alone, as in BranchyNet (Teerapittayanon et al., 2016)
+    hidden:  width of the router's hidden layer
+    """
+
+    at: str = "auto"
+    count: int = 3
+    head: Literal["conv", "linear"] = "conv"
+    width: int = 64
+    rule: Literal["learned", "confidence", "entropy"] = "learned"
+    hidden: int = 32
+
+
+heads: Registry[type[nn.Module]] = Registry("exit head")
+
+
+@heads.register("linear")
+class LinearHead(nn.Module):
+    """Features [B, C, H, W] -> logits [B, classes]: average pool, linear layer."""
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        del width
+        self.classifier = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify."""
+        logits: Tensor = self.classifier(pool(x))
+        return logits
+
+
+@heads.register("conv")
+class ConvolutionalHead(nn.Module):
+    """Features [B, C, H, W] -> logits [B, classes]: strided 3x3 convolution, average pool, linear layer."""
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(width)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify."""
+        logits: Tensor = self.classifier(pool(torch.relu(self.norm(self.conv(x)))))
+        return logits
+
+
+class Exit(nn.Module):
+    """A classifier after the unit `after`, and what decides whether an image goes on past it.
+
+    `offset` speaks for going on: the knob by which a budget is met without training. A new exit lets every image pass,
+    so that a converted network begins as the original. The decision never sees a label: it knows the features and
+    what the classifier made of them.
+    """
+
+    offset: Tensor
+
+    def __init__(self, after: str, shape: JunctionShape, classes: int, config: ExitConfig) -> None:
+        super().__init__()
+        self.after = after
+        self.head = heads[config.head](shape.channels, classes, config.width)
+        self.certainty = None if config.rule == "learned" else certainties[config.rule]
+        # No certainty is over 1: with an offset of 1 all go on.
+        self.register_buffer("offset", torch.tensor(0.0 if self.certainty is None else 1.0))
+        if self.certainty is None:
+            self.normalize = nn.BatchNorm1d(shape.channels, affine=False)
+            inputs = shape.channels + len(self._measures())
+            self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [B, C, H, W] -> the classifier's logits [B, classes], float32, and scores [B, 2] over (go, stop)."""
+        logits = self.head(x).float()
+        with torch.autocast(x.device.type, enabled=False):
+            probabilities = logits.detach().softmax(dim=1)
+            if self.certainty is not None:
+                score = -self.certainty(probabilities) + self.offset
+                return logits, torch.stack([score, torch.zeros_like(score)], dim=1)
+            sure = torch.stack([measure(probabilities) for measure in self._measures()], dim=1)
+            scores = self.router(torch.cat([self.normalize(pool(x.detach().float())), sure], dim=1))
+            return logits, scores + torch.stack([self.offset, torch.zeros_like(self.offset)])
+
+    def fold(self) -> None:
+        """Fold the classifier's batch norm into its convolution, for inference: the same function in eval mode."""
+        if isinstance(self.head, ConvolutionalHead) and isinstance(self.head.norm, nn.BatchNorm2d):
+            self.head.conv = fuse_conv_bn_eval(self.head.conv, self.head.norm)
+            self.head.norm = nn.Identity()
+
+    def deciding_parameters(self) -> list[nn.Parameter]:
+        """The parameters of what decides."""
+        return [] if self.certainty is not None else list(self.router.parameters())
+
+    @staticmethod
+    def _measures() -> list[Certainty]:
+        return [certainties[name] for name in certainties]
+
+
+@torch.no_grad()
+def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
+    """After which units of `view` the exits lie, in order; `example` is one image [1, C, H, W].
+
+    Raises InputError for a name that is no unit's, and for the last unit, after which the network answers anyway.
+    """
+    names = [unit.name for unit in view.units]
+    if config.at == "stages":
+        return [a.name for a, b in itertools.pairwise(view.units) if a.stage != b.stage]
+    if config.at == "auto":
+        shares = [(place + 1) / (config.count + 1) for place in range(config.count)]
+        spent = _spent(view, example)
+        nearest = {min(names[:-1], key=lambda name: abs(spent[name] - share * spent[names[-1]])) for share in shares}
+        return sorted(nearest, key=names.index)
+    wanted = [name.strip() for name in config.at.split(",")]
+    for name in wanted:
+        if name not in names[:-1]:
+            raise InputError(f"no exit can lie after {name!r}: known: auto, stages, {', '.join(names[:-1])}")
+    return sorted(set(wanted), key=names.index)
+
+
+def _spent(view: Backbone, x: Tensor) -> dict[str, float]:
+    """What has been computed after each unit, MACs."""
+    was_training = view.model.training
+    view.model.eval()
+    total = float(count(view.stem, (x,), view.model).flops)
+    x = view.stem(x)
+    spent = {}
+    for unit in view.units:
+        total += count(unit.run, (x,), unit.block).flops
+        spent[unit.name] = total
+        x = unit.run(x)
+    view.model.train(was_training)
+    return spent

@@ -1,0 +1,96 @@
+"""The terms by which exits learn: a network's exits as a tree of junctions, under a policy (McGill and Perona)."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from routekit.cost.model import CostModel
+from routekit.routing.decision import RouteTrace
+from routekit.routing.policy import (
+    Choice,
+    Subnetwork,
+    critics,
+    decisiveness,
+    expected_cost,
+    sampled,
+    softly,
+    utility_regression,
+)
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class PolicyConfig:
+    """How exits learn to decide; defaults of the weights are the paper's (section 4.7), but for the utility's.
+
+    kind:         "actor" (section 4.1), or the "pragmatic" or "optimistic" critic (4.2, 4.3)
+    decisiveness: k_dec of Eq. 10, for actors
+    utility:      k_ure of Eq. 6, for critics (the paper's is 0.001, for 80,000 steps from scratch)
+    error:        what an answer's error is to a critic: its "loss", or 1 if it is "wrong"
+    epsilon:      the share of decisions that are explored at random
+    draw:         decide by sampling, as the paper does, and not by the expectation over what would be sampled
+    heads:        weight of the mean loss of every exit over all images: the paper has none of it
+    """
+
+    kind: Literal["actor", "pragmatic", "optimistic"] = "actor"
+    decisiveness: Annotated[float, Field(ge=0)] = 0.01
+    utility: Annotated[float, Field(ge=0)] = 0.1
+    error: Literal["loss", "wrong"] = "loss"
+    epsilon: Annotated[float, Field(ge=0, le=1)] = 0.0
+    draw: bool = False
+    heads: Annotated[float, Field(ge=0)] = 0.5
+
+    def choice(self, temperature: float, generator: torch.Generator | None = None) -> Choice:
+        """The training routing policy (Eq. 4)."""
+        soft = softly(temperature, epsilon=self.epsilon)
+        return sampled(soft, generator) if self.draw else soft
+
+
+def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: float) -> Subnetwork:
+    """Look at a network with exits as a tree of junctions; `errors` [B] are those of each leaf.
+
+    At each exit an image goes on, for the cost of the section behind it, or stops, for nothing more.
+    """
+    sections = k_cpt * costs.of_sections(trace.gates)
+    network = Subnetwork(cost=sections[:, -1], error=errors[-1])
+    exits = trace.decisions[len(costs.layout.sections) :]
+    for place in reversed(range(len(exits))):
+        stop = Subnetwork(cost=torch.zeros_like(errors[place]), error=errors[place])
+        network = Subnetwork(cost=sections[:, place], scores=exits[place].logits, sinks=(network, stop))
+    return network
+
+
+def policy_terms(
+    trace: RouteTrace,
+    labels: Tensor,
+    costs: CostModel,
+    errors: list[Tensor],
+    config: PolicyConfig,
+    *,
+    k_cpt: float,
+    choice: Choice,
+) -> dict[str, Tensor]:
+    """Name the policy's terms, batch means; their sum is L_ac (Eq. 3) or L_cr (Eq. 5), with what belongs to c_mod.
+
+    `errors` [B] of each leaf are what classification minimises.
+    """
+    network = exit_tree(trace, costs, errors, k_cpt)
+    if config.kind == "actor":
+        terms = {"inference": expected_cost(network, choice).mean()}
+        if config.decisiveness > 0:
+            terms["decisiveness"] = config.decisiveness * decisiveness(network, choice).mean()
+        return terms
+
+    def constant(scores: Tensor) -> Tensor:
+        return choice(scores).detach()
+
+    known = network
+    if config.error == "wrong":
+        wrong = [(leaf.argmax(dim=1) != labels).to(errors[0]) for leaf in trace.leaves]
+        known = exit_tree(trace, costs, wrong, k_cpt)
+    return {
+        "inference": expected_cost(network, constant).mean(),
+        "utility": config.utility * utility_regression(known, constant, critics[config.kind]).mean(),
+    }

@@ -1,0 +1,35 @@
+"""Learn equally fast in every section of a network with exits, however few images get there."""
+
+import torch
+from torch import nn
+
+from routekit.network.network import RoutedNetwork
+from routekit.routing.decision import GO, RouteTrace
+from routekit.routing.policy import Choice, throughput_rate
+
+
+@torch.no_grad()
+def adjust_for_throughput(network: RoutedNetwork, trace: RouteTrace, choice: Choice) -> None:
+    """Scale the gradients of each section by its throughput-adjusted rate (section 4.5 of McGill and Perona).
+
+    The first section, which all images reach, is left as it is; so are the exits' classifiers, which learn from all
+    images, and the routers.
+    """
+    onwards = [choice(end.logits)[:, GO] for end in trace.decisions[len(network.layout.sections) :]]
+    reach = torch.stack(onwards, dim=1).cumprod(dim=1)
+    rates = [throughput_rate(column) for column in reach.unbind(dim=1)]
+    for section, modules in enumerate(sections(network)[1:]):
+        for module in modules:
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(rates[section])
+
+
+def sections(network: RoutedNetwork) -> list[list[nn.Module]]:
+    """The blocks of each section between exits."""
+    found: list[list[nn.Module]] = [[]]
+    for unit in network.view.units:
+        found[-1].append(unit.block)
+        if network.exit_after(unit) is not None:
+            found.append([])
+    return found

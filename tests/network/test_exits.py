@@ -1,0 +1,213 @@
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import routekit
+from routekit.backbones.load import build, spec_of
+from routekit.cost.model import CostModel
+from routekit.errors import InputError
+from routekit.execution.executor import SparseExecutor
+from routekit.execution.masked import MaskedExecutor
+from routekit.execution.pool import Pool
+from routekit.execution.prepare import prepare
+from routekit.export.checkpoint import load_network, save_network
+from routekit.export.compact import compact
+from routekit.network.convert import convert
+from routekit.network.executor import masked, relaxed, sparse
+from routekit.network.exits import ExitConfig
+from routekit.network.network import RoutedNetwork
+from routekit.routing.decision import Layout
+from routekit.routing.router import RouterConfig, banks
+from tests.execution.test_executor import Counter
+from tests.toy import ToyNet, toy_exits, toy_view
+from tests.toy import toy_noise as images
+
+SAFE = 1e-4  # a margin nearer to 0 may fall either way when operators are fused
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("rule", ["learned", "confidence", "entropy"])
+@pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18", "timm:resnet26d"])
+def test_a_converted_network_is_the_original_until_it_is_trained(name: str, rule: str, skips: bool) -> None:
+    size = None if name == "resnet20" else (3, 64, 64)
+    view = build(spec_of(name, num_classes=10, input_size=size))
+    x = torch.randn(3, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want = view.model.eval()(x)
+        trace = convert(view, exits=ExitConfig(rule=rule), skips=skips).eval()(x)
+    assert torch.equal(trace.logits, want)
+    assert trace.routes.all()
+
+
+def test_where_exits_lie() -> None:
+    def after(**options: object) -> list[str]:
+        return [each.after for each in convert(build(spec_of("resnet20")), exits=ExitConfig(**options)).exits]
+
+    # Three units a stage, nine in all, of about equal cost: a quarter, half and three quarters of the cost.
+    assert after(at="auto", count=3) == ["layer1.1", "layer2.0", "layer3.0"]
+    assert after(at="stages") == ["layer1.2", "layer2.2"]
+    assert after(at="layer3.0, layer1.1") == ["layer1.1", "layer3.0"]
+    for wrong in ("layer9.9", "layer3.2", ""):  # of no unit; of the last one, after which the network answers anyway
+        with pytest.raises(InputError, match=r"no exit can lie after .*known: auto, stages, layer1\.0"):
+            after(at=wrong)
+
+
+def test_the_first_exit_that_is_taken_answers() -> None:
+    network = toy_exits()
+    x = images(8)
+    with torch.no_grad():
+        everything = network(x, execution=masked)
+    for first, second in itertools.product([False, True], repeat=2):
+        route = everything.routes.clone()
+        route[:, 4], route[:, 5] = first, second
+        with torch.no_grad():
+            for execution in (masked, sparse):
+                trace = network(x, execution=execution, routes=route)
+                said = network(x, execution=masked, routes=route).leaves
+                answer = said[2] if first and second else said[1] if first else said[0]
+                torch.testing.assert_close(trace.logits, answer, rtol=1e-5, atol=1e-5)
+                # Nothing behind an exit that was taken is on a route.
+                assert bool(trace.routes[:, 1:4].any()) <= first
+                assert not trace.routes[:, 3].any() or (first and second)
+
+
+def test_reach_by_hand() -> None:
+    layout = Layout(sections=(0, 0, 1, 2), exits=2)
+    gates = torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.5, 0.5], [1.0, 1.0, 1.0, 1.0, 0.0, 1.0]])
+    assert layout.reach(gates).tolist() == [[1.0, 0.5, 0.25], [1.0, 0.0, 0.0]]
+    assert layout.strike(gates[1:] > 0.5).tolist() == [[True, True, False, False, False, False]]
+
+
+def test_the_cost_of_every_route_by_enumeration() -> None:
+    network = toy_exits(exits=ExitConfig(at="body.1", head="linear", hidden=16))
+    costs = CostModel.measure(network)
+    f = ToyNet.FLOPS
+    # Routers on 4 channels at 8x8: a pooling of 256, and 8 inputs' normalisation, 4 * 8 + 8 * 2 each.
+    router, fewer = 4 + 4 * 8 + 8 * 2, 8 + 8 * 8 + 8 * 2
+    # The exit pools for its classifier and for its router, which also knows two certainties: 6 inputs.
+    leaving = 256 + 4 * 3 + 256 + 4 + 6 * 16 + 16 * 2
+    for route in itertools.product([0, 1], repeat=5):
+        want = f["stem"] + 256 + 2 * router + route[0] * (f["unit"] + 256 + router) + route[1] * f["unit"] + leaving
+        if route[4]:
+            want += 256 + router + 128 + fewer + f["head"]
+            want += f["down"] if route[2] else f["down shortcut"]
+            want += route[3] * f["last"]
+        assert costs.of_routes(torch.tensor([route], dtype=torch.bool)).item() == want
+    assert costs.minimum == f["stem"] + 256 + 2 * router + leaving
+    assert costs.dense == CostModel.measure(convert(toy_view())).dense
+    sections = costs.of_sections(torch.ones(1, 5, dtype=torch.float64))
+    assert float(sections.sum()) == costs.maximum
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 17),
+    offset=st.floats(-3, 3),
+    kind=st.sampled_from(sorted(banks)),
+    prepared=st.booleans(),
+    skips=st.booleans(),
+)
+def test_masked_and_sparse_execution_decide_alike_and_agree(
+    seed: int, count: int, offset: float, kind: str, prepared: bool, skips: bool
+) -> None:
+    network = toy_exits(seed, kind=kind, offset=offset, skips=skips)
+    x = images(count, seed)
+    with torch.no_grad():
+        reference, plain = network(x, execution=masked), network(x)
+    assume(reference.margins.abs().min() > SAFE)
+    assert torch.equal(plain.routes, reference.routes)
+    torch.testing.assert_close(plain.logits, reference.logits, rtol=1e-5, atol=1e-5)
+    for executor in (SparseExecutor, MaskedExecutor):
+        answer = executor(prepare(network) if prepared else network)(x)
+        assert torch.equal(answer.routes, reference.routes)
+        torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-5, atol=1e-5)
+        on_the_way = answer.margins.isfinite()
+        torch.testing.assert_close(answer.margins[on_the_way], reference.margins[on_the_way], rtol=1e-4, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 9), offset=st.floats(-3, 3), skips=st.booleans())
+def test_what_is_executed_is_what_the_cost_model_charges(seed: int, count: int, offset: float, skips: bool) -> None:
+    network = toy_exits(seed, offset=offset, skips=skips)
+    costs = CostModel.measure(network)
+    with Counter() as counter:
+        answer = SparseExecutor(network)(images(count, seed))
+    assert counter.flops == costs.of_routes(answer.routes).sum()
+
+
+def test_the_fast_form_and_the_pool_answer_alike() -> None:
+    network = toy_exits(seed=3)
+    x = images(12)
+    with torch.no_grad():
+        want = network(x)
+    assert 0 < want.routes[:, 4].float().mean() < 1
+    fast = routekit.optimize(network)
+    answer = fast(x)
+    assert torch.equal(answer.routes, want.routes)
+    with Pool(fast, batch=3) as pool:
+        answers = [promise.result() for promise in [pool.submit(image) for image in x]]
+    assert torch.equal(torch.cat([each.routes for each in answers]), want.routes)
+    torch.testing.assert_close(torch.cat([each.logits for each in answers]), want.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_no_decision_sees_what_lies_behind_it() -> None:
+    """Whoever changes the last classifier changes no decision, only the answers of those who get there."""
+    network = toy_exits()
+    x = images(16)
+    with torch.no_grad():
+        before = network(x)
+        network.backbone.fc.weight.neg_()
+        after = network(x)
+    assert torch.equal(before.routes, after.routes)
+    stopped = ~before.routes[:, 5]
+    assert 0 < stopped.sum() < 16
+    assert torch.equal(before.logits[stopped], after.logits[stopped])
+    assert not torch.equal(before.logits[~stopped], after.logits[~stopped])
+
+
+def test_in_training_every_image_goes_on_and_every_classifier_learns() -> None:
+    network = toy_exits().train()
+    trace = network(images(8), execution=relaxed)
+    assert [leaf.shape for leaf in trace.leaves] == [(8, 3)] * 3
+    torch.stack([leaf.square().mean() for leaf in trace.leaves]).sum().backward()
+    assert all(p.grad is not None for each in network.exits for p in each.head.parameters())
+    # The routers read what the backbone computes, and leave it alone.
+    network.zero_grad()
+    trace = network(images(8), execution=relaxed)
+    sum(end.logits.square().sum() for end in trace.decisions[4:]).backward()
+    assert all(p.grad is None for p in network.backbone.parameters())
+    assert all(p.grad is not None for each in network.exits for p in each.deciding_parameters())
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path, skips: bool) -> None:
+    network = toy_exits_of_resnet20(skips)
+    x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want = network(x)
+    small = compact(network, want.routes)
+    for name, kept in {"whole": network, "compact": small.network}.items():
+        folded = small.folded if name == "compact" else []
+        save_network(tmp_path / name, kept, RouterConfig(), exits=EXITS, about={}, folded=folded)
+        again = load_network(tmp_path / name)
+        with torch.no_grad():
+            got, kept_gives = again(x), kept(x)
+        assert torch.equal(got.logits, kept_gives.logits)
+        torch.testing.assert_close(got.logits, want.logits, rtol=1e-3, atol=1e-3)
+
+
+EXITS = ExitConfig(at="layer1.1,layer3.0", width=8)
+
+
+def toy_exits_of_resnet20(skips: bool) -> RoutedNetwork:
+    from tests.toy import open_to_images
+
+    torch.manual_seed(0)
+    network = convert(build(spec_of("resnet20")), exits=EXITS, skips=skips).eval()
+    open_to_images(network)
+    return network
