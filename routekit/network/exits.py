@@ -106,6 +106,11 @@ class Exit(nn.Module):
             scores = self.router(torch.cat([self.normalize(pool(x.detach().float())), sure], dim=1))
             return logits, scores + torch.stack([self.offset, torch.zeros_like(self.offset)])
 
+    def told(self, x: Tensor) -> Tensor:
+        """Features [B, C, H, W] -> [B, classes + 1]: the logits, and by how much each image prefers to go on."""
+        logits, scores = self(x)
+        return torch.cat([logits, scores[:, :1] - scores[:, 1:]], dim=1)
+
     def fold(self) -> None:
         """Fold the classifier's batch norm into its convolution, for inference: the same function in eval mode."""
         if isinstance(self.head, ConvolutionalHead) and isinstance(self.head.norm, nn.BatchNorm2d):

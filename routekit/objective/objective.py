@@ -61,8 +61,8 @@ def objective(
     """Sum the terms for one batch of B = L * copies images, the copies of a sample adjacent; labels are [B].
 
     With a teacher, cross-entropy and distillation share one unit of weight: (1 - a) and a. `routing=False` leaves
-    the routing terms out: the routers are frozen, or there are none. Of a network with exits, every classifier learns
-    from all images; how its answers are weighed is the policy's `choice`, where a multiply-add is worth `k_cpt`.
+    the routing terms out: the routers are frozen, or there are none. Exits go on learning: by the policy's `choice`,
+    where a multiply-add is worth `k_cpt`, and their classifiers from all images.
     """
     by_name = {"classification": terms.classification(trace.logits, labels).mean()}
     share = weights.distillation if teacher is not None else 0.0
@@ -74,12 +74,10 @@ def objective(
         total = total + share * by_name["distillation"]
     if len(trace.leaves) > 1:
         errors = [_errors(leaf, labels, weights, teacher if share > 0 else None) for leaf in trace.leaves]
-        if routing:
-            by_policy = policy_terms(trace, labels, costs, errors, weights.policy, k_cpt=k_cpt, choice=choice)
-            by_name |= by_policy
-            total = torch.stack(list(by_policy.values())).sum()
-        by_name["exits"] = torch.stack(errors[:-1]).mean(dim=1).sum()
-        total = total + weights.policy.heads * by_name["exits"]
+        by_policy = policy_terms(trace, labels, costs, errors, weights.policy, k_cpt=k_cpt, choice=choice)
+        by_policy["heads"] = weights.policy.heads * torch.stack(errors).mean(dim=1).sum()
+        by_name |= by_policy
+        total = torch.stack(list(by_policy.values())).sum()
     if teacher is not None and weights.feature_distillation > 0:
         by_name["feature_distillation"] = terms.feature_distillation(trace.features, teacher.features)
         total = total + weights.feature_distillation * by_name["feature_distillation"]

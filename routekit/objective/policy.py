@@ -31,7 +31,7 @@ class PolicyConfig:
     error:        what an answer's error is to a critic: its "loss", or 1 if it is "wrong"
     epsilon:      the share of decisions that are explored at random
     draw:         decide by sampling, as the paper does, and not by the expectation over what would be sampled
-    heads:        weight of the mean loss of every exit over all images: the paper has none of it
+    heads:        weight of the mean loss of every classifier over all images: the paper has none of it
     """
 
     kind: Literal["actor", "pragmatic", "optimistic"] = "actor"

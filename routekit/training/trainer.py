@@ -166,8 +166,7 @@ class Trainer:
             self.budget = type(self.budget)(**state["budget"])
             self.step, self.realized, position = state["step"], state["realized"], state["log"]
             self._seconds_before = state["seconds"]
-            for parameter in self.network.routing_parameters():
-                parameter.requires_grad_(self.step <= self.schedule.hard_from)
+            self.network.routers.requires_grad_(self.step <= self.schedule.hard_from)
             self.say(f"going on from step {self.step} of {self.schedule.steps}")
         if self.accelerator.is_main_process:
             self.log = MetricsLog(self.folder / "metrics.jsonl", position)
@@ -240,7 +239,8 @@ class Trainer:
 
     def _control(self) -> None:
         """Measure the hard, realised cost on the next few validation images, and let the budget correct itself."""
-        if self._is_hard or self.step % self.config.check_every:
+        frozen = self._is_hard and not self.network.exits
+        if frozen or self.step % self.config.check_every:
             return
         turn = self.step // self.config.check_every
         held_out = rotating(len(self.data.val), self.config.check_images, turn, self.seed)
@@ -251,9 +251,10 @@ class Trainer:
         self.budget.correct(self.realized, self.step)
 
     def _freeze_routers(self) -> None:
-        for parameter in self.network.routing_parameters():
-            parameter.requires_grad_(False)
-        self._calibrate()
+        """Settle which units run. Exits go on learning: what they decide by, their classifiers, does as well."""
+        self.network.routers.requires_grad_(False)
+        if not self.network.exits:
+            self._calibrate()
 
     def _calibrate(self) -> None:
         """Meet the budget on all validation images by what is added to all routers' offsets."""
@@ -283,7 +284,7 @@ class Trainer:
 
     def _measure_epoch(self) -> None:
         """Measure accuracy, cost and routes on the validation images; warn of collapse from the first epoch on."""
-        if self._is_hard:
+        if self._is_hard and (not self.network.exits or self.step == self.schedule.steps):
             self._calibrate()
         measured = evaluate(self.network, self.data.val, self.costs)
         statistics = measured.statistics

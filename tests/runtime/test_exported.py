@@ -25,7 +25,7 @@ from routekit.runtime import runtime as runtimes
 from routekit.runtime.load import load_runtime
 from routekit.runtime.runtime import Runtime, TorchRuntime
 from routekit.runtime.verify import verify
-from tests.toy import open_to_images, toy_view
+from tests.toy import open_to_images, toy_exits, toy_view
 
 ABOUT = {"classes": ["red", "green", "blue"]}
 # The second and third unit are decided on features that the first may have changed; the third down-samples.
@@ -111,6 +111,23 @@ def test_a_native_file_of_another_machine_is_refused(tmp_path: Path, exporter: E
     onnx.save(model, files[0])
     with pytest.raises(InputError, match=r"another CPU family or onnxruntime .*without --native"):
         load_runtime(tmp_path)
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("offset", OFFSETS.values())
+def test_a_network_with_exits_decides_alike_in_every_file(
+    tmp_path: Path, offset: float, skips: bool, exporter: Exporter
+) -> None:
+    network = toy_exits(seed=3, offset=offset, skips=skips)
+    for native in (False, True):
+        for file in save_onnx(tmp_path / str(native), network, ABOUT, exporter, native=native):
+            same(load_runtime(file), network)
+        same(load_runtime(tmp_path / str(native)), network)
+    save_program(tmp_path / "torch", network, ABOUT)
+    same(load_runtime(tmp_path / "torch"), network)
+    # What lies behind the first exit is inside of a branch: outside are the stem, the first unit and the exit itself.
+    graph = onnx.load(tmp_path / "False" / "single.onnx").graph
+    assert [node.op_type for node in graph.node].count("Conv") == (2 if skips else 3)
 
 
 def test_an_onnx_file_says_what_it_is(exported: tuple[RoutedNetwork, Path]) -> None:

@@ -17,6 +17,7 @@ from routekit.errors import ExportError
 from routekit.execution.executor import Segment, segments
 from routekit.export.onnx.graph import Graph
 from routekit.export.onnx.parts import Parts
+from routekit.network.exits import Exit
 from routekit.routing.router import FixedRoute
 from routekit.routing.stacked import StackedRouters
 
@@ -30,7 +31,6 @@ class Assembly:
         self.parts, self.form = parts, form
         self.network = parts.network
         self.graph = Graph()
-        self.columns: list[str] = []
 
     @torch.no_grad()
     def build(self) -> GraphProto:
@@ -40,21 +40,19 @@ class Assembly:
         """
         view, graph, parts = self.network.view, self.graph, self.parts
         x = graph.place(parts.stem(), "images", "stem")
-        for segment in segments(self.network):
-            if segment.junctions and self.form != "dense":
-                x = self._group(segment, x)
-                continue
-            for unit in segment.units:
+        margins: list[str] = []
+        if self.form == "dense":
+            for unit in view.units:
                 x = graph.place(parts.run(unit), x, unit.name)
-        logits = graph.place(parts.head(), x, "head")
+            logits = graph.place(parts.head(), x, "head")
+        else:
+            logits, *margins = self._rest(segments(self.network), x)
         graph.nodes.append(helper.make_node("Identity", [logits], ["logits"], name="logits"))
         rows = 1 if self.form == "single" else "N"
         outputs = [_value("logits", [rows, view.spec.num_classes])]
-        if self.columns:
-            columns = graph.add("Concat", *self.columns, axis=0)
-            columns = graph.add("Reshape", columns, graph.constant([len(self.columns), -1]))
-            graph.nodes.append(helper.make_node("Transpose", [columns], ["margins"], name="margins", perm=[1, 0]))
-            outputs.append(_value("margins", [rows, len(self.columns)]))
+        if margins:
+            graph.nodes.append(helper.make_node("Concat", margins, ["margins"], name="margins", axis=1))
+            outputs.append(_value("margins", [rows, len(self.network.columns)]))
         return helper.make_graph(
             graph.nodes,
             view.spec.full_name,
@@ -63,15 +61,80 @@ class Assembly:
             graph.tensors,
         )
 
-    def _group(self, segment: Segment, x: str) -> str:
-        """Add a group of junctions."""
+    def _rest(self, ahead: list[Segment], x: str) -> list[str]:
+        """Take features through the segments that are left: logits [N, classes], the margins of units and of exits.
+
+        Of both kinds, [N, n], only those that there are.
+        """
+        columns: list[str] = []
+        for place, segment in enumerate(ahead):
+            if segment.junctions:
+                x = self._group(segment, x, columns)
+            else:
+                x = self.graph.place(self.parts.run(segment.units[0]), x, segment.units[0].name)
+            if segment.exit is not None:
+                return self._leave(segment.exit, ahead[place + 1 :], x, columns)
+        logits = self.graph.place(self.parts.head(), x, "head")
+        return [logits, self._table(columns)] if columns else [logits]
+
+    def _leave(self, leaving: Exit, ahead: list[Segment], x: str, columns: list[str]) -> list[str]:
+        """Let the images that take an exit leave: what is behind it is computed for the others alone."""
+        graph, classes = self.graph, self.network.view.spec.num_classes
+        told = graph.place(self.parts.exit(leaving), x, f"exit/{leaving.after}")
+        logits, onwards = (
+            graph.add("Slice", told, graph.constant([start]), graph.constant([stop]), graph.constant([1]))
+            for start, stop in ((0, classes), (classes, classes + 1))
+        )
+        goes = graph.add("GreaterOrEqual", graph.add("Reshape", onwards, graph.constant([-1])), graph.constant(0.0))
+        units = sum(len(segment.junctions) for segment in ahead)
+        exits = sum(segment.exit is not None for segment in ahead)
+        behind = [count for count in (units, exits) if count]
+
+        def nothing() -> list[str]:
+            """The margins of decisions that nobody takes."""
+            batch = graph.add("Slice", graph.add("Shape", logits), graph.constant([0]), graph.constant([1]))
+            shapes = [graph.add("Concat", batch, graph.constant([count]), axis=0) for count in behind]
+            return [graph.add("Expand", graph.constant(-np.inf), shape) for shape in shapes]
+
+        def then() -> list[str]:
+            if self.form == "single":
+                return self._rest(ahead, x)
+            rows = self._rows(goes)
+            rest = self._rest(ahead, graph.add("GatherND", x, rows))
+            whole = zip([logits, *nothing()], rest, strict=True)
+            return [graph.add("ScatterND", all_, rows, some) for all_, some in whole]
+
+        def otherwise() -> list[str]:
+            return [logits, *nothing()]
+
+        condition = goes if self.form == "single" else self._anyone(goes)
+        answer, *margins = graph.choose(condition, then, otherwise, f"past/{leaving.after}")
+        own = [self._table(columns)] if columns else []
+        of_units = [*own, *(margins[:1] if units else [])]
+        of_exits = [onwards, *(margins[-1:] if exits else [])]
+        return [answer, *(graph.add("Concat", *found, axis=1) for found in (of_units, of_exits) if found)]
+
+    def _table(self, columns: list[str]) -> str:
+        """Put columns [N] side by side: [N, n]."""
+        rows = self.graph.add("Concat", *columns, axis=0)
+        rows = self.graph.add("Reshape", rows, self.graph.constant([len(columns), -1]))
+        return str(self.graph.add("Transpose", rows, perm=[1, 0]))
+
+    def _anyone(self, chosen: str) -> str:
+        """Say whether any of the images is chosen [N]."""
+        counted = self.graph.add("Cast", chosen, to=TensorProto.INT32)
+        most = self.graph.add("ReduceMax", counted, self.graph.constant([0]), keepdims=0)
+        return str(self.graph.add("Cast", most, to=TensorProto.BOOL))
+
+    def _group(self, segment: Segment, x: str, columns: list[str]) -> str:
+        """Add a group of junctions, and their margins to `columns`."""
         graph, units = self.graph, segment.units
         pass_on = self._single if self.form == "single" else self._batch
         left = self._survey(segment.junctions, units[0], x)
         for place, unit in enumerate(units):
             # Counted from the end: of one image, fewer margins are left after a unit that ran.
             column = graph.add("Gather", left, graph.constant(place - len(units)), axis=1, hint=f"{unit.name}/margin")
-            self.columns.append(column)
+            columns.append(column)
             runs = graph.add("GreaterOrEqual", column, graph.constant(0.0), hint=f"{unit.name}/runs")
             rest = segment.junctions[place + 1 :]
             x, left = pass_on(unit, x, runs, left, rest, units[place + 1] if rest else None)
@@ -97,9 +160,7 @@ class Assembly:
     ) -> tuple[str, str]:
         """The images that run the unit are gathered and put back; nobody computes what nobody runs."""
         graph = self.graph
-        counted = graph.add("Cast", runs, to=TensorProto.INT32)
-        most = graph.add("ReduceMax", counted, graph.constant([0]), keepdims=0)
-        anyone = graph.add("Cast", most, to=TensorProto.BOOL, hint=f"{unit.name}/anyone")
+        anyone = self._anyone(runs)
         if self.parts.skip(unit) is not None:
             return self._divided(unit, x, runs, anyone), ""
         zero = numpy_helper.from_array(np.zeros(1, dtype=np.int64))

@@ -21,6 +21,7 @@ from routekit.backbones.unit import ResidualUnit
 from routekit.export.onnx.graph import Graph
 from routekit.export.onnx.parts import Parts
 from routekit.export.onnx.piece import OPSET, Exporter, Piece
+from routekit.network.exits import Exit
 from routekit.network.network import RoutedNetwork
 
 BLOCKED = "com.microsoft.nchwc"
@@ -39,6 +40,7 @@ class NativeParts(Parts):
         self.borders: dict[str, str] = {}
         self.pooled: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
+        self.told: dict[str, str] = {}
         x = graph.place(super().stem(), "images", "stem")
         for unit in view.units:
             self.borders[unit.name] = x
@@ -51,9 +53,13 @@ class NativeParts(Parts):
                 x = graph.place(super().run(unit), x, unit.name)
             elif skip is not None:
                 x = self.skipped[unit.name]
+            leaving = network.exit_after(unit)
+            if leaving is not None:
+                self.told[leaving.after] = graph.place(super().exit(leaving), x, "exit")
         self.end = x
         self.logits = graph.place(super().head(), x, "head")
-        taps = {*self.borders.values(), *self.pooled.values(), *self.skipped.values(), self.end, self.logits}
+        inner = (self.borders, self.pooled, self.skipped, self.told)
+        taps = {*(tap for each in inner for tap in each.values()), self.end, self.logits}
         images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", *view.spec.input_size])
         outputs = [helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in sorted(taps)]
         whole = helper.make_graph(graph.nodes, "dense", [images], outputs, graph.tensors)
@@ -91,6 +97,11 @@ class NativeParts(Parts):
         """The features that a unit reads -> the same, plain."""
         before = self._before(unit)
         return self._cut(before, self._to_plain(self.borders[unit.name])) if self._is_blocked(before) else None
+
+    def exit(self, leaving: Exit) -> Piece:
+        """Features -> [N, classes + 1], plain: what an exit says, and by how much each image prefers to go on."""
+        unit = next(unit for unit in self.network.view.units if unit.name == leaving.after)
+        return self._cut(self._own(self._after(unit)), self.told[leaving.after])
 
     def head(self) -> Piece:
         """Features -> logits [N, classes], plain."""
@@ -160,6 +171,7 @@ class NativeParts(Parts):
                 for read in self.makers[value].input:
                     make(read)
                 nodes.append(self.makers[value])
+                made.update(nodes[-1].output)
 
         make(target)
         return Piece(nodes, list(tensors.values()), source, target)

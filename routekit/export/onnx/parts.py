@@ -9,6 +9,7 @@ from torch import Tensor
 from routekit.backbones.unit import ResidualUnit
 from routekit.export.onnx.piece import Exporter, Piece
 from routekit.network.convert import example_input
+from routekit.network.exits import Exit
 from routekit.network.network import RoutedNetwork
 
 
@@ -60,6 +61,13 @@ class Parts:
     def plain(self, unit: ResidualUnit) -> Piece | None:  # noqa: ARG002 - as above
         """The features that a unit reads -> the same [N, C, H, W]; None if that is what they are."""
         return None
+
+    def exit(self, leaving: Exit) -> Piece:
+        """Features -> [N, classes + 1]: what an exit says, and by how much each image prefers to go on."""
+        names = list(self.features)
+        features = self.features[names[names.index(leaving.after) + 1]]
+        name = f"the exit after {leaving.after}"
+        return self.exporter.export(name, leaving.told, leaving, features, ("exit", repr(leaving), features.shape))
 
     def head(self) -> Piece:
         """Features -> logits [N, classes]."""
