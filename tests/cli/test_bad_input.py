@@ -6,6 +6,7 @@ import pytest
 
 from tests.cli.command import routekit, write_tree
 
+EXITS = ["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit"]
 BAD = [
     (["convert", "resnet65", "--target-flops", "50%"], "did you mean"),
     (["convert", "resnet20"], "--target-flops"),
@@ -24,6 +25,18 @@ BAD = [
     (["convert", "resnet20", "--target-flops", "50%", "--device", "tpu"], "device"),
     (["convert", "resnet20", "--target-flops", "50%", "--val-from-test", "140%"], "140%"),
     (["convert", "resnet20", "--target-flop", "50%"], "--target-flop"),
+    (["convert", "resnet20", "--target-flops", "50%", "--junctions", "exits"], "skip, exit"),
+    (["convert", "resnet20", "--target-flops", "50%", "--exits", "stages"], "add --junctions exit"),
+    (["convert", "resnet20", "--target-flops", "50%", "--policy", "actor"], "--policy is for exits"),
+    (
+        ["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit", "--policy", "acter"],
+        "did you mean actor",
+    ),
+    (
+        ["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit", "--exits", "layer9.9"],
+        "layer1.0, layer1.1",
+    ),
+    (["convert", "resnet20", "--target-flops", "2%", "--junctions", "skip,exit"], "can cost from"),
     (["convert", "--resume", "nowhere"], "no run of routekit"),
     (["convert", "resnet20", "--target-flops", "50%", "--out", "file.txt/x", "--data", "images"], "file.txt"),
     (["finetune"], "which network"),

@@ -6,17 +6,23 @@ import torch
 from accelerate import Accelerator
 
 from routekit.cost.model import CostModel
+from routekit.data.augment import normalize
 from routekit.errors import InputError, TrainingError
 from routekit.network.convert import convert, dense
+from routekit.network.executor import masked, relaxed
+from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights, objective
+from routekit.objective.policy import PolicyConfig
+from routekit.routing.certainty import certainties
 from routekit.routing.router import RouterConfig
 from routekit.training.batches import Batches, rotating
 from routekit.training.log import CLOCK_FIELDS, read_metrics
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
+from routekit.training.throughput import adjust_for_throughput
 from routekit.training.trainer import Progress, Trainer
-from tests.toy import toy_data, toy_view
+from tests.toy import toy_data, toy_noise, toy_view
 
 CONFIG = TrainingConfig(
     epochs=4, batch_size=32, learning_rate=0.05, check_every=2, check_images=48, precision="fp32", copies=2,
@@ -70,6 +76,78 @@ def test_a_killed_run_resumes_to_the_last_bit(
     ]
     assert lines[0] == lines[1]
     assert [line["step"] for line in lines[0] if line["kind"] == "validation"] == [6, 12, 18, 24]
+
+
+def with_exits(kind: str = "actor", rule: str = "learned", *, skips: bool = True, **policy: object) -> dict:
+    """Options of a trainer whose network has an exit after its second unit."""
+    torch.manual_seed(0)
+    exits = ExitConfig(at="body.1", head="linear", hidden=8, rule=rule)
+    network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5), exits=exits, skips=skips)
+    weights = ObjectiveWeights(distillation=0.5, policy=PolicyConfig(kind=kind, **policy))
+    config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 8})
+    return {"network": network, "weights": weights, "config": config}
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("kind", ["actor", "pragmatic", "optimistic"])
+def test_a_network_with_exits_learns_to_meet_its_budget(kind: str, skips: bool) -> None:
+    seen: list[Progress] = []
+    run = trainer(**with_exits(kind, skips=skips), on_step=seen.append)
+    before = [p.detach().clone() for each in run.network.exits for p in each.deciding_parameters()]
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.06)
+    assert {"heads", "inference"} < set(seen[-1].losses)
+    after = [p.detach() for each in run.network.exits for p in each.deciding_parameters()]
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("rule", ["confidence", "entropy"])
+def test_a_threshold_on_certainty_meets_the_budget(rule: str) -> None:
+    run = trainer(**with_exits(rule=rule, skips=False))
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.02)
+    (leaving,) = run.network.exits
+    assert not leaving.deciding_parameters()
+    # Whoever stops is surer than whoever goes on.
+    x, _ = next(iter(run.data.val.batches(torch.arange(96), 96)))
+    spec = run.network.view.spec
+    with torch.no_grad():
+        trace = run.network.eval()(normalize(x, spec.mean, spec.std), execution=masked)
+    sure, stops = certainties[rule](trace.leaves[0].softmax(dim=1)), ~trace.routes[:, -1]
+    assert 0 < stops.sum() < 96
+    assert sure[stops].min() >= sure[~stops].max()
+
+
+def test_drawing_and_exploring_resume_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routekit.training.trainer.SAVE_EVERY_SECONDS", 0.0)
+    settings: dict = {"kind": "pragmatic", "error": "wrong", "epsilon": 0.1, "draw": True}
+    whole = trainer(**with_exits(**settings)).fit()
+
+    def die(progress: Progress) -> None:
+        if progress.step == 29:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        trainer(tmp_path, **with_exits(**settings), on_step=die).fit()
+    resumed = trainer(tmp_path, **with_exits(**settings)).fit()
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_section_that_few_images_reach_learns_as_fast() -> None:
+    network = with_exits()["network"].train()
+    trace = network(toy_noise(8), execution=relaxed)
+    network.zero_grad()
+    trace.leaves[-1].square().mean().backward()
+    first, last = (network.backbone.body[place].conv.weight for place in (0, 3))
+    before = first.grad.clone(), last.grad.clone()
+
+    def quarter(scores: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([0.25, 0.75]).expand(len(scores), 2)
+
+    adjust_for_throughput(network, trace, quarter)
+    torch.testing.assert_close(first.grad, before[0])
+    torch.testing.assert_close(last.grad, 4 * before[1])
 
 
 def test_routers_are_frozen_in_the_hard_phase() -> None:
