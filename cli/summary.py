@@ -28,6 +28,12 @@ def summary(record: dict[str, Any]) -> str:
         lines.append(
             f"             {100 * record['shuffled_accuracy']:.2f}% when each image takes another image's route"
         )
+    for leaving in record.get("exits", []):
+        right = "" if leaving["accuracy"] is None else f", {100 * leaving['accuracy']:.2f}% of them right"
+        where = "the end" if leaving["after"] == "end" else f"exit after {leaving['after']}"
+        lines.append(
+            f"  {where}: answers {100 * leaving['stops']:.1f}%{right} (alone: {100 * leaving['alone']:.2f}% of all)"
+        )
     rates = " ".join(f"{100 * rate:.0f}" for rate in routes["run_rate"].values())
     lines += [
         f"  run rates  {rates} (% of images, per unit)",

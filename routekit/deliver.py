@@ -15,10 +15,12 @@ from routekit.data.decode import decode
 from routekit.data.folder import EXTENSIONS, image_files
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
+from routekit.export.cascade import load, read_about
 from routekit.export.checkpoint import SPEC, TENSORS, load_network, network_folder, read_spec, save_network
 from routekit.export.compact import compact
 from routekit.inputs import load_splits
 from routekit.machine import Hooks, Machine
+from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
@@ -84,10 +86,10 @@ def export_program(
         need("onnxruntime", "onnx")
     if kind == "openvino":
         need("openvino", "openvino")
-    network = load_network(path)
+    network = load(path)
     _check_free(out, force)
     hooks.say(f"exporting {path} to {out}")
-    files = _write(kind, out, network, read_spec(network_folder(path))["about"], native=native)
+    files = _write(kind, out, network, read_about(path), native=native)
     # OpenVINO writes two files for each form.
     _remove_others(out, {name for file in files for name in (file.name, file.with_suffix(".bin").name)})
     report: dict[str, Any] = {
@@ -169,9 +171,13 @@ def _image_files(folder: Path) -> list[str]:
     return files
 
 
-def _write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *, native: bool) -> list[Path]:
+def _write(
+    kind: str, out: Path, network: RoutedNetwork | Cascade, about: dict[str, Any], *, native: bool
+) -> list[Path]:
     # Each needs packages of its own, which only its users have.
     if kind == "torch":
+        if isinstance(network, Cascade):
+            raise InputError("a torch program cannot leave a network out: export a cascade as onnx or openvino")
         from routekit.export.program import save_program
 
         return save_program(out, network, about)

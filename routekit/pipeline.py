@@ -17,7 +17,7 @@ from routekit.machine import Machine
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe
-from routekit.report.record import read_record, run_record, write_record
+from routekit.report.record import described_exits, read_record, run_record, write_record
 from routekit.routing.gate import gates
 from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
@@ -106,6 +106,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             seed=recipe.seed,
             epochs=recipe.training.epochs,
             validation=data.val_origin,
+            **described_exits(network, data.test),
         )
         config = None if isinstance(network.routers, FixedRoute) else recipe.routers
         about = {"classes": list(data.classes), "record": record}

@@ -15,9 +15,10 @@ from routekit.export.cascade import load, read_about
 from routekit.export.checkpoint import load_network
 from routekit.inputs import load_splits
 from routekit.machine import Machine
+from routekit.network.cascade import Cascade
 from routekit.network.convert import convert
 from routekit.recipe import Recipe
-from routekit.report.record import read_record, run_record
+from routekit.report.record import described_exits, read_record, run_record
 from routekit.routing.gate import gates
 from routekit.run_folder import RunFolder
 
@@ -53,6 +54,7 @@ def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[st
         environment=machine.environment(),
         shuffled_accuracy=shuffled.accuracy,
         seed=recipe.seed,
+        **({} if isinstance(network, Cascade) else described_exits(network, data.test)),
     )
 
 

@@ -16,17 +16,18 @@ from routekit.bench.bench import bench
 from routekit.bench.forms import Setting, check_installed
 from routekit.bench.rates import set_run_rate
 from routekit.bench.serving import bench_serving
+from routekit.cost.cascade import measure_costs
 from routekit.cost.macs import CONVENTION
-from routekit.cost.model import CostModel
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.errors import InputError
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
-from routekit.export.checkpoint import load_network
+from routekit.export.cascade import load
 from routekit.inputs import load_splits
 from routekit.machine import Machine
+from routekit.network.cascade import Cascade
 from routekit.network.convert import convert
 from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe, load_recipe
@@ -64,7 +65,10 @@ def bench_model(
         check_installed(name)
     device = machine.accelerator().device
     network, x, origin = subject(model, run_rate, data, data_root, count=max(images, *batches))
-    dropped = sum(unit.dropped for unit in network.view.units)
+    networks = network.networks if isinstance(network, Cascade) else [network]
+    if clients is not None and len(networks) > 1:
+        raise InputError("--clients serves a single network, not a cascade")
+    dropped = sum(unit.dropped for unit in networks[-1].view.units)
     if dropped:
         machine.hooks.say(f"{dropped} units were dropped from {model}: the dense network here is without them")
     before = torch.get_num_threads()
@@ -76,15 +80,15 @@ def bench_model(
         serving = []
         if clients is not None:
             machine.hooks.say(f"serving {clients} clients")
-            executor = SparseExecutor(fuse(prepare(network).to(device)))
+            executor = SparseExecutor(fuse(prepare(networks[0]).to(device)))
             serving = bench_serving(executor, x, clients=clients, seconds=seconds)
         environment = machine.environment()
     finally:
         torch.set_num_threads(before)
-    dense = CostModel.measure(prepare(network)).dense
+    dense = measure_costs(prepare(network)).dense
     return {
         "model": model,
-        "network": network.view.spec.full_name,
+        "network": network.name,
         "data": origin,
         "images": len(x),
         "run_rate": run_rate,
@@ -98,27 +102,29 @@ def bench_model(
 
 def subject(
     model: str, run_rate: float | None, data: str | None, data_root: str | None = None, *, count: int
-) -> tuple[RoutedNetwork, Tensor, str]:
+) -> tuple[RoutedNetwork | Cascade, Tensor, str]:
     """Find what is to be timed: a network, `count` of its test images, ready for it, and the name of the data.
 
-    `model` is a run, a checkpoint, or the name of a network whose routers are then set to `run_rate`.
+    `model` is a run, a checkpoint, a cascade, or the name of a network whose routers are then set to `run_rate`.
     Raises InputError for a run with a rate, and a name without one.
     """
     network, recipe = _find(model, run_rate, data, data_root)
-    splits = load_splits(recipe, network.view.spec.input_size)
-    images = _draw(splits.test, count, network.view.spec, recipe.seed)
-    if run_rate is not None:
+    splits = load_splits(recipe, network.spec.input_size)
+    images = _draw(splits.test, count, network.spec, recipe.seed)
+    if run_rate is not None and isinstance(network, RoutedNetwork):
         set_run_rate(network, images[:256], run_rate)
     return network, images, splits.name
 
 
-def _find(model: str, run_rate: float | None, data: str | None, data_root: str | None) -> tuple[RoutedNetwork, Recipe]:
+def _find(
+    model: str, run_rate: float | None, data: str | None, data_root: str | None
+) -> tuple[RoutedNetwork | Cascade, Recipe]:
     path, elsewhere = Path(model), load_recipe("default", {"data.source": data, "data.root": data_root})
     if path.exists():
         if run_rate is not None:
             raise InputError("--run-rate is for a network by name; a run has its own routes")
         own = (path / "recipe.yaml").exists() and data is None
-        return load_network(path), RunFolder.open(path)[1] if own else elsewhere
+        return load(path), RunFolder.open(path)[1] if own else elsewhere
     if run_rate is None:
         raise InputError(f"{model} is no run: give a run's folder, or a network's name with --run-rate 30%")
     return convert(build(spec_of(model)), RouterConfig(hidden=32)).eval(), elsewhere

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from routekit.bench.forms import Make, Setting, runtimes
-from routekit.cost.model import CostModel
-from routekit.execution.executor import SparseExecutor
+from routekit.cost.cascade import measure_costs
+from routekit.execution.cascade import sparse_form
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import DISTINCT, Call, Timing, in_turns, peak_memory
+from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 
 # In how many groups, from the cheapest to the dearest images, latency is told by the length of the route.
@@ -82,7 +83,7 @@ class Bench:
 
 
 def bench(
-    network: RoutedNetwork,
+    network: RoutedNetwork | Cascade,
     images: Tensor,
     *,
     names: Sequence[str],
@@ -97,8 +98,8 @@ def bench(
     seconds:  roughly, for each comparison
     """
     network = prepare(network)
-    costs = CostModel.measure(network)
-    executor = SparseExecutor(network)
+    costs = measure_costs(network)
+    executor = sparse_form(network)
     routes = torch.cat([executor(chunk).routes for chunk in torch.split(images, 64)])
     spent = costs.of_routes(routes) / costs.dense
     rows, lengths, versions = [], [], {}

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from routekit.execution.cascade import sparse_form
 from routekit.execution.dense import Dense
-from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import can_fuse, fuse
 from routekit.execution.masked import MaskedExecutor
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import Call
+from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.registry import Registry
 from routekit.runtime.runtime import need
@@ -62,7 +63,7 @@ PACKAGES = {"torch": (), "onnx": ("onnxruntime", "onnxscript"), "openvino": ("op
 
 FILES: "tuple[Form, ...]" = ("dense", "batch", "single")
 
-Builder = Callable[[RoutedNetwork, Setting], Forms]
+Builder = Callable[[RoutedNetwork | Cascade, Setting], Forms]
 runtimes: Registry[Builder] = Registry("runtime")
 
 
@@ -74,23 +75,31 @@ def check_installed(name: str) -> None:
 
 
 @runtimes.register("torch")
-def torch_forms(network: RoutedNetwork, setting: Setting) -> Forms:
+def torch_forms(network: RoutedNetwork | Cascade, setting: Setting) -> Forms:
     """Eager, with fused convolutions, and compiled; batch norms folded, channels-last."""
     device = setting.device
 
-    def plain() -> RoutedNetwork:
+    def plain() -> RoutedNetwork | Cascade:
         return prepare(network).to(device)
 
-    dense: dict[str, Make] = {"eager": lambda: _on(device, Dense(plain()))}
-    routed: dict[str, Make] = {"eager": lambda: _on(device, SparseExecutor(plain()))}
-    if can_fuse(plain()):
-        dense["fused"] = lambda: _on(device, Dense(fuse(plain())))
-        routed["fused"] = lambda: _on(device, SparseExecutor(fuse(plain())))
-        routed["masked"] = lambda: _on(device, MaskedExecutor(fuse(plain())))
+    def last() -> RoutedNetwork:
+        prepared = plain()
+        return prepared.networks[-1] if isinstance(prepared, Cascade) else prepared
+
+    def fused() -> RoutedNetwork | Cascade:
+        prepared = plain()
+        return prepared.each(fuse) if isinstance(prepared, Cascade) else fuse(prepared)
+
+    dense: dict[str, Make] = {"eager": lambda: _on(device, Dense(last()))}
+    routed: dict[str, Make] = {"eager": lambda: _on(device, sparse_form(plain()))}
+    if can_fuse(last()):
+        dense["fused"] = lambda: _on(device, Dense(fuse(last())))
+        routed["fused"] = lambda: _on(device, sparse_form(fused()))
+        routed["masked"] = lambda: _on(device, sparse_form(fused(), MaskedExecutor))
     if setting.compiled and _compiles():
         # Freezing lets the compiler lay out the weights and fuse what follows a convolution into it.
         options: Any = {"freezing": True}
-        dense["compiled"] = lambda: _on(device, torch.compile(Dense(plain()), dynamic=False, options=options))
+        dense["compiled"] = lambda: _on(device, torch.compile(Dense(last()), dynamic=False, options=options))
     return Forms(dense, routed, {}, torch.__version__, device.type)
 
 
@@ -125,7 +134,7 @@ def _for_each_size(make: Callable[[int], Call]) -> Call:
 
 
 @runtimes.register("onnx")
-def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
+def onnx_forms(network: RoutedNetwork | Cascade, setting: Setting) -> Forms:
     """Onnxruntime on exported files, portable and native."""
     import onnxruntime
 
@@ -155,7 +164,7 @@ def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
 
 
 @runtimes.register("openvino")
-def openvino_forms(network: RoutedNetwork, setting: Setting) -> Forms:
+def openvino_forms(network: RoutedNetwork | Cascade, setting: Setting) -> Forms:
     """OpenVINO on exported files."""
     import openvino
 
@@ -171,7 +180,7 @@ def openvino_forms(network: RoutedNetwork, setting: Setting) -> Forms:
 
     def model(file: Path, size: int) -> Call:
         read = core.read_model(str(file))
-        read.reshape([size, *network.view.spec.input_size])
+        read.reshape([size, *network.spec.input_size])
         compiled = core.compile_model(read, "CPU", options)
         return lambda images: compiled([images.contiguous().numpy()])
 

@@ -49,7 +49,10 @@ class Doubts:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.cost(float(steps[middle])) <= target else (low, middle)
-        return min((float(steps[low]), float(steps[high])), key=lambda step: abs(self.cost(step) - target))
+        nearest = min((low, high), key=lambda place: abs(self.cost(float(steps[place])) - target))
+        # Half-way to the next certainty: no image sits on the threshold, where rounding would decide.
+        ahead: list[float] = [*steps.double().tolist(), EVERYBODY]
+        return ahead[nearest] if nearest == 0 else (ahead[nearest] + ahead[nearest + 1]) / 2
 
 
 @torch.no_grad()

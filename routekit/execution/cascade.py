@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from routekit.execution.executor import Answer, SparseExecutor
 from routekit.execution.measured import MeasuredExecutor
 from routekit.network.cascade import Cascade, CascadeTrace
+from routekit.network.network import RoutedNetwork
 
 
 class CascadeExecutor(nn.Module):
@@ -29,3 +30,10 @@ class CascadeExecutor(nn.Module):
 
         trace = self.cascade.walk(x, ask)
         return Answer(trace.logits, trace.margins)
+
+
+def sparse_form(network: RoutedNetwork | Cascade, kind: type[SparseExecutor] = SparseExecutor) -> nn.Module:
+    """The executor of a prepared network, or of a prepared cascade."""
+    if isinstance(network, Cascade):
+        return CascadeExecutor(network, [kind(each) for each in network.networks])
+    return kind(network)

@@ -17,8 +17,18 @@ from routekit.routing.router import FullyConnectedRouters
 from routekit.routing.stacked import StackedRouters
 
 
-def prepare(network: RoutedNetwork) -> RoutedNetwork:
+@overload
+def prepare(network: RoutedNetwork) -> RoutedNetwork: ...
+
+
+@overload
+def prepare(network: Cascade) -> Cascade: ...
+
+
+def prepare(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:
     """Copy `network` for inference: batch norms folded, routers stacked, channels-last; the same decisions."""
+    if isinstance(network, Cascade):
+        return network.each(prepare)
     network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     fold(network)
     for each in network.exits:

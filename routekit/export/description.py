@@ -54,7 +54,6 @@ class Description:
 
     def to_json(self, form: str) -> str:
         """Write it for a file of the given form."""
-        costs = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in asdict(self.costs).items()}
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -67,7 +66,7 @@ class Description:
                 "std": list(self.spec.std),
             },
             "units": self.units,
-            "costs": {"convention": CONVENTION, **costs},
+            "costs": {"convention": CONVENTION, **_table(self.costs)},
             "about": self.about,
         }
         return json.dumps(document)
@@ -82,14 +81,34 @@ class Description:
             version = document["version"]
             if version != VERSION:
                 raise InputError(f"{file} is of version {version}, this routekit reads version {VERSION}")
-            table = {key: value for key, value in document["costs"].items() if key != "convention"}
-            for key in ("run", "skip", "ask", "base"):
-                table[key] = torch.tensor(table[key], dtype=torch.float64)
-            table["fresh"] = torch.tensor(table["fresh"], dtype=torch.bool)
-            table["parts"] = tuple(Part(**part) for part in table["parts"])
-            table["layout"] = Layout(tuple(table["layout"]["sections"]), table["layout"]["exits"])
-            table["uncounted"] = tuple(table["uncounted"])
             spec = TypeAdapter(ModelSpec).validate_python(document["model"])
-            return cls(spec, document["units"], CostModel(**table), document["about"]), document["form"]
+            return cls(spec, document["units"], _costs(document["costs"]), document["about"]), document["form"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file} holds a damaged description: {str(error).splitlines()[0]}") from error
+
+
+def _table(costs: CostModel | CascadeCost) -> dict[str, Any]:
+    """Costs as plain values."""
+    if isinstance(costs, CascadeCost):
+        places = [[place.start, place.stop] for place in costs.places]
+        return {"networks": [_table(each) for each in costs.stages], "places": places}
+    return {key: value.tolist() if isinstance(value, torch.Tensor) else value for key, value in asdict(costs).items()}
+
+
+def _costs(table: dict[str, Any]) -> CostModel | CascadeCost:
+    """What `_table` made plain."""
+    if "networks" in table:
+        places = (range(start, stop) for start, stop in table["places"])
+        return CascadeCost(tuple(_cost_model(each) for each in table["networks"]), tuple(places))
+    return _cost_model(table)
+
+
+def _cost_model(table: dict[str, Any]) -> CostModel:
+    table = {key: value for key, value in table.items() if key != "convention"}
+    for key in ("run", "skip", "ask", "base"):
+        table[key] = torch.tensor(table[key], dtype=torch.float64)
+    table["fresh"] = torch.tensor(table["fresh"], dtype=torch.bool)
+    table["parts"] = tuple(Part(**part) for part in table["parts"])
+    table["layout"] = Layout(tuple(table["layout"]["sections"]), table["layout"]["exits"])
+    table["uncounted"] = tuple(table["uncounted"])
+    return CostModel(**table)

@@ -107,6 +107,11 @@ class Cascade(nn.Module):
             start = found[-1].stop + 1
         return found
 
+    def each(self, change: Callable[[RoutedNetwork], RoutedNetwork]) -> "Cascade":
+        """The cascade whose networks are what `change` makes of these."""
+        networks = [change(network) for network in self.networks]
+        return Cascade(networks, rule=self.rule, average=self.average, threshold=float(self.threshold))
+
     def forward(
         self,
         x: Tensor,

@@ -90,7 +90,7 @@ class Exit(nn.Module):
         # No certainty is over 1: with an offset of 1 all go on.
         self.register_buffer("offset", torch.tensor(0.0 if self.certainty is None else 1.0))
         if self.certainty is None:
-            self.normalize = nn.BatchNorm1d(shape.channels, affine=False)
+            self.normalize: nn.Module = nn.BatchNorm1d(shape.channels, affine=False)
             inputs = shape.channels + len(self._measures())
             self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
 
@@ -104,7 +104,7 @@ class Exit(nn.Module):
                 return logits, torch.stack([score, torch.zeros_like(score)], dim=1)
             sure = torch.stack([measure(probabilities) for measure in self._measures()], dim=1)
             scores = self.router(torch.cat([self.normalize(pool(x.detach().float())), sure], dim=1))
-            return logits, scores + torch.stack([self.offset, torch.zeros_like(self.offset)])
+            return logits, torch.cat([scores[:, :1] + self.offset, scores[:, 1:]], dim=1)
 
     def told(self, x: Tensor) -> Tensor:
         """Features [B, C, H, W] -> [B, classes + 1]: the logits, and by how much each image prefers to go on."""
@@ -112,10 +112,20 @@ class Exit(nn.Module):
         return torch.cat([logits, scores[:, :1] - scores[:, 1:]], dim=1)
 
     def fold(self) -> None:
-        """Fold the classifier's batch norm into its convolution, for inference: the same function in eval mode."""
+        """Fold normalisations into the layers beside them, for inference: the same function in eval mode."""
         if isinstance(self.head, ConvolutionalHead) and isinstance(self.head.norm, nn.BatchNorm2d):
             self.head.conv = fuse_conv_bn_eval(self.head.conv, self.head.norm)
             self.head.norm = nn.Identity()
+        if self.certainty is None and isinstance(self.normalize, nn.BatchNorm1d):
+            first, norm = self.router[0], self.normalize
+            assert isinstance(first, nn.Linear)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            channels = norm.num_features
+            with torch.no_grad():
+                first.weight[:, :channels] *= (norm.running_var + norm.eps).rsqrt()
+                first.bias.sub_(first.weight[:, :channels] @ norm.running_mean)
+            self.normalize = nn.Identity()
 
     def deciding_parameters(self) -> list[nn.Parameter]:
         """The parameters of what decides."""

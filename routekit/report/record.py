@@ -1,12 +1,15 @@
 """The record of a run: what was measured, as one JSON document."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from routekit.cost.macs import CONVENTION
+from routekit.data.image_set import Images
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import Evaluation
+from routekit.evaluation.exits import measure_exits
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.training.state import write_atomically
@@ -57,6 +60,12 @@ def run_record(
         "seconds": seconds,
         **more,
     }
+
+
+def described_exits(network: RoutedNetwork, images: Images) -> dict[str, Any]:
+    """What the exits do on `images`, for the record of a network that has any."""
+    found = measure_exits(network, images)
+    return {"exits": [asdict(each) for each in found]} if found else {}
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

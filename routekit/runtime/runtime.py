@@ -35,8 +35,7 @@ class TorchRuntime:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.executor = optimize(network.to(self.device))
-        described = network if isinstance(network, Cascade) else prepare(network)
-        self.description = Description.of(described, about)
+        self.description = Description.of(prepare(network), about)
 
     @classmethod
     def load(cls, path: Path, device: torch.device | None = None) -> "TorchRuntime":

@@ -67,6 +67,41 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     done = routekit("export", "runs/joined", "--out", "joined", cwd=workplace)
     assert done.returncode == 2
     assert "a cascade of networks" in done.stderr
+    done = routekit(
+        "export", "runs/joined", "--out", "joined", "--format", "onnx", "--verify", "images/test", "--json",
+        cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verified"]["batch.onnx"]["images"] == 36
+    done = routekit("predict", "joined", "images/test/class1/0.png", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"][0]["units"] == predicted["units"]
+    done = routekit(
+        "bench", "runs/joined", "--batch", "1", "--images", "8", "--seconds", "0.2", "--json", cwd=workplace
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["ideal"] > 0
+    assert row["speedup"] > 0
+
+
+def test_a_network_with_exits_from_end_to_end(workplace: Path) -> None:
+    done = routekit(
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--junctions",
+        "skip,exit", "--exits", "layer2.2", "--policy", "pragmatic", "--epochs", "1", "--set", "training.batch_size=16",
+        "--name", "exits", "--json", cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert [each["after"] for each in record["exits"]] == ["layer2.2", "end"]
+    assert record["routes"]["units"] == 10
+    done = routekit("evaluate", "runs/exits", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "exit after layer2.2: answers" in done.stdout
+    done = routekit("export", "runs/exits", "--out", "small", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    done = routekit("predict", "small", "images/test/class1/0.png", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Path) -> None:

@@ -18,11 +18,11 @@ def test_two_networks_by_hand() -> None:
     # The first costs 1, the second 4; of four images, those of a certainty of at most the threshold go on.
     doubts = Doubts(torch.tensor([[0.9], [0.5], [0.7], [0.3]]), torch.tensor([[1.0, 4.0]] * 4))
     assert [doubts.cost(t) for t in (0.2, 0.3, 0.6, 0.7, 1.0)] == [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert doubts.threshold(3.0) == pytest.approx(0.5)
-    assert doubts.threshold(3.4) == pytest.approx(0.5)  # the nearest cost there is
-    assert doubts.threshold(3.6) == pytest.approx(0.7)
+    assert doubts.threshold(3.0) == pytest.approx(0.6)  # between the certainties of two images
+    assert doubts.threshold(3.4) == pytest.approx(0.6)  # the nearest cost there is
+    assert doubts.threshold(3.6) == pytest.approx(0.8)
     assert doubts.threshold(1.0) == -1.0
-    assert doubts.threshold(5.0) == pytest.approx(0.9)
+    assert doubts.threshold(5.0) == pytest.approx(0.95)
     with pytest.raises(InputError, match=r"can cost from 1\.00e0 .* to 5\.00e0"):
         doubts.threshold(0.5)
 

@@ -10,6 +10,8 @@ import routekit
 from routekit.backbones.load import build, spec_of
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
+from routekit.evaluation.evaluate import evaluate
+from routekit.evaluation.exits import measure_exits
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.masked import MaskedExecutor
 from routekit.execution.pool import Pool
@@ -23,7 +25,7 @@ from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import Layout
 from routekit.routing.router import RouterConfig, banks
 from tests.execution.test_executor import Counter
-from tests.toy import ToyNet, toy_exits, toy_view
+from tests.toy import ToyNet, toy_exits, toy_images, toy_view
 from tests.toy import toy_noise as images
 
 SAFE = 1e-4  # a margin nearer to 0 may fall either way when operators are fused
@@ -168,6 +170,23 @@ def test_no_decision_sees_what_lies_behind_it() -> None:
     assert 0 < stopped.sum() < 16
     assert torch.equal(before.logits[stopped], after.logits[stopped])
     assert not torch.equal(before.logits[~stopped], after.logits[~stopped])
+
+
+def test_who_answers_and_how_right_they_are() -> None:
+    network, images_ = toy_exits(seed=3), toy_images(90)
+    first, second, end = measure_exits(network, images_)
+    costs = CostModel.measure(network)
+    measured = evaluate(network, images_, costs)
+    assert [first.after, second.after, end.after] == ["body.0", "body.2", "end"]
+    past = measured.routes[:, 4:].double().mean(dim=0).tolist()
+    assert [first.stops, second.stops, end.stops] == pytest.approx([1 - past[0], past[0] - past[1], past[1]])
+    answered = sum(each.stops * (each.accuracy or 0) for each in (first, second, end))
+    assert answered == pytest.approx(measured.accuracy)
+    for each, on in ((first, [0, 0]), (second, [1, 0]), (end, [1, 1])):
+        with torch.no_grad():
+            route = evaluate(network, images_, costs, everywhere=True).margins >= 0
+        route[:, 4:] = torch.tensor(on, dtype=torch.bool)
+        assert evaluate(network, images_, costs, routes=route).accuracy == pytest.approx(each.alone)
 
 
 def test_in_training_every_image_goes_on_and_every_classifier_learns() -> None:

@@ -1,6 +1,7 @@
 """Exported files in their runtimes: the same decisions and logits as the network, for any batch."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from routekit.cost.cascade import CascadeCost
 from routekit.cost.model import CostModel
 from routekit.errors import ExportError, InputError
 from routekit.execution.executor import Answer
@@ -17,6 +19,7 @@ from routekit.export.onnx.file import save_onnx
 from routekit.export.onnx.piece import Exporter
 from routekit.export.openvino import save_openvino
 from routekit.export.program import save_program
+from routekit.network.cascade import Cascade
 from routekit.network.convert import convert
 from routekit.network.executor import masked
 from routekit.network.network import RoutedNetwork
@@ -113,8 +116,7 @@ def test_a_native_file_of_another_machine_is_refused(tmp_path: Path, exporter: E
         load_runtime(tmp_path)
 
 
-@pytest.mark.parametrize("skips", [True, False])
-@pytest.mark.parametrize("offset", OFFSETS.values())
+@pytest.mark.parametrize(("offset", "skips"), [(0.0, True), (0.0, False), (-100.0, True), (100.0, True)])
 def test_a_network_with_exits_decides_alike_in_every_file(
     tmp_path: Path, offset: float, skips: bool, exporter: Exporter
 ) -> None:
@@ -123,11 +125,44 @@ def test_a_network_with_exits_decides_alike_in_every_file(
         for file in save_onnx(tmp_path / str(native), network, ABOUT, exporter, native=native):
             same(load_runtime(file), network)
         same(load_runtime(tmp_path / str(native)), network)
-    save_program(tmp_path / "torch", network, ABOUT)
-    same(load_runtime(tmp_path / "torch"), network)
+    if offset == 0:
+        save_program(tmp_path / "torch", network, ABOUT)
+        same(load_runtime(tmp_path / "torch"), network)
     # What lies behind the first exit is inside of a branch: outside are the stem, the first unit and the exit itself.
     graph = onnx.load(tmp_path / "False" / "single.onnx").graph
     assert [node.op_type for node in graph.node].count("Conv") == (2 if skips else 3)
+
+
+@pytest.mark.parametrize(("rule", "average"), [("confidence", False), ("entropy", True)])
+def test_a_cascade_is_one_file(tmp_path: Path, rule: str, average: bool, exporter: Exporter) -> None:
+    stages = [routed(), toy_exits(seed=3)]
+    spec = stages[1].view.spec
+    stages[1].view.spec = replace(spec, mean=(0.4, 0.5, 0.6), std=(0.3, 0.3, 0.2))
+    cascade = Cascade(stages, rule=rule, average=average)
+    x = images(7)
+    threshold = float(between_two_certainties(cascade, x))
+    for limit in (threshold, -1.0, 1.0):
+        cascade.threshold.fill_(limit)
+        files = save_onnx(tmp_path, cascade, ABOUT, exporter)
+        # OpenVINO takes its time.
+        others = save_openvino(tmp_path / "openvino", files) if limit == threshold and average else []
+        for file in [*files, *others, tmp_path]:
+            runtime = load_runtime(file)
+            assert runtime.description.units == cascade.columns
+            for count in (1, 2, 7):
+                want, got = cascade(images(count)), runtime(images(count))
+                assert torch.equal(got.routes, want.routes)
+                torch.testing.assert_close(got.logits, want.logits, rtol=1e-4, atol=1e-4)
+                paid = CascadeCost.measure(prepare(cascade)).of_routes(want.routes)
+                assert torch.equal(runtime.description.costs.of_routes(got.routes), paid)
+
+
+@torch.no_grad()
+def between_two_certainties(cascade: Cascade, x: torch.Tensor) -> torch.Tensor:
+    """A threshold by which some images are answered by the first network, and some are not."""
+    margins = cascade(x, threshold=1.0).margins[:, cascade.places[1].start - 1]
+    sure = (1 - margins).sort().values
+    return (sure[3] + sure[4]) / 2
 
 
 def test_an_onnx_file_says_what_it_is(exported: tuple[RoutedNetwork, Path]) -> None:

@@ -27,10 +27,10 @@ Form = Literal["single", "batch", "dense"]
 class Assembly:
     """Builds the graph of one network from its parts."""
 
-    def __init__(self, parts: Parts, form: Form) -> None:
+    def __init__(self, parts: Parts, form: Form, graph: Graph | None = None) -> None:
         self.parts, self.form = parts, form
         self.network = parts.network
-        self.graph = Graph()
+        self.graph = graph or Graph()
 
     @torch.no_grad()
     def build(self) -> GraphProto:
@@ -38,28 +38,33 @@ class Assembly:
 
         The dense form has no margins.
         """
-        view, graph, parts = self.network.view, self.graph, self.parts
-        x = graph.place(parts.stem(), "images", "stem")
-        margins: list[str] = []
-        if self.form == "dense":
-            for unit in view.units:
-                x = graph.place(parts.run(unit), x, unit.name)
-            logits = graph.place(parts.head(), x, "head")
-        else:
-            logits, *margins = self._rest(segments(self.network), x)
-        graph.nodes.append(helper.make_node("Identity", [logits], ["logits"], name="logits"))
+        view, graph = self.network.view, self.graph
         rows = 1 if self.form == "single" else "N"
-        outputs = [_value("logits", [rows, view.spec.num_classes])]
-        if margins:
-            graph.nodes.append(helper.make_node("Concat", margins, ["margins"], name="margins", axis=1))
-            outputs.append(_value("margins", [rows, len(self.network.columns)]))
+        names = ["logits"] if self.form == "dense" else ["logits", "margins"]
+        widths = [view.spec.num_classes, len(self.network.columns)]
+        found = [self.dense("images")] if self.form == "dense" else self.answers("images")
+        for name, made in zip(names, found, strict=True):
+            graph.nodes.append(helper.make_node("Identity", [made], [name], name=name))
         return helper.make_graph(
             graph.nodes,
             view.spec.full_name,
-            [_value("images", [rows, *view.spec.input_size])],
-            outputs,
+            [value("images", [rows, *view.spec.input_size])],
+            [value(name, [rows, width]) for name, width in zip(names, widths, strict=False)],
             graph.tensors,
         )
+
+    def dense(self, images: str) -> str:
+        """Images -> logits [N, classes]: every unit runs, no router is asked."""
+        x = self.graph.place(self.parts.stem(), images, "stem")
+        for unit in self.network.view.units:
+            x = self.graph.place(self.parts.run(unit), x, unit.name)
+        return self.graph.place(self.parts.head(), x, "head")
+
+    def answers(self, images: str) -> tuple[str, str]:
+        """Images -> logits [N, classes], and the margins of all decisions [N, n]."""
+        x = self.graph.place(self.parts.stem(), images, "stem")
+        logits, *margins = self._rest(segments(self.network), x)
+        return logits, margins[0] if len(margins) == 1 else self.graph.add("Concat", *margins, axis=1)
 
     def _rest(self, ahead: list[Segment], x: str) -> list[str]:
         """Take features through the segments that are left: logits [N, classes], the margins of units and of exits.
@@ -91,15 +96,12 @@ class Assembly:
         behind = [count for count in (units, exits) if count]
 
         def nothing() -> list[str]:
-            """The margins of decisions that nobody takes."""
-            batch = graph.add("Slice", graph.add("Shape", logits), graph.constant([0]), graph.constant([1]))
-            shapes = [graph.add("Concat", batch, graph.constant([count]), axis=0) for count in behind]
-            return [graph.add("Expand", graph.constant(-np.inf), shape) for shape in shapes]
+            return [self.nothing(logits, count) for count in behind]
 
         def then() -> list[str]:
             if self.form == "single":
                 return self._rest(ahead, x)
-            rows = self._rows(goes)
+            rows = graph.rows(goes)
             rest = self._rest(ahead, graph.add("GatherND", x, rows))
             whole = zip([logits, *nothing()], rest, strict=True)
             return [graph.add("ScatterND", all_, rows, some) for all_, some in whole]
@@ -107,24 +109,25 @@ class Assembly:
         def otherwise() -> list[str]:
             return [logits, *nothing()]
 
-        condition = goes if self.form == "single" else self._anyone(goes)
+        condition = goes if self.form == "single" else graph.anyone(goes)
         answer, *margins = graph.choose(condition, then, otherwise, f"past/{leaving.after}")
         own = [self._table(columns)] if columns else []
         of_units = [*own, *(margins[:1] if units else [])]
         of_exits = [onwards, *(margins[-1:] if exits else [])]
         return [answer, *(graph.add("Concat", *found, axis=1) for found in (of_units, of_exits) if found)]
 
+    def nothing(self, like: str, columns: int) -> str:
+        """The margins of decisions that nobody takes, [N, columns], for as many images as `like` [N, k] has."""
+        graph = self.graph
+        batch = graph.add("Slice", graph.add("Shape", like), graph.constant([0]), graph.constant([1]))
+        shape = graph.add("Concat", batch, graph.constant([columns]), axis=0)
+        return str(graph.add("Expand", graph.constant(-np.inf), shape))
+
     def _table(self, columns: list[str]) -> str:
         """Put columns [N] side by side: [N, n]."""
         rows = self.graph.add("Concat", *columns, axis=0)
         rows = self.graph.add("Reshape", rows, self.graph.constant([len(columns), -1]))
         return str(self.graph.add("Transpose", rows, perm=[1, 0]))
-
-    def _anyone(self, chosen: str) -> str:
-        """Say whether any of the images is chosen [N]."""
-        counted = self.graph.add("Cast", chosen, to=TensorProto.INT32)
-        most = self.graph.add("ReduceMax", counted, self.graph.constant([0]), keepdims=0)
-        return str(self.graph.add("Cast", most, to=TensorProto.BOOL))
 
     def _group(self, segment: Segment, x: str, columns: list[str]) -> str:
         """Add a group of junctions, and their margins to `columns`."""
@@ -160,7 +163,7 @@ class Assembly:
     ) -> tuple[str, str]:
         """The images that run the unit are gathered and put back; nobody computes what nobody runs."""
         graph = self.graph
-        anyone = self._anyone(runs)
+        anyone = graph.anyone(runs)
         if self.parts.skip(unit) is not None:
             return self._divided(unit, x, runs, anyone), ""
         zero = numpy_helper.from_array(np.zeros(1, dtype=np.int64))
@@ -170,7 +173,7 @@ class Assembly:
             values.append(graph.add("Slice", left, *columns))
 
         def then() -> list[str]:
-            chosen = self._rows(runs)
+            chosen = graph.rows(runs)
             ran = graph.place(self.parts.run(unit), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
             return [chosen, ran] if following is None else [chosen, ran, self._survey(rest, following, ran)]
 
@@ -190,7 +193,7 @@ class Assembly:
         graph = self.graph
 
         def then() -> list[str]:
-            chosen, others = self._rows(runs), self._rows(graph.add("Not", runs))
+            chosen, others = graph.rows(runs), graph.rows(graph.add("Not", runs))
             ran = graph.place(self.parts.run(unit), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
             skipped = self._skip(unit, graph.add("GatherND", x, others))
             shape = graph.add("Concat", graph.add("Shape", runs), graph.add("Shape", ran, start=1), axis=0)
@@ -198,10 +201,6 @@ class Assembly:
             return [graph.add("ScatterND", whole, chosen, ran)]
 
         return graph.choose(anyone, then, lambda: [self._skip(unit, x)], unit.name)[0]
-
-    def _rows(self, chosen: str) -> str:
-        """The indices [k, 1] of the k images that are chosen [N]."""
-        return str(self.graph.add("Transpose", self.graph.add("NonZero", chosen), perm=[1, 0]))
 
     def _skip(self, unit: ResidualUnit, x: str) -> str:
         piece = self.parts.skip(unit)
@@ -243,5 +242,6 @@ class Assembly:
         return str(graph.add("Gemm", hidden, graph.constant(blocks), graph.constant(offset), hint="margins"))
 
 
-def _value(name: str, shape: list[Any]) -> ValueInfoProto:
+def value(name: str, shape: list[Any]) -> ValueInfoProto:
+    """Describe an input or output, float32."""
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

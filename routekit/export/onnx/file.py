@@ -1,6 +1,6 @@
 """ONNX files of a routed network: the graph, and in its metadata all that a program needs to use it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ import onnx
 from routekit.execution.prepare import prepare
 from routekit.export.description import FORMAT, LAYOUT, Description
 from routekit.export.onnx.assembly import Assembly, Form
+from routekit.export.onnx.cascade import CascadeAssembly
 from routekit.export.onnx.parts import Parts
 from routekit.export.onnx.piece import OPSET, Exporter
 from routekit.export.onnx.shortcut import convolve_shortcuts
+from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 
 # Of the ONNX file format itself: what runtimes since the end of 2023 read.
@@ -21,7 +23,7 @@ IR_VERSION = 9
 
 def save_onnx(
     folder: Path,
-    network: RoutedNetwork,
+    network: RoutedNetwork | Cascade,
     about: dict[str, Any],
     exporter: Exporter | None = None,
     *,
@@ -37,25 +39,30 @@ def save_onnx(
     """
     network = prepare(network).cpu()
     description = Description.of(network, about)
-    convolve_shortcuts(network)
+    networks = network.networks if isinstance(network, Cascade) else [network]
+    for each in networks:
+        convolve_shortcuts(each)
     exporter, properties = exporter or Exporter(), {}
+    kind: Callable[[RoutedNetwork, Exporter], Parts] = Parts
     if native:
         # Needs onnxruntime, which users of other runtimes do without.
         from routekit.export.onnx.native import NativeParts, layout
 
-        parts: Parts = NativeParts(network, exporter)
-        properties = {LAYOUT: layout()}
-    else:
-        parts = Parts(network, exporter)
+        kind, properties = NativeParts, {LAYOUT: layout()}
+    parts = [kind(each, exporter) for each in networks]
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for form in forms:
+        if isinstance(network, Cascade):
+            graph = CascadeAssembly(network, parts, form).build()
+        else:
+            graph = Assembly(parts[0], form).build()
         model = onnx.helper.make_model(
-            Assembly(parts, form).build(),
+            graph,
             producer_name="routekit",
             producer_version=version("routekit"),
             opset_imports=[onnx.helper.make_opsetid("", OPSET)]
-            + [onnx.helper.make_opsetid(domain, 1) for domain in parts.domains],
+            + [onnx.helper.make_opsetid(domain, 1) for domain in parts[0].domains],
             ir_version=IR_VERSION,
         )
         onnx.helper.set_model_props(model, {FORMAT: description.to_json(form)} | properties)

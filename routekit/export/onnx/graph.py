@@ -36,6 +36,15 @@ class Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), names, name=names[0], **attributes))
         return names[0] if outputs == 1 else names
 
+    def rows(self, chosen: str) -> str:
+        """Add what finds the indices [k, 1] of the k images that are chosen [N]."""
+        return str(self.add("Transpose", self.add("NonZero", chosen), perm=[1, 0]))
+
+    def anyone(self, chosen: str) -> str:
+        """Add what says whether any of the images is chosen [N]."""
+        most = self.add("ReduceMax", self.add("Cast", chosen, to=TensorProto.INT32), self.constant([0]), keepdims=0)
+        return str(self.add("Cast", most, to=TensorProto.BOOL))
+
     def place(self, piece: Piece, source: str, hint: str) -> str:
         """Add a piece that reads `source`; returns the name of its output."""
         target = self.fresh(hint)
