@@ -39,6 +39,9 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(help="How exits decide: actor, pragmatic or optimistic learn it; confidence, entropy do not."),
         ] = None,
+        adaptive_cost: Annotated[
+            bool, typer.Option("--adaptive-cost", help="One network for every budget: choose again when evaluating.")
+        ] = False,
         router: Annotated[str | None, typer.Option(help="fc (the paper's), cnn or rnn.")] = None,
         gate: Annotated[str | None, typer.Option(help="benefit, soft, straight-through, gumbel or bernoulli.")] = None,
         recipe: o.RecipeName = None,
@@ -84,6 +87,7 @@ def register(app: typer.Typer) -> None:
                     "target": target_flops,
                     "method": method,
                     **o.exits(junctions, exits, policy),
+                    "adaptive_cost": {} if adaptive_cost else None,
                     "routers.kind": router,
                     "training.gate": gate,
                     "training.epochs": epochs,

@@ -17,6 +17,10 @@ def register(app: typer.Typer) -> None:
         run: Annotated[Path, typer.Argument(help="A run's folder, or a compact checkpoint.")],
         data: o.Data = None,
         data_root: o.DataRoot = None,
+        target_flops: Annotated[
+            str | None,
+            typer.Option(help="Budgets for an adaptive network, met on validation images: 30%,50%,1.5e8."),
+        ] = None,
         device: o.Device = None,
         json: o.Json = False,
     ) -> None:
@@ -37,5 +41,10 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"{run} does not exist")
         else:
             raise InputError(f"{run} is no run with a recipe: say which images with --data")
-        record = evaluate_run(run, recipe, o.machine(device))
-        result(record, summary(record), as_json=json)
+        if target_flops is None:
+            record = evaluate_run(run, recipe, o.machine(device))
+            result(record, summary(record), as_json=json)
+            return
+        targets = [text.strip() for text in target_flops.split(",")]
+        records = [evaluate_run(run, recipe, o.machine(device), target=target) for target in targets]
+        result({"curve": records}, "\n".join(map(summary, records)), as_json=json)

@@ -40,6 +40,11 @@ def check(recipe: Recipe) -> None:
         if recipe.target is None:
             raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
         target_of(recipe, build(spec))
+    if recipe.adaptive_cost is not None:
+        if "skip" in recipe.junctions and recipe.training.gate != "benefit":
+            raise InputError("--adaptive-cost needs routers that learn what a unit is worth: --gate benefit")
+        if "exit" in recipe.junctions and recipe.exits.rule != "learned":
+            raise InputError(f"--adaptive-cost needs exits that learn: not --policy {recipe.exits.rule}")
 
 
 def target_of(recipe: Recipe, view: Backbone) -> float:
@@ -52,7 +57,7 @@ def target_of(recipe: Recipe, view: Backbone) -> float:
 def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
     """Convert a dense network as the recipe says; exact until it is trained."""
     exits = recipe.exits if "exit" in recipe.junctions else None
-    return convert(view, recipe.routers, exits=exits, skips="skip" in recipe.junctions)
+    return convert(view, recipe.routers, exits=exits, skips="skip" in recipe.junctions, dial=recipe.adaptive_cost)
 
 
 def load_splits(recipe: Recipe, input_size: tuple[int, int, int]) -> DataSplits:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routekit.errors import InputError
+from routekit.network.dial import DialRange
 from routekit.network.exits import ExitConfig
 from routekit.objective.objective import ObjectiveWeights
 from routekit.registry import nearest
@@ -43,6 +44,7 @@ class Recipe(_Section):
     method:   "routed" learns routers; "dense" and the static methods have a fixed route; a "cascade" is joined from
               networks that are done, and learns nothing
     junctions: what a routed network decides: "skip" (which units run), "exit" (where to stop)
+    adaptive_cost: the prices of computing at which one network learns to decide; None for a single budget
     target:   the budget as given ("50%", "1.5e8"); None for a dense network
     training: of the network that the run is about
     dense:    of the dense network, where one has to be fine-tuned first
@@ -55,6 +57,7 @@ class Recipe(_Section):
     junctions: Annotated[list[Literal["skip", "exit"]], Field(min_length=1)] = ["skip"]
     routers: RouterConfig = RouterConfig()
     exits: ExitConfig = ExitConfig()
+    adaptive_cost: DialRange | None = None
     inference: Literal["hard", "bernoulli"] = "hard"
     objective: ObjectiveWeights = ObjectiveWeights()
     training: TrainingConfig = TrainingConfig()

@@ -80,3 +80,10 @@ class Budget:
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs: the fields, to build the budget from again."""
         return asdict(self)
+
+
+class Unsteered(Budget):
+    """For a network with a dial: it learns at every price, and the price that meets the budget is found afterwards."""
+
+    def correct(self, realized: float, step: int) -> None:
+        """Leave everything as it is."""

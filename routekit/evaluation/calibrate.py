@@ -5,9 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.cost.price import price_for
 from routekit.data.image_set import Images
+from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
 from routekit.network.network import RoutedNetwork
 
@@ -54,3 +56,44 @@ def calibrate(
         network.set_offset(before + at * stakes)
     network.set_offset(before + best_at * stakes)
     return best
+
+
+@torch.no_grad()
+def set_price(
+    network: RoutedNetwork,
+    images: Images,
+    costs: CostModel,
+    target: float,
+    *,
+    tolerance: float = 0.002,
+    tries: int = 14,
+) -> float:
+    """Set the dial of an adaptive network so that the mean realised cost of `images` is nearest to `target` MACs.
+
+    By halving the range of prices it has learned, in logarithms: the dearer computing is, the less of it is done.
+    Returns the cost. Raises InputError for a target under what its highest price gives, or over what its lowest does.
+    """
+
+    def cost_at(price: float) -> float:
+        network.set_dial(price)
+        return evaluate(network, images, costs).cost
+
+    assert network.dial is not None
+    low, high = network.dial.range.low, network.dial.range.high
+    found = {price: cost_at(price) for price in (low, high)}
+    if not (1 - tolerance) * found[high] <= target <= (1 + tolerance) * found[low]:
+        network.set_dial(min(found, key=lambda price: abs(found[price] - target)))
+        raise InputError(
+            f"a mean cost of {describe(target)} is out of reach: at the prices that it learned, this network costs "
+            f"{describe(found[high])} to {describe(found[low])}"
+        )
+    for _ in range(tries):
+        best = min(found, key=lambda price: abs(found[price] - target))
+        if abs(found[best] - target) <= tolerance * target:
+            break
+        middle = math.sqrt(low * high)
+        found[middle] = cost_at(middle)
+        low, high = (middle, high) if found[middle] > target else (low, middle)
+    best = min(found, key=lambda price: abs(found[price] - target))
+    network.set_dial(best)
+    return found[best]

@@ -85,7 +85,9 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
         each.head = _fused(each.head, each.head, after[each.after])
     shortcuts = [unit.shortcut for unit in units if isinstance(unit.shortcut, nn.Module)]
     parts = nn.ModuleList([stem, *(unit.block for unit in units), *shortcuts, head])
-    return RoutedNetwork(Backbone(parts, view.spec, stem, units, head), network.routers, network.exits).eval()
+    return RoutedNetwork(
+        Backbone(parts, view.spec, stem, units, head), network.routers, network.exits, network.dial
+    ).eval()
 
 
 class _Call(nn.Module):

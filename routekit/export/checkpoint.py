@@ -16,6 +16,7 @@ from routekit.errors import InputError
 from routekit.execution.fold import Fold, fold_structure
 from routekit.export.drop import drop_unit
 from routekit.network.convert import convert
+from routekit.network.dial import DialRange
 from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, RouterConfig
@@ -51,6 +52,7 @@ def save_network(
         "model": asdict(network.view.spec),
         "routers": None if config is None else asdict(config),
         "exits": _exits(network, exits),
+        "dial": None if network.dial is None else asdict(network.dial.range),
         # Units that are left out because no image runs them, and those without a router because every image does.
         "dropped": [unit.name for unit in network.view.units if unit.dropped],
         "settled": [unit.name for unit in network.view.units if not (unit.skippable or unit.dropped)],
@@ -105,7 +107,13 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
             FixedRoute(state["routers.route"].tolist()) if spec["routers"] is None else RouterConfig(**spec["routers"])
         )
         exits = spec.get("exits")
-        network = convert(view, config, exits=None if exits is None else ExitConfig(**exits))
+        dial = spec.get("dial")
+        network = convert(
+            view,
+            config,
+            exits=None if exits is None else ExitConfig(**exits),
+            dial=None if dial is None else DialRange(**dial),
+        )
         network.load_state_dict(state)
     except FileNotFoundError:
         raise InputError(f"{folder / TENSORS} is missing") from None

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from routekit.backbones.adapters import adapt
 from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.errors import InputError
+from routekit.network.dial import Dial, DialRange
 from routekit.network.exits import Exit, ExitConfig, places
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, JunctionShape, RouterConfig, build_bank
@@ -17,13 +18,15 @@ def convert(
     *,
     exits: ExitConfig | None = None,
     skips: bool = True,
+    dial: DialRange | None = None,
     spec: ModelSpec | None = None,
 ) -> RoutedNetwork:
     """Give every skippable unit of `model` a router, and the model the exits that `exits` asks for.
 
     The routers start fully open, so in eval mode the network's logits equal the model's bit for bit. `config` is a
     RouterConfig for learned routers (default: the paper's), or a FixedRoute, the same route for every image. Without
-    `skips` every unit runs, and exits alone decide. A bare module needs `spec` (its input size and classes).
+    `skips` every unit runs, and exits alone decide. With a `dial`, it is to learn to decide at every price of computing
+    in that range. A bare module needs `spec` (its input size and classes).
     Raises InputError for a model that no adapter knows, or exits after units that do not exist.
     """
     view = model if isinstance(model, Backbone) else _adapted(model, spec)
@@ -35,8 +38,9 @@ def convert(
     bank = config if isinstance(config, FixedRoute) else build_bank(junction_shapes(view), config or RouterConfig())
     # A learned bank is new; the device is the model's, wherever that is.
     device = next(view.model.parameters()).device
-    found = [] if exits is None else _exits(view, exits)
-    return RoutedNetwork(view, bank.to(device), [each.to(device) for each in found])
+    found = [] if exits is None else _exits(view, exits, dial=dial is not None)
+    knob = None if dial is None else Dial(len(bank.offset), dial).to(device)
+    return RoutedNetwork(view, bank.to(device), [each.to(device) for each in found], knob)
 
 
 def dense(model: nn.Module | Backbone, *, spec: ModelSpec | None = None) -> RoutedNetwork:
@@ -51,9 +55,9 @@ def _adapted(model: nn.Module, spec: ModelSpec | None) -> Backbone:
     return adapt(model, spec)
 
 
-def _exits(view: Backbone, config: ExitConfig) -> list[Exit]:
-    after = places(view, config, example_input(view))
-    return [Exit(name, shape, view.spec.num_classes, config) for name, shape in _shapes_after(view, after).items()]
+def _exits(view: Backbone, config: ExitConfig, *, dial: bool) -> list[Exit]:
+    after, classes = places(view, config, example_input(view)), view.spec.num_classes
+    return [Exit(name, shape, classes, config, dial=dial) for name, shape in _shapes_after(view, after).items()]
 
 
 @torch.no_grad()

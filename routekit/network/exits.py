@@ -81,8 +81,11 @@ class Exit(nn.Module):
     """
 
     offset: Tensor
+    k_cpt: Tensor | None
 
-    def __init__(self, after: str, shape: JunctionShape, classes: int, config: ExitConfig) -> None:
+    def __init__(
+        self, after: str, shape: JunctionShape, classes: int, config: ExitConfig, *, dial: bool = False
+    ) -> None:
         super().__init__()
         self.after = after
         self.head = heads[config.head](shape.channels, classes, config.width)
@@ -91,19 +94,28 @@ class Exit(nn.Module):
         self.register_buffer("offset", torch.tensor(0.0 if self.certainty is None else 1.0))
         if self.certainty is None:
             self.normalize: nn.Module = nn.BatchNorm1d(shape.channels, affine=False)
-            inputs = shape.channels + len(self._measures())
+            inputs = shape.channels + len(self._measures()) + dial
             self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [B, C, H, W] -> the classifier's logits [B, classes], float32, and scores [B, 2] over (go, stop)."""
+        # The price of computing, which the router of an adaptive network is told: it decides at this one.
+        self.register_buffer("k_cpt", torch.tensor(0.0) if dial and self.certainty is None else None)
+
+    def forward(self, x: Tensor, k_cpt: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features [B, C, H, W] -> the classifier's logits [B, classes], float32, and scores [B, 2] over (go, stop).
+
+        `k_cpt` [B] are other prices of computing than the one that is set, for an adaptive network.
+        """
         logits = self.head(x).float()
         with torch.autocast(x.device.type, enabled=False):
             probabilities = logits.detach().softmax(dim=1)
             if self.certainty is not None:
                 score = -self.certainty(probabilities) + self.offset
                 return logits, torch.stack([score, torch.zeros_like(score)], dim=1)
-            sure = torch.stack([measure(probabilities) for measure in self._measures()], dim=1)
-            scores = self.router(torch.cat([self.normalize(pool(x.detach().float())), sure], dim=1))
+            known = [measure(probabilities) for measure in self._measures()]
+            if self.k_cpt is not None:
+                known.append(self.k_cpt.expand(x.shape[0]) if k_cpt is None else k_cpt)
+            inputs = [self.normalize(pool(x.detach().float())), torch.stack(known, dim=1)]
+            scores = self.router(torch.cat(inputs, dim=1))
             return logits, torch.cat([scores[:, :1] + self.offset, scores[:, 1:]], dim=1)
 
     def told(self, x: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
+from routekit.errors import InputError
+from routekit.network.dial import Dial
 from routekit.network.executor import Execution, sparse
 from routekit.network.exits import Exit
 from routekit.routing.decision import GO, NOBODY, Decision, Layout, RouteTrace
@@ -18,16 +20,20 @@ class RoutedNetwork(nn.Module):
 
     `backbone` is the original module with its own parameter names; `view` says where its units are; `routers`
     scores one skip junction before each skippable unit; `exits` are classifiers after some of the units, in order, each
-    of which decides whether an image goes on. One forward serves training and inference: a gate turns logits into
+    of which decides whether an image goes on. With a `dial`, they decide at the price of computing that is set, so that
+    one network serves every budget. One forward serves training and inference: a gate turns logits into
     weights, an execution turns weights into features.
     """
 
-    def __init__(self, view: Backbone, routers: RouterBank, exits: Sequence[Exit] = ()) -> None:
+    def __init__(
+        self, view: Backbone, routers: RouterBank, exits: Sequence[Exit] = (), dial: Dial | None = None
+    ) -> None:
         super().__init__()
         self.backbone = view.model
         self.view = view
         self.routers = routers
         self._exits = nn.ModuleList(exits)
+        self.dial = dial
         # A model that came in eval mode stays in it.
         self.train(view.model.training)
 
@@ -102,6 +108,21 @@ class RoutedNetwork(nn.Module):
             fresh = fresh or self.exit_after(unit) is not None
         return groups
 
+    @torch.no_grad()
+    def set_dial(self, k_cpt: float) -> None:
+        """Decide at another price of computing, in units of the loss per ten million multiply-adds.
+
+        Raises InputError for a network that was not trained with several, or not with this one.
+        """
+        if self.dial is None:
+            raise InputError(f"this {self.name} was trained for one budget: train with --adaptive-cost to choose later")
+        self.dial.check(k_cpt)
+        self.dial.k_cpt.fill_(k_cpt)
+        self.routers.offset.copy_(-k_cpt * self.dial.surplus)
+        for each in self.exits:
+            if each.k_cpt is not None:
+                each.k_cpt.fill_(k_cpt)
+
     def forward(
         self,
         x: Tensor,
@@ -112,12 +133,14 @@ class RoutedNetwork(nn.Module):
         generator: torch.Generator | None = None,
         routes: Tensor | None = None,
         keep_features: bool = False,
+        k_cpt: Tensor | None = None,
     ) -> RouteTrace:
         """Images [B, C, H, W], normalised -> the trace of the batch, class logits [B, classes] in float32.
 
         `routes` [B, n] bool takes the place of the routers' decisions: to ask what another route would have given.
-        `keep_features` keeps what left each stage in the trace, for distillation. Under sparse execution an image that
-        takes an exit leaves the batch; else, and in training, all go on to the end, and only the answer is the exit's.
+        `k_cpt` [B] are other prices of computing than the one that the dial is set to. `keep_features` keeps what left
+        each stage in the trace, for distillation. Under sparse execution an image that takes an exit leaves the batch;
+        else, and in training, all go on to the end, and only the answer is the exit's.
         """
         batch, layout = x.shape[0], self.layout
         leave = execution is sparse and not self.training
@@ -149,6 +172,9 @@ class RoutedNetwork(nn.Module):
                 continue
             if unit.skippable:
                 logits, state = self.routers(len(units), x, state)
+                if self.dial is not None and k_cpt is not None:
+                    dearer = (k_cpt if rows is None else k_cpt[rows]) - self.dial.k_cpt
+                    logits = logits + torch.stack([torch.zeros_like(dearer), dearer * self.dial.surplus[len(units)]], 1)
                 decision = decide(logits, len(units))
                 x = execution(unit, x, decision)
                 units.append(of_all(decision))
@@ -157,7 +183,7 @@ class RoutedNetwork(nn.Module):
             if keep_features:
                 features[unit.stage] = x
             if leaving is not None:
-                answer, logits = leaving(x)
+                answer, logits = leaving(x, k_cpt if rows is None or k_cpt is None else k_cpt[rows])
                 decision = decide(logits, len(layout.sections) + len(ends))
                 ends.append(of_all(decision))
                 leaves.append(answer)

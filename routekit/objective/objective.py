@@ -55,7 +55,7 @@ def objective(
     copies: int = 1,
     teacher: RouteTrace | None = None,
     routing: bool = True,
-    k_cpt: float = 0.0,
+    k_cpt: float | Tensor = 0.0,
     choice: Choice = greedily,
 ) -> Losses:
     """Sum the terms for one batch of B = L * copies images, the copies of a sample adjacent; labels are [B].

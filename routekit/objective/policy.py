@@ -48,12 +48,14 @@ class PolicyConfig:
         return sampled(soft, generator) if self.draw else soft
 
 
-def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: float) -> Subnetwork:
-    """Look at a network with exits as a tree of junctions; `errors` [B] are those of each leaf.
+def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: float | Tensor) -> Subnetwork:
+    """Look at a network with exits as a tree of junctions.
 
-    At each exit an image goes on, for the cost of the section behind it, or stops, for nothing more.
+    At each exit an image goes on, for the cost of the section behind it, or stops, for nothing more. `errors` [B] are
+    those of each leaf, `k_cpt` the price of a multiply-add, or [B] one for each image.
     """
-    sections = k_cpt * costs.of_sections(trace.gates)
+    price = k_cpt.unsqueeze(1) if isinstance(k_cpt, Tensor) else k_cpt
+    sections = price * costs.of_sections(trace.gates)
     network = Subnetwork(cost=sections[:, -1], error=errors[-1])
     exits = trace.decisions[len(costs.layout.sections) :]
     for place in reversed(range(len(exits))):
@@ -69,7 +71,7 @@ def policy_terms(
     errors: list[Tensor],
     config: PolicyConfig,
     *,
-    k_cpt: float,
+    k_cpt: float | Tensor,
     choice: Choice,
 ) -> dict[str, Tensor]:
     """Name the policy's terms, batch means; their sum is L_ac (Eq. 3) or L_cr (Eq. 5), with what belongs to c_mod.

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from routekit.cost.budget import Budget
+from routekit.cost.budget import Budget, Unsteered
 from routekit.cost.model import CostModel
 from routekit.cost.price import Price
 from routekit.cost.weight import CostWeight
@@ -22,8 +22,9 @@ from routekit.data.augment import normalize
 from routekit.data.sources import DataSplits
 from routekit.data.views import augmented_copies
 from routekit.errors import InputError, TrainingError
-from routekit.evaluation.calibrate import calibrate
+from routekit.evaluation.calibrate import calibrate, set_price
 from routekit.evaluation.evaluate import evaluate
+from routekit.network.dial import OPERATIONS
 from routekit.network.executor import relaxed, sparse
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import Losses, ObjectiveWeights, objective
@@ -96,7 +97,10 @@ class Trainer:
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
         share, anneal = target / costs.dense, self.schedule.anneal_steps
         self.budget: Budget = CostWeight(share, anneal)
-        if config.gate == "benefit" and network.junctions:
+        if network.dial is not None:
+            self.budget = Unsteered(share, anneal)
+            network.dial.surplus.copy_(costs.surplus / OPERATIONS)
+        elif config.gate == "benefit" and network.junctions:
             self.budget = Price(share, anneal, congestion=config.congestion)
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
@@ -192,6 +196,7 @@ class Trainer:
         torch.manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index))
         self.model.train()
         set_learning_rate(self.optimizer, self.schedule.learning_rate(self.step))
+        prices = self._prices(len(x))
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             trace = self.model(
                 x,
@@ -200,6 +205,7 @@ class Trainer:
                 temperature=self.schedule.temperature(self.step),
                 generator=self._generator(2),
                 keep_features=self._keeps_features,
+                k_cpt=prices,
             )
             teacher = self._teach(x)
         losses = objective(
@@ -211,7 +217,7 @@ class Trainer:
             copies=self.config.copies,
             teacher=teacher,
             routing=not self._is_hard,
-            k_cpt=self.budget.k_cpt(self.costs),
+            k_cpt=self.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
             choice=self.weights.policy.choice(self.schedule.temperature(self.step), self._generator(3)),
         )
         if not torch.isfinite(losses.total.detach()):
@@ -229,6 +235,13 @@ class Trainer:
             self.network.set_offset(offset)
         return losses
 
+    def _prices(self, count: int) -> Tensor | None:
+        """What computing costs each image of a batch [B], for a network with a dial; it rises in the beginning."""
+        if self.network.dial is None:
+            return None
+        rise = min(1.0, (self.step + 1) / max(1, self.schedule.anneal_steps))
+        return rise * self.network.dial.range.draw(count, self._generator(4)).to(self.accelerator.device)
+
     @torch.no_grad()
     def _teach(self, x: Tensor) -> RouteTrace | None:
         """What the dense network makes of the batch, if the objective asks."""
@@ -239,7 +252,7 @@ class Trainer:
 
     def _control(self) -> None:
         """Measure the hard, realised cost on the next few validation images, and let the budget correct itself."""
-        frozen = self._is_hard and not self.network.exits
+        frozen = (self._is_hard and not self.network.exits) or self.network.dial is not None
         if frozen or self.step % self.config.check_every:
             return
         turn = self.step // self.config.check_every
@@ -253,13 +266,19 @@ class Trainer:
     def _freeze_routers(self) -> None:
         """Settle which units run. Exits go on learning: what they decide by, their classifiers, does as well."""
         self.network.routers.requires_grad_(False)
-        if not self.network.exits:
+        if not self.network.exits and self.network.dial is None:
             self._calibrate()
 
     def _calibrate(self) -> None:
         """Meet the budget on all validation images by what is added to all routers' offsets."""
         if self.schedule.learns_routes:
-            cost = calibrate(self.network, self.data.val, self.costs, self.target)
+            try:
+                meet = calibrate if self.network.dial is None else set_price
+                cost = meet(self.network, self.data.val, self.costs, self.target)
+            except InputError as error:
+                # What was trained is good for other budgets: it stays at the price that came nearest.
+                self.say(str(error))
+                cost = evaluate(self.network, self.data.val, self.costs).cost
             self.realized = cost / self.costs.dense
 
     def _report(self, losses: Losses, rate: float) -> None:
@@ -284,7 +303,8 @@ class Trainer:
 
     def _measure_epoch(self) -> None:
         """Measure accuracy, cost and routes on the validation images; warn of collapse from the first epoch on."""
-        if self._is_hard and (not self.network.exits or self.step == self.schedule.steps):
+        still = not self.network.exits and self.network.dial is None
+        if self._is_hard and (still or self.step == self.schedule.steps):
             self._calibrate()
         measured = evaluate(self.network, self.data.val, self.costs)
         statistics = measured.statistics

@@ -8,7 +8,9 @@ from accelerate import Accelerator
 from routekit.cost.model import CostModel
 from routekit.data.augment import normalize
 from routekit.errors import InputError, TrainingError
+from routekit.evaluation.calibrate import set_price
 from routekit.network.convert import convert, dense
+from routekit.network.dial import DialRange
 from routekit.network.executor import masked, relaxed
 from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
@@ -116,6 +118,22 @@ def test_a_threshold_on_certainty_meets_the_budget(rule: str) -> None:
     sure, stops = certainties[rule](trace.leaves[0].softmax(dim=1)), ~trace.routes[:, -1]
     assert 0 < stops.sum() < 96
     assert sure[stops].min() >= sure[~stops].max()
+
+
+def test_one_network_learns_several_budgets() -> None:
+    torch.manual_seed(0)
+    exits = ExitConfig(at="body.1", head="linear", hidden=8)
+    # A toy's unit costs a thousandth of ten million multiply-adds, and is worth some tenths of the loss.
+    network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5), exits=exits, dial=DialRange(1.0, 3000.0))
+    run = trainer(**{**with_exits("pragmatic"), "network": network})
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.06)
+    found = []
+    for share in (0.55, 0.85):
+        cost = set_price(network, run.data.val, run.costs, share * run.costs.dense)
+        found.append(float(network.dial.k_cpt))
+        assert cost / run.costs.dense == pytest.approx(share, abs=0.06)
+    assert found[0] > found[1]
 
 
 def test_drawing_and_exploring_resume_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
