@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         target_flops: Annotated[
             str, typer.Option(help="Mean cost of an image: 1.5e8, 150M or 50% of the last network, dense.")
         ],
-        rule: Annotated[str, typer.Option(help="What says how sure a network is: confidence or entropy.")] = (
+        rule: Annotated[str, typer.Option(help="What says how sure a network is: confidence, entropy, or learned.")] = (
             "confidence"
         ),
         average: Annotated[

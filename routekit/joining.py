@@ -11,12 +11,13 @@ from routekit.cost.cascade import CascadeCost
 from routekit.cost.macs import describe
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
+from routekit.evaluation.know import learn_to_know
 from routekit.evaluation.threshold import ask_all
 from routekit.export.cascade import save_cascade
 from routekit.export.checkpoint import load_network, network_folder, read_spec
 from routekit.inputs import load_splits
 from routekit.machine import Machine
-from routekit.network.cascade import Cascade
+from routekit.network.cascade import LEARNED, Cascade
 from routekit.recipe import Recipe
 from routekit.report.record import run_record, write_record
 from routekit.run_folder import RunFolder
@@ -48,8 +49,12 @@ def join(
     assert recipe.target is not None
     target = parse_amount(recipe.target, costs.dense)
     machine.hooks.say(f"target {describe(target)} of {describe(costs.dense)}, what {cascade.networks[-1].name} costs")
-    doubts = ask_all(cascade, data.val, costs)
-    cascade.threshold.fill_(doubts.threshold(target))
+    asked = ask_all(cascade, data.val, costs)
+    cascade.cpu()
+    if rule == LEARNED:
+        learn_to_know(cascade, asked, target)
+    cascade.threshold.fill_(asked.doubts(cascade).threshold(target))
+    cascade.to(machine.accelerator().device)
     folder = RunFolder.create(out, recipe, force=force)
     measured = evaluate(cascade, data.test, costs)
     before = read_spec(network_folder(paths[-1]))["about"].get("record")

@@ -55,18 +55,41 @@ class Doubts:
         return ahead[nearest] if nearest == 0 else (ahead[nearest] + ahead[nearest + 1]) / 2
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What every network of a cascade made of every image.
+
+    probabilities:  [N, k, classes] what is known when k networks have been asked
+    costs:          [N, k] MACs of each network's own route
+    labels:         [N]
+    """
+
+    probabilities: Tensor
+    costs: Tensor
+    labels: Tensor
+
+    @torch.no_grad()
+    def doubts(self, cascade: Cascade) -> Doubts:
+        """How sure each network would be, by the rule of `cascade`."""
+        asking = range(self.costs.shape[1] - 1)
+        certain = [cascade.certainty(number, self.probabilities[:, number]) for number in asking]
+        return Doubts(torch.stack(certain, dim=1), self.costs)
+
+
 @torch.no_grad()
-def ask_all(cascade: Cascade, images: Images, costs: CascadeCost, *, batch_size: int = 256) -> Doubts:
+def ask_all(cascade: Cascade, images: Images, costs: CascadeCost, *, batch_size: int = 256) -> Asked:
     """Ask every network of `cascade` about all `images`."""
     device, spec = cascade.threshold.device, cascade.spec
-    asked = [place.start - 1 for place in cascade.places[1:]]
-    certainties, spent = [], []
-    for batch, _ in images.batches(torch.arange(len(images)), batch_size):
-        trace = cascade(normalize(batch.to(device), spec.mean, spec.std), threshold=EVERYBODY)
-        certainties.append(EVERYBODY - trace.margins[:, asked].cpu())
-        own = [
-            model.of_routes(trace.routes[:, place.start : place.stop].cpu())
-            for model, place in zip(costs.stages, costs.places, strict=True)
-        ]
-        spent.append(torch.stack(own, dim=1))
-    return Doubts(torch.cat(certainties), torch.cat(spent))
+    known, spent, seen = [], [], []
+    for batch, labels in images.batches(torch.arange(len(images)), batch_size):
+        x = normalize(batch.to(device), spec.mean, spec.std)
+        steps: list[Tensor] = [x.new_zeros(len(x), spec.num_classes)]
+        paid = []
+        for number, (network, table) in enumerate(zip(cascade.networks, costs.stages, strict=True)):
+            trace = network(cascade.as_for(network, x))
+            steps.append(cascade.combine(number, steps[-1], trace.logits))
+            paid.append(table.of_routes(trace.ran.cpu()))
+        known.append(torch.stack(steps[1:], dim=1).cpu())
+        spent.append(torch.stack(paid, dim=1))
+        seen.append(labels)
+    return Asked(torch.cat(known), torch.cat(spent), torch.cat(seen))

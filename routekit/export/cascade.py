@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from routekit.errors import InputError
@@ -31,6 +32,7 @@ def save_cascade(folder: Path, cascade: Cascade, paths: Sequence[Path], *, about
         "rule": cascade.rule,
         "average": cascade.average,
         "threshold": float(cascade.threshold),
+        "learned": [[*known.weight.tolist(), known.bias.item()] for known in cascade.learned],
         "about": about,
     }
     text = json.dumps(document, indent=2) + "\n"
@@ -79,8 +81,12 @@ def load(path: str | Path, model: nn.Module | None = None) -> RoutedNetwork | Ca
     document = read_cascade(folder)
     try:
         stages = [load_network(folder / name) for name in document["networks"]]
-        return Cascade(
+        cascade = Cascade(
             stages, rule=document["rule"], average=document["average"], threshold=float(document["threshold"])
         )
+        for known, values in zip(cascade.learned, document.get("learned", []), strict=True):
+            *weight, bias = values
+            known.load_state_dict({"weight": torch.tensor(weight), "bias": torch.tensor(bias)})
+        return cascade
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder} is damaged: {error}") from error

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from routekit.backbones.unit import ModelSpec
 from routekit.errors import InputError
 from routekit.network.network import RoutedNetwork
-from routekit.routing.certainty import certainties
+from routekit.routing.certainty import LearnedCertainty, certainties
 from routekit.routing.gate import Gate, hard
+
+# The rule that is fitted to images.
+LEARNED = "learned"
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Cascade(nn.Module):
     An "I don't know" cascade (Wang et al., "IDK Cascades: Fast Deep Learning by Learning not to Overthink", 2018) whose
     networks are taken as they are. A network is asked if the certainty of the one before it is at most `threshold`.
 
-    rule:     how certainty is measured: "confidence" or "entropy"
+    rule:     how certainty is measured: "confidence", "entropy", or "learned" (`evaluation/know.py`)
     average:  answer with the mean of the probabilities of all networks that were asked
 
     Raises InputError for networks that do not take the same images to the same number of classes.
@@ -69,7 +72,8 @@ class Cascade(nn.Module):
                 )
         self.stages = nn.ModuleList(stages)
         self.rule, self.average = rule, average
-        self.certainty = certainties[rule]
+        self._learned = nn.ModuleList(LearnedCertainty() for _ in stages[1:] if rule == LEARNED)
+        self._certainty = None if rule == LEARNED else certainties[rule]
         self.register_buffer("threshold", torch.tensor(threshold))
         self.eval()
 
@@ -82,6 +86,11 @@ class Cascade(nn.Module):
     def networks(self) -> list[RoutedNetwork]:
         """The networks, in order."""
         return [stage for stage in self.stages if isinstance(stage, RoutedNetwork)]
+
+    @property
+    def learned(self) -> list[LearnedCertainty]:
+        """What each network but the last knows about its own answers, with the rule "learned"."""
+        return [known for known in self._learned if isinstance(known, LearnedCertainty)]
 
     @property
     def name(self) -> str:
@@ -110,7 +119,9 @@ class Cascade(nn.Module):
     def each(self, change: Callable[[RoutedNetwork], RoutedNetwork]) -> "Cascade":
         """The cascade whose networks are what `change` makes of these."""
         networks = [change(network) for network in self.networks]
-        return Cascade(networks, rule=self.rule, average=self.average, threshold=float(self.threshold))
+        changed = Cascade(networks, rule=self.rule, average=self.average, threshold=float(self.threshold))
+        changed._learned.load_state_dict(self._learned.state_dict())
+        return changed
 
     def forward(
         self,
@@ -148,18 +159,27 @@ class Cascade(nn.Module):
         asking = torch.arange(len(x), device=x.device)
         for number, (network, place) in enumerate(zip(self.networks, self.places, strict=True)):
             if number:
-                doubt = limit - self.certainty(probabilities[asking])
+                doubt = limit - self.certainty(number - 1, probabilities[asking])
                 asks = doubt >= 0 if routes is None else routes[asking, place.start - 1]
                 margins[asking, place.start - 1], ran[asking, place.start - 1] = doubt, asks
                 asking = asking[asks]
             if not len(asking):
                 break
             own = slice(place.start, place.stop)
-            said = ask(number, self._as_for(network, x[asking]), None if routes is None else routes[asking, own])
+            said = ask(number, self.as_for(network, x[asking]), None if routes is None else routes[asking, own])
             ran[asking, own], margins[asking, own] = said.routes, said.margins
-            known = number / (number + 1) if self.average else 0.0
-            probabilities[asking] = known * probabilities[asking] + (1 - known) * said.logits.softmax(dim=1)
+            probabilities[asking] = self.combine(number, probabilities[asking], said.logits)
         return CascadeTrace(probabilities.clamp_min(torch.finfo(x.dtype).tiny).log(), ran, margins)
+
+    def certainty(self, number: int, probabilities: Tensor) -> Tensor:
+        """How sure network `number` is, [B], that what is known with its answer [B, classes] will do."""
+        certain: Tensor = (self._certainty or self.learned[number])(probabilities)
+        return certain
+
+    def combine(self, number: int, before: Tensor, logits: Tensor) -> Tensor:
+        """What was known before [B, classes], and what network `number` says -> what is known now [B, classes]."""
+        known = number / (number + 1) if self.average else 0.0
+        return known * before + (1 - known) * logits.softmax(dim=1)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
@@ -167,7 +187,7 @@ class Cascade(nn.Module):
         logits: Tensor = self(x).logits
         return logits
 
-    def _as_for(self, network: RoutedNetwork, x: Tensor) -> Tensor:
+    def as_for(self, network: RoutedNetwork, x: Tensor) -> Tensor:
         """Images normalised as the first network wants them -> as `network` does."""
         ours, theirs = self.spec, network.spec
         if (ours.mean, ours.std) == (theirs.mean, theirs.std):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from routekit.registry import Registry
 
@@ -21,3 +21,27 @@ def confidence(probabilities: Tensor) -> Tensor:
 def evenness(probabilities: Tensor) -> Tensor:
     """One less the entropy's share of its largest value: 1 if one class has it all, 0 if none is likelier."""
     return 1 + torch.xlogy(probabilities, probabilities).sum(dim=1) / torch.tensor(probabilities.shape[1]).log()
+
+
+def measures(probabilities: Tensor) -> Tensor:
+    """[B, classes] -> [B, 3]: the likeliest class's probability, its lead over the second, and `evenness`."""
+    first, second = probabilities.topk(2, dim=1).values.unbind(dim=1)
+    return torch.stack([first, first - second, evenness(probabilities)], dim=1)
+
+
+class LearnedCertainty(nn.Module):
+    """The chance that nobody else knows better: a logistic regression on `measures` of a classifier's answer.
+
+    The small classifier of the "I don't know" cascade (Wang et al., 2018), which says whether to ask on.
+    """
+
+    MEASURES = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(self.MEASURES))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        """[B, classes] -> [B]."""
+        return torch.sigmoid(measures(probabilities) @ self.weight + self.bias)

@@ -52,7 +52,7 @@ def test_no_other_threshold_is_nearer(rows: list[tuple[float, ...]], share: floa
 def test_what_was_set_is_what_is_measured(rule: str) -> None:
     cascade = Cascade([routed(seed=seed) for seed in (0, 1)], rule=rule)
     costs, data = CascadeCost.measure(cascade), toy_images(96)
-    doubts = ask_all(cascade, data, costs)
+    doubts = ask_all(cascade, data, costs).doubts(cascade)
     target = 0.5 * (doubts.cost(-1.0) + doubts.cost(1.0))
     threshold = doubts.threshold(target)
     cascade.threshold.fill_(threshold)

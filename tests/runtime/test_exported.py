@@ -133,7 +133,7 @@ def test_a_network_with_exits_decides_alike_in_every_file(
     assert [node.op_type for node in graph.node].count("Conv") == (2 if skips else 3)
 
 
-@pytest.mark.parametrize(("rule", "average"), [("confidence", False), ("entropy", True)])
+@pytest.mark.parametrize(("rule", "average"), [("confidence", False), ("entropy", True), ("learned", False)])
 def test_a_cascade_is_one_file(tmp_path: Path, rule: str, average: bool, exporter: Exporter) -> None:
     stages = [routed(), toy_exits(seed=3)]
     spec = stages[1].view.spec

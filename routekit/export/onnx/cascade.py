@@ -54,7 +54,7 @@ class CascadeAssembly:
             probabilities = graph.add("Add", known, graph.add("Mul", probabilities, graph.constant(1 / (number + 1))))
         if number + 1 == len(self.networks):
             return [probabilities, margins]
-        doubt = graph.add("Sub", graph.constant(float(self.cascade.threshold)), self._certainty(probabilities))
+        doubt = graph.add("Sub", graph.constant(float(self.cascade.threshold)), self._certainty(number, probabilities))
         asks = graph.add("GreaterOrEqual", graph.add("Reshape", doubt, graph.constant([-1])), graph.constant(0.0))
         columns = len(self.cascade.columns) - self.cascade.places[number + 1].start
 
@@ -75,11 +75,22 @@ class CascadeAssembly:
         answer, behind = graph.choose(condition, then, lambda: [probabilities, nothing()], f"ask {number + 1}")
         return [answer, graph.add("Concat", margins, doubt, behind, axis=1)]
 
-    def _certainty(self, probabilities: str) -> str:
+    def _certainty(self, number: int, probabilities: str) -> str:
         """How sure a network is: [N, 1] (`routing/certainty.py`)."""
         graph = self.graph
         if self.cascade.rule == "confidence":
             return str(graph.add("ReduceMax", probabilities, graph.constant([1])))
+        if self.cascade.rule == "entropy":
+            return self._evenness(probabilities)
+        known = self.cascade.learned[number]
+        two, _ = graph.add("TopK", probabilities, graph.constant([2]), outputs=2, axis=1)
+        first, second = graph.add("Split", two, outputs=2, axis=1, num_outputs=2)
+        measures = graph.add("Concat", first, graph.add("Sub", first, second), self._evenness(probabilities), axis=1)
+        weight, bias = known.weight.detach().numpy().reshape(-1, 1), known.bias.detach().numpy().reshape(1)
+        return str(graph.add("Sigmoid", graph.add("Gemm", measures, graph.constant(weight), graph.constant(bias))))
+
+    def _evenness(self, probabilities: str) -> str:
+        graph = self.graph
         # 0 log 0 is 0: what is nearly 0 is multiplied by a logarithm that is finite.
         logs = graph.add("Log", graph.add("Max", probabilities, graph.constant(float(np.finfo(np.float32).tiny))))
         entropy = graph.add("ReduceSum", graph.add("Mul", probabilities, logs), graph.constant([1]))
