@@ -129,7 +129,7 @@ def bench(
             rows.append(_row(name, batch, dense, routed, float(spent[: batch * len(timed)].mean()), grouped))
             if batch == 1:
                 for (share, cut, members), (_, found) in zip(groups, grouped, strict=True):
-                    units = routes[members].sum(dim=1)
+                    units = network.units_run(routes[members])
                     lengths.append(
                         Length(
                             runtime=name,

@@ -15,14 +15,12 @@ class RouteStatistics:
                    between route and image; 0 is a static network
     class_information: I(route; class) in bits, corrected for the chance information of a finite sample
     run_rate:      [n] share of images that run each unit
-    mean_units:    mean route length
     """
 
     unique: int
     entropy: float
     class_information: float
     run_rate: tuple[float, ...]
-    mean_units: float
 
     @property
     def collapsed(self) -> bool:
@@ -39,7 +37,6 @@ def route_statistics(routes: Tensor, labels: Tensor) -> RouteStatistics:
         entropy=entropy,
         class_information=_information(which, labels),
         run_rate=tuple(routes.double().mean(dim=0).tolist()),
-        mean_units=float(routes.double().sum(dim=1).mean()),
     )
 
 

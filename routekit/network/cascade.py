@@ -171,6 +171,19 @@ class Cascade(nn.Module):
             probabilities[asking] = self.combine(number, probabilities[asking], said.logits)
         return CascadeTrace(probabilities.clamp_min(torch.finfo(x.dtype).tiny).log(), ran, margins)
 
+    def units_run(self, routes: Tensor) -> Tensor:
+        """Routes [B, n] bool -> [B] how many units each executes, in all networks that were asked."""
+        total = torch.zeros(len(routes), dtype=torch.int64)
+        for number, (network, place) in enumerate(zip(self.networks, self.places, strict=True)):
+            asked = routes[:, place.start - 1].cpu() if number else torch.ones(len(routes), dtype=torch.bool)
+            total += asked * network.units_run(routes[:, place.start : place.stop])
+        return total
+
+    @property
+    def units(self) -> int:
+        """How many units the networks have."""
+        return sum(network.units for network in self.networks)
+
     def certainty(self, number: int, probabilities: Tensor) -> Tensor:
         """How sure network `number` is, [B], that what is known with its answer [B, classes] will do."""
         certain: Tensor = (self._certainty or self.learned[number])(probabilities)

@@ -58,6 +58,11 @@ class RoutedNetwork(nn.Module):
         return [unit for unit in self.view.units if unit.skippable]
 
     @property
+    def units(self) -> int:
+        """How many units the network has, whether or not they can be skipped."""
+        return len(self.view.units)
+
+    @property
     def exits(self) -> list[Exit]:
         """The exits, in order; their columns of a route are the last ones."""
         return [each for each in self._exits if isinstance(each, Exit)]
@@ -153,7 +158,7 @@ class RoutedNetwork(nn.Module):
         features: dict[int, Tensor] = {}
         state = None
 
-        def decide(logits: Tensor, column: int) -> Decision:
+        def decide(logits: Tensor, column: int, gate: Gate) -> Decision:
             if routes is not None:
                 run = (routes if rows is None else routes[rows])[:, column].to(logits).unsqueeze(1)
                 logits = torch.cat([run, 1 - run], dim=1)
@@ -175,7 +180,7 @@ class RoutedNetwork(nn.Module):
                 if self.dial is not None and k_cpt is not None:
                     dearer = (k_cpt if rows is None else k_cpt[rows]) - self.dial.k_cpt
                     logits = logits + torch.stack([torch.zeros_like(dearer), dearer * self.dial.surplus[len(units)]], 1)
-                decision = decide(logits, len(units))
+                decision = decide(logits, len(units), gate)
                 x = execution(unit, x, decision)
                 units.append(of_all(decision))
             else:
@@ -184,7 +189,8 @@ class RoutedNetwork(nn.Module):
                 features[unit.stage] = x
             if leaving is not None:
                 answer, logits = leaving(x, k_cpt if rows is None or k_cpt is None else k_cpt[rows])
-                decision = decide(logits, len(layout.sections) + len(ends))
+                # Exits learn from their scores, by a policy; a gate that relaxes or teaches is for units.
+                decision = decide(logits, len(layout.sections) + len(ends), hard)
                 ends.append(of_all(decision))
                 leaves.append(answer)
                 if leave:
@@ -204,6 +210,17 @@ class RoutedNetwork(nn.Module):
             leaves=tuple(leaves) if rows is None else (),
             features=tuple(features.values()),
         )
+
+    def units_run(self, routes: Tensor) -> Tensor:
+        """Routes [B, n] bool -> [B] how many units each executes, those included about which nothing is decided."""
+        layout, section = self.layout, 0
+        always = torch.zeros(layout.exits + 1, dtype=torch.int64)
+        for unit in self.view.units:
+            always[section] += not (unit.skippable or unit.dropped)
+            section += self.exit_after(unit) is not None
+        there = layout.reach(routes.cpu().double())
+        run: Tensor = (there @ always.double()).long() + routes[:, : len(layout.sections)].cpu().sum(dim=1)
+        return run
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:

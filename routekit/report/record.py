@@ -51,8 +51,8 @@ def run_record(
         },
         "routes": {
             "unique": statistics.unique,
-            "mean_units": statistics.mean_units,
-            "units": len(network.columns),
+            "mean_units": float(network.units_run(measured.routes).double().mean()),
+            "units": network.units,
             "entropy_bits": statistics.entropy,
             "class_information_bits": statistics.class_information,
             "run_rate": dict(zip(network.columns, statistics.run_rate, strict=True)),

@@ -24,7 +24,6 @@ def test_route_statistics_by_hand() -> None:
     assert statistics.unique == 3
     assert statistics.entropy == pytest.approx(1.5)  # probabilities 1/2, 1/4, 1/4
     assert statistics.run_rate == (0.75, 0.5, 0.0)
-    assert statistics.mean_units == pytest.approx(5 / 4)
     assert not statistics.collapsed
 
 

@@ -23,6 +23,7 @@ from routekit.network.executor import masked, relaxed, sparse
 from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import Layout
+from routekit.routing.gate import gates
 from routekit.routing.router import RouterConfig, banks
 from tests.execution.test_executor import Counter
 from tests.toy import ToyNet, toy_exits, toy_images, toy_view
@@ -155,6 +156,23 @@ def test_the_fast_form_and_the_pool_answer_alike() -> None:
         answers = [promise.result() for promise in [pool.submit(image) for image in x]]
     assert torch.equal(torch.cat([each.routes for each in answers]), want.routes)
     torch.testing.assert_close(torch.cat([each.logits for each in answers]), want.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_how_many_units_run() -> None:
+    network = toy_exits()  # exits after the first and the third of four units
+    network.view.units[1].skippable = False  # which makes three units of which a route decides
+    routes = torch.tensor([[1, 0, 0, 0, 0], [0, 1, 0, 1, 0], [1, 0, 1, 1, 1]], dtype=torch.bool)
+    assert network.units_run(routes).tolist() == [1, 0 + 1 + 1, 1 + 1 + 0 + 1]
+
+
+def test_exits_learn_by_their_policy_alone() -> None:
+    """Neither the relaxation that units learn by nor the weight of the cost moves an exit."""
+    for gate in ("benefit", "straight-through", "soft"):
+        network = toy_exits().train()
+        trace = network(images(8), gate=gates[gate], execution=relaxed, generator=torch.Generator().manual_seed(0))
+        (CostModel.measure(network).expected(trace).sum() + trace.logits.sum()).backward()
+        assert all(p.grad is None for each in network.exits for p in each.deciding_parameters())
+        assert any(p.grad is not None for p in network.routers.parameters())
 
 
 def test_no_decision_sees_what_lies_behind_it() -> None:
