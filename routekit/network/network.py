@@ -10,7 +10,8 @@ from routekit.errors import InputError
 from routekit.network.dial import Dial
 from routekit.network.executor import Execution, sparse
 from routekit.network.exits import Exit
-from routekit.routing.decision import GO, NOBODY, Decision, Layout, RouteTrace
+from routekit.network.remaining import Remaining
+from routekit.routing.decision import GO, RUN, SKIP, Decision, Layout, RouteTrace
 from routekit.routing.gate import Gate, hard
 from routekit.routing.router import RouterBank
 
@@ -147,69 +148,67 @@ class RoutedNetwork(nn.Module):
         each stage in the trace, for distillation. Under sparse execution an image that takes an exit leaves the batch;
         else, and in training, all go on to the end, and only the answer is the exit's.
         """
-        batch, layout = x.shape[0], self.layout
+        layout, left = self.layout, Remaining(x.shape[0])
         leave = execution is sparse and not self.training
-        x = self.view.stem(x)
-        rows: Tensor | None = None  # the images that are still on their way; None: all of them
-        answers = x.new_zeros(batch, self.spec.num_classes, dtype=torch.float32)
         units: list[Decision] = []
         ends: list[Decision] = []
         leaves: list[Tensor] = []
         features: dict[int, Tensor] = {}
-        state = None
+        answers = state = None
 
         def decide(logits: Tensor, column: int, gate: Gate) -> Decision:
             if routes is not None:
-                run = (routes if rows is None else routes[rows])[:, column].to(logits).unsqueeze(1)
+                run = left.pick(routes)[:, column].to(logits).unsqueeze(1)
                 logits = torch.cat([run, 1 - run], dim=1)
             weights = gate(logits, temperature=temperature, generator=generator)
             return Decision(logits=logits, weights=weights, choice=logits.argmax(dim=1))
 
-        def of_all(decision: Decision) -> Decision:
-            return decision if rows is None else decision.of_all(rows, batch)
-
+        x = self.view.stem(x)
         for unit in self.view.units:
             leaving = self.exit_after(unit)
-            if rows is not None and not len(rows):
-                # Nobody is left; a classifier need not know what to do with nothing.
-                units += [NOBODY.of_all(rows, batch)] if unit.skippable else []
-                ends += [NOBODY.of_all(rows, batch)] if leaving is not None else []
+            if left.nobody:  # a classifier need not know what to do with nothing
+                units += [left.nothing(x)] if unit.skippable else []
+                ends += [left.nothing(x)] if leaving is not None else []
                 continue
+            prices = None if k_cpt is None else left.pick(k_cpt)
             if unit.skippable:
                 logits, state = self.routers(len(units), x, state)
-                if self.dial is not None and k_cpt is not None:
-                    dearer = (k_cpt if rows is None else k_cpt[rows]) - self.dial.k_cpt
-                    logits = logits + torch.stack([torch.zeros_like(dearer), dearer * self.dial.surplus[len(units)]], 1)
+                logits = logits if prices is None else self._at(prices, logits, len(units))
                 decision = decide(logits, len(units), gate)
                 x = execution(unit, x, decision)
-                units.append(of_all(decision))
+                units.append(left.spread(decision))
             else:
                 x = unit.run(x)
             if keep_features:
                 features[unit.stage] = x
             if leaving is not None:
-                answer, logits = leaving(x, k_cpt if rows is None or k_cpt is None else k_cpt[rows])
+                said, scores = leaving(x, prices)
                 # Exits learn from their scores, by a policy; a gate that relaxes or teaches is for units.
-                decision = decide(logits, len(layout.sections) + len(ends), hard)
-                ends.append(of_all(decision))
-                leaves.append(answer)
+                decision = decide(scores, len(layout.sections) + len(ends), hard)
+                ends.append(left.spread(decision))
+                leaves.append(said)
                 if leave:
-                    answers = answer if rows is None else answers.index_copy(0, rows, answer)
-                    on = (decision.weights[:, GO] > 0.5).nonzero().squeeze(1)
+                    answers = left.answered(answers, said)
+                    on = left.leave(decision.weights[:, GO] > 0.5)
                     x, state = x[on], None if state is None else tuple(part[on] for part in state)
-                    rows = on if rows is None else rows[on]
-        if rows is None:
+        if not left.nobody:
             leaves.append(self.view.head(x).float())
-            answers = _answers(leaves, ends)
-        elif len(rows):
-            answers = answers.index_copy(0, rows, self.view.head(x).float())
+            answers = left.answered(answers, leaves[-1])
+        assert answers is not None  # somebody was asked, at an exit or in the end
         return RouteTrace(
-            logits=answers,
+            logits=answers if leave else _answers(leaves, ends),
             decisions=(*units, *ends),
             layout=layout,
-            leaves=tuple(leaves) if rows is None else (),
+            leaves=tuple(leaves) if left.rows is None else (),
             features=tuple(features.values()),
         )
+
+    def _at(self, prices: Tensor, logits: Tensor, unit: int) -> Tensor:
+        """A unit's logits [B, 2] at prices [B] of computing, and not at the one that the dial is set to."""
+        if self.dial is None:
+            return logits
+        dearer = (prices - self.dial.k_cpt) * self.dial.surplus[unit]
+        return torch.stack([logits[:, RUN], logits[:, SKIP] + dearer], dim=1)
 
     def units_run(self, routes: Tensor) -> Tensor:
         """Routes [B, n] bool -> [B] how many units each executes, those included about which nothing is decided."""

@@ -57,21 +57,6 @@ class Decision:
         """[B, K] the probabilities that the logits stand for."""
         return torch.softmax(self.logits, dim=1)
 
-    def of_all(self, rows: Tensor, batch: int) -> "Decision":
-        """The decision of a whole batch, if this is that of its images `rows`; the others never came here: -inf."""
-        logits = self.logits.new_tensor([-torch.inf, 0.0]).repeat(batch, 1)
-        weights = self.weights.new_tensor([0.0, 1.0]).repeat(batch, 1)
-        choice = torch.full((batch,), SKIP, device=self.choice.device)
-        return Decision(
-            logits.index_copy(0, rows, self.logits),
-            weights.index_copy(0, rows, self.weights),
-            choice.index_copy(0, rows, self.choice),
-        )
-
-
-# What no image decided.
-NOBODY = Decision(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
-
 
 @dataclass(frozen=True)
 class RouteTrace:
