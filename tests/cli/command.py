@@ -1,5 +1,7 @@
 """The command as a user runs it, and images for it."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -20,6 +22,16 @@ def routekit(*arguments: object, cwd: Path, timeout: int = 600) -> subprocess.Co
     return subprocess.run(
         [*COMMAND, *map(str, arguments)], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout
     )
+
+
+def in_process(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same without a new process, which would import torch again: for what follows a first real call."""
+    from routekit_cli.main import call
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = call([str(argument) for argument in arguments])
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def write_tree(root: Path, classes: int = 3, train: int = 24, size: int = 32) -> Path:

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.cli.command import routekit
+from tests.cli.command import in_process, routekit
 
 
 def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
@@ -47,12 +47,12 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     assert record["model"] == "resnet20 -> resnet20"
     assert record["flops"]["target"] == record["flops"]["dense"]
     assert 0 < record["routes"]["run_rate"]["ask 1"] < 1
-    done = routekit("evaluate", "runs/joined", "--json", cwd=workplace)
+    done = in_process("evaluate", "runs/joined", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)
     for key in ("accuracy", "flops", "routes"):
         assert again[key] == record[key]
-    done = routekit("predict", "runs/joined", "images/test/class1/0.png", "--json", cwd=workplace)
+    done = in_process("predict", "runs/joined", "images/test/class1/0.png", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     (predicted,) = json.loads(done.stdout)["images"]
     assert predicted["units"]
@@ -62,21 +62,21 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
         (["runs/routed", "runs/dense", "--target-flops", "90%", "--name", "joined"], "--force"),
         (["runs/routed", "runs/absent", "--target-flops", "90%"], "runs/absent does not exist"),
     ):
-        done = routekit("cascade", *arguments, cwd=workplace)
+        done = in_process("cascade", *arguments, cwd=workplace)
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
-    done = routekit("export", "runs/joined", "--out", "joined", cwd=workplace)
+    done = in_process("export", "runs/joined", "--out", "joined", cwd=workplace)
     assert done.returncode == 2
     assert "a cascade of networks" in done.stderr
-    done = routekit(
+    done = in_process(
         "export", "runs/joined", "--out", "joined", "--format", "onnx", "--verify", "images/test", "--json",
         cwd=workplace,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["verified"]["batch.onnx"]["images"] == 36
-    done = routekit("predict", "joined", "images/test/class1/0.png", "--json", cwd=workplace)
+    done = in_process("predict", "joined", "images/test/class1/0.png", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"][0]["units"] == predicted["units"]
-    done = routekit(
+    done = in_process(
         "bench", "runs/joined", "--batch", "1", "--images", "8", "--seconds", "0.2", "--json", cwd=workplace
     )
     assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
 
 
 def test_a_network_with_exits_from_end_to_end(workplace: Path) -> None:
-    done = routekit(
+    done = in_process(
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--junctions",
         "skip,exit", "--exits", "layer2.2", "--policy", "pragmatic", "--epochs", "1", "--set", "training.batch_size=16",
         "--name", "exits", "--json", cwd=workplace,
@@ -96,12 +96,12 @@ def test_a_network_with_exits_from_end_to_end(workplace: Path) -> None:
     assert [each["after"] for each in record["exits"]] == ["layer2.2", "end"]
     assert record["routes"]["units"] == 9
     assert len(record["routes"]["run_rate"]) == 10
-    done = routekit("evaluate", "runs/exits", cwd=workplace)
+    done = in_process("evaluate", "runs/exits", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert "exit after layer2.2: answers" in done.stdout
-    done = routekit("export", "runs/exits", "--out", "small", "--json", cwd=workplace)
+    done = in_process("export", "runs/exits", "--out", "small", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
-    done = routekit("predict", "small", "images/test/class1/0.png", "--json", cwd=workplace)
+    done = in_process("predict", "small", "images/test/class1/0.png", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
 
 
@@ -118,7 +118,7 @@ def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Pa
     }
     said = []
     for model in ("runs/routed", "onnx"):
-        done = routekit("predict", model, "images/test/class1", "--top", 2, "--json", cwd=workplace)
+        done = in_process("predict", model, "images/test/class1", "--top", 2, "--json", cwd=workplace)
         assert done.returncode == 0, done.stderr
         said.append(json.loads(done.stdout)["images"])
         assert len(said[-1]) == 12

@@ -116,7 +116,7 @@ def test_a_native_file_of_another_machine_is_refused(tmp_path: Path, exporter: E
         load_runtime(tmp_path)
 
 
-@pytest.mark.parametrize(("offset", "skips"), [(0.0, True), (0.0, False), (-100.0, True), (100.0, True)])
+@pytest.mark.parametrize(("offset", "skips"), [(0.0, True), (0.0, False), (-100.0, True)])
 def test_a_network_with_exits_decides_alike_in_every_file(
     tmp_path: Path, offset: float, skips: bool, exporter: Exporter
 ) -> None:
@@ -145,7 +145,7 @@ def test_a_cascade_is_one_file(tmp_path: Path, rule: str, average: bool, exporte
         cascade.threshold.fill_(limit)
         files = save_onnx(tmp_path, cascade, ABOUT, exporter)
         # OpenVINO takes its time.
-        others = save_openvino(tmp_path / "openvino", files) if limit == threshold and average else []
+        others = save_openvino(tmp_path / "openvino", files[:1]) if limit == threshold and average else []
         for file in [*files, *others, tmp_path]:
             runtime = load_runtime(file)
             assert runtime.description.units == cascade.columns
