@@ -1,7 +1,7 @@
 """Learn equally fast in every section of a network with exits, however few images get there."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import GO, RouteTrace
@@ -9,14 +9,20 @@ from routekit.routing.policy import Choice, throughput_rate
 
 
 @torch.no_grad()
-def adjust_for_throughput(network: RoutedNetwork, trace: RouteTrace, choice: Choice) -> None:
+def reach_of(network: RoutedNetwork, trace: RouteTrace, choice: Choice) -> Tensor:
+    """[B, exits] with which probability each image gets past each exit, under the policy's `choice`."""
+    onwards = [choice(end.logits)[:, GO] for end in trace.decisions[len(network.layout.sections) :]]
+    return torch.stack(onwards, dim=1).cumprod(dim=1)
+
+
+@torch.no_grad()
+def adjust_for_throughput(network: RoutedNetwork, reach: Tensor) -> None:
     """Scale the gradients of each section by its throughput-adjusted rate (section 4.5 of McGill and Perona).
 
-    The first section, which all images reach, is left as it is; so are the exits' classifiers, which learn from all
-    images, and the routers.
+    `reach` [B, exits] is that of the whole batch: of several processes, each has to scale alike. The first section,
+    which all images reach, is left as it is; so are the exits' classifiers, which learn from all images, and the
+    routers.
     """
-    onwards = [choice(end.logits)[:, GO] for end in trace.decisions[len(network.layout.sections) :]]
-    reach = torch.stack(onwards, dim=1).cumprod(dim=1)
     rates = [throughput_rate(column) for column in reach.unbind(dim=1)]
     for section, modules in enumerate(sections(network)[1:]):
         for module in modules:

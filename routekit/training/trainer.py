@@ -30,6 +30,7 @@ from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import Losses, ObjectiveWeights, objective
 from routekit.routing.decision import RouteTrace
 from routekit.routing.gate import gates, hard
+from routekit.routing.policy import softly
 from routekit.routing.router import FixedRoute
 from routekit.training.batches import Batches, rotating, step_seed
 from routekit.training.log import MetricsLog
@@ -37,7 +38,7 @@ from routekit.training.optimizer import build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
-from routekit.training.throughput import adjust_for_throughput
+from routekit.training.throughput import adjust_for_throughput, reach_of
 
 # At most this much work is lost when a run is killed.
 SAVE_EVERY_SECONDS = 60.0
@@ -228,7 +229,10 @@ class Trainer:
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)
         if self.network.exits and self.config.throughput_adjusted:
-            adjust_for_throughput(self.network, trace, self.weights.policy.choice(self.schedule.temperature(self.step)))
+            # By probabilities, also where decisions are drawn; every process has images of its own.
+            soft = softly(self.schedule.temperature(self.step), epsilon=self.weights.policy.epsilon)
+            reach = self.accelerator.gather(reach_of(self.network, trace, soft))
+            adjust_for_throughput(self.network, reach)
         self.optimizer.step()
         if not self._is_hard:
             offset = self.budget.follow(self.network.offset, trace.margins.detach(), self.costs, self.step)

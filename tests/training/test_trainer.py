@@ -22,7 +22,7 @@ from routekit.training.batches import Batches, rotating
 from routekit.training.log import CLOCK_FIELDS, read_metrics
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
-from routekit.training.throughput import adjust_for_throughput
+from routekit.training.throughput import adjust_for_throughput, reach_of
 from routekit.training.trainer import Progress, Trainer
 from tests.toy import toy_data, toy_noise, toy_view
 
@@ -163,7 +163,7 @@ def test_a_section_that_few_images_reach_learns_as_fast() -> None:
     def quarter(scores: torch.Tensor) -> torch.Tensor:
         return torch.tensor([0.25, 0.75]).expand(len(scores), 2)
 
-    adjust_for_throughput(network, trace, quarter)
+    adjust_for_throughput(network, reach_of(network, trace, quarter))
     torch.testing.assert_close(first.grad, before[0])
     torch.testing.assert_close(last.grad, 4 * before[1])
 
