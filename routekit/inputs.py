@@ -40,6 +40,8 @@ def check(recipe: Recipe) -> None:
         if recipe.target is None:
             raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
         target_of(recipe, build(spec))
+    if recipe.method not in ("routed", "dense") and ("exit" in recipe.junctions or recipe.adaptive_cost is not None):
+        raise InputError(f"--method {recipe.method} is a static network: it takes no exits and no --adaptive-cost")
     if recipe.adaptive_cost is not None:
         if "skip" in recipe.junctions and recipe.training.gate != "benefit":
             raise InputError("--adaptive-cost needs routers that learn what a unit is worth: --gate benefit")
