@@ -39,6 +39,7 @@ BAD = [
     (["convert", "resnet20", "--target-flops", "2%", "--junctions", "skip,exit"], "can cost from"),
     ([*EXITS, "--adaptive-cost", "--policy", "entropy"], "--adaptive-cost needs exits that learn"),
     (["convert", "resnet20", "--target-flops", "50%", "--adaptive-cost", "--gate", "soft"], "--gate benefit"),
+    (["convert", "resnet20", "--target-flops", "50%", "--adaptive-cost", "--method", "firstk"], "static network"),
     (["convert", "--resume", "nowhere"], "no run of routekit"),
     (["convert", "resnet20", "--target-flops", "50%", "--out", "file.txt/x", "--data", "images"], "file.txt"),
     (["finetune"], "which network"),
