@@ -30,7 +30,13 @@ def register(app: typer.Typer) -> None:
         ] = None,
         junctions: Annotated[
             str | None,
-            typer.Option(help="What is decided: skip (which units run), exit (where to stop), skip,exit."),
+            typer.Option(
+                help="What is decided, one or several: skip (which units run), branch (which run in full, which narrow), "
+                "exit (where to stop), cascade (whether a narrow form of the network will do)."
+            ),
+        ] = None,
+        narrow: Annotated[
+            str | None, typer.Option(help="The share of a unit's inner channels that its narrow form keeps: 40%.")
         ] = None,
         exits: Annotated[
             str | None, typer.Option(help="Where exits lie: auto, stages, or after these units: layer2.8,layer3.4.")
@@ -86,7 +92,7 @@ def register(app: typer.Typer) -> None:
                     "data.val_from_test": o.fraction(val_from_test),
                     "target": target_flops,
                     "method": method,
-                    **o.exits(junctions, exits, policy),
+                    **o.junctions(junctions, exits, policy, narrow),
                     "adaptive_cost": {} if adaptive_cost else None,
                     "routers.kind": router,
                     "training.gate": gate,

@@ -72,24 +72,35 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
     return values
 
 
-def exits(junctions: str | None, at: str | None, policy: str | None) -> dict[str, Any]:
+KINDS = ("skip", "exit", "branch", "cascade")
+
+
+def junctions(kinds: str | None, at: str | None, policy: str | None, narrow: str | None) -> dict[str, Any]:
     """`--junctions skip,exit --exits stages --policy actor` -> settings. Raises InputError for what does not fit."""
     from routekit.errors import InputError
     from routekit.registry import nearest
     from routekit.routing.certainty import certainties
 
-    kinds = None if junctions is None else [kind.strip() for kind in junctions.split(",")]
-    for kind in kinds or []:
-        if kind not in ("skip", "exit"):
-            raise InputError(f"unknown junction {kind!r}: skip, exit, or both as skip,exit")
-    if (at is not None or policy is not None) and "exit" not in (kinds or []):
+    wanted = [] if kinds is None else [kind.strip() for kind in kinds.split(",")]
+    for kind in wanted:
+        if kind not in KINDS:
+            raise InputError(f"unknown junction {kind!r}: {nearest(kind, KINDS)}; several as skip,exit")
+    if "skip" in wanted and "branch" in wanted:
+        raise InputError(
+            "a unit is skipped or runs its narrow branch, not both: --junctions skip or --junctions branch"
+        )
+    if (at is not None or policy is not None) and "exit" not in wanted:
         option = "--exits" if at is not None else "--policy"
         raise InputError(f"{option} is for exits: add --junctions exit or skip,exit (units learn by --gate)")
+    if narrow is not None and not {"branch", "cascade"} & set(wanted):
+        raise InputError("--narrow is for narrow branches and cascades: add --junctions branch or cascade")
     learned = ["actor", "pragmatic", "optimistic"]
     if policy is not None and policy not in learned and policy not in certainties:
         raise InputError(f"unknown policy {policy!r}: {nearest(policy, [*learned, *certainties])}")
     return {
-        "junctions": kinds,
+        "junctions": wanted or None,
+        "branches.keep": fraction(narrow) if "branch" in wanted else None,
+        "cascade.keep": fraction(narrow) if "cascade" in wanted else None,
         "exits.at": at,
         "exits.rule": policy if policy in certainties else None,
         "objective.policy.kind": policy if policy in learned else None,

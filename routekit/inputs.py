@@ -40,10 +40,15 @@ def check(recipe: Recipe) -> None:
         if recipe.target is None:
             raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
         target_of(recipe, build(spec))
-    if recipe.method not in ("routed", "dense") and ("exit" in recipe.junctions or recipe.adaptive_cost is not None):
-        raise InputError(f"--method {recipe.method} is a static network: it takes no exits and no --adaptive-cost")
+    more = recipe.adaptive_cost is not None or recipe.junctions != ["skip"]
+    if recipe.method not in ("routed", "dense") and more:
+        raise InputError(
+            f"--method {recipe.method} is a static network: it takes no --junctions and no --adaptive-cost"
+        )
     if recipe.adaptive_cost is not None:
-        if "skip" in recipe.junctions and recipe.training.gate != "benefit":
+        if "cascade" in recipe.junctions:
+            raise InputError("--adaptive-cost needs decisions that learn: not --junctions cascade")
+        if {"skip", "branch"} & set(recipe.junctions) and recipe.training.gate != "benefit":
             raise InputError("--adaptive-cost needs routers that learn what a unit is worth: --gate benefit")
         if "exit" in recipe.junctions and recipe.exits.rule != "learned":
             raise InputError(f"--adaptive-cost needs exits that learn: not --policy {recipe.exits.rule}")
@@ -58,8 +63,15 @@ def target_of(recipe: Recipe, view: Backbone) -> float:
 
 def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
     """Convert a dense network as the recipe says; exact until it is trained."""
-    exits = recipe.exits if "exit" in recipe.junctions else None
-    return convert(view, recipe.routers, exits=exits, skips="skip" in recipe.junctions, dial=recipe.adaptive_cost)
+    exits = {"cascade": recipe.cascade, "exit": recipe.exits}
+    return convert(
+        view,
+        recipe.routers,
+        exits=[config for kind, config in exits.items() if kind in recipe.junctions],
+        branches=recipe.branches if "branch" in recipe.junctions else None,
+        skips="skip" in recipe.junctions or "branch" in recipe.junctions,
+        dial=recipe.adaptive_cost,
+    )
 
 
 def load_splits(recipe: Recipe, input_size: tuple[int, int, int]) -> DataSplits:

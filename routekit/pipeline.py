@@ -110,7 +110,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
         )
         config = None if isinstance(network.routers, FixedRoute) else recipe.routers
         about = {"classes": list(data.classes), "record": record}
-        save_network(folder.path / "network", network, config, exits=recipe.exits, about=about)
+        save_network(folder.path / "network", network, config, about=about)
         write_record(folder.path, record)
     accelerator.wait_for_everyone()
     return record

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routekit.errors import InputError
+from routekit.network.branches import BranchConfig
 from routekit.network.dial import DialRange
 from routekit.network.exits import ExitConfig
 from routekit.objective.objective import ObjectiveWeights
@@ -43,7 +44,9 @@ class Recipe(_Section):
 
     method:   "routed" learns routers; "dense" and the static methods have a fixed route; a "cascade" is joined from
               networks that are done, and learns nothing
-    junctions: what a routed network decides: "skip" (which units run), "exit" (where to stop)
+    junctions: what a routed network decides: "skip" (which units run), "branch" (which run in full, and which narrow),
+              "exit" (where to stop), "cascade" (whether a narrow form of the whole network will do)
+    cascade:  how the exit is built that "cascade" stands for
     adaptive_cost: the prices of computing at which one network learns to decide; None for a single budget
     target:   the budget as given ("50%", "1.5e8"); None for a dense network
     training: of the network that the run is about
@@ -54,9 +57,11 @@ class Recipe(_Section):
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     target: str | None = None
-    junctions: Annotated[list[Literal["skip", "exit"]], Field(min_length=1)] = ["skip"]
+    junctions: Annotated[list[Literal["skip", "exit", "branch", "cascade"]], Field(min_length=1)] = ["skip"]
     routers: RouterConfig = RouterConfig()
     exits: ExitConfig = ExitConfig()
+    branches: BranchConfig = BranchConfig()
+    cascade: ExitConfig = ExitConfig(at="first", head="narrow", rule="confidence")
     adaptive_cost: DialRange | None = None
     inference: Literal["hard", "bernoulli"] = "hard"
     objective: ObjectiveWeights = ObjectiveWeights()

@@ -5,10 +5,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from routekit.backbones.adapters import adapt
+from routekit.backbones.cifar_resnet import CifarResNet
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.data.augment import Augmentation
 from routekit.data.image_set import ImageSet
 from routekit.data.sources import DataSplits
+from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
 from routekit.network.executor import masked
 from routekit.network.exits import ExitConfig
@@ -75,12 +78,7 @@ def toy_view(seed: int = 0, channels: int = 4) -> Backbone:
     """A toy backbone with batch-norm statistics and affine parameters that matter."""
     torch.manual_seed(seed)
     model = ToyNet(channels)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.5, 0.5)
-            nn.init.uniform_(module.running_mean, -0.5, 0.5)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    _shake(model)
     units = []
     for index, block in enumerate(model.body):
         shortcut = None if block.downsample is None else block.skip
@@ -137,7 +135,7 @@ def toy_exits(
 ) -> RoutedNetwork:
     """A routed toy with an exit after its first and its third unit, whose decisions differ between images."""
     config = exits or ExitConfig(at="body.0,body.2", width=4, hidden=8)
-    network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8), exits=config, skips=skips).eval()
+    network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8), exits=[config], skips=skips).eval()
     open_to_images(network, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     for each in network.exits:
@@ -149,3 +147,35 @@ def toy_exits(
     units = len(network.junctions)
     network.set_offset(torch.cat([torch.zeros(units), -margins[:, units:].median(dim=0).values]) + offset)
     return network
+
+
+def small_view(seed: int = 0) -> Backbone:
+    """A CIFAR ResNet of six units in three stages, for the toy's images, with batch norms that matter."""
+    torch.manual_seed(seed)
+    model = CifarResNet(14, num_classes=3).eval()
+    _shake(model)
+    return adapt(model, ModelSpec(source="cifar", name="resnet14", num_classes=3, input_size=(3, 8, 8)))
+
+
+def small_branches(seed: int = 0, *, offset: float = 0.0, cascade: bool = False, kind: str = "fc") -> RoutedNetwork:
+    """A network whose units run in full or narrow; with a cascade, it first asks a narrow form of itself."""
+    exits = [ExitConfig(at="first", head="narrow", keep=0.25, rule="confidence")] if cascade else []
+    config = RouterConfig(kind=kind, hidden=8)
+    network = convert(small_view(seed), config, exits=exits, branches=BranchConfig(keep=0.4)).eval()
+    _shake(network)
+    open_to_images(network, seed)
+    network.routers.offset.fill_(offset)
+    for each in network.exits:
+        with torch.no_grad():  # half of these images are sure enough
+            sure = network(toy_noise(16, seed), execution=masked).leaves[0].softmax(dim=1).amax(dim=1)
+            each.offset.copy_(sure.median() + 1e-3)
+    return network
+
+
+def _shake(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)

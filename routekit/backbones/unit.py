@@ -41,6 +41,8 @@ class ResidualUnit:
                 down-sampling shortcut with whatever follows the addition (the activation)
     skippable:  False for a piece of the network that always runs
     dropped:    True for a unit that no image runs any more: its residual branch is gone for good
+    narrow:     a narrow form of the block, which is then what a skipped unit computes: the two sinks of the unit's
+                junction are the full branch and the narrow one
     """
 
     name: str
@@ -49,6 +51,7 @@ class ResidualUnit:
     shortcut: Callable[[Tensor], Tensor] | None = None
     skippable: bool = True
     dropped: bool = False
+    narrow: nn.Module | None = None
 
     def run(self, x: Tensor) -> Tensor:
         """Features [B, C, H, W] -> the block's output."""

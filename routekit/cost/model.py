@@ -81,13 +81,14 @@ class CostModel:
         state: Any = None
         for unit in view.units:
             # Blocks of the libraries that look alike compute alike; a user's own may differ in what repr leaves out.
+            # What is narrow has the backbone's convolutions: the tracer has to see whose they are.
             kind = (unit.name if view.spec.source == "custom" else repr(unit.block), tuple(x.shape))
             parts.append(Part(unit.name, "unit", cost_of(("run", *kind), unit.run, (x,), unit.block), unit.skippable))
             if unit.skippable:
                 index = len(run)
                 run.append(parts[-1].flops)
                 identity = unit.shortcut is None
-                skip.append(0 if identity else cost_of(("skip", *kind), unit.skip, (x,), unit.block))
+                skip.append(0 if identity else cost_of(("skip", *kind), unit.skip, (x,), network))
                 # Asking depends on the features' shape, on how many are asked, and on whether there is a state.
                 rest = range(index, ends[index].stop)
                 asked = ("ask", tuple(x.shape), len(rest), state is None)
@@ -99,7 +100,7 @@ class CostModel:
             x = unit.run(x)
             leaving = network.exit_after(unit)
             if leaving is not None:
-                flops = cost_of(("exit", leaving.after), leaving, (x,), leaving)
+                flops = cost_of(("exit", leaving.after), leaving, (x,), network)
                 parts.append(Part(f"exit after {unit.name}", "exit", flops, skippable=False))
                 base[-1] += flops
                 base.append(0.0)

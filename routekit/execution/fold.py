@@ -1,6 +1,7 @@
 """Fold batch norms into the convolutions before them: the same function in eval mode, with fewer operations."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +42,8 @@ class _Readers(TorchFunctionMode):
 
 
 @torch.no_grad()
-def find_folds(network: RoutedNetwork) -> list[Fold]:
-    """Find the pairs by running one image through every unit: a batch norm that reads what a convolution gave."""
-    model = network.view.model
+def find_folds(model: nn.Module, walk: Callable[[_Readers], object]) -> list[Fold]:
+    """Find the pairs inside `model` while `walk` calls it: a batch norm that alone reads what a convolution gave."""
     names = {module: name for name, module in model.named_modules()}
     outputs: dict[int, nn.Module] = {}
     pairs: list[tuple[int, Fold]] = []
@@ -62,13 +62,8 @@ def find_folds(network: RoutedNetwork) -> list[Fold]:
             hooks.append(module.register_forward_hook(after_conv))
         elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
             hooks.append(module.register_forward_pre_hook(before_norm))
-    network.eval()
     with _Readers() as readers:
-        x = network.view.stem(example_input(network.view))
-        for unit in network.view.units:
-            readers.count[id(x)] += 1  # a router does, or whoever skips the unit
-            x = unit.run(x)
-        network.view.head(x)
+        walk(readers)
     for hook in hooks:
         hook.remove()
     return [pair for tensor, pair in pairs if readers.count[tensor] == 1]
@@ -76,9 +71,38 @@ def find_folds(network: RoutedNetwork) -> list[Fold]:
 
 @torch.no_grad()
 def fold(network: RoutedNetwork) -> list[Fold]:
-    """Fold every pair of `network` in place; returns what was folded."""
-    model = network.view.model
-    pairs = find_folds(network)
+    """Fold every pair of the backbone of `network` in place; returns what was folded."""
+    network.eval()
+
+    def walk(readers: _Readers) -> None:
+        """Run one image through every unit."""
+        x = network.view.stem(example_input(network.view))
+        for unit in network.view.units:
+            readers.count[id(x)] += 1  # a router does, or whoever skips the unit
+            x = unit.run(x)
+        network.view.head(x)
+
+    pairs = find_folds(network.view.model, walk)
+    fold_pairs(network.view.model, pairs)
+    return pairs
+
+
+@torch.no_grad()
+def fold_parts(network: RoutedNetwork) -> None:
+    """Fold what `network` has beside its backbone, in place: narrow branches and exits' classifiers, standing alone."""
+    network.eval()
+    x = network.view.stem(example_input(network.view))
+    for unit in network.view.units:
+        after, leaving = unit.run(x), network.exit_after(unit)
+        for part, features in ((unit.narrow, x), (leaving and leaving.head, after)):
+            if isinstance(part, nn.Module):
+                fold_pairs(part, find_folds(part, lambda _, part=part, features=features: part(features)))
+        x = after
+
+
+@torch.no_grad()
+def fold_pairs(model: nn.Module, pairs: list[Fold]) -> None:
+    """Fold `pairs` inside `model`, in place."""
     values = {}
     for pair in pairs:
         conv, norm = model.get_submodule(pair.conv), model.get_submodule(pair.norm)
@@ -93,7 +117,6 @@ def fold(network: RoutedNetwork) -> list[Fold]:
     for path, (weight, bias) in values.items():
         conv = model.get_submodule(path)
         conv.weight, conv.bias = weight, bias
-    return pairs
 
 
 def fold_structure(model: nn.Module, pairs: list[Fold]) -> None:

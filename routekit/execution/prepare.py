@@ -8,7 +8,7 @@ from torch import Tensor
 
 from routekit.execution.cascade import CascadeExecutor
 from routekit.execution.executor import SparseExecutor
-from routekit.execution.fold import fold
+from routekit.execution.fold import fold, fold_parts
 from routekit.execution.fuse import fuse
 from routekit.execution.measured import MeasuredExecutor
 from routekit.network.cascade import Cascade
@@ -30,7 +30,9 @@ def prepare(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:
     if isinstance(network, Cascade):
         return network.each(prepare)
     network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+    network.stand_alone()
     fold(network)
+    fold_parts(network)
     for each in network.exits:
         each.fold()
     if isinstance(network.routers, FullyConnectedRouters):

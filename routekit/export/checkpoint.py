@@ -14,7 +14,8 @@ from routekit.backbones.load import build
 from routekit.backbones.unit import ModelSpec
 from routekit.errors import InputError
 from routekit.execution.fold import Fold, fold_structure
-from routekit.export.drop import drop_unit
+from routekit.export.drop import reduce
+from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
 from routekit.network.dial import DialRange
 from routekit.network.exits import ExitConfig
@@ -33,7 +34,6 @@ def save_network(
     network: RoutedNetwork,
     config: RouterConfig | None,
     *,
-    exits: ExitConfig | None = None,
     about: dict[str, Any],
     folded: list[Fold] | None = None,
     dtype: torch.dtype | None = None,
@@ -41,7 +41,6 @@ def save_network(
     """Write `network` to `folder`.
 
     config:   how its routers are built; None for a fixed route
-    exits:    how its exits are built, if it has any
     about:    what a user of the file needs beside the network: classes, costs, accuracy
     folded:   batch norms that were folded into the convolution before them
     dtype:    in which floating-point tensors are stored; they are computed with in float32
@@ -51,7 +50,10 @@ def save_network(
         "version": VERSION,
         "model": asdict(network.view.spec),
         "routers": None if config is None else asdict(config),
-        "exits": _exits(network, exits),
+        "exits": [asdict(each.config) | {"at": each.after} for each in network.exits],
+        "branches": None if network.branches is None else asdict(network.branches),
+        # Whether narrow branches and exits have weights of their own, and not the backbone's.
+        "alone": network.stands_alone,
         "dial": None if network.dial is None else asdict(network.dial.range),
         # Units that are left out because no image runs them, and those without a router because every image does.
         "dropped": [unit.name for unit in network.view.units if unit.dropped],
@@ -97,23 +99,20 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
         model_spec = TypeAdapter(ModelSpec).validate_python(spec["model"])
         state = {k: _computable(v) for k, v in load((folder / TENSORS).read_bytes()).items()}
         view = build(model_spec) if model is None else _own(model, model_spec)
-        for unit in view.units:
-            if unit.name in spec["dropped"]:
-                drop_unit(unit)
-            if unit.name in spec.get("settled", []):
-                unit.skippable = False
-        fold_structure(view.model, [Fold(**fold) for fold in spec["folded"]])
-        config = (
-            FixedRoute(state["routers.route"].tolist()) if spec["routers"] is None else RouterConfig(**spec["routers"])
-        )
-        exits = spec.get("exits")
-        dial = spec.get("dial")
+        dial, branches, settled = spec.get("dial"), spec.get("branches"), spec.get("settled", [])
+        config = None if spec["routers"] is None else RouterConfig(**spec["routers"])
         network = convert(
             view,
-            config,
-            exits=None if exits is None else ExitConfig(**exits),
+            config or FixedRoute([True] * sum(unit.skippable for unit in view.units)),
+            exits=[ExitConfig(**each) for each in spec.get("exits") or []],
+            branches=None if branches is None else BranchConfig(**branches),
+            skips=len(settled) < len(view.units),
             dial=None if dial is None else DialRange(**dial),
         )
+        if spec.get("alone"):
+            network.stand_alone()
+        reduce(network, spec["dropped"], settled)
+        fold_structure(view.model, [Fold(**fold) for fold in spec["folded"]])
         network.load_state_dict(state)
     except FileNotFoundError:
         raise InputError(f"{folder / TENSORS} is missing") from None
@@ -136,13 +135,6 @@ def network_folder(path: Path) -> Path:
     if (path / "recipe.yaml").exists():
         raise InputError(f"{path} is an unfinished run: finish it with `routekit convert --resume {path}`")
     raise InputError(f"{path} holds no routed network ({SPEC} is missing)")
-
-
-def _exits(network: RoutedNetwork, config: ExitConfig | None) -> dict[str, Any] | None:
-    """How the exits are built, with the units that they lie after."""
-    if not network.exits:
-        return None
-    return asdict(config or ExitConfig()) | {"at": ",".join(each.after for each in network.exits)}
 
 
 def _computable(tensor: torch.Tensor) -> torch.Tensor:

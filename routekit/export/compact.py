@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from routekit.execution.fold import Fold, fold
-from routekit.export.drop import drop_unit
+from routekit.export.drop import reduce
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute
 
@@ -28,17 +28,12 @@ def compact(network: RoutedNetwork, routes: Tensor) -> Compact:
     run a dropped one takes its shortcut instead, one that would have skipped a settled one runs it.
     """
     network = copy.deepcopy(network).eval()
-    rates = routes.double().mean(dim=0).tolist()
-    dropped, settled = [], []
-    for index, unit in reversed(list(enumerate(network.junctions))):
-        settles = rates[index] == 1 and not isinstance(network.routers, FixedRoute)  # whose asking costs nothing
-        last = len(network.junctions) == 1  # a routed network has one at least, however it decides
-        if last or not (rates[index] == 0 or settles) or not network.routers.forget(index):
-            continue
-        if rates[index] == 0:
-            dropped.append(unit.name)
-            drop_unit(unit)
-        else:
-            settled.append(unit.name)
-            unit.skippable = False
-    return Compact(network, dropped[::-1], settled[::-1], fold(network))
+    network.stand_alone()
+    rates = dict(zip((unit.name for unit in network.junctions), routes.double().mean(dim=0).tolist(), strict=False))
+    asks = not isinstance(network.routers, FixedRoute)  # whose asking costs nothing
+    dropped, settled = reduce(
+        network,
+        dropped=[name for name, rate in rates.items() if rate == 0],
+        settled=[name for name, rate in rates.items() if rate == 1 and asks],
+    )
+    return Compact(network, dropped, settled, fold(network))

@@ -1,17 +1,39 @@
-"""Drop a unit that no image runs: what its shortcut does not use is removed from the model."""
+"""Take from a network what its images do not decide: units that none runs, routers of units that all run."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from routekit.backbones.unit import ResidualUnit
+from routekit.network.network import RoutedNetwork
+
+
+def reduce(network: RoutedNetwork, dropped: Sequence[str], settled: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Drop some units of `network` for good, and let others run for all images; returns which were.
+
+    Routers that need each other are left, and so is the last junction: a routed network has one at least, however it
+    decides. It depends on the architecture and the names alone, so a loader can repeat it before it reads the tensors.
+    """
+    gone: dict[bool, list[str]] = {False: [], True: []}
+    for unit in network.junctions:
+        settles = unit.name in settled
+        if not (settles or unit.name in dropped) or len(network.junctions) == 1 or not network.remove(unit):
+            continue
+        gone[settles].append(unit.name)
+        if settles:
+            network.settle(unit)
+        else:
+            drop_unit(unit)
+    return gone[False], gone[True]
 
 
 @torch.no_grad()
 def drop_unit(unit: ResidualUnit) -> None:
-    """Make `unit` its shortcut for good; it is no junction any more.
+    """Make `unit` its shortcut, or its narrow branch, for good; it is no junction any more.
 
     The children of the block that its shortcut calls stay; all others with parameters or buffers become
-    `nn.Identity`. It depends on the architecture alone, so a loader can repeat it before it reads the tensors.
+    `nn.Identity`.
     """
     used: set[str] = set()
     if unit.shortcut is not None:

@@ -1,13 +1,17 @@
 """`convert`: a pretrained network in, the same network with routers out, exact until it is trained."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from routekit.backbones.adapters import adapt
 from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.errors import InputError
+from routekit.network.branches import BranchConfig, give_narrow_branches
 from routekit.network.dial import Dial, DialRange
 from routekit.network.exits import Exit, ExitConfig, places
+from routekit.network.heads import Place
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, JunctionShape, RouterConfig, build_bank
 
@@ -16,7 +20,8 @@ def convert(
     model: nn.Module | Backbone,
     config: RouterConfig | FixedRoute | None = None,
     *,
-    exits: ExitConfig | None = None,
+    exits: Sequence[ExitConfig] = (),
+    branches: BranchConfig | None = None,
     skips: bool = True,
     dial: DialRange | None = None,
     spec: ModelSpec | None = None,
@@ -24,23 +29,27 @@ def convert(
     """Give every skippable unit of `model` a router, and the model the exits that `exits` asks for.
 
     The routers start fully open, so in eval mode the network's logits equal the model's bit for bit. `config` is a
-    RouterConfig for learned routers (default: the paper's), or a FixedRoute, the same route for every image. Without
-    `skips` every unit runs, and exits alone decide. With a `dial`, it is to learn to decide at every price of computing
+    RouterConfig for learned routers (default: the paper's), or a FixedRoute, the same route for every image. With
+    `branches` a unit that does not run in full runs its narrow branch, and is not skipped; without `skips` every unit
+    runs, and exits alone decide. With a `dial`, it is to learn to decide at every price of computing
     in that range. A bare module needs `spec` (its input size and classes).
-    Raises InputError for a model that no adapter knows, or exits after units that do not exist.
+    Raises InputError for a model that no adapter knows, exits after units that do not exist, or units that have no
+    narrow form.
     """
     view = model if isinstance(model, Backbone) else _adapted(model, spec)
     if not skips:
         for unit in view.units:
             unit.skippable = False
-    if exits is None and not any(unit.skippable for unit in view.units):
+    if not exits and not any(unit.skippable for unit in view.units):
         raise InputError(f"{view.spec.full_name} has no unit that can be skipped")
+    if branches is not None:
+        give_narrow_branches(view, branches)
     bank = config if isinstance(config, FixedRoute) else build_bank(junction_shapes(view), config or RouterConfig())
     # A learned bank is new; the device is the model's, wherever that is.
     device = next(view.model.parameters()).device
-    found = [] if exits is None else _exits(view, exits, dial=dial is not None)
+    found = _exits(view, exits, dial=dial is not None)
     knob = None if dial is None else Dial(len(bank.offset), dial).to(device)
-    return RoutedNetwork(view, bank.to(device), [each.to(device) for each in found], knob)
+    return RoutedNetwork(view, bank.to(device), [each.to(device) for each in found], knob, branches)
 
 
 def dense(model: nn.Module | Backbone, *, spec: ModelSpec | None = None) -> RoutedNetwork:
@@ -55,9 +64,16 @@ def _adapted(model: nn.Module, spec: ModelSpec | None) -> Backbone:
     return adapt(model, spec)
 
 
-def _exits(view: Backbone, config: ExitConfig, *, dial: bool) -> list[Exit]:
-    after, classes = places(view, config, example_input(view)), view.spec.num_classes
-    return [Exit(name, shape, classes, config, dial=dial) for name, shape in _shapes_after(view, after).items()]
+def _exits(view: Backbone, configs: Sequence[ExitConfig], *, dial: bool) -> list[Exit]:
+    """The exits of all `configs`, in order; where several want one place, the first has it."""
+    wanted: dict[str, ExitConfig] = {}
+    for config in configs:
+        for name in places(view, config, example_input(view)):
+            wanted.setdefault(name, config)
+    shapes = zip((unit.name for unit in view.units), _shapes(view)[1:], strict=True)
+    return [
+        Exit(Place(view, name, shape.channels), wanted[name], dial=dial) for name, shape in shapes if name in wanted
+    ]
 
 
 @torch.no_grad()
@@ -73,12 +89,6 @@ def junction_shapes(view: Backbone) -> list[JunctionShape]:
     return [
         JunctionShape(shapes[place].channels, unit.stage) for place, unit in enumerate(view.units) if unit.skippable
     ]
-
-
-def _shapes_after(view: Backbone, names: list[str]) -> dict[str, JunctionShape]:
-    """What leaves each of the named units."""
-    shapes = zip((unit.name for unit in view.units), _shapes(view)[1:], strict=True)
-    return {name: shape for name, shape in shapes if name in names}
 
 
 @torch.no_grad()

@@ -47,6 +47,10 @@ class Dial(nn.Module):
         self.register_buffer("k_cpt", torch.tensor(0.0))
         self.register_buffer("surplus", torch.zeros(units))
 
+    def forget(self, unit: int) -> None:
+        """Forget a unit, in which there is nothing to decide any more."""
+        self.surplus = torch.cat([self.surplus[:unit], self.surplus[unit + 1 :]])
+
     def check(self, k_cpt: float) -> None:
         """Raise InputError for a price that the network has not learned."""
         if not self.range.low <= k_cpt <= self.range.high:

@@ -1,20 +1,19 @@
 """Exits: classifiers along the way, each with a rule that decides whether its answer will do."""
 
 import itertools
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from routekit.backbones.unit import Backbone
 from routekit.cost.macs import count
 from routekit.errors import InputError
-from routekit.registry import Registry
+from routekit.network.heads import Place, Size, heads
 from routekit.routing.certainty import Certainty, certainties
-from routekit.routing.router import JunctionShape, open_head, pool
+from routekit.routing.router import open_head, pool
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -22,9 +21,11 @@ class ExitConfig:
     """How a network's exits are built.
 
     at:      after which units: "auto" (`count` of them, spread evenly over the dense cost), "stages" (after the last
-             unit of each stage but the last one), or the units' names separated by commas
-    head:    what the classifier is: "conv" (a 3x3 convolution to `width` channels, then pooling and a linear layer) or
-             "linear" (pooling and a linear layer)
+             unit of each stage but the last one), "first" (after the first unit), or the units' names separated by
+             commas
+    head:    what the classifier is: "conv" (a 3x3 convolution to `width` channels, then pooling and a linear layer),
+             "linear" (pooling and a linear layer), or "narrow" (the rest of the network, every unit with the share
+             `keep` of its inner channels)
     rule:    what decides: "learned", a small router that is given the features and how sure the classifier is; or its
              "confidence" or "entropy" alone, as in BranchyNet (Teerapittayanon et al., 2016)
     hidden:  width of the router's hidden layer
@@ -32,44 +33,11 @@ class ExitConfig:
 
     at: str = "auto"
     count: int = 3
-    head: Literal["conv", "linear"] = "conv"
+    head: Literal["conv", "linear", "narrow"] = "conv"
     width: int = 64
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.3
     rule: Literal["learned", "confidence", "entropy"] = "learned"
     hidden: int = 32
-
-
-heads: Registry[type[nn.Module]] = Registry("exit head")
-
-
-@heads.register("linear")
-class LinearHead(nn.Module):
-    """Features [B, C, H, W] -> logits [B, classes]: average pool, linear layer."""
-
-    def __init__(self, channels: int, classes: int, width: int) -> None:
-        super().__init__()
-        del width
-        self.classifier = nn.Linear(channels, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Classify."""
-        logits: Tensor = self.classifier(pool(x))
-        return logits
-
-
-@heads.register("conv")
-class ConvolutionalHead(nn.Module):
-    """Features [B, C, H, W] -> logits [B, classes]: strided 3x3 convolution, average pool, linear layer."""
-
-    def __init__(self, channels: int, classes: int, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(width)
-        self.classifier = nn.Linear(width, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Classify."""
-        logits: Tensor = self.classifier(pool(torch.relu(self.norm(self.conv(x)))))
-        return logits
 
 
 class Exit(nn.Module):
@@ -83,18 +51,16 @@ class Exit(nn.Module):
     offset: Tensor
     k_cpt: Tensor | None
 
-    def __init__(
-        self, after: str, shape: JunctionShape, classes: int, config: ExitConfig, *, dial: bool = False
-    ) -> None:
+    def __init__(self, place: Place, config: ExitConfig, *, dial: bool = False) -> None:
         super().__init__()
-        self.after = after
-        self.head = heads[config.head](shape.channels, classes, config.width)
+        self.after, self.config = place.after, config
+        self.head = heads[config.head](place, Size(config.width, config.keep))
         self.certainty = None if config.rule == "learned" else certainties[config.rule]
         # No certainty is over 1: with an offset of 1 all go on.
         self.register_buffer("offset", torch.tensor(0.0 if self.certainty is None else 1.0))
         if self.certainty is None:
-            self.normalize: nn.Module = nn.BatchNorm1d(shape.channels, affine=False)
-            inputs = shape.channels + len(self._measures()) + dial
+            self.normalize: nn.Module = nn.BatchNorm1d(place.channels, affine=False)
+            inputs = place.channels + len(self._measures()) + dial
             self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
 
         # The price of computing, which the router of an adaptive network is told: it decides at this one.
@@ -124,10 +90,7 @@ class Exit(nn.Module):
         return torch.cat([logits, scores[:, :1] - scores[:, 1:]], dim=1)
 
     def fold(self) -> None:
-        """Fold normalisations into the layers beside them, for inference: the same function in eval mode."""
-        if isinstance(self.head, ConvolutionalHead) and isinstance(self.head.norm, nn.BatchNorm2d):
-            self.head.conv = fuse_conv_bn_eval(self.head.conv, self.head.norm)
-            self.head.norm = nn.Identity()
+        """Fold the normalisation of what the router reads into its first layer: the same function in eval mode."""
         if self.certainty is None and isinstance(self.normalize, nn.BatchNorm1d):
             first, norm = self.router[0], self.normalize
             assert isinstance(first, nn.Linear)
@@ -155,6 +118,8 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
     Raises InputError for a name that is no unit's, and for the last unit, after which the network answers anyway.
     """
     names = [unit.name for unit in view.units]
+    if config.at == "first":
+        return names[:1]
     if config.at == "stages":
         return [a.name for a, b in itertools.pairwise(view.units) if a.stage != b.stage]
     if config.at == "auto":
@@ -165,7 +130,7 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
     wanted = [name.strip() for name in config.at.split(",")]
     for name in wanted:
         if name not in names[:-1]:
-            raise InputError(f"no exit can lie after {name!r}: known: auto, stages, {', '.join(names[:-1])}")
+            raise InputError(f"no exit can lie after {name!r}: known: auto, stages, first, {', '.join(names[:-1])}")
     return sorted(set(wanted), key=names.index)
 
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from routekit.backbones.narrow import stand_alone
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.errors import InputError
+from routekit.network.branches import BranchConfig
 from routekit.network.dial import Dial
 from routekit.network.executor import Execution, sparse
 from routekit.network.exits import Exit
@@ -27,14 +29,22 @@ class RoutedNetwork(nn.Module):
     """
 
     def __init__(
-        self, view: Backbone, routers: RouterBank, exits: Sequence[Exit] = (), dial: Dial | None = None
+        self,
+        view: Backbone,
+        routers: RouterBank,
+        exits: Sequence[Exit] = (),
+        dial: Dial | None = None,
+        branches: BranchConfig | None = None,
     ) -> None:
         super().__init__()
         self.backbone = view.model
         self.view = view
         self.routers = routers
+        self.narrow = nn.ModuleDict({_key(unit): unit.narrow for unit in view.units if unit.narrow is not None})
         self._exits = nn.ModuleList(exits)
         self.dial = dial
+        self.branches = branches
+        self.stands_alone = False
         # A model that came in eval mode stays in it.
         self.train(view.model.training)
 
@@ -67,6 +77,11 @@ class RoutedNetwork(nn.Module):
     def exits(self) -> list[Exit]:
         """The exits, in order; their columns of a route are the last ones."""
         return [each for each in self._exits if isinstance(each, Exit)]
+
+    @property
+    def exits_learn(self) -> bool:
+        """Whether an exit decides by a router, and not by a rule."""
+        return any(each.certainty is None for each in self.exits)
 
     def exit_after(self, unit: ResidualUnit) -> Exit | None:
         """The exit that lies after `unit`, if there is one."""
@@ -113,6 +128,28 @@ class RoutedNetwork(nn.Module):
             fresh = fresh or unit.shortcut is not None or not (unit.skippable or unit.dropped)
             fresh = fresh or self.exit_after(unit) is not None
         return groups
+
+    def remove(self, unit: ResidualUnit) -> bool:
+        """Take away the junction of `unit`; False if the routers need it. What it does from then on is yet to be said."""
+        index = self.junctions.index(unit)
+        if not self.routers.forget(index):
+            return False
+        if self.dial is not None:
+            self.dial.forget(index)
+        return True
+
+    def settle(self, unit: ResidualUnit) -> None:
+        """Let `unit`, which is no junction any more, run for all images."""
+        unit.skippable = False
+        if unit.narrow is not None:
+            unit.narrow = unit.shortcut = None
+            del self.narrow[_key(unit)]
+
+    def stand_alone(self) -> None:
+        """Give narrow branches, and narrow exits, weights of their own: for inference, where nothing is learned."""
+        for part in (self.narrow, *self.exits):
+            stand_alone(part)
+        self.stands_alone = True
 
     @torch.no_grad()
     def set_dial(self, k_cpt: float) -> None:
@@ -235,8 +272,14 @@ class RoutedNetwork(nn.Module):
         return [*self.routers.parameters(), *(p for each in self.exits for p in each.deciding_parameters())]
 
     def backbone_parameters(self) -> list[nn.Parameter]:
-        """The parameters that compute: the original's, and the exits' classifiers."""
-        return [*self.backbone.parameters(), *(p for each in self.exits for p in each.head.parameters())]
+        """The parameters that compute: the original's, those of narrow branches, and the exits' classifiers."""
+        of_exits = (parameter for each in self.exits for parameter in each.head.parameters())
+        return [*self.backbone.parameters(), *self.narrow.parameters(), *of_exits]
+
+
+def _key(unit: ResidualUnit) -> str:
+    """The name under which torch keeps a unit's narrow branch."""
+    return unit.name.replace(".", "-")
 
 
 def _answers(leaves: list[Tensor], ends: list[Decision]) -> Tensor:

@@ -30,7 +30,7 @@ from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import Losses, ObjectiveWeights, objective
 from routekit.routing.decision import RouteTrace
 from routekit.routing.gate import gates, hard
-from routekit.routing.policy import softly
+from routekit.routing.policy import Choice, softly
 from routekit.routing.router import FixedRoute
 from routekit.training.batches import Batches, rotating, step_seed
 from routekit.training.log import MetricsLog
@@ -219,7 +219,7 @@ class Trainer:
             teacher=teacher,
             routing=not self._is_hard,
             k_cpt=self.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
-            choice=self.weights.policy.choice(self.schedule.temperature(self.step), self._generator(3)),
+            choice=self._choice(),
         )
         if not torch.isfinite(losses.total.detach()):
             raise TrainingError(
@@ -228,7 +228,7 @@ class Trainer:
             )
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)
-        if self.network.exits and self.config.throughput_adjusted:
+        if self.network.exits_learn and self.config.throughput_adjusted:
             # By probabilities, also where decisions are drawn; every process has images of its own.
             soft = softly(self.schedule.temperature(self.step), epsilon=self.weights.policy.epsilon)
             reach = self.accelerator.gather(reach_of(self.network, trace, soft))
@@ -238,6 +238,12 @@ class Trainer:
             offset = self.budget.follow(self.network.offset, trace.margins.detach(), self.costs, self.step)
             self.network.set_offset(offset)
         return losses
+
+    def _choice(self) -> Choice | None:
+        """By which policy exits learn; None if there is none that does."""
+        if not self.network.exits_learn:
+            return None
+        return self.weights.policy.choice(self.schedule.temperature(self.step), self._generator(3))
 
     def _prices(self, count: int) -> Tensor | None:
         """What computing costs each image of a batch [B], for a network with a dial; it rises in the beginning."""
@@ -307,7 +313,7 @@ class Trainer:
 
     def _measure_epoch(self) -> None:
         """Measure accuracy, cost and routes on the validation images; warn of collapse from the first epoch on."""
-        still = not self.network.exits and self.network.dial is None
+        still = not self.network.exits_learn and self.network.dial is None
         if self._is_hard and (still or self.step == self.schedule.steps):
             self._calibrate()
         measured = evaluate(self.network, self.data.val, self.costs)

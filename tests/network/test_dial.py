@@ -25,7 +25,7 @@ EXITS = ExitConfig(at="body.1", head="linear", hidden=8)
 
 
 def adaptive() -> RoutedNetwork:
-    network = convert(toy_view(), RouterConfig(hidden=8), exits=EXITS, dial=RANGE).eval()
+    network = convert(toy_view(), RouterConfig(hidden=8), exits=[EXITS], dial=RANGE).eval()
     open_to_images(network)
     assert network.dial is not None
     network.dial.surplus.copy_(CostModel.measure(network).surplus / OPERATIONS)
@@ -104,11 +104,11 @@ def test_saved_with_its_dial(tmp_path: Path) -> None:
     torch.manual_seed(0)
     exits = ExitConfig(at="layer2.1", width=8)
     view = routekit.load_backbone("resnet20", weights="none")
-    network = convert(view, RouterConfig(), exits=exits, dial=DialRange(0.1, 3.0)).eval()
+    network = convert(view, RouterConfig(), exits=[exits], dial=DialRange(0.1, 3.0)).eval()
     open_to_images(network)
     network.dial.surplus.copy_(CostModel.measure(network).surplus / OPERATIONS)
     network.set_dial(0.5)
-    save_network(tmp_path, network, RouterConfig(), exits=exits, about={})
+    save_network(tmp_path, network, RouterConfig(), about={})
     again, x = load_network(tmp_path), torch.randn(4, 3, 32, 32)
     for price in (None, 0.2):
         if price is not None:

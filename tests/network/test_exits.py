@@ -41,21 +41,22 @@ def test_a_converted_network_is_the_original_until_it_is_trained(name: str, rule
     x = torch.randn(3, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         want = view.model.eval()(x)
-        trace = convert(view, exits=ExitConfig(rule=rule), skips=skips).eval()(x)
+        trace = convert(view, exits=[ExitConfig(rule=rule)], skips=skips).eval()(x)
     assert torch.equal(trace.logits, want)
     assert trace.routes.all()
 
 
 def test_where_exits_lie() -> None:
     def after(**options: object) -> list[str]:
-        return [each.after for each in convert(build(spec_of("resnet20")), exits=ExitConfig(**options)).exits]
+        return [each.after for each in convert(build(spec_of("resnet20")), exits=[ExitConfig(**options)]).exits]
 
     # Three units a stage, nine in all, of about equal cost: a quarter, half and three quarters of the cost.
     assert after(at="auto", count=3) == ["layer1.1", "layer2.0", "layer3.0"]
     assert after(at="stages") == ["layer1.2", "layer2.2"]
+    assert after(at="first") == ["layer1.0"]
     assert after(at="layer3.0, layer1.1") == ["layer1.1", "layer3.0"]
     for wrong in ("layer9.9", "layer3.2", ""):  # of no unit; of the last one, after which the network answers anyway
-        with pytest.raises(InputError, match=r"no exit can lie after .*known: auto, stages, layer1\.0"):
+        with pytest.raises(InputError, match=r"no exit can lie after .*known: auto, stages, first, layer1\.0"):
             after(at=wrong)
 
 
@@ -230,7 +231,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path, skips: bool) -> None:
     small = compact(network, want.routes)
     for name, kept in {"whole": network, "compact": small.network}.items():
         folded = small.folded if name == "compact" else []
-        save_network(tmp_path / name, kept, RouterConfig(), exits=EXITS, about={}, folded=folded)
+        save_network(tmp_path / name, kept, RouterConfig(), about={}, folded=folded)
         again = load_network(tmp_path / name)
         with torch.no_grad():
             got, kept_gives = again(x), kept(x)
@@ -245,6 +246,6 @@ def toy_exits_of_resnet20(skips: bool) -> RoutedNetwork:
     from tests.toy import open_to_images
 
     torch.manual_seed(0)
-    network = convert(build(spec_of("resnet20")), exits=EXITS, skips=skips).eval()
+    network = convert(build(spec_of("resnet20")), exits=[EXITS], skips=skips).eval()
     open_to_images(network)
     return network

@@ -28,7 +28,7 @@ from routekit.runtime import runtime as runtimes
 from routekit.runtime.load import load_runtime
 from routekit.runtime.runtime import Runtime, TorchRuntime
 from routekit.runtime.verify import verify
-from tests.toy import open_to_images, toy_exits, toy_view
+from tests.toy import open_to_images, small_branches, toy_exits, toy_view
 
 ABOUT = {"classes": ["red", "green", "blue"]}
 # The second and third unit are decided on features that the first may have changed; the third down-samples.
@@ -131,6 +131,18 @@ def test_a_network_with_exits_decides_alike_in_every_file(
     # What lies behind the first exit is inside of a branch: outside are the stem, the first unit and the exit itself.
     graph = onnx.load(tmp_path / "False" / "single.onnx").graph
     assert [node.op_type for node in graph.node].count("Conv") == (2 if skips else 3)
+
+
+@pytest.mark.parametrize("cascade", [True, False])
+def test_narrow_forms_are_in_every_file(tmp_path: Path, cascade: bool, exporter: Exporter) -> None:
+    network = small_branches(3, cascade=cascade)
+    for native in (False, True):
+        for file in save_onnx(tmp_path / str(native), network, ABOUT, exporter, native=native):
+            same(load_runtime(file), network)
+    save_program(tmp_path / "torch", network, ABOUT)
+    same(load_runtime(tmp_path / "torch"), network)
+    save_openvino(tmp_path / "openvino", [tmp_path / "False" / "single.onnx", tmp_path / "False" / "batch.onnx"])
+    same(load_runtime(tmp_path / "openvino"), network)
 
 
 @pytest.mark.parametrize(("rule", "average"), [("confidence", False), ("entropy", True), ("learned", False)])

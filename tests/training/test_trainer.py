@@ -9,6 +9,7 @@ from routekit.cost.model import CostModel
 from routekit.data.augment import normalize
 from routekit.errors import InputError, TrainingError
 from routekit.evaluation.calibrate import set_price
+from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert, dense
 from routekit.network.dial import DialRange
 from routekit.network.executor import masked, relaxed
@@ -24,7 +25,7 @@ from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
 from routekit.training.throughput import adjust_for_throughput, reach_of
 from routekit.training.trainer import Progress, Trainer
-from tests.toy import toy_data, toy_noise, toy_view
+from tests.toy import small_view, toy_data, toy_noise, toy_view
 
 CONFIG = TrainingConfig(
     epochs=4, batch_size=32, learning_rate=0.05, check_every=2, check_images=48, precision="fp32", copies=2,
@@ -84,7 +85,7 @@ def with_exits(kind: str = "actor", rule: str = "learned", *, skips: bool = True
     """Options of a trainer whose network has an exit after its second unit."""
     torch.manual_seed(0)
     exits = ExitConfig(at="body.1", head="linear", hidden=8, rule=rule)
-    network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5), exits=exits, skips=skips)
+    network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5), exits=[exits], skips=skips)
     weights = ObjectiveWeights(distillation=0.5, policy=PolicyConfig(kind=kind, **policy))
     config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 8})
     return {"network": network, "weights": weights, "config": config}
@@ -120,11 +121,31 @@ def test_a_threshold_on_certainty_meets_the_budget(rule: str) -> None:
     assert sure[stops].min() >= sure[~stops].max()
 
 
+@pytest.mark.parametrize("cascade", [True, False])
+def test_narrow_forms_learn_to_meet_the_budget(cascade: bool) -> None:
+    torch.manual_seed(0)
+    exits = [ExitConfig(at="first", head="narrow", keep=0.25, rule="confidence")] if cascade else []
+    branches = None if cascade else BranchConfig(keep=0.25)
+    network = convert(small_view(), RouterConfig(hidden=8), exits=exits, branches=branches, skips=not cascade)
+    seen: list[Progress] = []
+    config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 6})
+    run = trainer(network=network, teacher=dense(small_view()), config=config, on_step=seen.append)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.03)
+    own = [name for name in before if ("narrow" in name or "_exits" in name) and "running_mean" in name]
+    assert own
+    assert not any(torch.equal(before[name], network.state_dict()[name]) for name in own)
+    # Without a policy to learn, both answers are minimised alike on all images.
+    assert ("heads" in seen[-1].losses) == cascade
+    assert "inference" not in seen[-1].losses
+
+
 def test_one_network_learns_several_budgets() -> None:
     torch.manual_seed(0)
     exits = ExitConfig(at="body.1", head="linear", hidden=8)
     # A toy's unit costs a thousandth of ten million multiply-adds, and is worth some tenths of the loss.
-    network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5), exits=exits, dial=DialRange(1.0, 3000.0))
+    network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5), exits=[exits], dial=DialRange(1.0, 3000.0))
     run = trainer(**{**with_exits("pragmatic"), "network": network})
     run.fit()
     assert run.realized == pytest.approx(0.7, abs=0.06)

@@ -37,7 +37,9 @@ class Parts:
     def stem(self) -> Piece:
         """Images [N, C, H, W], normalised -> the features that the first unit reads."""
         view, first = self.network.view, next(iter(self.features.values()))
-        return self.exporter.export("the stem", view.stem, view.model, self.images, ("stem", tuple(first.shape)))
+        return self.exporter.export(
+            "the stem", view.stem, view.model, self.images, ("stem", *self._model(), first.shape)
+        )
 
     def run(self, unit: ResidualUnit) -> Piece:
         """Features -> what the unit gives if it runs."""
@@ -47,8 +49,11 @@ class Parts:
         """Features -> what the unit gives if it is skipped; None if that is the features themselves."""
         if unit.shortcut is None:
             return None
-        name = f"the shortcut of {unit.name}"
-        return self.exporter.export(name, unit.skip, unit.block, self.features[unit.name], self._kind("skip", unit))
+        name, way = f"the shortcut of {unit.name}", "skip"
+        if unit.narrow is not None:
+            name, way = f"the narrow branch of {unit.name}", f"narrow {unit.narrow!r}"
+        owner = unit.narrow or unit.block
+        return self.exporter.export(name, unit.skip, owner, self.features[unit.name], self._kind(way, unit))
 
     def pool(self, unit: ResidualUnit) -> Piece:  # noqa: ARG002 - pieces in a layout of their own differ
         """The features that a unit reads -> their average over the image [N, C]."""
@@ -72,7 +77,13 @@ class Parts:
     def head(self) -> Piece:
         """Features -> logits [N, classes]."""
         view = self.network.view
-        return self.exporter.export("the head", view.head, view.model, self.last, ("head", tuple(self.last.shape)))
+        return self.exporter.export(
+            "the head", view.head, view.model, self.last, ("head", *self._model(), self.last.shape)
+        )
+
+    def _model(self) -> tuple[str, str]:
+        # Networks of a cascade share an exporter, and may differ where their features do not.
+        return self.network.view.spec.full_name, repr(self.network.view.model)
 
     def _kind(self, way: str, unit: ResidualUnit) -> Any:
         # Blocks of the libraries that look alike compute alike; a user's own may differ in what repr leaves out.

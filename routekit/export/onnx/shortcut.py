@@ -16,7 +16,7 @@ def convolve_shortcuts(network: RoutedNetwork) -> None:
     multiplications of a ResNet-56, which `CostModel` does not charge.
     """
     parameter = next(network.parameters())
-    for block in network.view.model.modules():
+    for block in network.modules():
         if isinstance(block, BasicBlock) and isinstance(block.shortcut, OptionAShortcut):
             block.shortcut = _convolution(block.shortcut).to(parameter)
 

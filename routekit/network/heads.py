@@ -1,0 +1,123 @@
+"""The classifiers of exits: features [B, C, H, W] after some unit -> logits [B, classes].
+
+A new one is a class, built from where it lies and from how large it is to be, and a decorator.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from routekit.backbones.narrow import narrow
+from routekit.backbones.unit import Backbone
+from routekit.registry import Registry
+from routekit.routing.router import pool
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a classifier lies: after the unit `after` of `view`, whose output has `channels`."""
+
+    view: Backbone
+    after: str
+    channels: int
+
+    @property
+    def classes(self) -> int:
+        """How many classes the network knows."""
+        return self.view.spec.num_classes
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a classifier is: `width` channels, or the share `keep` of the channels inside the network's own units.
+
+    Each kind of classifier looks at what concerns it.
+    """
+
+    width: int
+    keep: float
+
+
+heads: Registry[Callable[[Place, Size], nn.Module]] = Registry("exit head")
+
+
+@heads.register("linear")
+class LinearHead(nn.Module):
+    """Average pool, linear layer."""
+
+    def __init__(self, place: Place, size: Size) -> None:
+        super().__init__()
+        del size
+        self.classifier = nn.Linear(place.channels, place.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify."""
+        logits: Tensor = self.classifier(pool(x))
+        return logits
+
+
+@heads.register("conv")
+class ConvolutionalHead(nn.Module):
+    """Strided 3x3 convolution, average pool, linear layer."""
+
+    def __init__(self, place: Place, size: Size) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(place.channels, size.width, 3, stride=2, padding=1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(size.width)
+        self.classifier = nn.Linear(size.width, place.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify."""
+        logits: Tensor = self.classifier(pool(torch.relu(self.norm(self.conv(x)))))
+        return logits
+
+
+@heads.register("narrow")
+class NarrowRest(nn.Module):
+    """The rest of the network itself, narrow: every unit behind the exit with some of its inner channels.
+
+    Its convolutions are the network's own (`backbones/narrow.py`), its batch norms and its classifier are not. So the
+    first answer comes from all stages, and the network that answers in doubt has learned from the same weights.
+    """
+
+    def __init__(self, place: Place, size: Size) -> None:
+        super().__init__()
+        twin = copy.deepcopy(place.view)
+        first = [unit.name for unit in twin.units].index(place.after) + 1
+        self._head, self._units = twin.head, twin.units[first:]
+        # Registered is what it has of its own; nothing else of the copied model is used.
+        self.end = nn.ModuleList(_called_by_head(twin))
+        for unit in twin.units[:first]:
+            twin.model.set_submodule(unit.name, nn.Identity())
+        for unit, full in zip(self._units, place.view.units[first:], strict=True):
+            unit.block = narrow(full.block, size.keep)
+            twin.model.set_submodule(unit.name, unit.block)
+        self.blocks = nn.ModuleList(unit.block for unit in self._units)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify."""
+        for unit in self._units:
+            x = unit.run(x)
+        return self._head(x)
+
+
+@torch.no_grad()
+def _called_by_head(view: Backbone) -> list[nn.Module]:
+    """The modules with parameters or buffers that the head of `view` calls, found by running a blank image."""
+    called: list[nn.Module] = []
+    own = [module for module in view.model.modules() if [*module.parameters(False), *module.buffers(False)]]
+    was_training = view.model.training
+    view.model.eval()
+    parameter = next(view.model.parameters())
+    x = view.stem(torch.zeros(1, *view.spec.input_size, device=parameter.device, dtype=parameter.dtype))
+    for unit in view.units:
+        x = unit.run(x)
+    hooks = [module.register_forward_pre_hook(lambda module, _: called.append(module)) for module in own]
+    view.head(x)
+    for hook in hooks:
+        hook.remove()
+    view.model.train(was_training)
+    return called

@@ -1,0 +1,166 @@
+"""Units that run in full or narrow, and the cascade of a network with a narrow form of itself."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import routekit
+from routekit.backbones.load import build, spec_of
+from routekit.cost.model import CostModel
+from routekit.errors import InputError
+from routekit.execution.executor import SparseExecutor
+from routekit.execution.masked import MaskedExecutor
+from routekit.execution.pool import Pool
+from routekit.execution.prepare import prepare
+from routekit.export.checkpoint import load_network, save_network
+from routekit.export.compact import compact
+from routekit.network.branches import BranchConfig
+from routekit.network.convert import convert
+from routekit.network.executor import masked, relaxed
+from routekit.network.exits import ExitConfig
+from routekit.routing.router import RouterConfig, banks
+from tests.execution.test_executor import Counter
+from tests.toy import small_branches, small_view
+from tests.toy import toy_noise as images
+
+CASCADE = ExitConfig(at="first", head="narrow", rule="confidence")
+DRAWN = {
+    "seed": st.integers(0, 10_000),
+    "count": st.integers(1, 9),
+    "offset": st.floats(-3, 3),
+    "cascade": st.booleans(),
+}
+
+
+@pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18", "timm:resnet26d"])
+def test_a_converted_network_is_the_original_until_it_is_trained(name: str) -> None:
+    view = build(spec_of(name, num_classes=10, input_size=None if name == "resnet20" else (3, 64, 64)))
+    x = torch.randn(3, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
+    names = set(view.model.state_dict())
+    with torch.no_grad():
+        want = view.model.eval()(x)
+        network = convert(view, exits=[CASCADE], branches=BranchConfig()).eval()
+        assert torch.equal(network(x).logits, want)
+    assert set(network.backbone.state_dict()) == names
+    assert not any("conv" in name and "weight" in name for name in network.narrow.state_dict())
+
+
+def test_what_a_narrow_unit_costs_by_hand() -> None:
+    network = convert(small_view(), RouterConfig(hidden=8), branches=BranchConfig(keep=0.25))
+    costs = CostModel.measure(network)
+    # 8x8 pixels, 16 channels, of which 4 are kept: two convolutions, batch norms at 2 an element.
+    assert costs.skip[0] == 64 * 9 * (16 * 4 + 4 * 16) + 2 * 64 * (4 + 16)
+    # A unit that down-samples: 16 to 32 channels, of which 8 are kept, on 4x4 pixels.
+    assert costs.skip[2] == 16 * 9 * (16 * 8 + 8 * 32) + 2 * 16 * (8 + 32)
+    full = CostModel.measure(convert(small_view()))
+    assert torch.equal(costs.run, full.run)
+    assert costs.dense == full.dense
+
+
+@settings(deadline=None, max_examples=30)
+@given(**DRAWN, kind=st.sampled_from(sorted(banks)), prepared=st.booleans())
+def test_masked_and_sparse_execution_decide_alike_and_agree(
+    seed: int, count: int, offset: float, cascade: bool, kind: str, prepared: bool
+) -> None:
+    network = small_branches(seed, offset=offset, cascade=cascade, kind=kind)
+    x = images(count, seed)
+    with torch.no_grad():
+        reference, plain = network(x, execution=masked), network(x)
+    assume(reference.margins.abs().min() > 1e-4)
+    assert torch.equal(plain.routes, reference.routes)
+    torch.testing.assert_close(plain.logits, reference.logits, rtol=1e-4, atol=1e-4)
+    for executor in (SparseExecutor, MaskedExecutor):
+        answer = executor(prepare(network) if prepared else network)(x)
+        assert torch.equal(answer.routes, reference.routes)
+        torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-4, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=15)
+@given(**DRAWN)
+def test_what_is_executed_is_what_the_cost_model_charges(seed: int, count: int, offset: float, cascade: bool) -> None:
+    network = small_branches(seed, offset=offset, cascade=cascade)
+    costs = CostModel.measure(network)
+    with Counter() as counter:
+        answer = SparseExecutor(network)(images(count, seed))
+    assert counter.flops == costs.of_routes(answer.routes).sum()
+
+
+@pytest.mark.parametrize("cascade", [True, False])
+def test_the_fast_form_and_the_pool_answer_alike(cascade: bool) -> None:
+    network = small_branches(3, cascade=cascade)
+    x = images(16, 3)
+    with torch.no_grad():
+        want = network(x)
+    assert len({tuple(route) for route in want.routes.tolist()}) > 1
+    fast = routekit.optimize(network)
+    answer = fast(x)
+    assert torch.equal(answer.routes, want.routes)
+    with Pool(fast, batch=3) as pool:
+        answers = [promise.result() for promise in [pool.submit(image) for image in x]]
+    assert torch.equal(torch.cat([each.routes for each in answers]), want.routes)
+    torch.testing.assert_close(torch.cat([each.logits for each in answers]), want.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_both_branches_learn_from_one_step() -> None:
+    network = small_branches(cascade=True).train()
+    trace = network(images(8), execution=relaxed)
+    torch.stack([leaf.square().mean() for leaf in trace.leaves]).sum().backward()
+    learned = {id(parameter) for parameter in network.backbone_parameters()}
+    assert all(parameter.grad is not None for parameter in network.backbone_parameters())
+    # The weights are there once: an optimizer must not step them twice.
+    assert len(learned) == len(network.backbone_parameters())
+    assert learned | {id(p) for p in network.routing_parameters()} == {id(p) for p in network.parameters()}
+
+
+@pytest.mark.parametrize("cascade", [True, False])
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path, cascade: bool) -> None:
+    network = small_resnet20(cascade)
+    x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want = network(x)
+    routes = want.routes.clone()
+    routes[:, 2], routes[:, 4] = False, True  # one unit runs narrow for all, one in full
+    small = compact(network, routes)
+    assert "layer1.2" in small.dropped
+    assert "layer2.1" in small.settled
+    for name, kept in {"whole": network, "compact": small.network}.items():
+        folded = small.folded if name == "compact" else []
+        save_network(tmp_path / name, kept, RouterConfig(), about={}, folded=folded)
+        again = load_network(tmp_path / name)
+        with torch.no_grad():
+            assert torch.equal(again(x).logits, kept(x).logits)
+    with torch.no_grad():
+        forced = torch.cat(
+            [want.routes[:, :2], routes[:, 2:3], want.routes[:, 3:4], routes[:, 4:5], want.routes[:, 5:]], 1
+        )
+        kept = [column for column in range(routes.shape[1]) if network.columns[column] in small.network.columns]
+        again = small.network(x, routes=forced[:, kept])
+        torch.testing.assert_close(again.logits, network(x, routes=forced).logits, rtol=1e-3, atol=1e-3)
+    # What is shared is not stored twice: only what the narrow forms have of their own.
+    sizes = {name: (tmp_path / name / "network.safetensors").stat().st_size for name in ("whole", "compact")}
+    save_network(tmp_path / "plain", convert(build(spec_of("resnet20"))), RouterConfig(), about={})
+    assert sizes["whole"] < 1.15 * (tmp_path / "plain" / "network.safetensors").stat().st_size
+
+
+def small_resnet20(cascade: bool) -> routekit.RoutedNetwork:
+    from tests.toy import open_to_images
+
+    torch.manual_seed(0)
+    exits = [CASCADE] if cascade else []
+    network = convert(build(spec_of("resnet20")), exits=exits, branches=BranchConfig()).eval()
+    open_to_images(network)
+    return network
+
+
+def test_where_two_exits_would_lie_there_is_one() -> None:
+    both = convert(small_view(), exits=[CASCADE, ExitConfig(at="layer1.0,layer2.0", head="linear")])
+    assert [(each.after, each.config.head) for each in both.exits] == [("layer1.0", "narrow"), ("layer2.0", "linear")]
+
+
+def test_units_without_a_narrow_form_are_refused() -> None:
+    view = build(spec_of("torchvision:resnext50_32x4d", num_classes=10, input_size=(3, 64, 64)))
+    with pytest.raises(InputError, match="a Bottleneck has no narrow form"):
+        convert(view, branches=BranchConfig())
