@@ -49,16 +49,8 @@ class SharedConv2d(nn.Module):
     def alone(self) -> nn.Conv2d:
         """The same convolution with weights of its own."""
         (source,), (weight, bias) = self._source, self.slices()
-        conv = nn.Conv2d(
-            weight.shape[1] * source.groups,
-            weight.shape[0],
-            weight.shape[2:],
-            source.stride,
-            source.padding,
-            source.dilation,
-            source.groups,
-            bias=bias is not None,
-        )
+        conv = copy.deepcopy(source)
+        conv.out_channels, conv.in_channels = weight.shape[0], weight.shape[1] * source.groups
         conv.weight = nn.Parameter(weight.detach().clone())
         conv.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         return conv
@@ -91,7 +83,7 @@ def narrow(block: nn.Module, keep: float) -> nn.Module:
 
 
 def stand_alone(module: nn.Module) -> None:
-    """Give every shared convolution inside `module` weights of its own: what is learned elsewhere changes it no more."""
+    """Give every shared convolution inside `module` weights of its own: nothing learned elsewhere changes it then."""
     for name, child in list(module.named_modules()):
         if isinstance(child, SharedConv2d):
             _set(module, name, child.alone())
@@ -131,8 +123,8 @@ def _weightiest(norm: nn.BatchNorm2d, reader: nn.Conv2d, keep: float) -> Tensor:
     the weights that read it.
     """
     importance = norm.weight.detach().abs() * torch.linalg.vector_norm(reader.weight.detach(), dim=(0, 2, 3))
-    count = max(1, round(keep * len(importance)))
-    return importance.topk(count).indices.sort().values
+    kept: Tensor = importance.topk(max(1, round(keep * len(importance)))).indices.sort().values
+    return kept
 
 
 def _sliced(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -96,8 +97,12 @@ def fold_parts(network: RoutedNetwork) -> None:
         after, leaving = unit.run(x), network.exit_after(unit)
         for part, features in ((unit.narrow, x), (leaving and leaving.head, after)):
             if isinstance(part, nn.Module):
-                fold_pairs(part, find_folds(part, lambda _, part=part, features=features: part(features)))
+                fold_pairs(part, find_folds(part, partial(_call, part, features)))
         x = after
+
+
+def _call(part: nn.Module, features: Tensor, _: _Readers) -> None:
+    part(features)
 
 
 @torch.no_grad()

@@ -130,7 +130,7 @@ class RoutedNetwork(nn.Module):
         return groups
 
     def remove(self, unit: ResidualUnit) -> bool:
-        """Take away the junction of `unit`; False if the routers need it. What it does from then on is yet to be said."""
+        """Take away the junction of `unit`; False if the routers need it. What it does then is yet to be said."""
         index = self.junctions.index(unit)
         if not self.routers.forget(index):
             return False
