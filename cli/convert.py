@@ -31,8 +31,8 @@ def register(app: typer.Typer) -> None:
         junctions: Annotated[
             str | None,
             typer.Option(
-                help="What is decided, one or several: skip (which units run), branch (which run in full, which narrow), "
-                "exit (where to stop), cascade (whether a narrow form of the network will do)."
+                help="What is decided, one or several: skip (which units run), branch (which run in full and which "
+                "narrow), exit (where to stop), cascade (whether a narrow form of the network will do)."
             ),
         ] = None,
         narrow: Annotated[

@@ -85,10 +85,6 @@ def junctions(kinds: str | None, at: str | None, policy: str | None, narrow: str
     for kind in wanted:
         if kind not in KINDS:
             raise InputError(f"unknown junction {kind!r}: {nearest(kind, KINDS)}; several as skip,exit")
-    if "skip" in wanted and "branch" in wanted:
-        raise InputError(
-            "a unit is skipped or runs its narrow branch, not both: --junctions skip or --junctions branch"
-        )
     if (at is not None or policy is not None) and "exit" not in wanted:
         option = "--exits" if at is not None else "--policy"
         raise InputError(f"{option} is for exits: add --junctions exit or skip,exit (units learn by --gate)")
@@ -99,7 +95,7 @@ def junctions(kinds: str | None, at: str | None, policy: str | None, narrow: str
         raise InputError(f"unknown policy {policy!r}: {nearest(policy, [*learned, *certainties])}")
     return {
         "junctions": wanted or None,
-        "branches.keep": fraction(narrow) if "branch" in wanted else None,
+        "branches.keep": [fraction(narrow)] if narrow is not None and "branch" in wanted else None,
         "cascade.keep": fraction(narrow) if "cascade" in wanted else None,
         "exits.at": at,
         "exits.rule": policy if policy in certainties else None,

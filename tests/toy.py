@@ -157,11 +157,23 @@ def small_view(seed: int = 0) -> Backbone:
     return adapt(model, ModelSpec(source="cifar", name="resnet14", num_classes=3, input_size=(3, 8, 8)))
 
 
-def small_branches(seed: int = 0, *, offset: float = 0.0, cascade: bool = False, kind: str = "fc") -> RoutedNetwork:
-    """A network whose units run in full or narrow; with a cascade, it first asks a narrow form of itself."""
+# The ways through a unit beside itself: a narrow one, in place of or beside skipping it; several; a copy of the unit.
+WAYS = {
+    "narrow": (BranchConfig(keep=(0.4,)), False),
+    "skip or narrow": (BranchConfig(keep=(0.4,)), True),
+    "two narrow": (BranchConfig(keep=(0.6, 0.2)), False),
+    "candidate": (BranchConfig(keep=(), candidates=1), False),
+    "all": (BranchConfig(keep=(0.6, 0.2), candidates=1), True),
+}
+
+
+def small_branches(
+    seed: int = 0, *, ways: str = "narrow", offset: float = 0.0, cascade: bool = False, kind: str = "fc"
+) -> RoutedNetwork:
+    """A network whose units have several ways on; with a cascade, it first asks a narrow form of itself."""
     exits = [ExitConfig(at="first", head="narrow", keep=0.25, rule="confidence")] if cascade else []
-    config = RouterConfig(kind=kind, hidden=8)
-    network = convert(small_view(seed), config, exits=exits, branches=BranchConfig(keep=0.4)).eval()
+    config, (branches, skips) = RouterConfig(kind=kind, hidden=8), WAYS[ways]
+    network = convert(small_view(seed), config, exits=exits, branches=branches, skips=skips).eval()
     _shake(network)
     open_to_images(network, seed)
     network.routers.offset.fill_(offset)

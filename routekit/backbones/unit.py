@@ -29,10 +29,11 @@ class ModelSpec:
 
 @dataclass
 class ResidualUnit:
-    """One residual block, seen as two ways on: run it, or skip it (Eq. 2 of Wang et al.).
+    """One residual block, seen as two ways on: run it, or skip it (Eq. 2 of Wang et al.); or as more, with branches.
 
     `run` is the block's own forward, so that running every unit is the original network bit for bit, whatever
-    the block holds (squeeze-and-excitation, blur pooling, drop path). `skip` is its shortcut alone.
+    the block holds (squeeze-and-excitation, blur pooling, drop path). `skip` is its shortcut alone. The sinks of its
+    junction are the block, the `branches`, and skipping it unless one of the branches always runs.
 
     name:       the block's path in the model, e.g. "layer2.0"
     block:      the original module
@@ -41,8 +42,8 @@ class ResidualUnit:
                 down-sampling shortcut with whatever follows the addition (the activation)
     skippable:  False for a piece of the network that always runs
     dropped:    True for a unit that no image runs any more: its residual branch is gone for good
-    narrow:     a narrow form of the block, which is then what a skipped unit computes: the two sinks of the unit's
-                junction are the full branch and the narrow one
+    branches:   what can be computed in the block's place, the dearest first
+    always:     whether the last branch is what is computed by default, so that the unit is never skipped
     """
 
     name: str
@@ -51,7 +52,18 @@ class ResidualUnit:
     shortcut: Callable[[Tensor], Tensor] | None = None
     skippable: bool = True
     dropped: bool = False
-    narrow: nn.Module | None = None
+    branches: tuple[nn.Module, ...] = ()
+    always: bool = False
+
+    @property
+    def sinks(self) -> int:
+        """How many ways on there are."""
+        return 1 + len(self.branches) + (not self.always)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the features are left as they are by default."""
+        return self.shortcut is None and not self.always
 
     def run(self, x: Tensor) -> Tensor:
         """Features [B, C, H, W] -> the block's output."""
@@ -60,8 +72,20 @@ class ResidualUnit:
         out: Tensor = self.block(x)
         return out
 
+    def take(self, x: Tensor, sink: int) -> Tensor:
+        """Features [B, C, H, W] -> what leaves the unit by one of its sinks."""
+        if sink == 0:
+            return self.run(x)
+        if sink > len(self.branches):
+            return self.skip(x)
+        out: Tensor = self.branches[sink - 1](x)
+        return out
+
     def skip(self, x: Tensor) -> Tensor:
-        """Features [B, C, H, W] -> what leaves the unit when its residual branch is not computed."""
+        """Features [B, C, H, W] -> what leaves the unit by default: when its residual branch is not computed."""
+        if self.always:
+            out: Tensor = self.branches[-1](x)
+            return out
         return x if self.shortcut is None else self.shortcut(x)
 
 

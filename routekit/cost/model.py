@@ -33,8 +33,8 @@ class CostModel:
     Exits divide a network into sections: an image pays for a section only if it went on past the exits before it.
 
     parts:   stem, units, head, in order, whose sum is the dense network's cost; and the exits, each where it lies
-    run:     [n] what running each skippable unit costs
-    skip:    [n] what skipping it costs: the shortcut of a down-sampling unit, else 0
+    run:     [columns] what each way through each unit costs but the default: running it in full, and its branches
+    skip:    [n] what the default costs: the shortcut of a down-sampling unit, or a branch that always runs; else 0
     ask:     [n] what it costs to ask the routers from this junction to the end of its group about new features
     fresh:   [n] bool: the junction begins a group, so that its features are new whatever was decided before
     base:    [exits + 1] what each section costs if all that can be skipped in it is: units that cannot be, shortcuts,
@@ -85,10 +85,11 @@ class CostModel:
             kind = (unit.name if view.spec.source == "custom" else repr(unit.block), tuple(x.shape))
             parts.append(Part(unit.name, "unit", cost_of(("run", *kind), unit.run, (x,), unit.block), unit.skippable))
             if unit.skippable:
-                index = len(run)
+                index = len(skip)
                 run.append(parts[-1].flops)
-                identity = unit.shortcut is None
-                skip.append(0 if identity else cost_of(("skip", *kind), unit.skip, (x,), network))
+                for sink, branch in enumerate(unit.branches[: unit.sinks - 2], start=1):
+                    run.append(cost_of((f"branch {sink}", *kind), branch, (x,), network))
+                skip.append(0 if unit.keeps else cost_of(("skip", *kind), unit.skip, (x,), network))
                 # Asking depends on the features' shape, on how many are asked, and on whether there is a state.
                 rest = range(index, ends[index].stop)
                 asked = ("ask", tuple(x.shape), len(rest), state is None)
@@ -112,7 +113,7 @@ class CostModel:
             run=torch.tensor(run, dtype=torch.float64),
             skip=torch.tensor(skip, dtype=torch.float64),
             ask=torch.tensor(ask, dtype=torch.float64),
-            fresh=torch.tensor([index == ends[index].start for index in range(len(run))], dtype=torch.bool),
+            fresh=torch.tensor([index == ends[index].start for index in range(len(skip))], dtype=torch.bool),
             base=torch.tensor(base, dtype=torch.float64),
             layout=network.layout,
             uncounted=tuple(sorted(uncounted)),
@@ -125,21 +126,24 @@ class CostModel:
 
     @property
     def surplus(self) -> Tensor:
-        """[n] by how much running a unit is dearer than skipping it: the routers after it are asked again."""
+        """[columns] by how much each way through a unit is dearer than its default: the routers after it are asked again."""
         again = torch.where(self.fresh, 0.0, self.ask).roll(-1)
-        return self.run - self.skip + again
+        return self.run + (again - self.skip).repeat_interleave(self.layout.width)
 
     @property
     def stakes(self) -> Tensor:
         """[columns] how a price per unit is shared out: 1 for a unit; for an exit, the units behind it up to the next.
 
-        Going on past an exit is as dear as the units that are to be run there.
+        For one of several ways through a unit, it is that way's share of the dearest; going on past an exit is as dear
+        as the units that are to be run there.
         """
+        width = self.layout.width
+        full = self.surplus[::width]
         behind = torch.zeros(len(self.base), dtype=torch.float64)
-        sections = torch.tensor(self.layout.sections, dtype=torch.int64)
-        behind.index_add_(0, sections, self.surplus)
-        typical = float(self.surplus.mean()) if len(self.surplus) else self.dense / len(self.parts)
-        return torch.cat([torch.ones_like(self.surplus), ((self.base + behind) / typical)[1:]])
+        behind.index_add_(0, torch.tensor(self.layout.sections[::width], dtype=torch.int64), full)
+        typical = float(full.mean()) if len(full) else self.dense / len(self.parts)
+        shares = self.surplus / full.repeat_interleave(width)
+        return torch.cat([shares, ((self.base + behind) / typical)[1:]])
 
     @property
     def minimum(self) -> float:
@@ -149,7 +153,7 @@ class CostModel:
     @property
     def maximum(self) -> float:
         """The most that a route can cost: every unit run, the routers asked after each of them, no exit taken."""
-        return float(self.base.sum() + self.surplus.sum())
+        return float(self.base.sum() + self.surplus.unflatten(0, (-1, self.layout.width)).amax(dim=1).sum())
 
     def expected(self, trace: RouteTrace) -> Tensor:
         """[B] differentiable cost under the relaxed gates: the sum of c_i r_i (Eq. 8 of Wang et al.), and the rest."""

@@ -1,5 +1,6 @@
 """Meet a budget by a price: the threshold on what routers predict at which the wanted cost is spent."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +21,17 @@ def price_for(margins: Tensor, costs: CostModel, wanted: float, *, stakes: Tenso
     """
     margins = margins.double()
     stakes = (costs.stakes if stakes is None else stakes).to(margins)
-    worth = (margins / stakes)[margins.isfinite() & (stakes > 0)]
+    units, width = len(costs.layout.sections), costs.layout.width
+    # At these prices, somebody changes from one way to another: to the default, or from a way to a cheaper one.
+    worths = [(margins / stakes)[margins.isfinite() & (stakes > 0)]]
+    for dear, cheap in itertools.combinations(range(width), 2):
+        gain, more = (part[..., dear:units:width] - part[..., cheap:units:width] for part in (margins, stakes))
+        worths.append((gain / more)[gain.isfinite() & (more > 0)])
+    worth = torch.cat(worths)
     low, high = float(worth.min()), float(worth.max()) + 1.0
     for _ in range(HALVINGS):
         price = (low + high) / 2
-        affordable = float(costs.of_routes(margins >= price * stakes).mean()) <= wanted
+        affordable = float(costs.of_routes(costs.layout.choose(margins - price * stakes)).mean()) <= wanted
         low, high = (low, price) if affordable else (price, high)
     return high
 
@@ -60,18 +67,18 @@ class Price(Budget):
         """
         units = len(costs.layout.sections)
         own, exits = offset[:units], margins[:, units:]
-        rates = (margins[:, :units] >= 0).to(margins).mean(dim=0)
+        rates = costs.layout.choose(margins)[:, :units].to(margins).mean(dim=0)
         self.rates = rates if self.rates is None else self.rates.to(rates).lerp(rates, 1 - self.inertia)
         free = margins[:, :units] - own
         premium = self.congestion * free.std() * (self.rates - 0.5)
-        stakes = torch.cat([torch.ones_like(own), torch.zeros_like(exits[0])])
+        stakes = torch.cat([costs.stakes[:units].to(own), torch.zeros_like(exits[0])])
         wanted = (self.wanted(step) - self.trim) * costs.dense
         self.price = price_for(torch.cat([free - premium, exits], dim=1), costs, wanted, stakes=stakes)
-        return torch.cat([own.lerp(-(self.price + premium), 1 - self.inertia), offset[units:]])
+        return torch.cat([own.lerp(-(self.price * stakes[:units] + premium), 1 - self.inertia), offset[units:]])
 
     def k_cpt(self, costs: CostModel) -> float:
         """The price of a multiply-add: that of a unit, over what a unit costs."""
-        return max(0.0, self.price) / float(costs.surplus.mean())
+        return max(0.0, self.price) / float(costs.surplus[:: costs.layout.width].mean())
 
     def correct(self, realized: float, step: int) -> None:
         """Learn by how much held-out images exceed the wanted cost."""

@@ -1,5 +1,6 @@
 """The sparse executor: inference that computes, for each image, only the units that its route runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ class Answer:
 
     logits:   [B, classes], float32
     margins:  [B, n] by how much each router preferred to run its unit, or to go on; a unit runs where it is not
-              negative; -inf behind an exit that was taken
+              negative; -inf behind an exit that was taken, and for ways through a unit that lost to another
     """
 
     logits: Tensor
@@ -35,8 +36,8 @@ class Answer:
 class Segment:
     """Units in a row: a group of junctions that see the same features while they are skipped, or one that always runs.
 
-    `junctions` is empty for a unit that always runs. Only the last unit of a group can have a shortcut of its own, or
-    an exit after it.
+    `junctions` is empty for a unit that always runs. Only the last unit of a group can compute something by default, or
+    have an exit after it.
     """
 
     units: list[ResidualUnit]
@@ -57,7 +58,7 @@ class SparseExecutor(nn.Module):
         super().__init__()
         self.network = network.eval()
         self.segments = segments(network)
-        self.units, self.columns = len(network.junctions), len(network.columns)
+        self.units, self.columns = len(network.layout.sections), len(network.columns)
 
     @torch.inference_mode()
     def forward(self, x: Tensor) -> Answer:
@@ -76,7 +77,7 @@ class SparseExecutor(nn.Module):
         for segment in self.segments:
             if segment.junctions:
                 x, asked, state = self._group(segment, x, state)
-                margins[here, segment.junctions.start : segment.junctions.stop] = asked
+                margins[here, self.network.routers.columns(segment.junctions)] = asked
             else:
                 x = segment.units[0].run(x)
             if segment.exit is not None:
@@ -105,43 +106,57 @@ class SparseExecutor(nn.Module):
     def _group(self, segment: Segment, x: Tensor, state: Any) -> tuple[Tensor, np.ndarray, Any]:
         """Take a batch through a group: features in -> features out, margins [B, m], the routers' state."""
         routers, junctions, units = self.network.routers, segment.junctions, segment.units
+        width = routers.width
         survey, state = routers.survey(junctions, x, state)
         # Who runs what is kept in numpy: for arrays as small as these it takes a fraction of torch's time.
-        margins = survey.float().cpu().numpy()
+        margins = decided(survey, width)
         at = 0
         while at < len(units):
-            runs = margins[:, at:] >= 0
-            ahead = int(runs.any(axis=0).argmax())
-            rows = runs[:, ahead].nonzero()[0]
+            runs = margins[:, at * width :] >= 0
+            at += int(runs.any(axis=0).argmax()) // width
+            ways = [(margins[:, at * width + sink] >= 0).nonzero()[0] for sink in range(width)]
+            rows = ways[0] if width == 1 else np.concatenate(ways)
             if not len(rows):
                 break
-            at += ahead
-            x, ran = execute(units[at], x, rows)
+            x, ran = execute(units[at], x, ways)
             rest = junctions[at + 1 :]
             if rest:
-                margins[rows, at + 1 :] = routers.survey(rest, ran, state)[0].float().cpu().numpy()
+                margins[rows, (at + 1) * width :] = decided(routers.survey(rest, ran, state)[0], width)
             at += 1
         else:
             return x, margins, state
         return units[-1].skip(x), margins, state
 
 
-def execute(unit: ResidualUnit, x: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Run `unit` for the images `rows`, at least one, and skip it for the others.
+def decided(survey: Tensor, width: int) -> np.ndarray:
+    """Margins [B, m * width] as they were predicted -> as numpy, with -inf for ways that lost to another of their unit."""
+    margins = survey.float().cpu().numpy()
+    if width > 1:
+        ways = margins.reshape(len(margins), -1, width)
+        lost = np.arange(width) != ways.argmax(axis=2)[:, :, None]
+        ways[lost & (ways >= 0)] = -np.inf
+    return margins
 
-    Returns the features of all images, and those of the images that ran it. Where the shortcut is the identity, `x` is
-    changed in place.
+
+def execute(unit: ResidualUnit, x: Tensor, ways: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Take the images `ways[k]` by sink k of `unit`, at least one in all, and the others by its default.
+
+    Returns the features of all images, and those of the images in `ways`, in that order. Where the default leaves them
+    as they are, `x` is changed in place.
     """
-    if len(rows) == len(x):
-        x = unit.run(x)
-        return x, x
-    ran = unit.run(take(x, rows))
-    if unit.shortcut is not None:
-        others = np.delete(np.arange(len(x)), rows)
-        skipped = unit.skip(take(x, others)).to(ran.dtype)
+    for sink, rows in enumerate(ways):
+        if len(rows) == len(x):
+            x = unit.take(x, sink)
+            return x, x
+    made = [(rows, unit.take(take(x, rows), sink)) for sink, rows in enumerate(ways) if len(rows)]
+    ran = made[0][1] if len(made) == 1 else torch.cat([features for _, features in made])
+    if not unit.keeps:
+        others = np.delete(np.arange(len(x)), np.concatenate([rows for rows, _ in made]))
+        if len(others):
+            made.append((others, unit.skip(take(x, others)).to(ran.dtype)))
         x = torch.empty_like(ran[:1].expand(len(x), -1, -1, -1))
-        put(x, others, skipped)
-    put(x, rows, ran)
+    for rows, features in made:
+        put(x, rows, features)
     return x, ran
 
 
@@ -177,7 +192,7 @@ def segments(network: RoutedNetwork) -> list[Segment]:
         if not unit.skippable:
             # A dropped unit without a shortcut of its own is not there at all.
             leaving = network.exit_after(unit)
-            if not unit.dropped or unit.shortcut is not None or leaving is not None:
+            if not unit.dropped or not unit.keeps or leaving is not None:
                 found.append(Segment([unit], range(0), leaving))
                 left = 0
             continue

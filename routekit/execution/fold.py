@@ -95,9 +95,9 @@ def fold_parts(network: RoutedNetwork) -> None:
     x = network.view.stem(example_input(network.view))
     for unit in network.view.units:
         after, leaving = unit.run(x), network.exit_after(unit)
-        for part, features in ((unit.narrow, x), (leaving and leaving.head, after)):
-            if isinstance(part, nn.Module):
-                fold_pairs(part, find_folds(part, partial(_call, part, features)))
+        parts = [(branch, x) for branch in unit.branches] + ([] if leaving is None else [(leaving.head, after)])
+        for part, features in parts:
+            fold_pairs(part, find_folds(part, partial(_call, part, features)))
         x = after
 
 

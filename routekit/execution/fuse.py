@@ -77,7 +77,8 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
     units, after = [], {}
     for unit in view.units:
         shortcut = None if unit.shortcut is None else _fused(unit.shortcut, view.model, x)
-        units.append(replace(unit, block=_fused(unit.run, view.model, x), shortcut=shortcut))
+        branches = tuple(_fused(branch, branch, x) for branch in unit.branches)
+        units.append(replace(unit, block=_fused(unit.run, view.model, x), shortcut=shortcut, branches=branches))
         x = unit.run(x)
         after[unit.name] = x
     head = _fused(view.head, view.model, x)

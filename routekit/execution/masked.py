@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from routekit.execution.executor import Segment, SparseExecutor
+from routekit.execution.executor import Segment, SparseExecutor, decided
 
 
 class MaskedExecutor(SparseExecutor):
@@ -19,8 +19,14 @@ class MaskedExecutor(SparseExecutor):
     def _group(self, segment: Segment, x: Tensor, state: Any) -> tuple[Tensor, np.ndarray, Any]:
         margins = []
         for junction, unit in zip(segment.junctions, segment.units, strict=True):
-            asked, state = self.network.routers.survey(range(junction, junction + 1), x, state)
-            margins.append(asked)
-            ran = unit.run(x)
-            x = torch.where((asked >= 0).view(-1, 1, 1, 1), ran, unit.skip(x).to(ran.dtype))
-        return x, torch.cat(margins, dim=1).float().cpu().numpy(), state
+            routers = self.network.routers
+            asked, state = routers.survey(range(junction, junction + 1), x, state)
+            chosen = decided(asked, routers.width)
+            margins.append(chosen)
+            takes = torch.from_numpy(chosen >= 0).to(x.device)
+            out = unit.skip(x)
+            for sink in range(routers.width):
+                made = unit.take(x, sink)
+                out = torch.where(takes[:, sink].view(-1, 1, 1, 1), made, out.to(made.dtype))
+            x = out
+        return x, np.concatenate(margins, axis=1), state

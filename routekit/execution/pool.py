@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from routekit.errors import InputError
-from routekit.execution.executor import Answer, SparseExecutor, ask_exit, take
+from routekit.execution.executor import Answer, SparseExecutor, ask_exit, decided, take
 from routekit.execution.measured import MeasuredExecutor
 from routekit.routing.router import RecurrentRouters
 
-# A place where images wait: (segment, unit in it that they run next), or the segment's end, or the entrance.
-Station = tuple[int, int]
-ENTRANCE: Station = (-1, 0)
+# A place where images wait: (segment, unit in it that they run next, by which sink), or its end, or the entrance.
+Station = tuple[int, int, int]
+ENTRANCE: Station = (-1, 0, 0)
 # How many times others may be served before a station where somebody waits.
 PATIENCE = 32
 
@@ -156,7 +156,7 @@ class Pool:
     def _serve(self, station: Station, requests: list[Request]) -> None:
         """Compute what all `requests` wait for, and send each to where it waits next."""
         x = torch.cat([request.features for request in requests])
-        number, at = station
+        number, at, sink = station
         if station == ENTRANCE:
             self._enter(0, self.network.view.stem(x), requests)
             return
@@ -164,7 +164,7 @@ class Pool:
         if at == len(segment.units):
             self._leave(number, segment.units[-1].skip(x), requests)
             return
-        x = segment.units[at].run(x)
+        x = segment.units[at].take(x, sink)
         rest = segment.junctions[at + 1 :]
         if rest:
             self._ask(rest, x, requests)
@@ -187,7 +187,7 @@ class Pool:
         leaving = self.segments[number].exit
         if leaving is not None:
             logits, onwards = ask_exit(leaving, x)
-            column = len(self.network.junctions) + self.network.exits.index(leaving)
+            column = len(self.network.layout.sections) + self.network.exits.index(leaving)
             for request, margin in zip(requests, onwards, strict=True):
                 request.margins[0, column] = margin
             stop, go = ((onwards < 0).nonzero()[0], (onwards >= 0).nonzero()[0])
@@ -203,15 +203,17 @@ class Pool:
             request.answer.set_result(Answer(logits[row : row + 1], torch.from_numpy(request.margins)))
 
     def _ask(self, junctions: range, x: Tensor, requests: list[Request]) -> None:
-        margins = self.network.routers.survey(junctions, x)[0].float().cpu().numpy()
+        routers = self.network.routers
+        margins = decided(routers.survey(junctions, x)[0], routers.width)
         for row, request in enumerate(requests):
-            request.margins[0, junctions.start : junctions.stop] = margins[row]
+            request.margins[0, routers.columns(junctions)] = margins[row]
 
     def _send(self, number: int, at: int, x: Tensor, requests: list[Request]) -> None:
         """Let each image wait at the next unit of the segment that it runs, or at the segment's end."""
-        segment = self.segments[number]
+        segment, routers = self.segments[number], self.network.routers
+        own = routers.columns(segment.junctions[at:])
         for row, request in enumerate(requests):
             request.features = x[row : row + 1]
-            asked = request.margins[0, segment.junctions.start + at : segment.junctions.stop] >= 0
-            ahead = int(asked.argmax()) if asked.any() else len(asked)
-            self.stations.setdefault((number, at + ahead), deque()).append(request)
+            asked = request.margins[0, own] >= 0
+            ahead, sink = divmod(int(asked.argmax()) if asked.any() else len(asked), routers.width)
+            self.stations.setdefault((number, at + ahead, sink), deque()).append(request)

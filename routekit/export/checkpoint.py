@@ -51,6 +51,7 @@ def save_network(
         "model": asdict(network.view.spec),
         "routers": None if config is None else asdict(config),
         "exits": [asdict(each.config) | {"at": each.after} for each in network.exits],
+        "skips": network.skips,
         "branches": None if network.branches is None else asdict(network.branches),
         # Whether narrow branches and exits have weights of their own, and not the backbone's.
         "alone": network.stands_alone,
@@ -106,7 +107,7 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
             config or FixedRoute([True] * sum(unit.skippable for unit in view.units)),
             exits=[ExitConfig(**each) for each in spec.get("exits") or []],
             branches=None if branches is None else BranchConfig(**branches),
-            skips=len(settled) < len(view.units),
+            skips=spec.get("skips", True),
             dial=None if dial is None else DialRange(**dial),
         )
         if spec.get("alone"):

@@ -29,11 +29,12 @@ def compact(network: RoutedNetwork, routes: Tensor) -> Compact:
     """
     network = copy.deepcopy(network).eval()
     network.stand_alone()
-    rates = dict(zip((unit.name for unit in network.junctions), routes.double().mean(dim=0).tolist(), strict=False))
+    layout, names = network.layout, [unit.name for unit in network.junctions]
+    rates = routes[:, : len(layout.sections)].double().mean(dim=0).unflatten(0, (-1, layout.width))
     asks = not isinstance(network.routers, FixedRoute)  # whose asking costs nothing
     dropped, settled = reduce(
         network,
-        dropped=[name for name, rate in rates.items() if rate == 0],
-        settled=[name for name, rate in rates.items() if rate == 1 and asks],
+        dropped=[name for name, rate in zip(names, rates.tolist(), strict=True) if not any(rate)],
+        settled=[name for name, rate in zip(names, rates.tolist(), strict=True) if rate[0] == 1 and asks],
     )
     return Compact(network, dropped, settled, fold(network))

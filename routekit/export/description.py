@@ -109,6 +109,6 @@ def _cost_model(table: dict[str, Any]) -> CostModel:
         table[key] = torch.tensor(table[key], dtype=torch.float64)
     table["fresh"] = torch.tensor(table["fresh"], dtype=torch.bool)
     table["parts"] = tuple(Part(**part) for part in table["parts"])
-    table["layout"] = Layout(tuple(table["layout"]["sections"]), table["layout"]["exits"])
+    table["layout"] = Layout(**table["layout"] | {"sections": tuple(table["layout"]["sections"])})
     table["uncounted"] = tuple(table["uncounted"])
     return CostModel(**table)

@@ -22,21 +22,23 @@ def reduce(network: RoutedNetwork, dropped: Sequence[str], settled: Sequence[str
             continue
         gone[settles].append(unit.name)
         if settles:
-            network.settle(unit)
+            unit.skippable, unit.branches, unit.always = False, (), False
         else:
             drop_unit(unit)
+    network.register_branches()
     return gone[False], gone[True]
 
 
 @torch.no_grad()
 def drop_unit(unit: ResidualUnit) -> None:
-    """Make `unit` its shortcut, or its narrow branch, for good; it is no junction any more.
+    """Make `unit` its default, its shortcut or a branch, for good; it is no junction any more.
 
     The children of the block that its shortcut calls stay; all others with parameters or buffers become
     `nn.Identity`.
     """
+    unit.branches = unit.branches[-1:] if unit.always else ()
     used: set[str] = set()
-    if unit.shortcut is not None:
+    if unit.shortcut is not None and not unit.always:
         used = _children_called(unit)
     for name, child in unit.block.named_children():
         if name not in used and child.state_dict():

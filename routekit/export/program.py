@@ -26,8 +26,9 @@ class _Masked(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         trace = self.network(images, execution=masked)
-        met = self.network.layout.met(trace.margins >= 0)
-        return trace.logits, trace.margins.masked_fill(~met, -torch.inf)
+        layout = self.network.layout
+        met = layout.met(layout.choose(trace.margins))
+        return trace.logits, layout.decided(trace.margins).masked_fill(~met, -torch.inf)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Branch junctions: what a unit computes for an image that does not need all of it."""
 
+import copy
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -13,18 +14,31 @@ from routekit.backbones.unit import Backbone
 class BranchConfig:
     """What the units of a network are given beside themselves.
 
-    keep:    the share of its inner channels that a unit's narrow branch has
+    keep:        the share of its inner channels that each narrow branch of a unit has, the widest first; its weights
+                 are the unit's own
+    candidates:  how many copies of the unit there are beside it, with weights of their own, among which images are
+                 routed as in Dynamic Routing Networks (Cai et al., 2021)
     """
 
-    keep: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    keep: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.4,)
+    candidates: Annotated[int, Field(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for no branch at all, or narrow ones out of order."""
+        if not self.keep and not self.candidates:
+            raise ValueError("branches are narrow (keep), or candidates: give at least one")
+        if list(self.keep) != sorted(set(self.keep), reverse=True):
+            raise ValueError("narrow branches go from the widest to the narrowest: keep: [0.6, 0.3]")
 
 
-def give_narrow_branches(view: Backbone, config: BranchConfig) -> None:
-    """Give every skippable unit of `view` a narrow branch, taken where the unit would be skipped.
+def give_branches(view: Backbone, config: BranchConfig, *, skips: bool) -> None:
+    """Give every skippable unit of `view` its branches; without `skips`, the last one is taken by default.
 
-    A unit that always takes it is a pruned unit: channel pruning is the static case of such a network.
+    A unit that always takes a narrow branch is a pruned unit: channel pruning is the static case of such a network.
     Raises InputError for blocks without a narrow form.
     """
     for unit in view.units:
         if unit.skippable:
-            unit.narrow = unit.shortcut = narrow(unit.block, config.keep).train(unit.block.training)
+            copies = [copy.deepcopy(unit.block) for _ in range(config.candidates)]
+            slices = [narrow(unit.block, keep) for keep in config.keep]
+            unit.branches, unit.always = (*copies, *slices), not skips

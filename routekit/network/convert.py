@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from routekit.backbones.adapters import adapt
 from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.errors import InputError
-from routekit.network.branches import BranchConfig, give_narrow_branches
+from routekit.network.branches import BranchConfig, give_branches
 from routekit.network.dial import Dial, DialRange
 from routekit.network.exits import Exit, ExitConfig, places
 from routekit.network.heads import Place
@@ -30,20 +30,20 @@ def convert(
 
     The routers start fully open, so in eval mode the network's logits equal the model's bit for bit. `config` is a
     RouterConfig for learned routers (default: the paper's), or a FixedRoute, the same route for every image. With
-    `branches` a unit that does not run in full runs its narrow branch, and is not skipped; without `skips` every unit
-    runs, and exits alone decide. With a `dial`, it is to learn to decide at every price of computing
+    `branches` a unit has more ways on. Without `skips` none is skipped: what computes least is the default, and without
+    branches exits alone decide. With a `dial`, it is to learn to decide at every price of computing
     in that range. A bare module needs `spec` (its input size and classes).
     Raises InputError for a model that no adapter knows, exits after units that do not exist, or units that have no
     narrow form.
     """
     view = model if isinstance(model, Backbone) else _adapted(model, spec)
-    if not skips:
+    if not skips and branches is None:
         for unit in view.units:
             unit.skippable = False
     if not exits and not any(unit.skippable for unit in view.units):
         raise InputError(f"{view.spec.full_name} has no unit that can be skipped")
     if branches is not None:
-        give_narrow_branches(view, branches)
+        give_branches(view, branches, skips=skips)
     bank = config if isinstance(config, FixedRoute) else build_bank(junction_shapes(view), config or RouterConfig())
     # A learned bank is new; the device is the model's, wherever that is.
     device = next(view.model.parameters()).device
@@ -87,7 +87,9 @@ def junction_shapes(view: Backbone) -> list[JunctionShape]:
     """What each junction's router will see."""
     shapes = _shapes(view)
     return [
-        JunctionShape(shapes[place].channels, unit.stage) for place, unit in enumerate(view.units) if unit.skippable
+        JunctionShape(shapes[place].channels, unit.stage, unit.sinks)
+        for place, unit in enumerate(view.units)
+        if unit.skippable
     ]
 
 

@@ -35,21 +35,21 @@ class Dial(nn.Module):
     """The price at which a network decides, and what it means for its units.
 
     k_cpt:    the price in force, as in `DialRange`
-    surplus:  [units] what running each unit costs, in ten million multiply-adds
+    surplus:  [columns] what each way through each unit costs, in ten million multiply-adds over the default
     """
 
     k_cpt: Tensor
     surplus: Tensor
 
-    def __init__(self, units: int, range_: DialRange) -> None:
+    def __init__(self, columns: int, range_: DialRange) -> None:
         super().__init__()
         self.range = range_
         self.register_buffer("k_cpt", torch.tensor(0.0))
-        self.register_buffer("surplus", torch.zeros(units))
+        self.register_buffer("surplus", torch.zeros(columns))
 
-    def forget(self, unit: int) -> None:
+    def forget(self, columns: slice) -> None:
         """Forget a unit, in which there is nothing to decide any more."""
-        self.surplus = torch.cat([self.surplus[:unit], self.surplus[unit + 1 :]])
+        self.surplus = torch.cat([self.surplus[: columns.start], self.surplus[columns.stop :]])
 
     def check(self, k_cpt: float) -> None:
         """Raise InputError for a price that the network has not learned."""

@@ -1,8 +1,8 @@
 """Three ways to execute a unit for a batch whose samples decided differently.
 
 They take the same decisions and differ in what they compute:
-  relaxed  both ways on, mixed by the gate: training, where the router needs the gradient of both (Eq. 4)
-  masked   both ways on, one kept: the reference
+  relaxed  all ways on, mixed by the gate: training, where the router needs the gradient of each (Eq. 4)
+  masked   all ways on, one kept: the reference
   sparse   only what each sample chose: gather the samples that run, compute, put back
 """
 
@@ -13,37 +13,48 @@ import torch
 from torch import Tensor
 
 from routekit.backbones.unit import ResidualUnit
-from routekit.routing.decision import RUN, Decision
+from routekit.routing.decision import Decision
 
 Execution = Callable[[ResidualUnit, Tensor, Decision], Tensor]
 
 
 def relaxed(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
-    """R F(x) + (1 - r) x (Eq. 4 of Wang et al.); x [B, C, H, W]."""
+    """R F(x) + (1 - r) x (Eq. 4 of Wang et al.), and with more sinks their weighted sum (Eq. 3); x [B, C, H, W]."""
     ran = unit.run(x)
-    mixed: Tensor = _Mix.apply(unit.skip(x).to(ran.dtype), ran, decision.weights[:, RUN].to(ran.dtype))
+    others = [unit.take(x, sink).to(ran.dtype) for sink in range(1, unit.sinks)]
+    mixed: Tensor = _Mix.apply(decision.weights.to(ran.dtype), ran, *others)
     return mixed
 
 
 class _Mix(torch.autograd.Function):
-    """(1 - gate) skipped + gate * ran, with a backward pass that reads each tensor once and keeps its memory format.
+    """The sum of `ways`, weighted, with a backward pass that reads each tensor once and keeps its memory format.
 
-    `lerp` is exact at both ends: gate = 1 is the unit's output bit for bit.
+    A weight of 1 gives that way's output bit for bit.
     """
 
     @staticmethod
-    def forward(ctx: Any, skipped: Tensor, ran: Tensor, gate: Tensor) -> Tensor:
-        ctx.save_for_backward(skipped, ran, gate)
-        return torch.lerp(skipped, ran, gate.view(-1, 1, 1, 1))
+    def forward(ctx: Any, weights: Tensor, *ways: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *ways)
+        shares = [weight.view(-1, 1, 1, 1) for weight in weights.unbind(dim=1)]
+        if len(ways) == 2:
+            return torch.lerp(ways[1], ways[0], shares[0])
+        mixed = shares[0] * ways[0]
+        for share, way in zip(shares[1:], ways[1:], strict=True):
+            mixed.addcmul_(share, way)
+        return mixed
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        skipped, ran, gate = ctx.saved_tensors
-        if ran.is_contiguous(memory_format=torch.channels_last):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        weights, *ways = ctx.saved_tensors
+        if ways[0].is_contiguous(memory_format=torch.channels_last):
             # The head's gradient comes in the other format, and every unit below would inherit it.
             grad = grad.contiguous(memory_format=torch.channels_last)
-        of_ran = grad * gate.view(-1, 1, 1, 1)
-        return grad - of_ran, of_ran, _dot(grad, ran) - _dot(grad, skipped)
+        of_ways = [grad * weight.view(-1, 1, 1, 1) for weight in weights.unbind(dim=1)[:-1]]
+        rest = grad
+        for each in of_ways:
+            rest = rest - each
+        slopes = torch.stack([_dot(grad, way) for way in ways], dim=1)
+        return slopes, *of_ways, rest
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -53,25 +64,28 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def masked(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
-    """Compute both ways on and keep, per sample, the one its one-hot weights name."""
-    ran = unit.run(x)
-    return torch.where((decision.weights[:, RUN] > 0.5).view(-1, 1, 1, 1), ran, unit.skip(x).to(ran.dtype))
+    """Compute all ways on and keep, per sample, the one its one-hot weights name."""
+    kept = unit.run(x)
+    for sink in range(1, unit.sinks):
+        takes = (decision.weights[:, sink] > 0.5).view(-1, 1, 1, 1)
+        kept = torch.where(takes, unit.take(x, sink).to(kept.dtype), kept)
+    return kept
 
 
 def sparse(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
     """Compute for each sample only the way that its one-hot weights name."""
-    runs = decision.weights[:, RUN] > 0.5
-    count = int(runs.sum())
-    if count == len(runs):
-        return unit.run(x)
-    if count == 0:
-        return unit.skip(x)
-    chosen = runs.nonzero().squeeze(1)
-    ran = unit.run(x[chosen])
-    if unit.shortcut is None:
-        return x.to(ran.dtype).index_put((chosen,), ran)
-    others = (~runs).nonzero().squeeze(1)
-    skipped = unit.skip(x[others]).to(ran.dtype)
-    return (
-        torch.empty_like(ran[:1].expand(len(x), *ran.shape[1:])).index_put((chosen,), ran).index_put((others,), skipped)
-    )
+    taken = decision.weights.argmax(dim=1)
+    ways = [(sink, (taken == sink).nonzero().squeeze(1)) for sink in range(unit.sinks)]
+    ways = [(sink, rows) for sink, rows in ways if len(rows)]
+    if len(ways) == 1:
+        return unit.take(x, ways[0][0])
+    out = x if unit.keeps else None
+    for sink, rows in ways:
+        if unit.keeps and sink == unit.sinks - 1:
+            continue
+        made = unit.take(x[rows], sink)
+        if out is None:
+            out = torch.empty_like(made[:1].expand(len(x), *made.shape[1:]))
+        out = out.to(made.dtype).index_put((rows,), made)
+    assert out is not None
+    return out

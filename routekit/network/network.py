@@ -13,7 +13,7 @@ from routekit.network.dial import Dial
 from routekit.network.executor import Execution, sparse
 from routekit.network.exits import Exit
 from routekit.network.remaining import Remaining
-from routekit.routing.decision import GO, RUN, SKIP, Decision, Layout, RouteTrace
+from routekit.routing.decision import GO, SKIP, Decision, Layout, RouteTrace
 from routekit.routing.gate import Gate, hard
 from routekit.routing.router import RouterBank
 
@@ -40,13 +40,18 @@ class RoutedNetwork(nn.Module):
         self.backbone = view.model
         self.view = view
         self.routers = routers
-        self.narrow = nn.ModuleDict({_key(unit): unit.narrow for unit in view.units if unit.narrow is not None})
+        self.register_branches()
         self._exits = nn.ModuleList(exits)
         self.dial = dial
         self.branches = branches
         self.stands_alone = False
         # A model that came in eval mode stays in it.
         self.train(view.model.training)
+
+    def register_branches(self) -> None:
+        """Make the units' branches parts of this module; again, whenever they have changed."""
+        found = {unit.name.replace(".", "-"): nn.ModuleList(unit.branches) for unit in self.view.units if unit.branches}
+        self._branches = nn.ModuleDict(found)
 
     @property
     def spec(self) -> ModelSpec:
@@ -61,17 +66,27 @@ class RoutedNetwork(nn.Module):
     @property
     def columns(self) -> list[str]:
         """What the columns of a route decide: whether these units run, and whether an image goes on past an exit."""
-        return [unit.name for unit in self.junctions] + [f"past {each.after}" for each in self.exits]
+        of_units = [
+            unit.name if sink == 0 else f"{unit.name} branch {sink}"
+            for unit in self.junctions
+            for sink in range(unit.sinks - 1)
+        ]
+        return of_units + [f"past {each.after}" for each in self.exits]
 
     @property
     def junctions(self) -> list[ResidualUnit]:
-        """The units that can be skipped, in order; column i of a route is `junctions[i]`."""
+        """The units about which something is decided, in order; each has `layout.width` columns of a route."""
         return [unit for unit in self.view.units if unit.skippable]
 
     @property
     def units(self) -> int:
         """How many units the network has, whether or not they can be skipped."""
         return len(self.view.units)
+
+    @property
+    def skips(self) -> bool:
+        """Whether there is a unit that some images do not run at all."""
+        return any((unit.skippable or unit.dropped) and not unit.always for unit in self.view.units)
 
     @property
     def exits(self) -> list[Exit]:
@@ -90,12 +105,13 @@ class RoutedNetwork(nn.Module):
     @property
     def layout(self) -> Layout:
         """What the columns of a route are."""
-        sections, passed = [], 0
+        sections: list[int] = []
+        passed, width = 0, self.routers.width
         for unit in self.view.units:
             if unit.skippable:
-                sections.append(passed)
+                sections += [passed] * width
             passed += self.exit_after(unit) is not None
-        return Layout(tuple(sections), passed)
+        return Layout(tuple(sections), passed, width)
 
     @property
     def offset(self) -> Tensor:
@@ -125,7 +141,7 @@ class RoutedNetwork(nn.Module):
                     groups.append(range(index, index))
                 groups[-1] = range(groups[-1].start, index + 1)
                 fresh, index = False, index + 1
-            fresh = fresh or unit.shortcut is not None or not (unit.skippable or unit.dropped)
+            fresh = fresh or not unit.keeps or not (unit.skippable or unit.dropped)
             fresh = fresh or self.exit_after(unit) is not None
         return groups
 
@@ -135,19 +151,12 @@ class RoutedNetwork(nn.Module):
         if not self.routers.forget(index):
             return False
         if self.dial is not None:
-            self.dial.forget(index)
+            self.dial.forget(self.routers.columns(range(index, index + 1)))
         return True
-
-    def settle(self, unit: ResidualUnit) -> None:
-        """Let `unit`, which is no junction any more, run for all images."""
-        unit.skippable = False
-        if unit.narrow is not None:
-            unit.narrow = unit.shortcut = None
-            del self.narrow[_key(unit)]
 
     def stand_alone(self) -> None:
         """Give narrow branches, and narrow exits, weights of their own: for inference, where nothing is learned."""
-        for part in (self.narrow, *self.exits):
+        for part in (self._branches, *self.exits):
             stand_alone(part)
         self.stands_alone = True
 
@@ -193,25 +202,27 @@ class RoutedNetwork(nn.Module):
         features: dict[int, Tensor] = {}
         answers = state = None
 
-        def decide(logits: Tensor, column: int, gate: Gate) -> Decision:
+        def decide(logits: Tensor, columns: slice, gate: Gate, offset: Tensor | None = None) -> Decision:
+            if offset is not None:
+                logits = torch.cat([logits[:, :SKIP] + offset, logits[:, SKIP:]], dim=1)
             if routes is not None:
-                run = left.pick(routes)[:, column].to(logits).unsqueeze(1)
-                logits = torch.cat([run, 1 - run], dim=1)
-            weights = gate(logits, temperature=temperature, generator=generator)
+                taken = left.pick(routes)[:, columns].to(logits)
+                logits = torch.cat([taken, 1 - taken.sum(dim=1, keepdim=True)], dim=1)
+            weights = gate(logits, temperature=temperature, generator=generator, offset=offset)
             return Decision(logits=logits, weights=weights, choice=logits.argmax(dim=1))
 
         x = self.view.stem(x)
         for unit in self.view.units:
             leaving = self.exit_after(unit)
             if left.nobody:  # a classifier need not know what to do with nothing
-                units += [left.nothing(x)] if unit.skippable else []
+                units += [left.nothing(x, unit.sinks)] if unit.skippable else []
                 ends += [left.nothing(x)] if leaving is not None else []
                 continue
             prices = None if k_cpt is None else left.pick(k_cpt)
             if unit.skippable:
                 logits, state = self.routers(len(units), x, state)
-                logits = logits if prices is None else self._at(prices, logits, len(units))
-                decision = decide(logits, len(units), gate)
+                columns = self.routers.columns(range(len(units), len(units) + 1))
+                decision = decide(logits, columns, gate, self._offset(columns, prices))
                 x = execution(unit, x, decision)
                 units.append(left.spread(decision))
             else:
@@ -221,7 +232,8 @@ class RoutedNetwork(nn.Module):
             if leaving is not None:
                 said, scores = leaving(x, prices)
                 # Exits learn from their scores, by a policy; a gate that relaxes or teaches is for units.
-                decision = decide(scores, len(layout.sections) + len(ends), hard)
+                column = len(layout.sections) + len(ends)
+                decision = decide(scores, slice(column, column + 1), hard)
                 ends.append(left.spread(decision))
                 leaves.append(said)
                 if leave:
@@ -240,15 +252,18 @@ class RoutedNetwork(nn.Module):
             features=tuple(features.values()),
         )
 
-    def _at(self, prices: Tensor, logits: Tensor, unit: int) -> Tensor:
-        """A unit's logits [B, 2] at prices [B] of computing, and not at the one that the dial is set to."""
-        if self.dial is None:
-            return logits
-        dearer = (prices - self.dial.k_cpt) * self.dial.surplus[unit]
-        return torch.stack([logits[:, RUN], logits[:, SKIP] + dearer], dim=1)
+    def _offset(self, columns: slice, prices: Tensor | None) -> Tensor:
+        """What speaks for a unit's sinks: [width], or [B, width] at prices [B] other than the one that is set."""
+        offset = self.routers.offset[columns]
+        if prices is None or self.dial is None:
+            return offset
+        return offset - (prices - self.dial.k_cpt).unsqueeze(1) * self.dial.surplus[columns]
 
     def units_run(self, routes: Tensor) -> Tensor:
-        """Routes [B, n] bool -> [B] how many units each executes, those included about which nothing is decided."""
+        """Routes [B, n] bool -> [B] how many units each executes, those included about which nothing is decided.
+
+        What a unit computes by default is not counted.
+        """
         layout, section = self.layout, 0
         always = torch.zeros(layout.exits + 1, dtype=torch.int64)
         for unit in self.view.units:
@@ -272,14 +287,9 @@ class RoutedNetwork(nn.Module):
         return [*self.routers.parameters(), *(p for each in self.exits for p in each.deciding_parameters())]
 
     def backbone_parameters(self) -> list[nn.Parameter]:
-        """The parameters that compute: the original's, those of narrow branches, and the exits' classifiers."""
+        """The parameters that compute: the original's, those of branches, and the exits' classifiers."""
         of_exits = (parameter for each in self.exits for parameter in each.head.parameters())
-        return [*self.backbone.parameters(), *self.narrow.parameters(), *of_exits]
-
-
-def _key(unit: ResidualUnit) -> str:
-    """The name under which torch keeps a unit's narrow branch."""
-    return unit.name.replace(".", "-")
+        return [*self.backbone.parameters(), *self._branches.parameters(), *of_exits]
 
 
 def _answers(leaves: list[Tensor], ends: list[Decision]) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from routekit.routing.decision import SKIP, Decision
+from routekit.routing.decision import Decision
 
 
 class Remaining:
@@ -29,18 +29,19 @@ class Remaining:
         """What the images that are left decided -> the decision of the batch: -inf for those who never came here."""
         if self.rows is None:
             return decision
-        logits = decision.logits.new_tensor([-torch.inf, 0.0]).repeat(self.size, 1)
-        weights = decision.weights.new_tensor([0.0, 1.0]).repeat(self.size, 1)
-        choice = torch.full((self.size,), SKIP, device=decision.choice.device)
+        others = decision.logits.shape[1] - 1
+        logits = decision.logits.new_tensor([-torch.inf] * others + [0.0]).repeat(self.size, 1)
+        weights = decision.weights.new_tensor([0.0] * others + [1.0]).repeat(self.size, 1)
+        choice = torch.full((self.size,), others, device=decision.choice.device)
         return Decision(
             logits.index_copy(0, self.rows, decision.logits),
             weights.index_copy(0, self.rows, decision.weights),
             choice.index_copy(0, self.rows, decision.choice),
         )
 
-    def nothing(self, like: Tensor) -> Decision:
+    def nothing(self, like: Tensor, sinks: int = 2) -> Decision:
         """What a batch decides where nobody is left; on the device of `like`."""
-        none = torch.zeros(0, 2, device=like.device)
+        none = torch.zeros(0, sinks, device=like.device)
         return self.spread(Decision(none, none, none.argmax(dim=1)))
 
     def answered(self, answers: Tensor | None, said: Tensor) -> Tensor:

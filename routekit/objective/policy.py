@@ -57,7 +57,7 @@ def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: 
     price = k_cpt.unsqueeze(1) if isinstance(k_cpt, Tensor) else k_cpt
     sections = price * costs.of_sections(trace.gates)
     network = Subnetwork(cost=sections[:, -1], error=errors[-1])
-    exits = trace.decisions[len(costs.layout.sections) :]
+    exits = trace.decisions[costs.layout.junctions :]
     for place in reversed(range(len(exits))):
         stop = Subnetwork(cost=torch.zeros_like(errors[place]), error=errors[place])
         network = Subnetwork(cost=sections[:, place], scores=exits[place].logits, sinks=(network, stop))

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The sinks of a skip junction. Running is sink 0, as in Eq. 3 of Wang et al. ("0-based indexing").
-RUN, SKIP = 0, 1
+# The sinks of a unit's junction, the dearest first: running it in full is sink 0, as in Eq. 3 of Wang et al. ("0-based
+# indexing"), what it does by default is the last one: skipping it, or the cheapest of its branches.
+RUN, SKIP = 0, -1
 # The sinks of an exit junction: what computes comes first, here as well.
 GO, STOP = RUN, SKIP
 
@@ -15,14 +16,37 @@ GO, STOP = RUN, SKIP
 class Layout:
     """What the columns of a route are: first the units (does it run?), then the exits (does the image go on past it?).
 
-    Exits divide a network into sections: what lies behind an exit is reached by the images that go on there.
+    A junction with K sinks has K - 1 columns, one for each but the default, and a route at most one of them. Exits
+    divide a network into sections: what lies behind an exit is reached by the images that go on there.
 
-    sections:  [units] for each unit's column, in which section it lies
+    sections:  [columns] for each unit's column, in which section it lies
     exits:     how many exits there are
+    width:     how many columns each unit has
     """
 
     sections: tuple[int, ...]
     exits: int = 0
+    width: int = 1
+
+    @property
+    def junctions(self) -> int:
+        """How many units there is something to decide about."""
+        return len(self.sections) // self.width
+
+    def choose(self, margins: Tensor) -> Tensor:
+        """Margins [B, columns] over each junction's default -> routes bool: of each junction, the best that is not < 0."""
+        if self.width == 1:
+            return margins >= 0
+        units = len(self.sections)
+        of_units = margins[:, :units].unflatten(1, (-1, self.width))
+        best = of_units.argmax(dim=2, keepdim=True) == torch.arange(self.width, device=margins.device)
+        return torch.cat([((of_units >= 0) & best).flatten(1), margins[:, units:] >= 0], dim=1)
+
+    def decided(self, margins: Tensor) -> Tensor:
+        """Margins [B, columns] with -inf for the ways that lost to another of their junction: what is not < 0 is taken."""
+        if self.width == 1:
+            return margins
+        return margins.masked_fill((margins >= 0) & ~self.choose(margins), -torch.inf)
 
     def reach(self, gates: Tensor) -> Tensor:
         """Gates [B, units + exits] -> [B, exits + 1] the share of each image that gets to each section."""
@@ -57,6 +81,12 @@ class Decision:
         """[B, K] the probabilities that the logits stand for."""
         return torch.softmax(self.logits, dim=1)
 
+    @property
+    def chosen(self) -> Tensor:
+        """[B, K - 1] bool: the columns of the route."""
+        sinks = torch.arange(self.logits.shape[1] - 1, device=self.choice.device)
+        return self.choice.unsqueeze(1) == sinks
+
 
 @dataclass(frozen=True)
 class RouteTrace:
@@ -79,12 +109,12 @@ class RouteTrace:
     @property
     def gates(self) -> Tensor:
         """[B, n] how much of each unit ran, the routing variables r_i (Eq. 3); differentiable in training."""
-        return self._stack([d.weights[:, RUN] for d in self.decisions])
+        return self._stack([d.weights[:, :SKIP] for d in self.decisions])
 
     @property
     def routes(self) -> Tensor:
         """[B, n] bool: the units that inference runs (Eq. 11), and the exits that it passes."""
-        return self._struck(self._stack([d.choice == RUN for d in self.decisions]).bool())
+        return self._struck(self._stack([d.chosen for d in self.decisions]).bool())
 
     @property
     def ran(self) -> Tensor:
@@ -93,16 +123,16 @@ class RouteTrace:
 
     @property
     def margins(self) -> Tensor:
-        """[B, n] by how much each router prefers to run its unit, or to go on."""
-        return self._stack([d.logits[:, RUN] - d.logits[:, SKIP] for d in self.decisions])
+        """[B, n] by how much each router prefers to run its unit, or to go on, to what is done by default."""
+        return self._stack([d.logits[:, :SKIP] - d.logits[:, SKIP:] for d in self.decisions])
 
     @property
     def probs(self) -> Tensor:
         """[B, n] the probability of running each unit."""
-        return self._stack([d.probs[:, RUN] for d in self.decisions])
+        return self._stack([d.probs[:, :SKIP] for d in self.decisions])
 
     def _struck(self, chosen: Tensor) -> Tensor:
         return chosen if self.layout is None else self.layout.strike(chosen)
 
     def _stack(self, columns: list[Tensor]) -> Tensor:
-        return torch.stack(columns, dim=1) if columns else self.logits.new_zeros(len(self.logits), 0)
+        return torch.cat(columns, dim=1) if columns else self.logits.new_zeros(len(self.logits), 0)

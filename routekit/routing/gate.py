@@ -15,33 +15,56 @@ from routekit.registry import Registry
 class Gate(Protocol):
     """Logits [B, K] -> weights [B, K] that sum to 1 over the sinks."""
 
-    def __call__(self, logits: Tensor, *, temperature: float, generator: torch.Generator | None) -> Tensor:
-        """Relax, round or sample the logits; `generator` is for gates that sample."""
+    def __call__(
+        self, logits: Tensor, *, temperature: float, generator: torch.Generator | None, offset: Tensor | None
+    ) -> Tensor:
+        """Relax, round or sample the logits; `generator` is for gates that sample.
+
+        `offset` [K - 1] or [B, K - 1] is what was added to the logits of all sinks but the last to meet a budget.
+        """
 
 
 gates: Registry[Gate] = Registry("gate")
 
 
 @gates.register("hard")
-def hard(logits: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+def hard(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    offset: Tensor | None = None,
+) -> Tensor:
     """Take the largest logit (Eq. 11 of Wang et al.); a tie runs the unit. No gradient."""
-    del temperature, generator
+    del temperature, generator, offset
     return one_hot(logits.argmax(dim=1), logits)
 
 
 @gates.register("soft")
-def soft(logits: Tensor, *, temperature: float = 0.2, generator: torch.Generator | None = None) -> Tensor:
+def soft(
+    logits: Tensor,
+    *,
+    temperature: float = 0.2,
+    generator: torch.Generator | None = None,
+    offset: Tensor | None = None,
+) -> Tensor:
     """Two successive softmaxes (Eq. 3 of Wang et al.), with beta = 1 / temperature.
 
     The inner softmax bounds the outer one's input, so with two sinks the weights lie in
     [sigmoid(-beta), sigmoid(beta)]: they never saturate fully, and the router keeps a gradient.
     """
-    del generator
+    del generator, offset
     return torch.softmax(torch.softmax(logits, dim=1) / temperature, dim=1)
 
 
 @gates.register("straight-through")
-def straight_through(logits: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+def straight_through(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    offset: Tensor | None = None,
+) -> Tensor:
     """Forward one-hot, backward the softmax (Bengio et al., 2013): training sees what inference does."""
     del generator
     probs = torch.softmax(logits / temperature, dim=1)
@@ -49,7 +72,13 @@ def straight_through(logits: Tensor, *, temperature: float = 1.0, generator: tor
 
 
 @gates.register("gumbel")
-def gumbel(logits: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+def gumbel(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    offset: Tensor | None = None,
+) -> Tensor:
     """Straight-through Gumbel softmax (Jang et al., 2017): explores in proportion to the router's doubt."""
     uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float64).to(logits.device)
     noise = -torch.log(-torch.log(uniform.clamp(1e-12, 1 - 1e-12))).to(logits.dtype)
@@ -57,7 +86,13 @@ def gumbel(logits: Tensor, *, temperature: float = 1.0, generator: torch.Generat
 
 
 @gates.register("bernoulli")
-def bernoulli(logits: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+def bernoulli(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    offset: Tensor | None = None,
+) -> Tensor:
     """Sample a sink from the router's distribution, also at inference: "Ber-Dis" of Table 4b of Wang et al.
 
     The backward pass is that of the softmax, so it can be trained with as well.
@@ -74,19 +109,32 @@ WORTH_LIMIT = 5.0
 
 
 @gates.register("benefit")
-def benefit(logits: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-    """Teach the router to predict what running its unit is worth; it runs where that exceeds the price.
+def benefit(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """Teach the router to predict what each sink is worth; the one is taken whose worth exceeds its price the most.
 
-    The run logit is the prediction, in units of the loss; the skip logit is the price. A few units that would run are
-    skipped at random. Wherever a unit was skipped, the backward pass knows the slope of the sample's loss in the gate,
-    and the router is taught (least squares) half of it: the benefit of running, if the loss is a parabola with its
-    minimum at 1, which is where training keeps it. A unit that runs has a slope near 0 whatever it is worth, so the
-    straight-through estimate, which compares slopes at 0 with slopes at 1, opens what is closed and closes what is
+    The logits without the offset are the predictions, in units of the loss; the default's is no prediction, and the
+    offset is less the price. A few decisions fall at random on a cheaper sink. Wherever that was taken, the backward
+    pass knows the slope of the sample's loss in the gate, and the router is taught (least squares) half of the
+    difference to the slope in each dearer sink's gate: the benefit of taking that one, if the loss is a parabola with
+    its minimum there, which is where training keeps it. A unit that runs has a slope near 0 whatever it is worth, so
+    the straight-through estimate, which compares slopes at 0 with slopes at 1, opens what is closed and closes what is
     open.
     """
     del temperature
-    explored = torch.rand(len(logits), generator=generator).to(logits.device) < EXPLORED
-    weights: Tensor = _Benefit.apply(logits, one_hot(logits.argmax(dim=1).masked_fill(explored, 1), logits))
+    default = logits.shape[1] - 1
+    drawn = torch.rand(len(logits), generator=generator).to(logits.device)
+    choice = logits.argmax(dim=1)
+    # Of the sinks cheaper than the one to be taken, each is as likely.
+    cheaper = choice + 1 + (drawn / EXPLORED * (default - choice)).long().clamp_max(default)
+    choice = torch.where(drawn < EXPLORED, cheaper, choice).clamp_max(default)
+    worth = logits[:, :default] if offset is None else logits[:, :default] - offset
+    weights: Tensor = _Benefit.apply(worth, one_hot(choice, logits))
     return weights
 
 
@@ -94,18 +142,22 @@ class _Benefit(torch.autograd.Function):
     """The weights go forward as they are; the gradient of the least-squares fit comes back."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, weights)
+    def forward(ctx: Any, worth: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(worth, weights)
         return weights.clone()
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        logits, weights = ctx.saved_tensors
-        skipped = weights[:, 1]
-        # The loss is a mean over the batch: len(logits) times the slope is the sample's own.
-        worth = -0.5 * len(logits) * (slope[:, 0] - slope[:, 1])
-        error = skipped * (logits[:, 0] - worth.clamp(-WORTH_LIMIT, WORTH_LIMIT)) / skipped.sum().clamp(min=1)
-        return torch.stack([error, torch.zeros_like(error)], dim=1), None
+        worth, weights = ctx.saved_tensors
+        # Of what was taken: its prediction, that of the default being 0, and its slope.
+        taken = (worth * weights[:, :-1]).sum(dim=1, keepdim=True)
+        at = (slope * weights).sum(dim=1, keepdim=True)
+        dearer = weights.cumsum(dim=1)[:, :-1] == 0
+        # The loss is a mean over the batch: its size times the slope is the sample's own.
+        benefit = (-0.5 * len(worth) * (slope[:, :-1] - at)).clamp(-WORTH_LIMIT, WORTH_LIMIT)
+        error = dearer * (worth - taken - benefit) / dearer.sum(dim=0).clamp(min=1)
+        # What was taken is compared with, from the other side.
+        return error - weights[:, :-1] * error.sum(dim=1, keepdim=True), None
 
 
 def one_hot(choice: Tensor, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Routers: features [B, C, H, W] at a skip junction -> logits [B, 2] over (run, skip).
+"""Routers: features [B, C, H, W] at a unit's junction -> logits [B, K] over its sinks: (run, ..., skip).
 
 A network's routers form one bank, because some share weights or carry a state from unit to unit. A bank starts
 fully open: it runs every unit of every image, so that a converted network begins as the original.
@@ -23,6 +23,7 @@ class JunctionShape:
 
     channels: int
     stage: int
+    sinks: int = 2
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -33,7 +34,7 @@ class RouterConfig:
     hidden:      width of the hidden layer
     normalize:   standardise each pooled channel over the batch first: pooled post-activation features are dominated
                  by a large constant, which hides what differs between images
-    open_logit:  the initial margin of run over skip
+    open_logit:  the initial margin of running a unit in full over its other sinks
     detach:      keep the routers' gradient out of the features: they learn to read what the backbone computes for its
                  own task, and a step costs less (the features' gradient is the largest tensor that they would touch)
     """
@@ -48,7 +49,8 @@ class RouterConfig:
 class RouterBank(nn.Module):
     """The routers of a network; subclasses define `score`.
 
-    `offset` [n] speaks for running, junction by junction: the knob by which a budget is met without training.
+    `offset` [n * width] speaks for each sink but the default, junction by junction: the knob by which a budget is met
+    without training. All junctions have one more sink than `width`.
     """
 
     offset: Tensor
@@ -57,20 +59,25 @@ class RouterBank(nn.Module):
     # Whether several junctions are asked about the same features at less cost than one by one.
     surveys = False
 
-    def __init__(self, junctions: int, *, detach: bool = False) -> None:
+    def __init__(self, junctions: int, *, width: int = 1, detach: bool = False) -> None:
         super().__init__()
-        self.detach = detach
-        self.register_buffer("offset", torch.zeros(junctions))
+        self.detach, self.width = detach, width
+        self.register_buffer("offset", torch.zeros(junctions * width))
+
+    def columns(self, junctions: range) -> slice:
+        """Where the columns of `junctions` are in a route, and in `offset`."""
+        return slice(junctions.start * self.width, junctions.stop * self.width)
 
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Score junction `index`: features [B, C, H, W] -> logits [B, 2] and the state for the next junction."""
+        """Score junction `index`: features [B, C, H, W] -> logits [B, K] and the state for the next junction."""
         raise NotImplementedError
 
     def forget(self, index: int) -> bool:
         """Remove junction `index`, whose unit is gone; False if later junctions need its router (a shared state)."""
         if not self.separate:
             return False
-        self.offset = torch.cat([self.offset[:index], self.offset[index + 1 :]])
+        own = self.columns(range(index, index + 1))
+        self.offset = torch.cat([self.offset[: own.start], self.offset[own.stop :]])
         self.remove(index)
         return True
 
@@ -79,23 +86,23 @@ class RouterBank(nn.Module):
         raise NotImplementedError
 
     def forward(self, index: int, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """`score`, in the routers' own precision whatever the autocast, plus the offset: no decision hangs on bf16."""
+        """`score`, in the routers' own precision whatever the autocast: no decision hangs on bf16."""
         features = features.detach() if self.detach else features
         with torch.autocast(features.device.type, enabled=False):
-            logits, state = self.score(index, features.to(self.offset.dtype), state)
-        return torch.stack([logits[:, RUN], logits[:, SKIP] - self.offset[index]], dim=1), state
+            return self.score(index, features.to(self.offset.dtype), state)
 
     def survey(self, junctions: range, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Ask all of `junctions` about the same features: [B, C, H, W] -> margins [B, m] of run over skip.
+        """Ask all of `junctions` about the same features: [B, C, H, W] -> margins [B, m * width] over the default.
 
         A skipped unit leaves the features as they are, so one survey finds the next unit that runs.
         """
         with torch.autocast(features.device.type, enabled=False):
             logits, state = self.score_all(junctions, features.to(self.offset.dtype), state)
-        return logits[..., RUN] - logits[..., SKIP] + self.offset[junctions.start : junctions.stop], state
+        margins = logits[..., :SKIP] - logits[..., SKIP:]
+        return margins.flatten(1) + self.offset[self.columns(junctions)], state
 
     def score_all(self, junctions: range, features: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Score several junctions from the same features -> logits [B, m, 2]; here one by one."""
+        """Score several junctions from the same features -> logits [B, m, K]; here one by one."""
         logits = []
         for index in junctions:
             scores, state = self.score(index, features, state)
@@ -111,13 +118,20 @@ def pool(features: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(features, 1).flatten(1)
 
 
-def open_head(width: int, margin: float) -> nn.Linear:
-    """Build the last layer of a router: constant logits at first, with run ahead of skip by `margin`."""
-    head = nn.Linear(width, 2)
+def open_head(width: int, margin: float, sinks: int = 2) -> nn.Linear:
+    """Build the last layer of a router: constant logits at first, with the first sink ahead of the others by `margin`."""
+    head = nn.Linear(width, sinks)
     nn.init.zeros_(head.weight)
+    nn.init.constant_(head.bias, -margin / 2)
     with torch.no_grad():
-        head.bias.copy_(torch.tensor([margin / 2, -margin / 2]))
+        head.bias[RUN] = margin / 2
     return head
+
+
+def _width(shapes: list[JunctionShape]) -> int:
+    """How many columns each junction has; all have as many sinks."""
+    (sinks,) = {shape.sinks for shape in shapes} or {2}
+    return sinks - 1
 
 
 @banks.register("fc")
@@ -127,13 +141,13 @@ class FullyConnectedRouters(RouterBank):
     surveys = True
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__(len(shapes), detach=config.detach)
+        super().__init__(len(shapes), width=_width(shapes), detach=config.detach)
         self.routers = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm1d(shape.channels, affine=False) if config.normalize else nn.Identity(),
                 nn.Linear(shape.channels, config.hidden),
                 nn.ReLU(),
-                open_head(config.hidden, config.open_logit),
+                open_head(config.hidden, config.open_logit, shape.sinks),
             )
             for shape in shapes
         )
@@ -160,7 +174,7 @@ class ConvolutionalRouters(RouterBank):
     """
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__(len(shapes), detach=config.detach)
+        super().__init__(len(shapes), width=_width(shapes), detach=config.detach)
         self.convs = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(shape.channels, shape.channels, 3, stride=2, padding=1, bias=False),
@@ -169,7 +183,7 @@ class ConvolutionalRouters(RouterBank):
             )
             for shape in shapes
         )
-        self.heads = nn.ModuleList(open_head(shape.channels, config.open_logit) for shape in shapes)
+        self.heads = nn.ModuleList(open_head(shape.channels, config.open_logit, shape.sinks) for shape in shapes)
 
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Score junction `index`; there is no state."""
@@ -190,7 +204,7 @@ class RecurrentRouters(RouterBank):
     separate = False
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__(len(shapes), detach=config.detach)
+        super().__init__(len(shapes), width=_width(shapes), detach=config.detach)
         # A stage's first unit still sees the previous stage's channels, so projections go by (stage, channels).
         keys = [f"{shape.stage}_{shape.channels}" for shape in shapes]
         self.keys = keys
@@ -204,7 +218,7 @@ class RecurrentRouters(RouterBank):
             }
         )
         self.cell = nn.LSTMCell(config.hidden, config.hidden)
-        self.head = open_head(config.hidden, config.open_logit)
+        self.head = open_head(config.hidden, config.open_logit, self.width + 1)
 
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Score junction `index` from its features and the state (h, c), or None before the first junction."""

@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from routekit.routing.decision import RUN, SKIP
+from routekit.routing.decision import SKIP
 from routekit.routing.router import FullyConnectedRouters, RouterBank, pool
 
 
 class StackedRouters(RouterBank):
     """The same decisions as `bank`, for inference; each survey is a pooling and two products.
 
-    The normalisation of the inputs is folded into the first layer, run and skip into one margin, and the second
-    layer's bias into `offset`.
+    The normalisation of the inputs is folded into the first layer, the default's score into the others' margins, and
+    the second layer's bias into `offset`.
 
     `groups` are the junctions that see the same features (`RoutedNetwork.groups`).
     """
@@ -24,7 +24,7 @@ class StackedRouters(RouterBank):
 
     @torch.no_grad()
     def __init__(self, bank: FullyConnectedRouters, groups: list[range]) -> None:
-        super().__init__(len(bank.routers))
+        super().__init__(len(bank.routers), width=bank.width)
         self.offset = bank.offset.clone()
         self.groups = groups
         self.first = nn.ParameterList()
@@ -34,28 +34,28 @@ class StackedRouters(RouterBank):
             weights, biases, margins, constants = zip(*(_folded(bank, index) for index in group), strict=True)
             self.first.append(_frozen(torch.cat(weights)))
             self.bias.append(_frozen(torch.cat(biases)))
-            self.second.append(_frozen(torch.stack(margins).unsqueeze(2)))
-            self.offset[group.start : group.stop] += torch.stack(constants)
+            self.second.append(_frozen(torch.stack(margins)))
+            self.offset[self.columns(group)] += torch.cat(constants)
         self._views: dict[range, tuple[Tensor, ...]] = {}
 
     def survey(self, junctions: range, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Ask all of `junctions`, which lie in one group: [B, C, H, W] -> margins [B, m].
+        """Ask all of `junctions`, which lie in one group: [B, C, H, W] -> margins [B, m * width].
 
         In the precision of the features, so not for autocast.
         """
         return self._products(junctions, features) + self._weights(junctions)[-1], state
 
     def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Score junction `index`: the margin for running, nothing for skipping."""
-        margin = self._products(range(index, index + 1), features)
-        return torch.cat([margin, torch.zeros_like(margin)], dim=1), state
+        """Score junction `index`: the margins over the default, nothing for that."""
+        margins = self._products(range(index, index + 1), features)
+        return torch.cat([margins, torch.zeros_like(margins[:, :1])], dim=1), state
 
     def _products(self, junctions: range, features: Tensor) -> Tensor:
-        """Features [B, C, H, W] -> margins [B, m] without the offset."""
+        """Features [B, C, H, W] -> margins [B, m * width] without the offset."""
         first, bias, second, _ = self._weights(junctions)
         hidden = F.linear(pool(features), first, bias).relu_()
         hidden = hidden.view(-1, *second.shape[:2]).transpose(0, 1)
-        return torch.bmm(hidden, second).squeeze(2).t()
+        return torch.bmm(hidden, second).transpose(0, 1).flatten(1)
 
     def _weights(self, junctions: range) -> tuple[Tensor, ...]:
         if torch.compiler.is_compiling():
@@ -66,13 +66,13 @@ class StackedRouters(RouterBank):
         return self._views[junctions]
 
     def weights(self, junctions: range) -> tuple[Tensor, ...]:
-        """Of a survey: first weight [m * hidden, C], its bias, second weight [m, hidden, 1] and offset [m]."""
+        """Of a survey: first weight [m * hidden, C], its bias, second weight [m, hidden, width], offset [m * width]."""
         place, group = next((i, group) for i, group in enumerate(self.groups) if junctions.start in group)
         start, stop = junctions.start - group.start, junctions.stop - group.start
         second = self.second[place][start:stop]
-        width = second.shape[1]
-        rows = slice(start * width, stop * width)
-        return self.first[place][rows], self.bias[place][rows], second, self.offset[junctions.start : junctions.stop]
+        hidden = second.shape[1]
+        rows = slice(start * hidden, stop * hidden)
+        return self.first[place][rows], self.bias[place][rows], second, self.offset[self.columns(junctions)]
 
     def _apply(self, fn: Any, recurse: bool = True) -> "StackedRouters":
         self._views = {}  # the tensors move to another device or dtype
@@ -81,7 +81,7 @@ class StackedRouters(RouterBank):
 
 
 def _folded(bank: FullyConnectedRouters, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Fold one router: first weight [hidden, C], its bias, and the margin's weight [hidden] and constant."""
+    """Fold one router: first weight [hidden, C], its bias, and the margins' weight [hidden, width] and constants."""
     router: Any = bank.routers[index]
     normalize, first, _, second = router
     weight, bias = first.weight, first.bias
@@ -91,7 +91,8 @@ def _folded(bank: FullyConnectedRouters, index: int) -> tuple[Tensor, Tensor, Te
         scale = (normalize.running_var + normalize.eps).rsqrt()
         bias = bias - weight @ (normalize.running_mean * scale)
         weight = weight * scale
-    return weight, bias, second.weight[RUN] - second.weight[SKIP], second.bias[RUN] - second.bias[SKIP]
+    margins = second.weight[:SKIP] - second.weight[SKIP]
+    return weight, bias, margins.t(), second.bias[:SKIP] - second.bias[SKIP]
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:

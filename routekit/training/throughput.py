@@ -11,7 +11,7 @@ from routekit.routing.policy import Choice, throughput_rate
 @torch.no_grad()
 def reach_of(network: RoutedNetwork, trace: RouteTrace, choice: Choice) -> Tensor:
     """[B, exits] with which probability each image gets past each exit, under the policy's `choice`."""
-    onwards = [choice(end.logits)[:, GO] for end in trace.decisions[len(network.layout.sections) :]]
+    onwards = [choice(end.logits)[:, GO] for end in trace.decisions[network.layout.junctions :]]
     return torch.stack(onwards, dim=1).cumprod(dim=1)
 
 

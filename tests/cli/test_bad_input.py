@@ -37,7 +37,6 @@ BAD = [
         "layer1.0, layer1.1",
     ),
     (["convert", "resnet20", "--target-flops", "2%", "--junctions", "skip,exit"], "can cost from"),
-    (["convert", "resnet20", "--target-flops", "50%", "--junctions", "skip,branch"], "not both"),
     (["convert", "resnet20", "--target-flops", "50%", "--narrow", "40%"], "add --junctions branch or cascade"),
     (["convert", "resnet20", "--target-flops", "50%", "--junctions", "branch", "--narrow", "4"], "'4' is no share"),
     (["convert", "resnet20", "--target-flops", "20%", "--junctions", "branch", "--narrow", "40%"], "can cost from"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import routekit
 from routekit.backbones.load import build, spec_of
 from routekit.cost.model import CostModel
+from routekit.cost.price import price_for
 from routekit.errors import InputError
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.masked import MaskedExecutor
@@ -21,35 +22,42 @@ from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
 from routekit.network.executor import masked, relaxed
 from routekit.network.exits import ExitConfig
+from routekit.routing.decision import Layout
 from routekit.routing.router import RouterConfig, banks
 from tests.execution.test_executor import Counter
-from tests.toy import small_branches, small_view
+from tests.toy import WAYS, open_to_images, small_branches, small_view
 from tests.toy import toy_noise as images
 
 CASCADE = ExitConfig(at="first", head="narrow", rule="confidence")
+THREE_WAYS = convert(small_view(), RouterConfig(hidden=8), branches=BranchConfig(keep=(0.25,)))
 DRAWN = {
     "seed": st.integers(0, 10_000),
     "count": st.integers(1, 9),
     "offset": st.floats(-3, 3),
     "cascade": st.booleans(),
+    "ways": st.sampled_from(sorted(WAYS)),
 }
 
 
+@pytest.mark.parametrize("ways", WAYS)
 @pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18", "timm:resnet26d"])
-def test_a_converted_network_is_the_original_until_it_is_trained(name: str) -> None:
+def test_a_converted_network_is_the_original_until_it_is_trained(name: str, ways: str) -> None:
     view = build(spec_of(name, num_classes=10, input_size=None if name == "resnet20" else (3, 64, 64)))
     x = torch.randn(3, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
     names = set(view.model.state_dict())
     with torch.no_grad():
         want = view.model.eval()(x)
-        network = convert(view, exits=[CASCADE], branches=BranchConfig()).eval()
+        branches, skips = WAYS[ways]
+        network = convert(view, exits=[CASCADE], branches=branches, skips=skips).eval()
         assert torch.equal(network(x).logits, want)
     assert set(network.backbone.state_dict()) == names
-    assert not any("conv" in name and "weight" in name for name in network.narrow.state_dict())
+    # A narrow branch has no weights of its own, a candidate has.
+    own = [name for name in network.state_dict() if "branches" in name and "conv" in name and "weight" in name]
+    assert bool(own) == bool(branches.candidates)
 
 
 def test_what_a_narrow_unit_costs_by_hand() -> None:
-    network = convert(small_view(), RouterConfig(hidden=8), branches=BranchConfig(keep=0.25))
+    network = convert(small_view(), RouterConfig(hidden=8), branches=BranchConfig(keep=(0.25,)), skips=False)
     costs = CostModel.measure(network)
     # 8x8 pixels, 16 channels, of which 4 are kept: two convolutions, batch norms at 2 an element.
     assert costs.skip[0] == 64 * 9 * (16 * 4 + 4 * 16) + 2 * 64 * (4 + 16)
@@ -58,14 +66,48 @@ def test_what_a_narrow_unit_costs_by_hand() -> None:
     full = CostModel.measure(convert(small_view()))
     assert torch.equal(costs.run, full.run)
     assert costs.dense == full.dense
+    # Where the unit can be skipped as well, that is the default, and the narrow branch has a column of its own.
+    three = CostModel.measure(convert(small_view(), RouterConfig(hidden=8), branches=BranchConfig(keep=(0.25,))))
+    assert three.run[::2].tolist() == full.run.tolist()
+    assert three.run[1::2].tolist() == costs.skip.tolist()
+    assert three.skip.tolist() == full.skip.tolist()
+    # The third unit ends the first group, so that nobody is asked anew after it.
+    assert three.surplus[4:6].tolist() == [full.run[2] - full.skip[2], costs.skip[2] - full.skip[2]]
+    assert three.maximum == three.base.sum() + three.surplus[::2].sum()
+
+
+def test_of_several_ways_an_image_takes_the_best_by_hand() -> None:
+    layout = Layout(sections=(0, 0, 0, 0), exits=1, width=2)
+    margins = torch.tensor([[1.0, 2.0, -1.0, -2.0, 0.5], [3.0, 3.0, -1.0, 0.0, -0.5]])
+    routes = [[False, True, False, False, True], [True, False, False, True, False]]
+    assert layout.choose(margins).tolist() == routes
+    assert (layout.decided(margins) >= 0).tolist() == routes
+    assert layout.decided(margins)[0].tolist() == [-torch.inf, 2.0, -1.0, -2.0, 0.5]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(*[st.floats(-5, 5)] * 4), min_size=1, max_size=6), st.floats(0.05, 0.95))
+def test_the_price_of_several_ways_spends_what_is_wanted(worths: list[tuple[float, ...]], share: float) -> None:
+    costs = CostModel.measure(THREE_WAYS)
+    margins = torch.tensor(worths, dtype=torch.float64).repeat(1, 3)
+    wanted = costs.minimum + share * (costs.maximum - costs.minimum)
+    stakes = costs.stakes[: len(costs.layout.sections)]
+
+    def spent(price: float) -> float:
+        return float(costs.of_routes(costs.layout.choose(margins - price * stakes)).mean())
+
+    price = price_for(margins, costs, wanted)
+    assert spent(price) <= wanted
+    # It is the lowest such price.
+    assert spent(price - 1e-3) > wanted or price < -5 / float(stakes.min())
 
 
 @settings(deadline=None, max_examples=30)
 @given(**DRAWN, kind=st.sampled_from(sorted(banks)), prepared=st.booleans())
 def test_masked_and_sparse_execution_decide_alike_and_agree(
-    seed: int, count: int, offset: float, cascade: bool, kind: str, prepared: bool
+    seed: int, count: int, offset: float, cascade: bool, ways: str, kind: str, prepared: bool
 ) -> None:
-    network = small_branches(seed, offset=offset, cascade=cascade, kind=kind)
+    network = small_branches(seed, ways=ways, offset=offset, cascade=cascade, kind=kind)
     x = images(count, seed)
     with torch.no_grad():
         reference, plain = network(x, execution=masked), network(x)
@@ -80,17 +122,20 @@ def test_masked_and_sparse_execution_decide_alike_and_agree(
 
 @settings(deadline=None, max_examples=15)
 @given(**DRAWN)
-def test_what_is_executed_is_what_the_cost_model_charges(seed: int, count: int, offset: float, cascade: bool) -> None:
-    network = small_branches(seed, offset=offset, cascade=cascade)
+def test_what_is_executed_is_what_the_cost_model_charges(
+    seed: int, count: int, offset: float, cascade: bool, ways: str
+) -> None:
+    network = small_branches(seed, ways=ways, offset=offset, cascade=cascade)
     costs = CostModel.measure(network)
     with Counter() as counter:
         answer = SparseExecutor(network)(images(count, seed))
     assert counter.flops == costs.of_routes(answer.routes).sum()
 
 
+@pytest.mark.parametrize("ways", WAYS)
 @pytest.mark.parametrize("cascade", [True, False])
-def test_the_fast_form_and_the_pool_answer_alike(cascade: bool) -> None:
-    network = small_branches(3, cascade=cascade)
+def test_the_fast_form_and_the_pool_answer_alike(cascade: bool, ways: str) -> None:
+    network = small_branches(3, ways=ways, cascade=cascade)
     x = images(16, 3)
     with torch.no_grad():
         want = network(x)
@@ -104,8 +149,9 @@ def test_the_fast_form_and_the_pool_answer_alike(cascade: bool) -> None:
     torch.testing.assert_close(torch.cat([each.logits for each in answers]), want.logits, rtol=1e-4, atol=1e-4)
 
 
-def test_both_branches_learn_from_one_step() -> None:
-    network = small_branches(cascade=True).train()
+@pytest.mark.parametrize("ways", WAYS)
+def test_all_ways_learn_from_one_step(ways: str) -> None:
+    network = small_branches(cascade=True, ways=ways).train()
     trace = network(images(8), execution=relaxed)
     torch.stack([leaf.square().mean() for leaf in trace.leaves]).sum().backward()
     learned = {id(parameter) for parameter in network.backbone_parameters()}
@@ -115,14 +161,15 @@ def test_both_branches_learn_from_one_step() -> None:
     assert learned | {id(p) for p in network.routing_parameters()} == {id(p) for p in network.parameters()}
 
 
-@pytest.mark.parametrize("cascade", [True, False])
-def test_saved_and_loaded_it_is_the_same(tmp_path: Path, cascade: bool) -> None:
-    network = small_resnet20(cascade)
+@pytest.mark.parametrize(("cascade", "ways"), [(True, "narrow"), (False, "narrow"), (False, "all")])
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path, cascade: bool, ways: str) -> None:
+    network = small_resnet20(cascade, ways)
     x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         want = network(x)
-    routes = want.routes.clone()
-    routes[:, 2], routes[:, 4] = False, True  # one unit runs narrow for all, one in full
+    routes, width = want.routes.clone(), network.layout.width
+    # One unit does the default for all, one runs in full.
+    routes[:, 2 * width : 3 * width], routes[:, 4 * width : 5 * width] = False, torch.arange(width) == 0
     small = compact(network, routes)
     assert "layer1.2" in small.dropped
     assert "layer2.1" in small.settled
@@ -133,24 +180,22 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path, cascade: bool) -> None:
         with torch.no_grad():
             assert torch.equal(again(x).logits, kept(x).logits)
     with torch.no_grad():
-        forced = torch.cat(
-            [want.routes[:, :2], routes[:, 2:3], want.routes[:, 3:4], routes[:, 4:5], want.routes[:, 5:]], 1
-        )
         kept = [column for column in range(routes.shape[1]) if network.columns[column] in small.network.columns]
-        again = small.network(x, routes=forced[:, kept])
-        torch.testing.assert_close(again.logits, network(x, routes=forced).logits, rtol=1e-3, atol=1e-3)
+        again = small.network(x, routes=routes[:, kept])
+        torch.testing.assert_close(again.logits, network(x, routes=routes).logits, rtol=1e-3, atol=1e-3)
+    if ways == "all":
+        return
     # What is shared is not stored twice: only what the narrow forms have of their own.
     sizes = {name: (tmp_path / name / "network.safetensors").stat().st_size for name in ("whole", "compact")}
     save_network(tmp_path / "plain", convert(build(spec_of("resnet20"))), RouterConfig(), about={})
     assert sizes["whole"] < 1.15 * (tmp_path / "plain" / "network.safetensors").stat().st_size
 
 
-def small_resnet20(cascade: bool) -> routekit.RoutedNetwork:
-    from tests.toy import open_to_images
-
+def small_resnet20(cascade: bool, ways: str) -> routekit.RoutedNetwork:
     torch.manual_seed(0)
+    branches, skips = WAYS[ways]
     exits = [CASCADE] if cascade else []
-    network = convert(build(spec_of("resnet20")), exits=exits, branches=BranchConfig()).eval()
+    network = convert(build(spec_of("resnet20")), exits=exits, branches=branches, skips=skips).eval()
     open_to_images(network)
     return network
 
@@ -164,3 +209,10 @@ def test_units_without_a_narrow_form_are_refused() -> None:
     view = build(spec_of("torchvision:resnext50_32x4d", num_classes=10, input_size=(3, 64, 64)))
     with pytest.raises(InputError, match="a Bottleneck has no narrow form"):
         convert(view, branches=BranchConfig())
+
+
+def test_branches_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        BranchConfig(keep=())
+    with pytest.raises(ValueError, match="from the widest to the narrowest"):
+        BranchConfig(keep=(0.2, 0.6))

@@ -34,10 +34,11 @@ def test_a_gate_passes_the_gradient_check(name: str) -> None:
 
 
 def test_the_benefit_gate_teaches_half_the_slope_where_a_unit_was_skipped() -> None:
-    # Image 0 skips (run logit 0.1 under the price 0.3), image 1 runs. The loss falls by 0.8 a unit of image 0's gate:
+    # Image 0 skips (it predicts 0.1 under the price 0.3), image 1 runs. The loss falls by 0.8 a unit of image 0's gate:
     # twice that for the batch of two, half of it is worth 0.8. Least squares: the gradient is 0.1 - 0.8.
-    logits = torch.tensor([[0.1, 0.3], [2.0, 0.3]], requires_grad=True)
-    weights = gates["benefit"](logits, temperature=1.0, generator=torch.Generator().manual_seed(2))
+    logits = torch.tensor([[-0.2, 0.0], [1.7, 0.0]], requires_grad=True)
+    generator, offset = torch.Generator().manual_seed(2), torch.tensor([-0.3])
+    weights = gates["benefit"](logits, temperature=1.0, generator=generator, offset=offset)
     assert weights.tolist() == [[0.0, 1.0], [1.0, 0.0]]
     (got,) = torch.autograd.grad((weights[:, 0] * torch.tensor([-0.8, -3.0])).sum(), logits)
     torch.testing.assert_close(got, torch.tensor([[-0.7, 0.0], [0.0, 0.0]]))
@@ -58,8 +59,9 @@ def test_benefits_of_a_parabola_are_learnt_exactly() -> None:
     for _ in range(200):
         loss = torch.zeros(())
         for unit in range(3):
-            logits = torch.stack([predicted[unit].expand(64), torch.full((64,), 0.7)], dim=1)
-            ran = gates["benefit"](logits, temperature=1.0, generator=generator)[:, 0]
+            price = torch.tensor([0.7])
+            logits = torch.stack([(predicted[unit] - price).expand(64), torch.zeros(64)], dim=1)
+            ran = gates["benefit"](logits, temperature=1.0, generator=generator, offset=-price)[:, 0]
             loss = loss + (worth[unit] * (1 - ran).square()).mean()
         optimizer.zero_grad()
         loss.backward()

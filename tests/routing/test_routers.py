@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,14 +17,16 @@ def test_junction_shapes_are_what_the_routers_will_see() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(banks))
-def test_a_new_bank_runs_every_unit_of_any_image(kind: str) -> None:
-    bank = build_bank(SHAPES, RouterConfig(kind=kind)).eval()
+@pytest.mark.parametrize("sinks", [2, 4])
+def test_a_new_bank_runs_every_unit_of_any_image(kind: str, sinks: int) -> None:
+    shapes = [replace(shape, sinks=sinks) for shape in SHAPES]
+    bank = build_bank(shapes, RouterConfig(kind=kind)).eval()
     state = None
-    for index, shape in enumerate(SHAPES):
+    for index, shape in enumerate(shapes):
         features = 1e3 * torch.randn(5, shape.channels, 6, 6, generator=torch.Generator().manual_seed(index))
         logits, state = bank(index, features, state)
-        assert logits.shape == (5, 2)
-        assert (logits[:, 0] > logits[:, 1]).all()
+        assert logits.shape == (5, sinks)
+        assert (logits[:, :1] > logits[:, 1:]).all()
 
 
 @pytest.mark.parametrize("kind", sorted(banks))
@@ -57,11 +61,11 @@ def test_normalised_inputs_ignore_a_constant_that_all_images_share() -> None:
 
 
 def test_the_offset_moves_every_decision() -> None:
-    bank = build_bank(SHAPES, RouterConfig(open_logit=2.0)).eval()
+    bank = build_bank([replace(shape, sinks=3) for shape in SHAPES], RouterConfig(open_logit=2.0)).eval()
     features = torch.zeros(2, 4, 6, 6)
-    bank.offset.fill_(-2.5)
-    logits, _ = bank(0, features, None)
-    assert (logits[:, 0] < logits[:, 1]).all()
+    bank.offset.copy_(torch.tensor([-2.5, 0.0, -1.0, 0.5, -2.5, -0.5, 0.0, 0.0]))
+    margins, _ = bank.survey(range(3), features)
+    assert margins[0].tolist() == [-0.5, 0.0, 1.0, 0.5, -0.5, -0.5]
 
 
 def test_a_fixed_route_is_the_same_for_every_image() -> None:
@@ -90,22 +94,25 @@ def test_the_papers_router_costs_under_one_percent_of_its_unit() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(banks))
-def test_a_survey_is_what_the_junctions_say_one_by_one(kind: str) -> None:
-    bank = build_bank([JunctionShape(4, 0)] * 3, RouterConfig(kind=kind, hidden=8)).eval()
+@pytest.mark.parametrize("sinks", [2, 3])
+def test_a_survey_is_what_the_junctions_say_one_by_one(kind: str, sinks: int) -> None:
+    bank = build_bank([JunctionShape(4, 0, sinks)] * 3, RouterConfig(kind=kind, hidden=8)).eval()
     for parameter in bank.parameters():
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
-    bank.offset.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    bank.offset.copy_(torch.linspace(-1, 2, 3 * (sinks - 1)))
     features = torch.randn(5, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     margins, _ = bank.survey(range(3), features)
     state = None
     for index in range(3):
         logits, state = bank(index, features, state)
-        torch.testing.assert_close(margins[:, index], logits[:, 0] - logits[:, 1])
+        own = bank.columns(range(index, index + 1))
+        torch.testing.assert_close(margins[:, own], logits[:, :-1] - logits[:, -1:] + bank.offset[own])
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_stacked_routers_prefer_what_their_bank_prefers(normalize: bool) -> None:
-    shapes = [JunctionShape(4, 0)] * 3 + [JunctionShape(8, 1)] * 2
+@pytest.mark.parametrize("sinks", [2, 3])
+def test_stacked_routers_prefer_what_their_bank_prefers(normalize: bool, sinks: int) -> None:
+    shapes = [JunctionShape(4, 0, sinks)] * 3 + [JunctionShape(8, 1, sinks)] * 2
     bank = build_bank(shapes, RouterConfig(hidden=8, normalize=normalize)).eval().double()
     for tensor in bank.state_dict().values():
         if tensor.is_floating_point():
@@ -118,7 +125,9 @@ def test_stacked_routers_prefer_what_their_bank_prefers(normalize: bool) -> None
             rest = range(start, group.stop)
             torch.testing.assert_close(stacked.survey(rest, features)[0], bank.survey(rest, features)[0])
             logits, _ = stacked(start, features)
-            torch.testing.assert_close(logits[:, 0] - logits[:, 1], bank.survey(rest, features)[0][:, 0])
+            own = stacked.columns(range(start, start + 1))
+            margins = logits[:, :-1] + stacked.offset[own]
+            torch.testing.assert_close(margins, bank.survey(rest, features)[0][:, : sinks - 1])
 
 
 def test_stacked_routers_move_between_precisions() -> None:

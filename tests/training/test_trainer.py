@@ -125,15 +125,15 @@ def test_a_threshold_on_certainty_meets_the_budget(rule: str) -> None:
 def test_narrow_forms_learn_to_meet_the_budget(cascade: bool) -> None:
     torch.manual_seed(0)
     exits = [ExitConfig(at="first", head="narrow", keep=0.25, rule="confidence")] if cascade else []
-    branches = None if cascade else BranchConfig(keep=0.25)
-    network = convert(small_view(), RouterConfig(hidden=8), exits=exits, branches=branches, skips=not cascade)
+    branches = None if cascade else BranchConfig(keep=(0.25,))
+    network = convert(small_view(), RouterConfig(hidden=8), exits=exits, branches=branches, skips=False)
     seen: list[Progress] = []
     config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 6})
     run = trainer(network=network, teacher=dense(small_view()), config=config, on_step=seen.append)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     run.fit()
     assert run.realized == pytest.approx(0.7, abs=0.03)
-    own = [name for name in before if ("narrow" in name or "_exits" in name) and "running_mean" in name]
+    own = [name for name in before if ("_branches" in name or "_exits" in name) and "running_mean" in name]
     assert own
     assert not any(torch.equal(before[name], network.state_dict()[name]) for name in own)
     # Without a policy to learn, both answers are minimised alike on all images.

@@ -91,7 +91,7 @@ class Assembly:
             for start, stop in ((0, classes), (classes, classes + 1))
         )
         goes = graph.add("GreaterOrEqual", graph.add("Reshape", onwards, graph.constant([-1])), graph.constant(0.0))
-        units = sum(len(segment.junctions) for segment in ahead)
+        units = sum(len(segment.junctions) for segment in ahead) * self.network.routers.width
         exits = sum(segment.exit is not None for segment in ahead)
         behind = [count for count in (units, exits) if count]
 
@@ -131,83 +131,123 @@ class Assembly:
 
     def _group(self, segment: Segment, x: str, columns: list[str]) -> str:
         """Add a group of junctions, and their margins to `columns`."""
-        graph, units = self.graph, segment.units
+        graph, units, width = self.graph, segment.units, self.network.routers.width
         pass_on = self._single if self.form == "single" else self._batch
         left = self._survey(segment.junctions, units[0], x)
         for place, unit in enumerate(units):
-            # Counted from the end: of one image, fewer margins are left after a unit that ran.
-            column = graph.add("Gather", left, graph.constant(place - len(units)), axis=1, hint=f"{unit.name}/margin")
-            columns.append(column)
-            runs = graph.add("GreaterOrEqual", column, graph.constant(0.0), hint=f"{unit.name}/runs")
+            takes = []
+            for sink in range(width):
+                # Counted from the end: of one image, fewer margins are left after a unit that ran.
+                at = graph.constant((place - len(units)) * width + sink)
+                columns.append(graph.add("Gather", left, at, axis=1, hint=f"{unit.name}/margin"))
+                takes.append(graph.add("GreaterOrEqual", columns[-1], graph.constant(0.0), hint=f"{unit.name}/runs"))
             rest = segment.junctions[place + 1 :]
-            x, left = pass_on(unit, x, runs, left, rest, units[place + 1] if rest else None)
+            x, left = pass_on(unit, x, takes, left, rest, units[place + 1] if rest else None)
         return x
 
     def _single(
-        self, unit: ResidualUnit, x: str, runs: str, left: str, rest: range, following: ResidualUnit | None
+        self, unit: ResidualUnit, x: str, takes: list[str], left: str, rest: range, following: ResidualUnit | None
     ) -> tuple[str, str]:
-        """One image runs the unit or takes its shortcut."""
+        """One image takes one of the unit's sinks."""
 
-        def then() -> list[str]:
-            ran = self.graph.place(self.parts.run(unit), x, f"{unit.name}/ran")
+        def then(sink: int) -> list[str]:
+            ran = self.graph.place(self.parts.take(unit, sink), x, f"{unit.name}/ran")
             return [ran] if following is None else [ran, self._survey(rest, following, ran)]
 
         def otherwise() -> list[str]:
             return [self._skip(unit, x)] if following is None else [self._skip(unit, x), left]
 
-        x, *remaining = self.graph.choose(runs, then, otherwise, unit.name)
+        def way(sink: int) -> list[str]:
+            if sink == len(takes):
+                return otherwise()
+            return self.graph.choose(takes[sink], lambda: then(sink), lambda: way(sink + 1), unit.name)
+
+        x, *remaining = way(0)
         return x, remaining[0] if remaining else ""
 
     def _batch(
-        self, unit: ResidualUnit, x: str, runs: str, left: str, rest: range, following: ResidualUnit | None
+        self, unit: ResidualUnit, x: str, takes: list[str], left: str, rest: range, following: ResidualUnit | None
     ) -> tuple[str, str]:
-        """The images that run the unit are gathered and put back; nobody computes what nobody runs."""
-        graph = self.graph
-        anyone = graph.anyone(runs)
+        """The images that take a sink are gathered and put back; nobody computes what nobody takes."""
         if self.parts.skip(unit) is not None:
-            return self._divided(unit, x, runs, anyone), ""
+            return self._divided(unit, x, takes), ""
+        for sink, chosen in enumerate(takes):
+            # Whoever takes another sink has not been touched yet, or is not any more.
+            x, left = self._gathered(unit, sink, x, chosen, left, rest, following)
+        return x, left
+
+    def _gathered(
+        self, unit: ResidualUnit, sink: int, x: str, takes: str, left: str, rest: range, following: ResidualUnit | None
+    ) -> tuple[str, str]:
+        """A batch where some images take a sink of the unit, and all others keep what they have."""
+        graph, width = self.graph, self.network.routers.width
         zero = numpy_helper.from_array(np.zeros(1, dtype=np.int64))
         values = [x]
         if following is not None:
-            columns = [graph.constant([bound]) for bound in (-len(rest), len(self.network.view.units), 1)]
+            end = len(self.network.view.units) * width
+            columns = [graph.constant([bound]) for bound in (-len(rest) * width, end, 1)]
             values.append(graph.add("Slice", left, *columns))
 
         def then() -> list[str]:
-            chosen = graph.rows(runs)
-            ran = graph.place(self.parts.run(unit), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
+            chosen = graph.rows(takes)
+            ran = graph.place(self.parts.take(unit, sink), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
             return [chosen, ran] if following is None else [chosen, ran, self._survey(rest, following, ran)]
 
         def otherwise() -> list[str]:
             nobody = graph.add("ConstantOfShape", graph.constant([0, 1]), value=zero)
             return [nobody, *(graph.add("GatherND", value, nobody) for value in values)]
 
-        chosen, *updates = graph.choose(anyone, then, otherwise, unit.name)
+        chosen, *updates = graph.choose(graph.anyone(takes), then, otherwise, unit.name)
         # Outside of the branch, where a runtime may do it in place: it never writes into what a branch is given.
         whole, *remaining = [
             graph.add("ScatterND", value, chosen, update) for value, update in zip(values, updates, strict=True)
         ]
         return whole, remaining[0] if remaining else ""
 
-    def _divided(self, unit: ResidualUnit, x: str, runs: str, anyone: str) -> str:
-        """A batch where the images that skip the unit take a shortcut that computes."""
-        graph = self.graph
+    def _divided(self, unit: ResidualUnit, x: str, takes: list[str]) -> str:
+        """A batch where the images that take no other sink take a default that computes."""
+        graph, runs = self.graph, takes[0]
+        for chosen in takes[1:]:
+            runs = graph.add("Or", runs, chosen)
+
+        def put(sink: int, takers: str, whole: str) -> str:
+            chosen = graph.rows(takers)
+            ran = graph.place(self.parts.take(unit, sink), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
+            return str(graph.add("ScatterND", whole, chosen, ran))
+
+        def some(sink: int, takers: str, whole: str) -> str:
+            name = f"{unit.name}/sink {sink}"
+            return graph.choose(graph.anyone(takers), lambda: [put(sink, takers, whole)], lambda: [whole], name)[0]
 
         def then() -> list[str]:
-            chosen, others = graph.rows(runs), graph.rows(graph.add("Not", runs))
-            ran = graph.place(self.parts.run(unit), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
-            skipped = self._skip(unit, graph.add("GatherND", x, others))
-            shape = graph.add("Concat", graph.add("Shape", runs), graph.add("Shape", ran, start=1), axis=0)
-            whole = graph.add("ScatterND", graph.add("Expand", graph.constant(0.0), shape), others, skipped)
-            return [graph.add("ScatterND", whole, chosen, ran)]
+            others = graph.rows(graph.add("Not", runs))
+            whole = self._skip(unit, graph.add("GatherND", x, others))
+            shape = graph.add("Concat", graph.add("Shape", runs), graph.add("Shape", whole, start=1), axis=0)
+            whole = graph.add("ScatterND", graph.add("Expand", graph.constant(0.0), shape), others, whole)
+            for sink, takers in enumerate(takes):
+                whole = put(sink, takers, whole) if len(takes) == 1 else some(sink, takers, whole)
+            return [whole]
 
-        return graph.choose(anyone, then, lambda: [self._skip(unit, x)], unit.name)[0]
+        return graph.choose(graph.anyone(runs), then, lambda: [self._skip(unit, x)], unit.name)[0]
 
     def _skip(self, unit: ResidualUnit, x: str) -> str:
         piece = self.parts.skip(unit)
         return x if piece is None else self.graph.place(piece, x, f"{unit.name}/skipped")
 
     def _survey(self, junctions: range, unit: ResidualUnit, x: str) -> str:
-        """Ask the routers of `junctions`, the first of which is `unit`, about features x: margins [N, m]."""
+        """Ask the routers of `junctions`, the first of which is `unit`, about features x: margins [N, m * width]."""
+        margins, width = self._margins(junctions, unit, x), self.network.routers.width
+        if width == 1:
+            return margins
+        # Of several ways through a unit, the best: for the others it is -inf, where they are not negative anyway.
+        graph = self.graph
+        ways = graph.add("Reshape", margins, graph.constant([-1, len(junctions), width]))
+        best = graph.add("Equal", graph.add("ArgMax", ways, axis=2), graph.constant(np.arange(width)))
+        kept = graph.add("Or", best, graph.add("Less", ways, graph.constant(0.0)))
+        ways = graph.add("Where", kept, ways, graph.constant(-np.inf))
+        return str(graph.add("Reshape", ways, graph.constant([-1, len(junctions) * width])))
+
+    def _margins(self, junctions: range, unit: ResidualUnit, x: str) -> str:
         graph, routers, parts = self.graph, self.network.routers, self.parts
         if isinstance(routers, StackedRouters):
             return self._stacked(routers, junctions, graph.place(parts.pool(unit), x, "pooled"))
@@ -236,9 +276,10 @@ class Assembly:
         hidden = graph.add("Gemm", pooled, graph.constant(first.T), graph.constant(bias))
         hidden = graph.add("Relu", hidden, hint="hidden")
         # Each router reads its own hidden units: a block-diagonal matrix is one node instead of four.
-        blocks = np.zeros((hidden_width := second.shape[0] * second.shape[1], len(second)), dtype=np.float32)
-        rows = np.arange(hidden_width)
-        blocks[rows, rows // second.shape[1]] = second.reshape(-1)
+        blocks = np.zeros((*second.shape[:2], len(second), second.shape[2]), dtype=np.float32)
+        each = np.arange(len(second))
+        blocks[each, :, each] = second
+        blocks = blocks.reshape(second.shape[0] * second.shape[1], -1)
         return str(graph.add("Gemm", hidden, graph.constant(blocks), graph.constant(offset), hint="margins"))
 
 

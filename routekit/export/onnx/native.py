@@ -41,6 +41,7 @@ class NativeParts(Parts):
         self.pooled: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
         self.told: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
         x = graph.place(super().stem(), "images", "stem")
         for unit in view.units:
             self.borders[unit.name] = x
@@ -49,6 +50,8 @@ class NativeParts(Parts):
             skip = super().skip(unit)
             if skip is not None:
                 self.skipped[unit.name] = graph.place(skip, x, "skipped")
+            for sink in range(1, unit.sinks - 1):
+                self.taken[f"{unit.name}/{sink}"] = graph.place(super().take(unit, sink), x, "branch")
             if not unit.dropped:
                 x = graph.place(super().run(unit), x, unit.name)
             elif skip is not None:
@@ -58,7 +61,7 @@ class NativeParts(Parts):
                 self.told[leaving.after] = graph.place(super().exit(leaving), x, "exit")
         self.end = x
         self.logits = graph.place(super().head(), x, "head")
-        inner = (self.borders, self.pooled, self.skipped, self.told)
+        inner = (self.borders, self.pooled, self.skipped, self.told, self.taken)
         taps = {*(tap for each in inner for tap in each.values()), self.end, self.logits}
         images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", *view.spec.input_size])
         outputs = [helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in sorted(taps)]
@@ -73,12 +76,19 @@ class NativeParts(Parts):
         """Features -> what the unit gives if it runs."""
         return self._cut(self._before(unit), self._own(self._after(unit)))
 
+    def take(self, unit: ResidualUnit, sink: int) -> Piece:
+        """Features -> what the unit gives by a sink, in the layout of what it gives if it runs."""
+        if sink == 0:
+            return self.run(unit)
+        target, blocked = self.taken[f"{unit.name}/{sink}"], self._is_blocked(self._own(self._after(unit)))
+        return self._cut(self._before(unit), self._to_blocked(target) if blocked else self._to_plain(target))
+
     def skip(self, unit: ResidualUnit) -> Piece | None:
-        """Features -> what the unit gives if it is skipped, in the layout of what it gives if it runs."""
+        """Features -> what the unit gives by default, in the layout of what it gives if it runs."""
         before, blocked = self._before(unit), self._is_blocked(self._own(self._after(unit)))
-        if unit.shortcut is None and self._is_blocked(before) == blocked:
+        if unit.keeps and self._is_blocked(before) == blocked:
             return None
-        target = self.borders[unit.name] if unit.shortcut is None else self.skipped[unit.name]
+        target = self.borders[unit.name] if unit.keeps else self.skipped[unit.name]
         return self._cut(before, self._to_blocked(target) if blocked else self._to_plain(target))
 
     def pool(self, unit: ResidualUnit) -> Piece:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from onnx import helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from routekit.backbones.unit import ResidualUnit
 from routekit.export.onnx.piece import Exporter, Piece
@@ -45,15 +45,23 @@ class Parts:
         """Features -> what the unit gives if it runs."""
         return self.exporter.export(unit.name, unit.run, unit.block, self.features[unit.name], self._kind("run", unit))
 
+    def take(self, unit: ResidualUnit, sink: int) -> Piece:
+        """Features -> what the unit gives by one of its sinks but the default."""
+        return self.run(unit) if sink == 0 else self.branch(unit, unit.branches[sink - 1])
+
+    def branch(self, unit: ResidualUnit, branch: nn.Module) -> Piece:
+        """Features -> what one of the unit's branches gives."""
+        name, features = f"a branch of {unit.name}", self.features[unit.name]
+        return self.exporter.export(name, branch, branch, features, self._kind(f"branch {branch!r}", unit))
+
     def skip(self, unit: ResidualUnit) -> Piece | None:
-        """Features -> what the unit gives if it is skipped; None if that is the features themselves."""
-        if unit.shortcut is None:
+        """Features -> what the unit gives by default; None if that is the features themselves."""
+        if unit.keeps:
             return None
-        name, way = f"the shortcut of {unit.name}", "skip"
-        if unit.narrow is not None:
-            name, way = f"the narrow branch of {unit.name}", f"narrow {unit.narrow!r}"
-        owner = unit.narrow or unit.block
-        return self.exporter.export(name, unit.skip, owner, self.features[unit.name], self._kind(way, unit))
+        if unit.always:
+            return self.branch(unit, unit.branches[-1])
+        name, features = f"the shortcut of {unit.name}", self.features[unit.name]
+        return self.exporter.export(name, unit.skip, unit.block, features, self._kind("skip", unit))
 
     def pool(self, unit: ResidualUnit) -> Piece:  # noqa: ARG002 - pieces in a layout of their own differ
         """The features that a unit reads -> their average over the image [N, C]."""
