@@ -126,7 +126,7 @@ class CostModel:
 
     @property
     def surplus(self) -> Tensor:
-        """[columns] by how much each way through a unit is dearer than its default: the routers after it are asked again."""
+        """[columns] how much dearer each way through a unit is than its default: routers after it are asked again."""
         again = torch.where(self.fresh, 0.0, self.ask).roll(-1)
         return self.run + (again - self.skip).repeat_interleave(self.layout.width)
 
@@ -153,7 +153,7 @@ class CostModel:
     @property
     def maximum(self) -> float:
         """The most that a route can cost: every unit run, the routers asked after each of them, no exit taken."""
-        return float(self.base.sum() + self.surplus.unflatten(0, (-1, self.layout.width)).amax(dim=1).sum())
+        return float(self.base.sum() + self.surplus.view(-1, self.layout.width).amax(dim=1).sum())
 
     def expected(self, trace: RouteTrace) -> Tensor:
         """[B] differentiable cost under the relaxed gates: the sum of c_i r_i (Eq. 8 of Wang et al.), and the rest."""

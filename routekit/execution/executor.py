@@ -129,7 +129,7 @@ class SparseExecutor(nn.Module):
 
 
 def decided(survey: Tensor, width: int) -> np.ndarray:
-    """Margins [B, m * width] as they were predicted -> as numpy, with -inf for ways that lost to another of their unit."""
+    """Margins [B, m * width] as predicted -> as numpy, with -inf for ways that lost to another of their unit."""
     margins = survey.float().cpu().numpy()
     if width > 1:
         ways = margins.reshape(len(margins), -1, width)

@@ -30,7 +30,7 @@ def compact(network: RoutedNetwork, routes: Tensor) -> Compact:
     network = copy.deepcopy(network).eval()
     network.stand_alone()
     layout, names = network.layout, [unit.name for unit in network.junctions]
-    rates = routes[:, : len(layout.sections)].double().mean(dim=0).unflatten(0, (-1, layout.width))
+    rates = routes[:, : len(layout.sections)].double().mean(dim=0).view(-1, layout.width)
     asks = not isinstance(network.routers, FixedRoute)  # whose asking costs nothing
     dropped, settled = reduce(
         network,

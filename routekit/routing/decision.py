@@ -34,16 +34,16 @@ class Layout:
         return len(self.sections) // self.width
 
     def choose(self, margins: Tensor) -> Tensor:
-        """Margins [B, columns] over each junction's default -> routes bool: of each junction, the best that is not < 0."""
+        """Margins [B, columns] over the defaults -> routes bool: of each junction, the best that is not < 0."""
         if self.width == 1:
             return margins >= 0
         units = len(self.sections)
-        of_units = margins[:, :units].unflatten(1, (-1, self.width))
+        of_units = margins[:, :units].reshape(len(margins), -1, self.width)
         best = of_units.argmax(dim=2, keepdim=True) == torch.arange(self.width, device=margins.device)
         return torch.cat([((of_units >= 0) & best).flatten(1), margins[:, units:] >= 0], dim=1)
 
     def decided(self, margins: Tensor) -> Tensor:
-        """Margins [B, columns] with -inf for the ways that lost to another of their junction: what is not < 0 is taken."""
+        """Margins [B, columns] with -inf for ways that lost to another of their junction: what is not < 0 is taken."""
         if self.width == 1:
             return margins
         return margins.masked_fill((margins >= 0) & ~self.choose(margins), -torch.inf)

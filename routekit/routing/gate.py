@@ -66,7 +66,7 @@ def straight_through(
     offset: Tensor | None = None,
 ) -> Tensor:
     """Forward one-hot, backward the softmax (Bengio et al., 2013): training sees what inference does."""
-    del generator
+    del generator, offset
     probs = torch.softmax(logits / temperature, dim=1)
     return one_hot(logits.argmax(dim=1), logits) + (probs - probs.detach())
 
@@ -80,6 +80,7 @@ def gumbel(
     offset: Tensor | None = None,
 ) -> Tensor:
     """Straight-through Gumbel softmax (Jang et al., 2017): explores in proportion to the router's doubt."""
+    del offset
     uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float64).to(logits.device)
     noise = -torch.log(-torch.log(uniform.clamp(1e-12, 1 - 1e-12))).to(logits.dtype)
     return straight_through(logits + noise, temperature=temperature)
@@ -97,6 +98,7 @@ def bernoulli(
 
     The backward pass is that of the softmax, so it can be trained with as well.
     """
+    del offset
     probs = torch.softmax(logits / temperature, dim=1)
     drawn = torch.multinomial(probs.detach().cpu(), 1, generator=generator).squeeze(1).to(logits.device)
     return one_hot(drawn, logits) + (probs - probs.detach())

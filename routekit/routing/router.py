@@ -119,7 +119,7 @@ def pool(features: Tensor) -> Tensor:
 
 
 def open_head(width: int, margin: float, sinks: int = 2) -> nn.Linear:
-    """Build the last layer of a router: constant logits at first, with the first sink ahead of the others by `margin`."""
+    """Build the last layer of a router: constant logits at first, the first sink ahead of the others by `margin`."""
     head = nn.Linear(width, sinks)
     nn.init.zeros_(head.weight)
     nn.init.constant_(head.bias, -margin / 2)
