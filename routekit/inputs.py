@@ -85,6 +85,7 @@ def load_splits(recipe: Recipe, input_size: tuple[int, int, int]) -> DataSplits:
         val_from_test=data.val_from_test,
         seed=recipe.seed,
         input_size=input_size,
+        fill=data.fill,
     )
 
 

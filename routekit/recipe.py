@@ -29,13 +29,18 @@ class ModelSection(_Section):
 
 
 class DataSection(_Section):
-    """Which images: "digits", a torchvision set, or an ImageFolder tree; and where validation images come from."""
+    """Which images: "digits", a torchvision set, an ImageFolder tree, some classes of one of these, or several of them.
+
+    val, val_from_test:  where validation images come from
+    fill:                what shifted training images are padded with: zeros, or their mean colour
+    """
 
     source: str = "digits"
     root: str | None = None
     download: bool = False
     val: str | None = None
     val_from_test: Annotated[float | None, Field(gt=0, lt=1)] = None
+    fill: Literal["zeros", "mean"] = "zeros"
     input_size: Annotated[int | None, Field(ge=8)] = None
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     ["backbones.unit", "routing.certainty", "routing.gate", "routing.router", "routing.stacked"],
     ["routing.policy"],
     ["backbones"],
-    ["network.dial", "network.executor", "network.exits", "network.remaining"],
+    ["network.branches", "network.dial", "network.executor", "network.exits", "network.heads", "network.remaining"],
     ["network.network"],
     ["network.convert"],
     ["network.cascade"],

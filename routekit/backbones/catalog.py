@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from routekit.backbones.cifar_resnet import DEPTHS
+from routekit.backbones.pyramid import pyramid_names
 
 # The modules of timm whose networks are instances of its ResNet or ResNetV2 classes. Left out, for want of an adapter:
 # senet (the "legacy_" twins of networks in resnet), and byobnet and regnet (networks put together from a table of
@@ -35,8 +36,9 @@ def list_models() -> list[ModelEntry]:
 @cache
 def _entries(source: str) -> tuple[ModelEntry, ...]:
     if source == "cifar":
-        # No checkpoint of the 74-layer network was published.
-        return tuple(ModelEntry("cifar", f"resnet{depth}", "cifar", depth != 74) for depth in DEPTHS)
+        # No checkpoint of the 74-layer network was published, none of a pyramid.
+        resnets = (ModelEntry("cifar", f"resnet{depth}", "cifar", depth != 74) for depth in DEPTHS)
+        return (*resnets, *(ModelEntry("cifar", name, "pyramid", has_weights=False) for name in pyramid_names()))
     if source == "timm":
         import timm
 

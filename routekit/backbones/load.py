@@ -11,6 +11,7 @@ from torch import nn
 from routekit.backbones.adapters import adapt
 from routekit.backbones.catalog import names_of
 from routekit.backbones.cifar_resnet import CifarResNet
+from routekit.backbones.pyramid import pyramid, pyramid_names
 from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.backbones.weights import load_into, read_state_dict
 from routekit.errors import InputError, RoutekitError
@@ -104,6 +105,8 @@ def build(spec: ModelSpec) -> Backbone:
 
 def _construct(spec: ModelSpec, **pretrained: Any) -> nn.Module:
     if spec.source == "cifar":
+        if spec.name in pyramid_names():
+            return pyramid(spec)
         return CifarResNet(int(spec.name.removeprefix("resnet")), spec.num_classes)
     if spec.source == "timm":
         import timm

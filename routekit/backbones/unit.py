@@ -96,7 +96,8 @@ class Backbone:
     Invariant: `head(units[-1].run(... units[0].run(stem(x))))` equals `model(x)` bit for bit in eval mode.
     `stem` and `head` are bound methods of modules or of plain objects that hold modules, never closures, so
     that a deep copy of a network copies its view as well. `notes` are sentences for the user (what was replaced).
-    `classifier` is the path of the last linear layer inside `model`.
+    `classifier` is the path of the last linear layer inside `model`. `summary` says what exits look at: features
+    [B, C, H, W] -> [B, S]; None for the average over the image.
     """
 
     model: nn.Module
@@ -105,4 +106,5 @@ class Backbone:
     units: list[ResidualUnit]
     head: Callable[[Tensor], Tensor]
     classifier: str = ""
+    summary: Callable[[Tensor], Tensor] | None = None
     notes: list[str] = field(default_factory=list)

@@ -6,6 +6,7 @@ All draws come from an explicit generator, so that a step of a resumed run sees 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,8 @@ class Augmentation:
     """How training images are varied: `augmentation(images, generator)`.
 
     pad:   pixels of zeros on each side before a crop of the original size, i.e. a shift by up to `pad`
-    flip:  mirror half of the images left to right
+    flip:  mirror half of the images left to right, but for those of the classes `unflipped`
+    fill:  what is padded with: "zeros", or the "mean" colour of the image
     area:  for large images: in place of the shift, a crop resized to the whole; its share of the area is
            drawn between these bounds, its aspect ratio between 3/4 and 4/3 (Szegedy et al., 2015)
     """
@@ -27,25 +29,40 @@ class Augmentation:
     pad: int = 4
     flip: bool = True
     area: tuple[float, float] | None = None
+    unflipped: tuple[int, ...] = ()
+    fill: Literal["zeros", "mean"] = "zeros"
 
     @classmethod
-    def of(cls, size: tuple[int, int], *, flip: bool) -> "Augmentation":
+    def of(
+        cls,
+        size: tuple[int, int],
+        *,
+        flip: bool,
+        unflipped: tuple[int, ...] = (),
+        fill: Literal["zeros", "mean"] = "zeros",
+    ) -> "Augmentation":
         """Vary inputs of `size` (H, W) as is usual: for CIFAR below 96 pixels, for ImageNet from there on."""
         if min(size) >= LARGE:
-            return cls(pad=0, flip=flip, area=(0.35, 1.0))
-        return cls(pad=min(size) // 8, flip=flip)
+            return cls(pad=0, flip=flip, area=(0.35, 1.0), unflipped=unflipped)
+        return cls(pad=min(size) // 8, flip=flip, unflipped=unflipped, fill=fill)
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """Images [B, 3, H, W], uint8 or float -> the same shape and type, each sample varied on its own."""
+    def __call__(self, images: Tensor, generator: Generator, labels: Tensor | None = None) -> Tensor:
+        """Images [B, 3, H, W], uint8 or float -> the same shape and type, each sample varied on its own.
+
+        Which classes are mirrored is told by their `labels` [B].
+        """
         n, at = len(images), generator.device
         flipped = torch.zeros(n, dtype=torch.bool, device=at)
         if self.flip:
             flipped = torch.rand(n, generator=generator, device=at) < 0.5
+        if self.unflipped and labels is not None:
+            flipped &= ~torch.isin(labels.to(at), torch.tensor(self.unflipped, device=at))
         if self.area is not None:
             boxes = self._boxes(n, generator)
             return crop_and_resize(images, boxes.to(images.device), flipped.to(images.device))
         top, left = torch.randint(0, 2 * self.pad + 1, (2, n), generator=generator, device=at).to(images.device)
-        return crop_and_flip(images, self.pad, top, left, flipped.to(images.device))
+        shift = images.float().mean(dim=(2, 3), keepdim=True).to(images.dtype) if self.fill == "mean" else None
+        return crop_and_flip(images, self.pad, top, left, flipped.to(images.device), shift)
 
     def _boxes(self, n: int, generator: Generator) -> Tensor:
         """Draw the boxes [B, 4] of `crop_and_resize`."""
@@ -57,14 +74,21 @@ class Augmentation:
         return torch.stack([(2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height), width, height], dim=1)
 
 
-def crop_and_flip(images: Tensor, pad: int, top: Tensor, left: Tensor, flipped: Tensor) -> Tensor:
+def crop_and_flip(
+    images: Tensor, pad: int, top: Tensor, left: Tensor, flipped: Tensor, colour: Tensor | None = None
+) -> Tensor:
     """Pad images [B, C, H, W] with zeros, crop H x W at (top, left) of each, mirror those that are `flipped`.
 
-    `top` and `left` are int64 [B] in [0, 2 * pad], and `pad` leaves an image in place; `flipped` is bool [B].
+    `colour` [B, C, 1, 1] is padded with in place of zeros. `top` and `left` are int64 [B] in [0, 2 * pad], and `pad`
+    leaves an image in place; `flipped` is bool [B].
     """
     height, width = images.shape[-2:]
     # Every window is a view; one indexing copies the chosen ones, faster than gathering pixel by pixel.
-    windows = F.pad(images, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
+    padded = F.pad(images, (pad, pad, pad, pad))
+    if colour is not None:
+        outside = F.pad(torch.zeros_like(images[:1, :1], dtype=torch.bool), (pad, pad, pad, pad), value=True)
+        padded = torch.where(outside, colour, padded)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     crops = windows[torch.arange(len(images), device=images.device), :, top, left]
     return torch.where(flipped[:, None, None, None], crops.flip(3), crops)
 

@@ -27,4 +27,4 @@ def digits(request: Request) -> Provided:
     generator = torch.Generator().manual_seed(0)
     rest, test = take_per_class(whole.labels, torch.full((10,), HELD_OUT["test"]), generator)
     train, val = take_per_class(whole.labels[rest], torch.full((10,), HELD_OUT["val"]), generator)
-    return Provided(whole.subset(rest[train]), whole.subset(test), whole.subset(rest[val]), flip=False)
+    return Provided(whole.subset(rest[train]), whole.subset(test), whole.subset(rest[val]), flip=False, grey=True)

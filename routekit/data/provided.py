@@ -30,12 +30,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Provided:
-    """A data set as it is; `val` is None where it has none, `flip` False where a mirror changes the class."""
+    """A data set as it is.
+
+    val:        None where it has none
+    flip:       False where a mirror changes the class
+    unflipped:  the classes of a set whose mirror it changes for these alone
+    grey:       whether its images are greyscale, the three channels alike
+    """
 
     train: Images
     test: Images
     val: Images | None = None
     flip: bool = True
+    unflipped: tuple[int, ...] = ()
+    grey: bool = False
 
 
 named_sets: Registry[Callable[[Request], Provided]] = Registry("data set")

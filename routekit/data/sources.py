@@ -10,6 +10,7 @@ import routekit.data.torchvision_sets  # noqa: F401
 from routekit.data.augment import Augmentation
 from routekit.data.folder import image_folder, validation_folder
 from routekit.data.image_set import Images
+from routekit.data.mixture import mixture, parts_of
 from routekit.data.provided import Provided, Request, named_sets
 from routekit.data.split import stratified_split
 from routekit.errors import InputError
@@ -54,15 +55,17 @@ def load_data(
     seed: int = 0,
     input_size: tuple[int, int, int] = (3, 32, 32),
     limit_memory_bytes: int = 4 * 2**30,
+    fill: Literal["zeros", "mean"] = "zeros",
 ) -> DataSplits:
     """Load the data set `source`: a name (digits, cifar10, ...) or a folder of train/, test/ and maybe val/.
 
+    It may also be some classes of a set, `cifar10[horse,*]`, and several sets as one, joined by + (`mixture.py`).
     Validation images are those of the folder `val`; else the share `val_from_test`, in (0, 1), of each class
     of the test split, which loses them; else the data set's own; else a tenth of the training split, with a
     warning. `seed` draws what is carved.
 
-    Images come at `input_size` (3, H, W). They are kept in memory, decoded, if they take less than
-    `limit_memory_bytes`. Raises InputError if the data are not there or not as described.
+    `fill` is what shifted training images are padded with: zeros, or their own mean colour. Images come at `input_size`
+    (3, H, W). They are kept in memory, decoded, if they take less than `limit_memory_bytes`. Raises InputError if the data are not there or not as described.
     """
     if val is not None and val_from_test is not None:
         raise InputError("--val and --val-from-test both say where validation images come from: give one of them")
@@ -86,11 +89,14 @@ def load_data(
         train, held_out = _carve(train, CARVED, seed)
         origin = "train"
         warnings.append(SEEN_WARNING)
-    augmentation = Augmentation.of(request.size, flip=provided.flip)
+    augmentation = Augmentation.of(request.size, flip=provided.flip, unflipped=provided.unflipped, fill=fill)
     return DataSplits(train, held_out, test, train.name, classes, augmentation, origin, warnings)
 
 
 def _provided(source: str, request: Request) -> Provided:
+    parts = None if Path(source).exists() else parts_of(source)
+    if parts is not None:
+        return mixture(parts, lambda name: _provided(name, request))
     if source in named_sets:
         return named_sets[source](request)
     if not Path(source).exists():

@@ -32,7 +32,7 @@ def torchvision_set(request: Request, *, name: str, files: str, flip: bool) -> P
         raise InputError(f"{name.lower()} is missing or damaged at {where}: add --download to fetch it") from error
     fits = request.fits(len(train) + len(test))
     train, test = (_image_set(split, name.lower(), request.size, fits) for split in (train, test))
-    return Provided(train, test, flip=flip)
+    return Provided(train, test, flip=flip, grey="MNIST" in name)
 
 
 def _download(name: str, root: Path) -> None:

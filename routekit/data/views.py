@@ -5,9 +5,13 @@ from torch import Generator, Tensor
 from routekit.data.augment import Augmentation
 
 
-def augmented_copies(images: Tensor, copies: int, augmentation: Augmentation, generator: Generator) -> Tensor:
-    """Images [B, 3, H, W] -> [B * copies, 3, H, W], each copy augmented on its own.
+def augmented_copies(
+    images: Tensor, labels: Tensor, copies: int, augmentation: Augmentation, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Images [B, 3, H, W] and labels [B] -> [B * copies, ...] each, each copy augmented on its own.
 
     The copies of one sample are adjacent: `.view(B, copies, ...)` separates samples from copies.
     """
-    return augmentation(images.repeat_interleave(copies, dim=0) if copies > 1 else images, generator)
+    if copies > 1:
+        images, labels = images.repeat_interleave(copies, dim=0), labels.repeat_interleave(copies)
+    return augmentation(images, generator, labels), labels

@@ -1,6 +1,7 @@
 """`convert`: a pretrained network in, the same network with routers out, exact until it is trained."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from routekit.network.dial import Dial, DialRange
 from routekit.network.exits import Exit, ExitConfig, places
 from routekit.network.heads import Place
 from routekit.network.network import RoutedNetwork
-from routekit.routing.router import FixedRoute, JunctionShape, RouterConfig, build_bank
+from routekit.routing.router import FixedRoute, JunctionShape, RouterConfig, build_bank, pool
 
 
 def convert(
@@ -40,8 +41,9 @@ def convert(
     if not skips and branches is None:
         for unit in view.units:
             unit.skippable = False
-    if not exits and not any(unit.skippable for unit in view.units):
-        raise InputError(f"{view.spec.full_name} has no unit that can be skipped")
+    decides = exits or any(unit.skippable for unit in view.units)
+    if not decides and not isinstance(config, FixedRoute):
+        raise InputError(f"{view.spec.full_name} has no unit that can be skipped: add --junctions exit")
     if branches is not None:
         give_branches(view, branches, skips=skips)
     bank = config if isinstance(config, FixedRoute) else build_bank(junction_shapes(view), config or RouterConfig())
@@ -72,8 +74,18 @@ def _exits(view: Backbone, configs: Sequence[ExitConfig], *, dial: bool) -> list
             wanted.setdefault(name, config)
     shapes = zip((unit.name for unit in view.units), _shapes(view)[1:], strict=True)
     return [
-        Exit(Place(view, name, shape.channels), wanted[name], dial=dial) for name, shape in shapes if name in wanted
+        Exit(Place(view, name, shape.channels, shape.features), wanted[name], dial=dial)
+        for name, shape in shapes
+        if name in wanted
     ]
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What lies between two units: channels, and how long the summary of it is that exits look at."""
+
+    channels: int
+    features: int
 
 
 @torch.no_grad()
@@ -94,14 +106,14 @@ def junction_shapes(view: Backbone) -> list[JunctionShape]:
 
 
 @torch.no_grad()
-def _shapes(view: Backbone) -> list[JunctionShape]:
+def _shapes(view: Backbone) -> list[_Shape]:
     """Run one blank image through the network: what each unit sees, and last what the head does."""
     was_training = view.model.training
     view.model.eval()
-    x = view.stem(example_input(view))
-    shapes = [JunctionShape(x.shape[1], view.units[0].stage)]
+    x, summarize = view.stem(example_input(view)), view.summary or pool
+    shapes = [_Shape(x.shape[1], summarize(x).shape[1])]
     for unit in view.units:
         x = unit.run(x)
-        shapes.append(JunctionShape(x.shape[1], unit.stage))
+        shapes.append(_Shape(x.shape[1], summarize(x).shape[1]))
     view.model.train(was_training)
     return shapes

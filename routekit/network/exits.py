@@ -13,7 +13,7 @@ from routekit.cost.macs import count
 from routekit.errors import InputError
 from routekit.network.heads import Place, Size, heads
 from routekit.routing.certainty import Certainty, certainties
-from routekit.routing.router import open_head, pool
+from routekit.routing.router import open_head
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -21,8 +21,8 @@ class ExitConfig:
     """How a network's exits are built.
 
     at:      after which units: "auto" (`count` of them, spread evenly over the dense cost), "stages" (after the last
-             unit of each stage but the last one), "first" (after the first unit), or the units' names separated by
-             commas
+             unit of each stage but the last one), "first" (after the first unit), "all" (after each but the last), or
+             the units' names separated by commas
     head:    what the classifier is: "conv" (a 3x3 convolution to `width` channels, then pooling and a linear layer),
              "linear" (pooling and a linear layer), or "narrow" (the rest of the network, every unit with the share
              `keep` of its inner channels)
@@ -59,8 +59,9 @@ class Exit(nn.Module):
         # No certainty is over 1: with an offset of 1 all go on.
         self.register_buffer("offset", torch.tensor(0.0 if self.certainty is None else 1.0))
         if self.certainty is None:
-            self.normalize: nn.Module = nn.BatchNorm1d(place.channels, affine=False)
-            inputs = place.channels + len(self._measures()) + dial
+            self.summarize = place.summarize
+            self.normalize: nn.Module = nn.BatchNorm1d(place.features, affine=False)
+            inputs = place.features + len(self._measures()) + dial
             self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
 
         # The price of computing, which the router of an adaptive network is told: it decides at this one.
@@ -80,7 +81,7 @@ class Exit(nn.Module):
             known = [measure(probabilities) for measure in self._measures()]
             if self.k_cpt is not None:
                 known.append(self.k_cpt.expand(x.shape[0]) if k_cpt is None else k_cpt)
-            inputs = [self.normalize(pool(x.detach().float())), torch.stack(known, dim=1)]
+            inputs = [self.normalize(self.summarize(x.detach().float())), torch.stack(known, dim=1)]
             scores = self.router(torch.cat(inputs, dim=1))
             return logits, torch.cat([scores[:, :1] + self.offset, scores[:, 1:]], dim=1)
 
@@ -118,8 +119,8 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
     Raises InputError for a name that is no unit's, and for the last unit, after which the network answers anyway.
     """
     names = [unit.name for unit in view.units]
-    if config.at == "first":
-        return names[:1]
+    if config.at in ("first", "all"):
+        return names[:1] if config.at == "first" else names[:-1]
     if config.at == "stages":
         return [a.name for a, b in itertools.pairwise(view.units) if a.stage != b.stage]
     if config.at == "auto":
@@ -130,7 +131,9 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
     wanted = [name.strip() for name in config.at.split(",")]
     for name in wanted:
         if name not in names[:-1]:
-            raise InputError(f"no exit can lie after {name!r}: known: auto, stages, first, {', '.join(names[:-1])}")
+            raise InputError(
+                f"no exit can lie after {name!r}: known: auto, stages, first, all, {', '.join(names[:-1])}"
+            )
     return sorted(set(wanted), key=names.index)
 
 

@@ -18,11 +18,17 @@ from routekit.routing.router import pool
 
 @dataclass(frozen=True)
 class Place:
-    """Where a classifier lies: after the unit `after` of `view`, whose output has `channels`."""
+    """Where an exit lies: after the unit `after` of `view`; its output has `channels`, and a summary of `features`."""
 
     view: Backbone
     after: str
     channels: int
+    features: int
+
+    @property
+    def summarize(self) -> Callable[[Tensor], Tensor]:
+        """What exits look at: features [B, C, H, W] -> [B, features]."""
+        return self.view.summary or pool
 
     @property
     def classes(self) -> int:
@@ -46,16 +52,17 @@ heads: Registry[Callable[[Place, Size], nn.Module]] = Registry("exit head")
 
 @heads.register("linear")
 class LinearHead(nn.Module):
-    """Average pool, linear layer."""
+    """A summary of the features, which is their average unless the network says otherwise; linear layer."""
 
     def __init__(self, place: Place, size: Size) -> None:
         super().__init__()
         del size
-        self.classifier = nn.Linear(place.channels, place.classes)
+        self.summarize = place.summarize
+        self.classifier = nn.Linear(place.features, place.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify."""
-        logits: Tensor = self.classifier(pool(x))
+        logits: Tensor = self.classifier(self.summarize(x))
         return logits
 
 

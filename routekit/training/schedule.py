@@ -15,6 +15,7 @@ class TrainingConfig:
     batch_size:      samples a step, over all processes; each is augmented into `copies` copies (M of Eq. 5)
     learning_rate:   the peak, of the backbone; routers take `router_learning_rate` times it (a least-squares fit, as
                      the benefit gate's, wants less than 1; the other gates 1 to 10)
+    decay:           of the learning rate; "exponential" halves it every `half_life`, a fraction of the run
     router_weight_decay: of the routers' weights, not their biases: routes differ between images where that pays
     gate:            the relaxation while routers learn; its temperature goes geometrically from the first to the last
     anneal:          the fraction in which the wanted cost falls from the dense cost to the target
@@ -33,7 +34,8 @@ class TrainingConfig:
     router_weight_decay: Annotated[float, Field(ge=0)] = 0.003
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    decay: Literal["cosine", "multistep"] = "cosine"
+    decay: Literal["cosine", "multistep", "exponential"] = "cosine"
+    half_life: Annotated[float, Field(gt=0)] = 0.125
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
     gate: Literal["soft", "straight-through", "gumbel", "bernoulli", "benefit"] = "benefit"
     temperature: tuple[float, float] = (1.0, 1.0)
@@ -72,11 +74,13 @@ class Schedule:
     def learning_rate(self, step: int) -> float:
         """Linear warm-up from near zero, then a half cosine to 0, or a tenth at 3/4 and a hundredth at all of it.
 
-        The multi-step fractions are those of the DRN paper: 150 and 200 of its epochs.
+        The multi-step fractions are those of the DRN paper: 150 and 200 of its epochs. Or it is halved again and again.
         """
         done = step / max(1, self.steps)
         if done < self.config.warmup:
             return self.config.learning_rate * (step + 1) / max(1.0, self.config.warmup * self.steps)
+        if self.config.decay == "exponential":
+            return float(self.config.learning_rate * 0.5 ** (done / self.config.half_life))
         if self.config.decay == "multistep":
             return self.config.learning_rate * (0.1 if done >= 0.75 else 1.0)
         after = (done - self.config.warmup) / (1 - self.config.warmup)

@@ -190,9 +190,10 @@ class Trainer:
     def _train_step(self) -> Losses:
         images, labels = self.batches.at(self.step)
         device, spec = self.accelerator.device, self.network.view.spec
-        images = augmented_copies(images, self.config.copies, self.data.augmentation, self._generator(1))
+        copies, augmentation = self.config.copies, self.data.augmentation
+        images, labels = augmented_copies(images, labels, copies, augmentation, self._generator(1))
         x = normalize(images.to(device), spec.mean, spec.std)
-        labels = labels.to(device).repeat_interleave(self.config.copies)
+        labels = labels.to(device)
         # Dropout and drop path draw from the global generator.
         torch.manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index))
         self.model.train()

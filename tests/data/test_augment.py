@@ -136,7 +136,9 @@ def test_normalize_by_hand():
 
 def test_copies_of_a_sample_are_adjacent_and_differ():
     images = torch.arange(1, 4, dtype=torch.uint8).view(3, 1, 1, 1).repeat(1, 3, 8, 8)
-    out = augmented_copies(images, 5, Augmentation(pad=4, flip=False), generator())
+    labels = torch.arange(len(images))
+    out, repeated = augmented_copies(images, labels, 5, Augmentation(pad=4, flip=False), generator())
+    assert torch.equal(repeated.view(-1, 5), labels.unsqueeze(1).expand(-1, 5))
     assert out.shape == (15, 3, 8, 8)
     views = out.view(3, 5, 3 * 64)
     assert views.amax(dim=(1, 2)).tolist() == [1, 2, 3]
@@ -146,4 +148,23 @@ def test_copies_of_a_sample_are_adjacent_and_differ():
 def test_one_copy_is_plain_augmentation():
     images = IMAGE.expand(6, 3, 3, 3)
     once = Augmentation(1, flip=True)(images, generator(3))
-    assert torch.equal(augmented_copies(images, 1, Augmentation(1, flip=True), generator(3)), once)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    assert torch.equal(augmented_copies(images, labels, 1, Augmentation(1, flip=True), generator(3))[0], once)
+
+
+def test_classes_that_a_mirror_changes_are_not_mirrored():
+    images = torch.arange(3 * 16).view(1, 3, 4, 4).to(torch.uint8).repeat(200, 1, 1, 1)
+    labels = torch.arange(200) % 2
+    out = Augmentation(pad=0, flip=True, unflipped=(1,))(images, generator(), labels)
+    mirrored = (out == images.flip(3)).flatten(1).all(dim=1)
+    assert not mirrored[labels == 1].any()
+    assert 30 < mirrored[labels == 0].sum() < 70
+
+
+def test_shifted_images_are_filled_with_their_mean_colour():
+    images = torch.tensor([[10.0, 20.0, 30.0]]).view(1, 3, 1, 1).expand(1, 3, 4, 4).to(torch.uint8)
+    for seed in range(8):
+        out = Augmentation(pad=3, flip=False, fill="mean")(images, generator(seed))
+        assert torch.equal(out, images)
+        dark = Augmentation(pad=3, flip=False)(images, generator(seed))
+        assert torch.equal(dark == 0, dark != images)

@@ -44,6 +44,20 @@ def test_the_benefit_gate_teaches_half_the_slope_where_a_unit_was_skipped() -> N
     torch.testing.assert_close(got, torch.tensor([[-0.7, 0.0], [0.0, 0.0]]))
 
 
+def test_the_benefit_gate_compares_dearer_sinks_with_the_one_that_was_taken() -> None:
+    # Image 0 takes the second of three sinks, image 1 the default; predictions are the logits without the offset.
+    predicted, offset = torch.tensor([[0.5, 0.2], [0.1, -0.3]]), torch.tensor([-1.0, 0.1])
+    logits = torch.cat([predicted + offset, torch.zeros(2, 1)], dim=1).requires_grad_()
+    generator = torch.Generator().manual_seed(2)
+    weights = gates["benefit"](logits, temperature=1.0, generator=generator, offset=offset)
+    assert weights.tolist() == [[0, 1, 0], [0, 0, 1]]
+    slopes = torch.tensor([[-0.5, -0.1, 0.0], [-0.3, -0.2, 0.0]])
+    (got,) = torch.autograd.grad((weights * slopes).sum(), logits)
+    # Image 0: the full branch is worth 0.5 - 0.1 = 0.4 more than the second, 0.3 was predicted. Image 1: 0.3 and 0.2,
+    # of which 0.1 and -0.3 were predicted. The first sink was dearer for both images, the second for one of them.
+    torch.testing.assert_close(got, torch.tensor([[-0.05, 0.05, 0.0], [-0.1, -0.5, 0.0]]))
+
+
 def test_the_benefit_gate_explores_a_few_of_the_units_that_would_run() -> None:
     logits = torch.tensor([[1.0, 0.0]]).expand(4000, 2)
     weights = gates["benefit"](logits, temperature=1.0, generator=torch.Generator().manual_seed(0))

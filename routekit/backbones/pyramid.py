@@ -1,0 +1,147 @@
+"""The multiscale networks of McGill and Perona, "Deciding How to Decide" (2017), Fig. 3: columns over a pyramid.
+
+`pyramid8` has eight columns. Each computes features at every scale of what is left of the pyramid (32, 16, 8 and 4
+pixels, then without the finest, and so on) from the same scale and from the finer one of the column before. Behind
+each, the coarsest scale can be classified. `pyramid3` is the statically routed baseline of its first three columns,
+`pyramid8x2` has twice the channels.
+"""
+
+import itertools
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from routekit.backbones.adapters import register_adapter
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
+from routekit.errors import InputError
+
+# Of each column: its channels, and how many scales it computes.
+COLUMNS = ((16, 4), (16, 4), (32, 3), (32, 3), (64, 2), (64, 2), (128, 1), (128, 1))
+SCALES = 4
+WIDTHS = (1, 2, 3)
+
+
+def pyramid_names() -> tuple[str, ...]:
+    """Names of the networks: the first n columns, at each width."""
+    return tuple(
+        f"pyramid{count}" + (f"x{width}" if width > 1 else "")
+        for count in range(len(COLUMNS), 0, -1)
+        for width in WIDTHS
+    )
+
+
+def pack(scales: list[Tensor]) -> Tensor:
+    """Features at scales [B, C, H, W], [B, C, H/2, W/2], ... -> one tensor [B, C, H, 3W/2], as mipmaps are kept.
+
+    The finest is on the left, the others are on top of each other to its right; a single scale stays as it is.
+    """
+    finest, *rest = scales
+    if not rest:
+        return finest
+    width = rest[0].shape[3]
+    column = torch.cat([F.pad(each, (0, width - each.shape[3])) for each in rest], dim=2)
+    column = F.pad(column, (0, 0, 0, finest.shape[2] - column.shape[2]))
+    return torch.cat([finest, column], dim=3)
+
+
+def unpack(x: Tensor, count: int) -> list[Tensor]:
+    """What `pack` made of `count` scales -> these."""
+    if count == 1:
+        return [x]
+    size, top = x.shape[2], 0
+    scales = [x[..., :size]]
+    for index in range(1, count):
+        small = size >> index
+        scales.append(x[..., top : top + small, size : size + small])
+        top += small
+    return scales
+
+
+class Column(nn.Module):
+    """3x3 convolutions from the same scale and, behind a 2x2 max pooling, from the finer one; batch norm, ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int, scales_in: int, scales_out: int) -> None:
+        super().__init__()
+        self.scales_in, self.scales_out = scales_in, scales_out
+        self.same = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.finer = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels_out, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Packed features of `scales_in` scales -> of the coarsest `scales_out` of them."""
+        scales = unpack(x, self.scales_in)
+        made = [self.same(scales[0])] + [
+            self.same(own) + self.finer(F.max_pool2d(finer, 2)) for finer, own in itertools.pairwise(scales)
+        ]
+        made = made[-self.scales_out :]
+        # One batch norm for all scales: their pixels are normalised together, the empty ones of a packed tensor apart.
+        pixels = torch.cat([each.flatten(2) for each in made], dim=2).unsqueeze(3)
+        normalized = F.relu(self.norm(pixels)).squeeze(3)
+        sizes = [each.shape[2] for each in made]
+        parts = torch.split(normalized, [size * size for size in sizes], dim=2)
+        return pack([part.reshape(*part.shape[:2], size, size) for part, size in zip(parts, sizes, strict=True)])
+
+
+class Coarsest:
+    """Packed features -> those of the coarsest scale [B, C * size * size]: what is classified and routed by."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Flatten the last scale, of `size` pixels."""
+        return unpack(x, (int(x.shape[2]) // self.size).bit_length())[-1].flatten(1)
+
+
+class PyramidNet(nn.Module):
+    """The first `columns` columns, `width` times as wide, for images [B, 3, size, size]; a linear layer classifies."""
+
+    def __init__(self, columns: int, width: int, num_classes: int, size: int = 32) -> None:
+        super().__init__()
+        self.coarsest = Coarsest(size >> (SCALES - 1))
+        shapes = [(3, SCALES)] + [(width * channels, scales) for channels, scales in COLUMNS[:columns]]
+        self.columns = nn.ModuleList(
+            Column(before[0], after[0], before[1], after[1]) for before, after in itertools.pairwise(shapes)
+        )
+        self.linear = nn.Linear(shapes[-1][0] * self.coarsest.size**2, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Images [B, 3, H, W] -> themselves at every scale, each the average of 2x2 pixels of the finer one, packed."""
+        return pack([x] + [F.avg_pool2d(x, 2**scale) for scale in range(1, SCALES)])
+
+    def head(self, x: Tensor) -> Tensor:
+        """Packed features -> logits [B, classes]."""
+        logits: Tensor = self.linear(self.coarsest(x))
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, 3, H, W] -> logits [B, classes]."""
+        x = self.stem(x)
+        for column in self.columns:
+            x = column(x)
+        return self.head(x)
+
+
+def pyramid(spec: ModelSpec) -> PyramidNet:
+    """Build the network of `spec`. Raises InputError for images that cannot be halved three times."""
+    columns, width = re.fullmatch(r"pyramid(\d)(?:x(\d))?", spec.name).groups()  # type: ignore[union-attr]
+    size = spec.input_size[1]
+    if size != spec.input_size[2] or size % 2 ** (SCALES - 1):
+        raise InputError(f"{spec.name} takes square images whose size is a multiple of 8, not {spec.input_size}")
+    return PyramidNet(int(columns), int(width or 1), spec.num_classes, size)
+
+
+@register_adapter(PyramidNet)
+def adapt_pyramid(model: PyramidNet, spec: ModelSpec) -> Backbone:
+    """See a pyramid network as stem, columns and head. No column can be skipped: exits alone decide."""
+    units = [
+        ResidualUnit(f"columns.{index}", column, stage=SCALES - COLUMNS[index][1], skippable=False)
+        for index, column in enumerate(model.columns)
+    ]
+    return Backbone(model, spec, model.stem, units, model.head, classifier="linear", summary=model.coarsest)

@@ -1,0 +1,83 @@
+"""The multiscale networks: how scales are packed, what a column computes, what it costs by hand."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routekit.backbones.load import build, load_backbone, spec_of
+from routekit.backbones.pyramid import COLUMNS, Column, pack, pyramid_names, unpack
+from routekit.cost.model import CostModel
+from routekit.errors import InputError
+from routekit.execution.executor import SparseExecutor
+from routekit.execution.prepare import prepare
+from routekit.network.convert import convert, dense
+from routekit.network.executor import masked
+from routekit.network.exits import ExitConfig
+
+
+@given(st.integers(1, 4), st.integers(0, 2))
+def test_packing_loses_nothing(count: int, extra: int) -> None:
+    size = 2 ** (count + extra)
+    scales = [torch.rand(2, 3, size >> index, size >> index) for index in range(count)]
+    packed = pack(scales)
+    assert packed.shape == (2, 3, size, size if count == 1 else size * 3 // 2)
+    assert all(torch.equal(a, b) for a, b in zip(unpack(packed, count), scales, strict=True))
+    assert packed.sum() == pytest.approx(sum(float(each.sum()) for each in scales), rel=1e-4)
+
+
+def test_a_column_reads_its_own_scale_and_the_finer_one() -> None:
+    torch.manual_seed(0)
+    column = Column(2, 3, scales_in=3, scales_out=2)
+    scales = [torch.randn(4, 2, size, size) for size in (8, 4, 2)]
+    made = [column.same(b) + column.finer(F.max_pool2d(a, 2)) for a, b in itertools.pairwise(scales)]
+    pixels = torch.cat([each.flatten(2) for each in made], dim=2)
+    mean, var = pixels.mean(dim=(0, 2)).view(1, -1, 1, 1), pixels.var(dim=(0, 2), correction=0).view(1, -1, 1, 1)
+    want = pack([F.relu((each - mean) / (var + 1e-6).sqrt()) for each in made])
+    torch.testing.assert_close(column(pack(scales)), want, rtol=1e-4, atol=1e-4)
+
+
+def test_the_names_are_the_columns_and_the_widths() -> None:
+    assert pyramid_names()[:4] == ("pyramid8", "pyramid8x2", "pyramid8x3", "pyramid7")
+    assert len(pyramid_names()) == 24
+    assert len(build(spec_of("pyramid3")).units) == 3
+    wide = build(spec_of("pyramid8x3")).model
+    assert [column.norm.num_features for column in wide.columns] == [3 * channels for channels, _ in COLUMNS]
+
+
+def test_what_columns_cost_by_hand() -> None:
+    costs = CostModel.measure(dense(load_backbone("pyramid2", weights="none")))
+    pixels = [32 * 32, 16 * 16, 8 * 8, 4 * 4]
+    # Each scale is convolved from its own, and all but the finest from the finer one as well; batch norm at 2.
+    first = 9 * 3 * 16 * (sum(pixels) + sum(pixels[1:])) + 2 * 16 * sum(pixels)
+    second = 9 * 16 * 16 * (sum(pixels) + sum(pixels[1:])) + 2 * 16 * sum(pixels)
+    assert [part.flops for part in costs.parts if part.kind == "unit"] == [first, second]
+    assert next(part.flops for part in costs.parts if part.kind == "head") == 16 * 16 * 10
+
+
+def test_with_exits_it_stops_where_it_should() -> None:
+    view = build(spec_of("pyramid8", num_classes=4))
+    x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want = view.model.eval()(x)
+        network = convert(view, exits=[ExitConfig(at="all", head="linear")]).eval()
+        assert torch.equal(network(x).logits, want)
+        # The paper's classifier: 16 times the channels, of the coarsest scale.
+        assert [each.head.classifier.in_features for each in network.exits] == [16 * c for c, _ in COLUMNS[:-1]]
+        for index, each in enumerate(network.exits):
+            last = each.router[-1]
+            last.weight.normal_(generator=torch.Generator().manual_seed(index))
+            last.bias.zero_()
+        trace = network(x, execution=masked)
+        answer = SparseExecutor(prepare(network))(x)
+    assert len(trace.routes.unique(dim=0)) > 1
+    assert torch.equal(answer.routes, trace.routes)
+    torch.testing.assert_close(answer.logits, trace.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_images_that_cannot_be_halved_are_refused() -> None:
+    with pytest.raises(InputError, match="multiple of 8"):
+        build(spec_of("pyramid8", input_size=(3, 28, 28)))
