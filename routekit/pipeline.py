@@ -61,7 +61,8 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
     accelerator = machine.accelerator()
     data, view = inputs.data, inputs.view
     seconds_before = 0.0
-    if inputs.untrained and recipe.method != "dense":
+    from_scratch = inputs.untrained and recipe.dense.epochs == 0
+    if inputs.untrained and recipe.method != "dense" and not from_scratch:
         view = _train_dense_first(recipe, inputs, folder, machine)
         seconds_before = read_record(folder.dense.path)["seconds"] if accelerator.is_main_process else 0.0
     # Training changes the network in place: this copy is the reference, and the teacher.
@@ -81,7 +82,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
         target=costs.dense if target is None else target,
         accelerator=accelerator,
         seed=recipe.seed,
-        teacher=original if recipe.method != "dense" else None,
+        teacher=None if recipe.method == "dense" or from_scratch else original,
         folder=folder.path,
         on_step=hooks.on_step,
         say=hooks.say,
@@ -90,7 +91,11 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
     record: dict[str, Any] = {}
     if accelerator.is_main_process:
         measured = evaluate(network, data.test, costs, gate=gates[recipe.inference], seed=recipe.seed)
-        before = dense_accuracy(original.backbone.to(accelerator.device), network, data.test)
+        if from_scratch:  # there never was a dense network: what this one answers if everything runs
+            everything = torch.ones(len(data.test), len(network.columns), dtype=torch.bool)
+            before = evaluate(network, data.test, costs, routes=everything).accuracy
+        else:
+            before = dense_accuracy(original.backbone.to(accelerator.device), network, data.test)
         record = run_record(
             str(folder.path),
             network,

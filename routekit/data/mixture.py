@@ -120,7 +120,7 @@ def _coloured(grey: Provided) -> Provided:
 
 
 def colour(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Greyscale images uint8 [N, 3, H, W] -> the same between two random colours each, at least CONTRAST apart (Fig. 4)."""
+    """Greyscale images uint8 [N, 3, H, W] -> each between two random colours, at least CONTRAST apart (Fig. 4)."""
     dark, bright = torch.rand(2, len(images), 3, generator=generator)
     while (close := torch.linalg.vector_norm(dark - bright, dim=1) < CONTRAST).any():
         bright[close] = torch.rand(int(close.sum()), 3, generator=generator)

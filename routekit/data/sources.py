@@ -65,7 +65,8 @@ def load_data(
     warning. `seed` draws what is carved.
 
     `fill` is what shifted training images are padded with: zeros, or their own mean colour. Images come at `input_size`
-    (3, H, W). They are kept in memory, decoded, if they take less than `limit_memory_bytes`. Raises InputError if the data are not there or not as described.
+    (3, H, W). They are kept in memory, decoded, if they take less than `limit_memory_bytes`. Raises InputError if the
+    data are not there or not as described.
     """
     if val is not None and val_from_test is not None:
         raise InputError("--val and --val-from-test both say where validation images come from: give one of them")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -30,7 +31,8 @@ class RouteStatistics:
 
 def route_statistics(routes: Tensor, labels: Tensor) -> RouteStatistics:
     """Routes [N, n] bool and labels [N] -> their statistics."""
-    distinct, which = torch.unique(routes, dim=0, return_inverse=True)
+    # Where nothing is decided, all take one route: a column of its own, because torch wants one at least.
+    distinct, which = torch.unique(F.pad(routes, (0, 1)), dim=0, return_inverse=True)
     entropy = _entropy(torch.bincount(which))
     return RouteStatistics(
         unique=len(distinct),
