@@ -26,7 +26,18 @@ def _root(
     del debug  # taken out of the arguments by `run`, so that it may stand anywhere
 
 
-for _command in ("convert", "finetune", "cascade", "evaluate", "flops", "export", "predict", "bench", "models"):
+for _command in (
+    "convert",
+    "finetune",
+    "cascade",
+    "evaluate",
+    "flops",
+    "export",
+    "predict",
+    "bench",
+    "report",
+    "models",
+):
     importlib.import_module(f"{__package__}.{_command}").register(app)
 
 

@@ -111,6 +111,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             seed=recipe.seed,
             epochs=recipe.training.epochs,
             validation=data.val_origin,
+            **_decides(recipe),
             **described_exits(network, data.test),
         )
         config = None if isinstance(network.routers, FixedRoute) else recipe.routers
@@ -119,6 +120,15 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
         write_record(folder.path, record)
     accelerator.wait_for_everyone()
     return record
+
+
+def _decides(recipe: Recipe) -> dict[str, Any]:
+    """What a routed network decides, and by which policy it stops, for its record."""
+    if recipe.method != "routed":
+        return {}
+    learned = recipe.exits.rule == "learned"
+    policy = recipe.objective.policy.kind if learned else recipe.exits.rule
+    return {"junctions": recipe.junctions, "policy": policy if "exit" in recipe.junctions else None}
 
 
 def _train_dense_first(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) -> Backbone:

@@ -38,7 +38,7 @@ LAYERS = [
     ["recipe"],
     ["run_folder", "machine"],
     ["inputs"],
-    ["pipeline", "results", "deliver", "timing", "joining"],
+    ["pipeline", "results", "deliver", "timing", "joining", "reporting"],
 ]
 
 

@@ -17,12 +17,14 @@ class ExitStatistics:
     stops:     share of the images that it answers
     accuracy:  of those; None if there are none
     alone:     its accuracy on all images, as if it answered each
+    answered:  how many images of each class it answers
     """
 
     after: str
     stops: float
     accuracy: float | None
     alone: float
+    answered: tuple[int, ...]
 
 
 @torch.no_grad()
@@ -33,14 +35,15 @@ def measure_exits(network: RoutedNetwork, images: Images, *, batch_size: int = 2
     was_training = network.training
     network.eval()
     device, spec = next(network.parameters()).device, network.spec
-    right, answers = [], []
+    right, answers, seen = [], [], []
     for batch, labels in images.batches(torch.arange(len(images)), batch_size):
         trace = network(normalize(batch.to(device), spec.mean, spec.std), execution=masked)
         right.append(torch.stack([leaf.argmax(dim=1).cpu() == labels for leaf in trace.leaves], dim=1))
         # The image is answered by the last classifier that it gets to.
+        seen.append(labels)
         answers.append(trace.routes[:, -len(network.exits) :].cpu().sum(dim=1))
     network.train(was_training)
-    correct, answered = torch.cat(right).double(), torch.cat(answers)
+    correct, answered, of = torch.cat(right).double(), torch.cat(answers), torch.cat(seen)
     found = []
     for place, after in enumerate([*(each.after for each in network.exits), "end"]):
         here = answered == place
@@ -50,6 +53,7 @@ def measure_exits(network: RoutedNetwork, images: Images, *, batch_size: int = 2
                 stops=float(here.double().mean()),
                 accuracy=float(correct[here, place].mean()) if here.any() else None,
                 alone=float(correct[:, place].mean()),
+                answered=tuple(torch.bincount(of[here], minlength=network.spec.num_classes).tolist()),
             )
         )
     return found

@@ -65,7 +65,7 @@ def run_record(
 def described_exits(network: RoutedNetwork, images: Images) -> dict[str, Any]:
     """What the exits do on `images`, for the record of a network that has any."""
     found = measure_exits(network, images)
-    return {"exits": [asdict(each) for each in found]} if found else {}
+    return {"exits": [asdict(each) for each in found], "classes": list(images.classes)} if found else {}
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

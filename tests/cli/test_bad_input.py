@@ -59,6 +59,10 @@ BAD = [
     (["export", "images", "--out", "x", "--dtype", "int3"], "unknown dtype"),
     (["flops", "resnet65"], "did you mean"),
     (["convrt"], "convrt"),
+    (["report", "nowhere"], "not a finished run"),
+    (["convert", "pyramid8", "--target-flops", "50%"], "no unit that can be skipped: add --junctions exit"),
+    (["convert", "resnet20", "--target-flops", "50%", "--data", "digits[0,ten]"], "digits has no class 'ten'"),
+    (["convert", "resnet20", "--target-flops", "50%", "--data", "digits+digits"], "is in two of these sets"),
 ]
 
 

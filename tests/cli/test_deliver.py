@@ -99,6 +99,11 @@ def test_a_network_with_exits_from_end_to_end(workplace: Path) -> None:
     done = in_process("evaluate", "runs/exits", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert "exit after layer2.2: answers" in done.stdout
+    done = in_process("report", "runs/exits", "runs/routed", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    files = ["pictures/accuracy-against-cost.svg", "pictures/dataflow.svg", "pictures/training-exits.svg"]
+    assert json.loads(done.stdout)["files"] == files
+    assert all((workplace / file).stat().st_size > 1000 for file in files)
     done = in_process("export", "runs/exits", "--out", "small", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     done = in_process("predict", "small", "images/test/class1/0.png", "--json", cwd=workplace)

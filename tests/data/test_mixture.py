@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routekit.data.image_set import ImageSet
@@ -68,6 +68,7 @@ def test_greyscale_images_are_coloured_where_they_meet_others() -> None:
     assert torch.equal(made("abc+grey").train.images, images)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_the_two_colours_are_far_apart(seed: int) -> None:
     images = torch.zeros(20, 3, 1, 3, dtype=torch.uint8)

@@ -1,0 +1,158 @@
+"""Pictures of recorded runs, after McGill and Perona (2017): accuracy against cost, and where images are answered.
+
+Each is drawn from records alone: the same records give the same bytes.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from routekit.errors import InputError
+from routekit.runtime.runtime import need
+
+FORMATS = ("svg", "png")
+# The largest circle of a dataflow, points: all images are answered there.
+LARGEST = 26.0
+
+
+def accuracy_against_cost(records: Sequence[dict[str, Any]]) -> Any:
+    """Error rate against mean cost (Fig. 5, 9 and 10): one line for each kind of network, one point for each run.
+
+    Runs that differ in nothing but the seed are one point, their mean, with bars of one standard deviation.
+    """
+    axes = _axes(7, 4.5)
+    points: dict[str, dict[Any, list[tuple[float, float]]]] = {}
+    for record in records:
+        flops, group = record["flops"], points.setdefault(kind_of(record), {})
+        place = record["flops"]["target"] or flops["dense"]
+        group.setdefault(place, []).append((flops["realized"], 1 - record["accuracy"]["routed"]))
+    for number, (kind, group) in enumerate(sorted(points.items())):
+        colour = f"C{number}"
+        line = sorted((*np.mean(found, axis=0), np.std([error for _, error in found])) for found in group.values())
+        costs, errors, spread = zip(*line, strict=True)
+        axes.errorbar(costs, errors, yerr=spread, color=colour, marker="o", markersize=4, capsize=2, label=kind)
+    dense = {(record["flops"]["dense"], 1 - record["accuracy"]["dense"]) for record in records}
+    axes.plot(*zip(*sorted(dense), strict=True), "k*", markersize=9, label="dense")
+    axes.set_xlabel("mean cost of an image, MACs (fvcore: 1 multiply-add = 1 FLOP)")
+    axes.set_ylabel("error rate, test images")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return axes.figure
+
+
+def dataflow(records: Sequence[dict[str, Any]]) -> Any:
+    """Where images are answered (Fig. 6 and 7): a row for each run with exits, a circle for each classifier.
+
+    A circle's area is the share of the images that are answered there; on the left its colour says how many of them
+    rightly, on the right its slices of which classes they are. Raises InputError if no run has exits.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+
+    records = _with_exits(records)
+    count = max(len(record["exits"]) for record in records)
+    left, right = _axes(2.2 + 0.9 * count, 1.4 + 0.55 * len(records), columns=2)
+    colours = colormaps["viridis"]
+    for row, record in enumerate(records):
+        places = range(len(record["exits"]))
+        for axes in (left, right):
+            axes.plot(places, [row] * len(places), color="#9aa0a6", linewidth=1, zorder=1)
+        for place, leaving in enumerate(record["exits"]):
+            size = LARGEST * math.sqrt(leaving["stops"])
+            if not size:
+                continue
+            left.plot(place, row, "o", markersize=size, color=colours(leaving["accuracy"]), zorder=2)
+            _slices(right, place, row, size, leaving["answered"])
+    for axes in (left, right):
+        axes.set_xticks(range(count))
+        axes.set_xlabel("classifier")
+        axes.set_xlim(-0.6, count - 0.4)
+        axes.set_ylim(len(records) - 0.4, -0.6)
+    left.set_yticks(range(len(records)), [_label(record) for record in records], fontsize=7)
+    right.set_yticks([])
+    left.figure.colorbar(ScalarMappable(cmap=colours), ax=left, label="of them right")
+    classes = records[0]["classes"]
+    handles = [right.plot([], [], "o", color=_colour(index))[0] for index in range(len(classes))]
+    right.legend(handles, classes, fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    return left.figure
+
+
+def dataflow_over_training(record: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> Any:
+    """Where validation images are answered, from epoch to epoch (Fig. 8); `metrics` are the lines of a run's log.
+
+    Raises InputError if the run has no exits.
+    """
+    (record,) = _with_exits([record])
+    count = len(record["exits"]) - 1
+    lines = [line for line in metrics if line["kind"] == "validation"]
+    past = np.array([[1.0, *line["run_rate"][-count:], 0.0] for line in lines])
+    axes = _axes(2 + 0.5 * count, 4)
+    picture = axes.imshow(past[:, :-1] - past[:, 1:], aspect="auto", vmin=0, vmax=1, cmap="viridis")
+    axes.set_xlabel("classifier")
+    axes.set_ylabel("training step")
+    shown = sorted({round(place) for place in np.linspace(0, len(lines) - 1, 8)})
+    axes.set_yticks(shown, [str(lines[place]["step"]) for place in shown])
+    axes.figure.colorbar(picture, label="of the validation images answered")
+    return axes.figure
+
+
+def kind_of(record: dict[str, Any]) -> str:
+    """What is compared: the network, what it decides, and by which policy."""
+    words = [record["model"], *(record.get("junctions") or [record.get("method", "")])]
+    if record.get("policy"):
+        words.append(f"({record['policy']})")
+    return " ".join(words)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure, by the ending of `path`. Raises InputError if it cannot be written."""
+    import matplotlib
+
+    kind = path.suffix[1:]
+    with matplotlib.rc_context({"svg.hashsalt": "routekit"}):
+        try:
+            figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None}, dpi=120)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _axes(width: float, height: float, columns: int = 1) -> Any:
+    need("matplotlib", "report")
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained").subplots(1, columns)
+
+
+def _with_exits(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = [record for record in records if record.get("exits")]
+    if not found:
+        raise InputError("none of these runs has exits: there is no dataflow to draw")
+    return found
+
+
+def _slices(axes: Any, x: float, y: float, size: float, counts: Sequence[int]) -> None:
+    """Draw a circle of `size` points, in slices."""
+    start, total = 0.0, sum(counts)
+    for index, count in enumerate(counts):
+        stop = start + count / total
+        angles = np.linspace(2 * math.pi * start, 2 * math.pi * stop, max(2, math.ceil(60 * (stop - start))))
+        wedge = np.column_stack([np.r_[0, np.cos(angles)], np.r_[0, np.sin(angles)]])
+        if count:
+            axes.scatter(
+                [x], [y], marker=wedge, s=size**2 * np.abs(wedge).max() ** 2, color=_colour(index), linewidths=0
+            )
+        start = stop
+
+
+def _colour(index: int) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["tab20"](index % 20)
+
+
+def _label(record: dict[str, Any]) -> str:
+    flops = record["flops"]
+    return f"{kind_of(record)}\n{100 * flops['realized'] / flops['dense']:.0f}%, seed {record.get('seed', 0)}"

@@ -1,0 +1,84 @@
+"""Pictures: drawn from records alone, the same records give the same bytes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from routekit.errors import InputError
+from routekit.report import pictures
+from routekit.reporting import draw
+
+
+def record(target: float | None = 50.0, seed: int = 0, exits: bool = True, **more: Any) -> dict[str, Any]:
+    made = {
+        "model": "pyramid3", "method": "routed", "junctions": ["exit"], "policy": "actor", "seed": seed,
+        "accuracy": {"dense": 0.9, "routed": 0.8 + 0.02 * seed},
+        "flops": {"dense": 100.0, "target": target, "realized": 50.0 + seed},
+    }  # fmt: skip
+    if exits:
+        made["classes"] = ["cat", "dog"]
+        made["exits"] = [
+            {"after": "columns.0", "stops": 0.25, "accuracy": 1.0, "alone": 0.5, "answered": [5, 0]},
+            {"after": "columns.1", "stops": 0.0, "accuracy": None, "alone": 0.6, "answered": [0, 0]},
+            {"after": "end", "stops": 0.75, "accuracy": 0.7, "alone": 0.9, "answered": [5, 10]},
+        ]
+    return made | more
+
+
+def test_runs_that_differ_in_the_seed_are_one_point() -> None:
+    (axes,) = pictures.accuracy_against_cost([record(seed=0), record(seed=1), record(target=80.0, seed=2)]).axes
+    line, dense = (each for each in axes.lines if len(each.get_xdata()))
+    np.testing.assert_allclose(line.get_xydata(), [[50.5, 0.19], [52.0, 0.16]])
+    np.testing.assert_allclose(dense.get_xydata(), [[100.0, 0.1]])
+    assert [text.get_text() for text in axes.get_legend().texts] == ["dense", "pyramid3 exit (actor)"]
+
+
+def test_a_circle_s_area_is_the_share_that_is_answered_there() -> None:
+    left, *_ = pictures.dataflow([record()]).axes
+    sizes = {line.get_xdata()[0]: line.get_markersize() for line in left.lines if len(line.get_xdata()) == 1}
+    # Nobody is answered by the second classifier.
+    assert set(sizes) == {0, 2}
+    assert sizes[2] ** 2 / sizes[0] ** 2 == pytest.approx(3)
+
+
+def test_the_shares_over_training_add_up_to_one() -> None:
+    metrics = [
+        {"kind": "step", "step": 5},
+        {"kind": "validation", "step": 10, "run_rate": [0.5, 0.9, 0.3]},
+        {"kind": "validation", "step": 20, "run_rate": [0.5, 0.6, 0.2]},
+    ]
+    axes = pictures.dataflow_over_training(record(), metrics).axes[0]
+    # The first column of the rates is a unit's.
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.1, 0.6, 0.3], [0.4, 0.4, 0.2]])
+
+
+def recorded(folder: Path, made: dict[str, Any]) -> Path:
+    folder.mkdir()
+    (folder / "record.json").write_text(json.dumps(made))
+    (folder / "metrics.jsonl").write_text(json.dumps({"kind": "validation", "step": 1, "run_rate": [0.7, 0.4]}) + "\n")
+    return folder
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    runs = [recorded(tmp_path / "a", record()), recorded(tmp_path / "b", record(seed=1, exits=False))]
+    for kind in pictures.FORMATS:
+        first, again = (draw(runs, tmp_path / name / kind, kind) for name in ("one", "two"))
+        assert [file.name for file in first] == [
+            f"accuracy-against-cost.{kind}", f"dataflow.{kind}", f"training-a.{kind}"
+        ]  # fmt: skip
+        assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none of these runs has exits"):
+        pictures.dataflow([record(exits=False)])
+    with pytest.raises(InputError, match="unknown format 'pdf': svg or png"):
+        draw([], tmp_path, "pdf")
+    with pytest.raises(InputError, match="not a finished run"):
+        draw([tmp_path], tmp_path / "out", "svg")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        draw([recorded(tmp_path / "run", record())], tmp_path / "file" / "out", "svg")
