@@ -69,7 +69,7 @@ def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
         recipe.routers,
         exits=[config for kind, config in exits.items() if kind in recipe.junctions],
         branches=recipe.branches if "branch" in recipe.junctions else None,
-        skips="skip" in recipe.junctions or "branch" in recipe.junctions,
+        skips="skip" in recipe.junctions,
         dial=recipe.adaptive_cost,
     )
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from routekit.errors import InputError
 from routekit.network.branches import BranchConfig
 from routekit.network.dial import DialRange
-from routekit.network.exits import ExitConfig
+from routekit.network.exits import CascadeConfig, ExitConfig
 from routekit.objective.objective import ObjectiveWeights
 from routekit.registry import nearest
 from routekit.routing.router import RouterConfig
@@ -66,7 +66,7 @@ class Recipe(_Section):
     routers: RouterConfig = RouterConfig()
     exits: ExitConfig = ExitConfig()
     branches: BranchConfig = BranchConfig()
-    cascade: ExitConfig = ExitConfig(at="first", head="narrow", rule="confidence")
+    cascade: CascadeConfig = CascadeConfig()
     adaptive_cost: DialRange | None = None
     inference: Literal["hard", "bernoulli"] = "hard"
     objective: ObjectiveWeights = ObjectiveWeights()

@@ -40,6 +40,15 @@ class ExitConfig:
     hidden: int = 32
 
 
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class CascadeConfig(ExitConfig):
+    """The exit that makes a cascade of a network with itself: a narrow form of it answers first, if it is sure."""
+
+    at: str = "first"
+    head: Literal["conv", "linear", "narrow"] = "narrow"
+    rule: Literal["learned", "confidence", "entropy"] = "confidence"
+
+
 class Exit(nn.Module):
     """A classifier after the unit `after`, and what decides whether an image goes on past it.
 

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.cli.command import in_process, routekit
 
 
@@ -137,3 +139,21 @@ def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Pa
     assert re.fullmatch(
         r"images/test/class1/0\.png: class\d [\d.]+%  \(\d of 9 units, \d+% of the MACs\)\n", done.stdout
     )
+
+
+@pytest.mark.parametrize(("junctions", "columns"), [("branch", 9), ("skip,branch,cascade", 19)])
+def test_branches_and_cascades_from_end_to_end(workplace: Path, junctions: str, columns: int) -> None:
+    name = junctions.replace(",", "-")
+    done = in_process(
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "70%", "--junctions",
+        junctions, "--narrow", "30%", "--epochs", "1", "--set", "training.batch_size=16", "--name", name, "--json",
+        cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["junctions"] == junctions.split(",")
+    assert len(record["routes"]["run_rate"]) == columns
+    done = in_process("export", f"runs/{name}", "--out", f"small-{name}", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    done = in_process("predict", f"small-{name}", "images/test/class1/0.png", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr

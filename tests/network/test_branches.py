@@ -21,14 +21,14 @@ from routekit.export.compact import compact
 from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
 from routekit.network.executor import masked, relaxed
-from routekit.network.exits import ExitConfig
+from routekit.network.exits import CascadeConfig, ExitConfig
 from routekit.routing.decision import Layout
 from routekit.routing.router import RouterConfig, banks
 from tests.execution.test_executor import Counter
 from tests.toy import WAYS, open_to_images, small_branches, small_view
 from tests.toy import toy_noise as images
 
-CASCADE = ExitConfig(at="first", head="narrow", rule="confidence")
+CASCADE = CascadeConfig()
 THREE_WAYS = convert(small_view(), RouterConfig(hidden=8), branches=BranchConfig(keep=(0.25,)))
 DRAWN = {
     "seed": st.integers(0, 10_000),

@@ -30,7 +30,7 @@ def record(target: float | None = 50.0, seed: int = 0, exits: bool = True, **mor
 
 def test_runs_that_differ_in_the_seed_are_one_point() -> None:
     (axes,) = pictures.accuracy_against_cost([record(seed=0), record(seed=1), record(target=80.0, seed=2)]).axes
-    line, dense = (each for each in axes.lines if len(each.get_xdata()))
+    line, dense = (next(each for each in axes.lines if each.get_marker() == marker) for marker in "o*")
     np.testing.assert_allclose(line.get_xydata(), [[50.5, 0.19], [52.0, 0.16]])
     np.testing.assert_allclose(dense.get_xydata(), [[100.0, 0.1]])
     assert [text.get_text() for text in axes.get_legend().texts] == ["dense", "pyramid3 exit (actor)"]
