@@ -48,6 +48,8 @@ class Price(Budget):
     inertia:   how slowly the price follows from batch to batch
     integral:  how much of an excess on held-out images goes into `trim`
     trim:      what is taken off the wanted cost, because held-out images came out dearer
+    ruled:     [exits] which of the exits decide by a rule: what speaks for going on is the chance of an error, at 1 at
+               first, and its price that of the units behind it; learned scores know the price already (`k_cpt`)
     rates:     [n] running mean of the units' run rates
     price:     of running a unit, in units of the loss
     """
@@ -56,6 +58,7 @@ class Price(Budget):
     inertia: float = 0.9
     integral: float = 0.1
     trim: float = 0.0
+    ruled: tuple[bool, ...] = ()
     rates: Tensor | None = None
     price: float = 0.0
 
@@ -63,18 +66,20 @@ class Price(Budget):
     def follow(self, offset: Tensor, margins: Tensor, costs: CostModel, step: int) -> Tensor:
         """Move the units' offsets towards the price of the wanted cost: a unit runs where its margin exceeds 0 then.
 
-        What exits decide is taken as it is: their scores know the price (`k_cpt`).
+        What exits have learned to decide is taken as it is; nobody stops in training, whatever a rule says.
         """
-        units = len(costs.layout.sections)
-        own, exits = offset[:units], margins[:, units:]
+        units, ruled = len(costs.layout.sections), torch.tensor(self.ruled, dtype=torch.bool, device=offset.device)
+        own, exits = offset[:units], margins[:, units:] - ruled * (offset[units:] - 1)
         rates = costs.layout.choose(margins)[:, :units].to(margins).mean(dim=0)
         self.rates = rates if self.rates is None else self.rates.to(rates).lerp(rates, 1 - self.inertia)
         free = margins[:, :units] - own
         premium = self.congestion * free.std() * (self.rates - 0.5)
-        stakes = torch.cat([costs.stakes[:units].to(own), torch.zeros_like(exits[0])])
+        stakes = costs.stakes.to(own)
+        stakes[units:] *= ruled
         wanted = (self.wanted(step) - self.trim) * costs.dense
         self.price = price_for(torch.cat([free - premium, exits], dim=1), costs, wanted, stakes=stakes)
-        return torch.cat([own.lerp(-(self.price * stakes[:units] + premium), 1 - self.inertia), offset[units:]])
+        settled = torch.where(ruled, 1 - self.price * stakes[units:], offset[units:])
+        return torch.cat([own.lerp(-(self.price * stakes[:units] + premium), 1 - self.inertia), settled])
 
     def k_cpt(self, costs: CostModel) -> float:
         """The price of a multiply-add: that of a unit, over what a unit costs."""

@@ -66,6 +66,10 @@ class Schedule:
         """The first step under hard routing with frozen routers; step 0 where there is nothing to learn."""
         return round(self.steps * (1 - self.config.hard)) if self.learns_routes else 0
 
+    def is_hard(self, step: int) -> bool:
+        """Whether `step` is in the last phase."""
+        return step >= self.hard_from
+
     @property
     def anneal_steps(self) -> int:
         """Steps over which the wanted cost falls."""

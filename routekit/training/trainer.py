@@ -14,16 +14,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from routekit.cost.budget import Budget, Unsteered
 from routekit.cost.model import CostModel
-from routekit.cost.price import Price
-from routekit.cost.weight import CostWeight
 from routekit.data.augment import normalize
 from routekit.data.sources import DataSplits
 from routekit.data.views import augmented_copies
 from routekit.errors import InputError, TrainingError
-from routekit.evaluation.calibrate import calibrate, set_price
-from routekit.evaluation.evaluate import evaluate
 from routekit.network.dial import OPERATIONS
 from routekit.network.executor import relaxed, sparse
 from routekit.network.network import RoutedNetwork
@@ -31,8 +26,8 @@ from routekit.objective.objective import Losses, ObjectiveWeights, objective
 from routekit.routing.decision import RouteTrace
 from routekit.routing.gate import gates, hard
 from routekit.routing.policy import Choice, softly
-from routekit.routing.router import FixedRoute
-from routekit.training.batches import Batches, rotating, step_seed
+from routekit.training.batches import Batches, step_seed
+from routekit.training.control import Control, learns_routes
 from routekit.training.log import MetricsLog
 from routekit.training.optimizer import build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
@@ -89,25 +84,18 @@ class Trainer:
             self.teacher = copy.deepcopy(teacher).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.teacher.eval().requires_grad_(False)
         self.folder, self.on_step, self.say = folder, on_step, say
-        learns = bool(network.exits) or not isinstance(network.routers, FixedRoute)
         world = accelerator.num_processes
         batch_size = min(config.batch_size, len(data.train)) // world * world
         if batch_size == 0:
             raise InputError(f"a batch of {config.batch_size} cannot be split over {world} processes")
         self.batches = Batches(data.train, batch_size, seed=seed, rank=accelerator.process_index, world=world)
+        learns = learns_routes(network) or network.exits_learn
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
-        share, anneal = target / costs.dense, self.schedule.anneal_steps
-        self.budget: Budget = CostWeight(share, anneal)
-        if network.dial is not None:
-            self.budget = Unsteered(share, anneal)
-            network.dial.surplus.copy_(costs.surplus / OPERATIONS)
-        elif config.gate == "benefit" and network.junctions:
-            self.budget = Price(share, anneal, congestion=config.congestion)
+        self.control = Control(network, data.val, costs, self.schedule, target, seed, accelerator, say)
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
         self._saved_at = self._began = time.perf_counter()
         self._seconds_before = 0.0
-        self.realized = 1.0
         self.log = MetricsLog(None)
         self.optimizer = build_optimizer(network, config)
         self.model: nn.Module = network
@@ -123,10 +111,10 @@ class Trainer:
         self._began = time.perf_counter()
         while self.step < self.schedule.steps:
             if self.step == self.schedule.hard_from and self.schedule.learns_routes:
-                self._freeze_routers()
+                self.control.freeze_units()
             losses = self._train_step()
             self.step += 1
-            self._control()
+            self.control.check(self.step)
             elapsed = time.perf_counter() - self._began
             rate = (self.step - first) * self.batches.batch_size / max(elapsed, 1e-9)
             self._report(losses, rate)
@@ -136,6 +124,11 @@ class Trainer:
             if end_of_epoch or time.perf_counter() - self._saved_at > SAVE_EVERY_SECONDS:
                 self.save()
         return self.network
+
+    @property
+    def realized(self) -> float:
+        """The realised cost when it was last measured, a fraction of the dense cost."""
+        return self.control.realized
 
     @property
     def seconds(self) -> float:
@@ -153,8 +146,7 @@ class Trainer:
                 "step": self.step,
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "budget": self.budget.state(),
-                "realized": self.realized,
+                **self.control.state(),
                 "seconds": self.seconds,
                 "log": self.log.position,
             },
@@ -168,8 +160,8 @@ class Trainer:
             state = load_state(path)
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.budget = type(self.budget)(**state["budget"])
-            self.step, self.realized, position = state["step"], state["realized"], state["log"]
+            self.control.load(state)
+            self.step, position = state["step"], state["log"]
             self._seconds_before = state["seconds"]
             self.network.routers.requires_grad_(self.step <= self.schedule.hard_from)
             self.say(f"going on from step {self.step} of {self.schedule.steps}")
@@ -185,7 +177,7 @@ class Trainer:
 
     @property
     def _is_hard(self) -> bool:
-        return self.step >= self.schedule.hard_from
+        return self.schedule.is_hard(self.step)
 
     def _train_step(self) -> Losses:
         images, labels = self.batches.at(self.step)
@@ -198,7 +190,7 @@ class Trainer:
         torch.manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index))
         self.model.train()
         set_learning_rate(self.optimizer, self.schedule.learning_rate(self.step))
-        prices = self._prices(len(x))
+        prices = self.control.prices(self.step, len(x), self._generator(4))
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             trace = self.model(
                 x,
@@ -215,11 +207,11 @@ class Trainer:
             labels,
             self.costs,
             self.weights,
-            cost_weight=self.budget.cost_weight,
+            cost_weight=self.control.budget.cost_weight,
             copies=self.config.copies,
             teacher=teacher,
             routing=not self._is_hard,
-            k_cpt=self.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
+            k_cpt=self.control.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
             choice=self._choice(),
         )
         if not torch.isfinite(losses.total.detach()):
@@ -235,9 +227,7 @@ class Trainer:
             reach = self.accelerator.gather(reach_of(self.network, trace, soft))
             adjust_for_throughput(self.network, reach)
         self.optimizer.step()
-        if not self._is_hard:
-            offset = self.budget.follow(self.network.offset, trace.margins.detach(), self.costs, self.step)
-            self.network.set_offset(offset)
+        self.control.follow(self.step, trace)
         return losses
 
     def _choice(self) -> Choice | None:
@@ -245,13 +235,6 @@ class Trainer:
         if not self.network.exits_learn:
             return None
         return self.weights.policy.choice(self.schedule.temperature(self.step), self._generator(3))
-
-    def _prices(self, count: int) -> Tensor | None:
-        """What computing costs each image of a batch [B], for a network with a dial; it rises in the beginning."""
-        if self.network.dial is None:
-            return None
-        rise = min(1.0, (self.step + 1) / max(1, self.schedule.anneal_steps))
-        return rise * self.network.dial.range.draw(count, self._generator(4)).to(self.accelerator.device)
 
     @torch.no_grad()
     def _teach(self, x: Tensor) -> RouteTrace | None:
@@ -261,44 +244,21 @@ class Trainer:
         trace: RouteTrace = self.teacher(x, keep_features=self._keeps_features)
         return trace
 
-    def _control(self) -> None:
-        """Measure the hard, realised cost on the next few validation images, and let the budget correct itself."""
-        frozen = (self._is_hard and not self.network.exits) or self.network.dial is not None
-        if frozen or self.step % self.config.check_every:
-            return
-        turn = self.step // self.config.check_every
-        held_out = rotating(len(self.data.val), self.config.check_images, turn, self.seed)
-        cost = evaluate(self.network, self.data.val, self.costs, indices=held_out).cost
-        # Every process measures, with batch-norm statistics of its own; one number steers them all.
-        together = self.accelerator.reduce(torch.tensor(cost, device=self.accelerator.device), "mean")
-        self.realized = float(together) / self.costs.dense
-        self.budget.correct(self.realized, self.step)
-
-    def _freeze_routers(self) -> None:
-        """Settle which units run. Exits go on learning: what they decide by, their classifiers, does as well."""
-        self.network.routers.requires_grad_(False)
-        if not self.network.exits and self.network.dial is None:
-            self._calibrate()
-
-    def _calibrate(self) -> None:
-        """Meet the budget on all validation images by what is added to all routers' offsets."""
-        if self.schedule.learns_routes:
-            try:
-                meet = calibrate if self.network.dial is None else set_price
-                cost = meet(self.network, self.data.val, self.costs, self.target)
-            except InputError as error:
-                # What was trained is good for other budgets: it stays at the price that came nearest.
-                self.say(str(error))
-                cost = evaluate(self.network, self.data.val, self.costs).cost
-            self.realized = cost / self.costs.dense
-
     def _report(self, losses: Losses, rate: float) -> None:
         if not self.accelerator.is_main_process:
             return
         by_name = {name: float(value.detach()) for name, value in losses.by_name.items()}
         phase = ("train" if not self.schedule.learns_routes else "hard") if self._is_hard else "route"
         self.on_step(
-            Progress(self.step, self.schedule.steps, phase, by_name, self.realized, self.budget.wanted(self.step), rate)
+            Progress(
+                self.step,
+                self.schedule.steps,
+                phase,
+                by_name,
+                self.realized,
+                self.control.budget.wanted(self.step),
+                rate,
+            )
         )
         if self.step % self.config.check_every == 0 or self.step == self.schedule.steps:
             self.log.write(
@@ -307,17 +267,14 @@ class Trainer:
                 phase=phase,
                 losses=by_name,
                 realized=self.realized,
-                wanted=self.budget.wanted(self.step),
-                cost_weight=self.budget.cost_weight,
+                wanted=self.control.budget.wanted(self.step),
+                cost_weight=self.control.budget.cost_weight,
                 images_per_second=rate,
             )
 
     def _measure_epoch(self) -> None:
         """Measure accuracy, cost and routes on the validation images; warn of collapse from the first epoch on."""
-        still = not self.network.exits_learn and self.network.dial is None
-        if self._is_hard and (still or self.step == self.schedule.steps):
-            self._calibrate()
-        measured = evaluate(self.network, self.data.val, self.costs)
+        measured = self.control.measure(self.step)
         statistics = measured.statistics
         if not self.accelerator.is_main_process:
             return
@@ -333,7 +290,7 @@ class Trainer:
             seconds=self.seconds,
         )
         annealed = self.step >= self.schedule.anneal_steps
-        if self.schedule.learns_routes and annealed and statistics.collapsed:
+        if learns_routes(self.network) and annealed and statistics.collapsed:
             self.say(
                 f"routing has collapsed: {statistics.unique} routes, {statistics.entropy:.2f} bits; this is a static "
                 "network. Try a larger router learning rate, a higher diversity weight, or a longer anneal"

@@ -15,9 +15,10 @@ from routekit.cost.weight import CostWeight
 from routekit.errors import InputError
 from routekit.network.convert import convert, dense, example_input
 from routekit.network.executor import relaxed
+from routekit.network.exits import ExitConfig
 from routekit.routing.gate import soft
 from routekit.routing.router import RouterConfig
-from tests.toy import ToyNet, open_to_images, toy_view
+from tests.toy import ToyNet, open_to_images, toy_exits, toy_view
 
 
 def test_parts_by_hand() -> None:
@@ -173,3 +174,26 @@ def test_congestion_spreads_the_runs_over_more_units_at_the_same_cost() -> None:
     # Among the images of one unit, those that are worth more run it.
     ran, worth = routes[4.0][:, 0], margins[:, 0]
     assert worth[ran].min() >= worth[~ran].max()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.9))
+def test_units_and_exits_by_a_rule_share_one_price(seed: int, share: float) -> None:
+    network = toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear", rule="confidence"))
+    costs = CostModel.measure(network)
+    generator = torch.Generator().manual_seed(seed)
+    offset = torch.cat([torch.randn(4, generator=generator), torch.ones(2)]).double()
+    # What is known of an image: what each unit is worth to it, and its chance of an error at each exit.
+    worth = torch.cat([torch.randn(64, 4, generator=generator), torch.rand(64, 2, generator=generator)], dim=1)
+    margins = worth.double() + offset - torch.tensor([0.0] * 4 + [1.0] * 2)
+    wanted = costs.minimum / costs.dense + share * (costs.maximum - costs.minimum) / costs.dense
+    budget = Price(wanted, 0, inertia=0.0, ruled=(True, True))
+    moved = budget.follow(offset, margins, costs, step=1)
+    # A hair more is spared: whoever is on the border falls either way.
+    routes = margins - offset + moved - 1e-9 >= 0
+    assert float(costs.of_routes(routes).mean()) <= wanted * costs.dense + 1e-6
+    assert torch.equal(routes, worth.double() - 1e-9 >= budget.price * costs.stakes)
+    # Exits that learned know the price by themselves.
+    assert torch.equal(
+        Price(wanted, 0, inertia=0.0, ruled=(False, False)).follow(offset, margins, costs, 1)[4:], offset[4:]
+    )
