@@ -57,14 +57,15 @@ def objective(
     routing: bool = True,
     k_cpt: float | Tensor = 0.0,
     choice: Choice | None = None,
+    squares: Tensor | None = None,
 ) -> Losses:
     """Sum the terms for one batch of B = L * copies images, the copies of a sample adjacent; labels are [B].
 
     With a teacher, cross-entropy and distillation share one unit of weight: (1 - a) and a. `routing=False` leaves
     the routing terms out: the routers are frozen, or there are none. Exits go on learning: by the policy's `choice`,
-    where a multiply-add is worth `k_cpt`, and their classifiers from all images. Without a choice, exits decide by a
-    rule that does not learn, and the losses of all classifiers are summed, as in BranchyNet (Eq. 1 of Teerapittayanon
-    et al., 2016, with weights of 1).
+    where a multiply-add is worth `k_cpt` and the sections have `squares` of weights, and their classifiers from all
+    images. Without a choice, exits decide by a rule that does not learn, and the losses of all classifiers are summed,
+    as in BranchyNet (Eq. 1 of Teerapittayanon et al., 2016, with weights of 1).
     """
     by_name = {"classification": terms.classification(trace.logits, labels).mean()}
     share = weights.distillation if teacher is not None else 0.0
@@ -79,7 +80,9 @@ def objective(
         by_policy = {"heads": torch.stack(errors).mean(dim=1).sum()}
         if choice is not None:
             by_policy["heads"] = weights.policy.heads * by_policy["heads"]
-            by_policy |= policy_terms(trace, labels, costs, errors, weights.policy, k_cpt=k_cpt, choice=choice)
+            by_policy |= policy_terms(
+                trace, labels, costs, errors, weights.policy, k_cpt=k_cpt, choice=choice, squares=squares
+            )
         by_name |= by_policy
         total = torch.stack(list(by_policy.values())).sum()
     if teacher is not None and weights.feature_distillation > 0:

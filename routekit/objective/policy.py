@@ -8,10 +8,11 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from routekit.cost.model import CostModel
-from routekit.routing.decision import RouteTrace
+from routekit.routing.decision import GO, RouteTrace
 from routekit.routing.policy import (
     Choice,
     Subnetwork,
+    activated_l2,
     critics,
     decisiveness,
     expected_cost,
@@ -32,6 +33,8 @@ class PolicyConfig:
     epsilon:      the share of decisions that are explored at random
     draw:         decide by sampling, as the paper does, and not by the expectation over what would be sampled
     heads:        weight of the mean loss of every classifier over all images: the paper has none of it
+    l2:           k_L2 of Eq. 9, in place of a weight decay (`training.weight_decay`): of the layers that are activated
+    l2_routes:    let that teach the policy as well, as in section 5.2 of the paper
     """
 
     kind: Literal["actor", "pragmatic", "optimistic"] = "actor"
@@ -41,6 +44,8 @@ class PolicyConfig:
     epsilon: Annotated[float, Field(ge=0, le=1)] = 0.0
     draw: bool = False
     heads: Annotated[float, Field(ge=0)] = 0.5
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    l2_routes: bool = False
 
     def choice(self, temperature: float, generator: torch.Generator | None = None) -> Choice:
         """The training routing policy (Eq. 4)."""
@@ -73,14 +78,21 @@ def policy_terms(
     *,
     k_cpt: float | Tensor,
     choice: Choice,
+    squares: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Name the policy's terms, batch means; their sum is L_ac (Eq. 3) or L_cr (Eq. 5), with what belongs to c_mod.
 
-    `errors` [B] of each leaf are what classification minimises.
+    `errors` [B] of each leaf are what classification minimises, `squares` [exits + 1] the squared weights of each
+    section.
     """
     network = exit_tree(trace, costs, errors, k_cpt)
+    terms = {}
+    if config.l2 > 0 and squares is not None:
+        onwards = [choice(exit_.logits)[:, GO] for exit_ in trace.decisions[costs.layout.junctions :]]
+        reach = torch.stack([torch.ones_like(errors[0]), *onwards], dim=1).cumprod(dim=1)
+        terms["l2"] = config.l2 * activated_l2(reach, squares, routes=config.l2_routes)
     if config.kind == "actor":
-        terms = {"inference": expected_cost(network, choice).mean()}
+        terms["inference"] = expected_cost(network, choice).mean()
         if config.decisiveness > 0:
             terms["decisiveness"] = config.decisiveness * decisiveness(network, choice).mean()
         return terms
@@ -92,7 +104,6 @@ def policy_terms(
     if config.error == "wrong":
         wrong = [(leaf.argmax(dim=1) != labels).to(errors[0]) for leaf in trace.leaves]
         known = exit_tree(trace, costs, wrong, k_cpt)
-    return {
-        "inference": expected_cost(network, constant).mean(),
-        "utility": config.utility * utility_regression(known, constant, critics[config.kind]).mean(),
-    }
+    terms["inference"] = expected_cost(network, constant).mean()
+    terms["utility"] = config.utility * utility_regression(known, constant, critics[config.kind]).mean()
+    return terms

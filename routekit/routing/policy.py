@@ -130,10 +130,11 @@ def throughput_rate(reach: Tensor, floor: float = 1e-2) -> Tensor:
     return 1 / reach.square().mean().sqrt().clamp_min(floor)
 
 
-def activated_l2(reach: Tensor, squares: Tensor) -> Tensor:
+def activated_l2(reach: Tensor, squares: Tensor, *, routes: bool = False) -> Tensor:
     """E[sum of w^2 over the layers activated] (Eq. 9, without k_L2).
 
-    `reach` [B, S] is the probability with which each image activates each of S parts of the network, and a constant in
-    the gradient; `squares` [S] are the parts' squared weights. Without the network's routing, reach is 1: plain L2.
+    `reach` [B, S] is the probability with which each image activates each of S parts of the network; `squares` [S] are
+    the parts' squared weights. The reach is a constant in the gradient, unless the policy is to be regularised as well
+    (`routes`, section 5.2, which "discourages networks from routing data along deep paths"). Where it is 1: plain L2.
     """
-    return (reach.detach() @ squares).mean()
+    return ((reach if routes else reach.detach()) @ squares).mean()

@@ -31,6 +31,17 @@ def adjust_for_throughput(network: RoutedNetwork, reach: Tensor) -> None:
                     parameter.grad.mul_(rates[section])
 
 
+def squares_of(network: RoutedNetwork) -> Tensor:
+    """[exits + 1] the squared weights of each section, with the classifier at its end; the stem is in the first."""
+    parts = [[*blocks, each.head] for blocks, each in zip(sections(network), network.exits, strict=False)]
+    parts.append(sections(network)[-1])
+    inside = [[p for part in section for p in part.parameters()] for section in parts]
+    # What belongs to no block is the stem's and the last classifier's, and small: everybody pays for it.
+    known = {id(p) for section in inside for p in section}
+    inside[0] += [p for p in network.backbone.parameters() if id(p) not in known]
+    return torch.stack([torch.stack([p.square().sum() for p in section if p.ndim > 1]).sum() for section in inside])
+
+
 def sections(network: RoutedNetwork) -> list[list[nn.Module]]:
     """The blocks of each section between exits."""
     found: list[list[nn.Module]] = [[]]

@@ -33,7 +33,7 @@ from routekit.training.optimizer import build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
-from routekit.training.throughput import adjust_for_throughput, reach_of
+from routekit.training.throughput import adjust_for_throughput, reach_of, squares_of
 
 # At most this much work is lost when a run is killed.
 SAVE_EVERY_SECONDS = 60.0
@@ -213,6 +213,7 @@ class Trainer:
             routing=not self._is_hard,
             k_cpt=self.control.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
             choice=self._choice(),
+            squares=squares_of(self.network) if self.weights.policy.l2 > 0 else None,
         )
         if not torch.isfinite(losses.total.detach()):
             raise TrainingError(

@@ -23,7 +23,7 @@ from routekit.training.batches import Batches, rotating
 from routekit.training.log import CLOCK_FIELDS, read_metrics
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
-from routekit.training.throughput import adjust_for_throughput, reach_of
+from routekit.training.throughput import adjust_for_throughput, reach_of, squares_of
 from routekit.training.trainer import Progress, Trainer
 from tests.toy import small_view, toy_data, toy_noise, toy_view
 
@@ -102,6 +102,39 @@ def test_a_network_with_exits_learns_to_meet_its_budget(kind: str, skips: bool) 
     assert {"heads", "inference"} < set(seen[-1].losses)
     after = [p.detach() for each in run.network.exits for p in each.deciding_parameters()]
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_only_the_weights_that_are_activated_are_held_down() -> None:
+    network = convert(toy_view(), exits=[ExitConfig(at="body.1", head="linear", hidden=8)], skips=False).eval()
+    model, (leaving,) = network.backbone, network.exits
+
+    def total(*tensors: torch.Tensor) -> float:
+        return float(sum(tensor.detach().square().sum() for tensor in tensors))
+
+    body = model.body
+    first = total(model.conv.weight, body[0].conv.weight, body[1].conv.weight, leaving.head.classifier.weight)
+    squares = squares_of(network)
+    assert squares.detach().tolist() == pytest.approx(
+        [
+            first + total(model.fc.weight),
+            total(body[2].conv.weight, body[2].downsample.weight, body[3].conv.weight),
+        ]
+    )
+    for routes in (False, True):
+        trace = network(toy_noise(6), execution=masked)
+        weights = ObjectiveWeights(policy=PolicyConfig(l2=0.1, l2_routes=routes, decisiveness=0.0))
+        choice = weights.policy.choice(1.0)
+        labels, costs = torch.zeros(6, dtype=torch.int64), CostModel.measure(network)
+        losses = objective(
+            trace, labels, costs, weights, cost_weight=0.0, routing=False, choice=choice, squares=squares_of(network)
+        )
+        past = choice(trace.decisions[0].logits)[:, 0].mean()
+        want = 0.1 * (squares[0] + past * squares[1])
+        torch.testing.assert_close(losses.by_name["l2"], want)
+        (slope,) = torch.autograd.grad(losses.by_name["l2"], body[3].conv.weight, retain_graph=True)
+        torch.testing.assert_close(slope, 0.2 * past.detach() * body[3].conv.weight)
+        (slope,) = torch.autograd.grad(losses.by_name["l2"], leaving.router[-1].bias, allow_unused=True)
+        assert (slope is not None) == routes
 
 
 @pytest.mark.parametrize("rule", ["confidence", "entropy"])
