@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         data_root: o.DataRoot = None,
         target_flops: Annotated[
             str | None,
-            typer.Option(help="Budgets for an adaptive network, met on validation images: 30%,50%,1.5e8."),
+            typer.Option(help="Budgets for an adaptive network or a cascade, met on validation images: 30%,50%,1.5e8."),
         ] = None,
         device: o.Device = None,
         json: o.Json = False,
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         """Measure RUN on its test images under hard routing: accuracy, realised cost, routes."""
         from routekit.errors import InputError
         from routekit.recipe import load_recipe
-        from routekit.results import evaluate_run
+        from routekit.results import evaluate_curve, evaluate_run
         from routekit.run_folder import RunFolder
 
         from .summary import summary
@@ -46,5 +46,5 @@ def register(app: typer.Typer) -> None:
             result(record, summary(record), as_json=json)
             return
         targets = [text.strip() for text in target_flops.split(",")]
-        records = [evaluate_run(run, recipe, o.machine(device), target=target) for target in targets]
+        records = evaluate_curve(run, recipe, o.machine(device), targets)
         result({"curve": records}, "\n".join(map(summary, records)), as_json=json)

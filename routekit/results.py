@@ -1,19 +1,21 @@
 """What can be had from a run that is done: its measurement, its cost table."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from routekit.backbones.load import build, spec_of
-from routekit.cost.budget import parse_target
+from routekit.cost.budget import parse_amount, parse_target
 from routekit.cost.cascade import CascadeCost, measure_costs
 from routekit.cost.model import CostModel
 from routekit.data.sources import DataSplits
 from routekit.errors import InputError
-from routekit.evaluation.calibrate import set_price
+from routekit.evaluation.calibrate import calibrate, set_price
 from routekit.evaluation.evaluate import evaluate
+from routekit.evaluation.threshold import ask_all
 from routekit.export.cascade import load, read_about
 from routekit.export.checkpoint import load_network
 from routekit.inputs import load_splits
@@ -27,53 +29,92 @@ from routekit.routing.gate import gates
 from routekit.run_folder import RunFolder
 
 
-def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine, *, target: str | None = None) -> dict[str, Any]:
+def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[str, Any]:
     """Measure a finished run, or a compact checkpoint on the recipe's data, on the test set; also with routes shuffled.
-
-    With a `target`, the dial of an adaptive network is set first, on validation images, so that it is met.
 
     "shuffled" gives each image the route of another one: what is lost by it is what the routers know about images.
     """
-    started = time.perf_counter()
-    network = load(path)
-    record = read_record(path) if (path / "record.json").exists() else read_about(path)["record"]
-    if recipe is None:
-        _, recipe = RunFolder.open(path)
-    data = load_splits(recipe, network.spec.input_size)
-    if len(data.classes) != network.spec.num_classes:
-        raise InputError(f"{path} knows {network.spec.num_classes} classes, the data has {len(data.classes)}")
-    network.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    costs = measure_costs(network)
-    wanted = record["flops"]["target"]
-    if target is not None:
-        wanted = _turn(network, data, costs, target)
-    measured = evaluate(network, data.test, costs, gate=gates[recipe.inference], seed=recipe.seed)
-    order = torch.randperm(len(measured.routes), generator=torch.Generator().manual_seed(recipe.seed))
-    shuffled = evaluate(network, data.test, costs, routes=measured.routes[order])
-    return run_record(
-        str(path),
-        network,
-        measured,
-        data=data.name,
-        split="test",
-        dense_accuracy=record["accuracy"]["dense"],
-        dense_flops=record["flops"]["dense"],
-        target=wanted,
-        seconds=time.perf_counter() - started,
-        environment=machine.environment(),
-        shuffled_accuracy=shuffled.accuracy,
-        seed=recipe.seed,
-        **({} if isinstance(network, Cascade) else described_exits(network, data.test)),
-    )
+    return _Subject.load(path, recipe, machine).measure()
 
 
-def _turn(network: RoutedNetwork | Cascade, data: DataSplits, costs: CostModel | CascadeCost, target: str) -> float:
-    """Set a network's dial to what meets a budget; returns it, MACs."""
-    if isinstance(network, Cascade) or isinstance(costs, CascadeCost) or network.dial is None:
-        raise InputError(f"{network.name} was trained for one budget: --target-flops is for runs with --adaptive-cost")
-    wanted = parse_target(target, costs)
-    set_price(network, data.val, costs, wanted)
-    return wanted
+def evaluate_curve(path: Path, recipe: Recipe | None, machine: Machine, targets: list[str]) -> list[dict[str, Any]]:
+    """Measure one network at several budgets, each met on validation images.
+
+    For an adaptive network, whose dial is set, and for a cascade, of networks or of a network with itself, whose
+    threshold is. Raises InputError for a network that was trained for one budget, and for budgets out of reach.
+    """
+    subject = _Subject.load(path, recipe, machine)
+    return [subject.measure(subject.turn(target)) for target in targets]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is measured: a network on its data."""
+
+    path: Path
+    recipe: Recipe
+    machine: Machine
+    network: RoutedNetwork | Cascade
+    costs: CostModel | CascadeCost
+    data: DataSplits
+    record: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path, recipe: Recipe | None, machine: Machine) -> "_Subject":
+        network = load(path)
+        record = read_record(path) if (path / "record.json").exists() else read_about(path)["record"]
+        if recipe is None:
+            _, recipe = RunFolder.open(path)
+        data = load_splits(recipe, network.spec.input_size)
+        if len(data.classes) != network.spec.num_classes:
+            raise InputError(f"{path} knows {network.spec.num_classes} classes, the data has {len(data.classes)}")
+        network.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(path, recipe, machine, network, measure_costs(network), data, record)
+
+    def turn(self, target: str) -> float:
+        """Let the network meet a budget on validation images; returns the budget, MACs."""
+        network, costs, val = self.network, self.costs, self.data.val
+        if isinstance(network, Cascade):
+            assert isinstance(costs, CascadeCost)
+            wanted = parse_amount(target, costs.dense)
+            network.threshold.fill_(ask_all(network, val, costs).doubts(network).threshold(wanted))
+            return wanted
+        assert isinstance(costs, CostModel)
+        wanted = parse_target(target, costs)
+        if network.dial is not None:
+            set_price(network, val, costs, wanted)
+        elif network.exits and not network.exits_learn and not network.junctions:
+            calibrate(network, val, costs, wanted)
+        else:
+            raise InputError(
+                f"{network.name} was trained for one budget: --target-flops is for runs with --adaptive-cost, and for "
+                "cascades and thresholds, which learn none"
+            )
+        return wanted
+
+    def measure(self, target: float | None = None) -> dict[str, Any]:
+        """Measure on the test images; `target` is the budget that was met, by default the run's own."""
+        started = time.perf_counter()
+        network, test, seed = self.network, self.data.test, self.recipe.seed
+        measured = evaluate(network, test, self.costs, gate=gates[self.recipe.inference], seed=seed)
+        order = torch.randperm(len(measured.routes), generator=torch.Generator().manual_seed(seed))
+        shuffled = evaluate(network, test, self.costs, routes=measured.routes[order])
+        return run_record(
+            str(self.path),
+            network,
+            measured,
+            data=self.data.name,
+            split="test",
+            dense_accuracy=self.record["accuracy"]["dense"],
+            dense_flops=self.record["flops"]["dense"],
+            target=self.record["flops"]["target"] if target is None else target,
+            seconds=time.perf_counter() - started,
+            environment=self.machine.environment(),
+            shuffled_accuracy=shuffled.accuracy,
+            seed=seed,
+            **{key: self.record[key] for key in ("method", "junctions", "policy") if key in self.record},
+            **({} if isinstance(network, Cascade) else described_exits(network, test)),
+        )
 
 
 def cost_table(model: str | Path, classes: int | None = None, input_size: int | None = None) -> CostModel:

@@ -54,6 +54,14 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     again = json.loads(done.stdout)
     for key in ("accuracy", "flops", "routes"):
         assert again[key] == record[key]
+    # Nothing was trained for that budget: another one takes another threshold.
+    done = in_process("evaluate", "runs/joined", "--target-flops", "100%,150%", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    curve = json.loads(done.stdout)["curve"]
+    assert curve[0]["flops"] == record["flops"]
+    assert curve[1]["flops"]["realized"] > record["flops"]["realized"]
+    done = in_process("evaluate", "runs/routed", "--target-flops", "50%", cwd=workplace)
+    assert (done.returncode, "trained for one budget" in done.stderr) == (2, True)
     done = in_process("predict", "runs/joined", "images/test/class1/0.png", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     (predicted,) = json.loads(done.stdout)["images"]
@@ -139,6 +147,28 @@ def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Pa
     assert re.fullmatch(
         r"images/test/class1/0\.png: class\d [\d.]+%  \(\d of 9 units, \d+% of the MACs\)\n", done.stdout
     )
+
+
+def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path) -> None:
+    done = in_process(
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "70%", "--junctions",
+        "cascade", "--narrow", "25%", "--epochs", "1", "--set", "training.batch_size=16", "--name", "cascade", "--json",
+        cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert [each["after"] for each in record["exits"]] == ["layer1.0", "end"]
+    assert record["routes"]["run_rate"].keys() == {"past layer1.0"}
+    done = in_process("evaluate", "runs/cascade", "--target-flops", "50%,70%,90%", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    curve = json.loads(done.stdout)["curve"]
+    assert curve[1]["flops"] == record["flops"]
+    assert curve[1]["accuracy"] == record["accuracy"]
+    spent = [each["flops"]["realized"] for each in curve]
+    assert spent == sorted(spent)
+    assert spent[0] < spent[2]
+    done = in_process("evaluate", "runs/cascade", "--target-flops", "20%", cwd=workplace)
+    assert (done.returncode, "can cost from" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(("junctions", "columns"), [("branch", 9), ("skip,branch,cascade", 19)])
