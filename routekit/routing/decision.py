@@ -38,7 +38,7 @@ class Layout:
         if self.width == 1:
             return margins >= 0
         units = len(self.sections)
-        of_units = margins[:, :units].reshape(len(margins), -1, self.width)
+        of_units = margins[:, :units].reshape(margins.shape[0], -1, self.width)
         best = of_units.argmax(dim=2, keepdim=True) == torch.arange(self.width, device=margins.device)
         return torch.cat([((of_units >= 0) & best).flatten(1), margins[:, units:] >= 0], dim=1)
 

@@ -68,7 +68,7 @@ def test_a_static_method_runs_through_the_same_command(workplace: Path) -> None:
 
 def test_interrupted_then_resumed_is_the_uninterrupted_run(workplace: Path) -> None:
     arguments = [
-        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", "2",
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", "4",
         *FAST, "--device", "cpu",
     ]  # fmt: skip
     process = subprocess.Popen(

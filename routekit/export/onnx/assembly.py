@@ -6,6 +6,7 @@ Two forms that route, with the same decisions, and one to compare them with:
   dense   for any number: every unit runs, no router is asked
 """
 
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -169,66 +170,70 @@ class Assembly:
         self, unit: ResidualUnit, x: str, takes: list[str], left: str, rest: range, following: ResidualUnit | None
     ) -> tuple[str, str]:
         """The images that take a sink are gathered and put back; nobody computes what nobody takes."""
-        if self.parts.skip(unit) is not None:
-            return self._divided(unit, x, takes), ""
-        for sink, chosen in enumerate(takes):
-            # Whoever takes another sink has not been touched yet, or is not any more.
-            x, left = self._gathered(unit, sink, x, chosen, left, rest, following)
-        return x, left
-
-    def _gathered(
-        self, unit: ResidualUnit, sink: int, x: str, takes: str, left: str, rest: range, following: ResidualUnit | None
-    ) -> tuple[str, str]:
-        """A batch where some images take a sink of the unit, and all others keep what they have."""
-        graph, width = self.graph, self.network.routers.width
+        if self.parts.skip(unit) is not None or len(takes) > 1:
+            return self._divided(unit, x, takes, left, rest, following)
+        graph = self.graph
         zero = numpy_helper.from_array(np.zeros(1, dtype=np.int64))
-        values = [x]
-        if following is not None:
-            end = len(self.network.view.units) * width
-            columns = [graph.constant([bound]) for bound in (-len(rest) * width, end, 1)]
-            values.append(graph.add("Slice", left, *columns))
+        values = [x] if following is None else [x, self._last(left, rest)]
 
         def then() -> list[str]:
-            chosen = graph.rows(takes)
-            ran = graph.place(self.parts.take(unit, sink), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
+            chosen = graph.rows(takes[0])
+            ran = graph.place(self.parts.run(unit), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
             return [chosen, ran] if following is None else [chosen, ran, self._survey(rest, following, ran)]
 
         def otherwise() -> list[str]:
             nobody = graph.add("ConstantOfShape", graph.constant([0, 1]), value=zero)
             return [nobody, *(graph.add("GatherND", value, nobody) for value in values)]
 
-        chosen, *updates = graph.choose(graph.anyone(takes), then, otherwise, unit.name)
+        chosen, *updates = graph.choose(graph.anyone(takes[0]), then, otherwise, unit.name)
         # Outside of the branch, where a runtime may do it in place: it never writes into what a branch is given.
         whole, *remaining = [
             graph.add("ScatterND", value, chosen, update) for value, update in zip(values, updates, strict=True)
         ]
         return whole, remaining[0] if remaining else ""
 
-    def _divided(self, unit: ResidualUnit, x: str, takes: list[str]) -> str:
-        """A batch where the images that take no other sink take a default that computes."""
+    def _divided(
+        self, unit: ResidualUnit, x: str, takes: list[str], left: str, rest: range, following: ResidualUnit | None
+    ) -> tuple[str, str]:
+        """A batch where the images that take no other sink take a default that computes, or where there are several."""
         graph, runs = self.graph, takes[0]
-        for chosen in takes[1:]:
-            runs = graph.add("Or", runs, chosen)
+        for takers in takes[1:]:
+            runs = graph.add("Or", runs, takers)
+        remaining = [] if following is None else [self._last(left, rest)]
 
-        def put(sink: int, takers: str, whole: str) -> str:
-            chosen = graph.rows(takers)
+        def put(sink: int, values: list[str]) -> list[str]:
+            chosen = graph.rows(takes[sink])
             ran = graph.place(self.parts.take(unit, sink), graph.add("GatherND", x, chosen), f"{unit.name}/ran")
-            return str(graph.add("ScatterND", whole, chosen, ran))
-
-        def some(sink: int, takers: str, whole: str) -> str:
-            name = f"{unit.name}/sink {sink}"
-            return graph.choose(graph.anyone(takers), lambda: [put(sink, takers, whole)], lambda: [whole], name)[0]
+            updates = [ran] if following is None else [ran, self._survey(rest, following, ran)]
+            return [graph.add("ScatterND", all_, chosen, some) for all_, some in zip(values, updates, strict=True)]
 
         def then() -> list[str]:
-            others = graph.rows(graph.add("Not", runs))
-            whole = self._skip(unit, graph.add("GatherND", x, others))
-            shape = graph.add("Concat", graph.add("Shape", runs), graph.add("Shape", whole, start=1), axis=0)
-            whole = graph.add("ScatterND", graph.add("Expand", graph.constant(0.0), shape), others, whole)
+            values = [self._others(unit, x, runs), *remaining]
+            if len(takes) == 1:
+                return put(0, values)
             for sink, takers in enumerate(takes):
-                whole = put(sink, takers, whole) if len(takes) == 1 else some(sink, takers, whole)
-            return [whole]
+                name, before = f"{unit.name}/sink {sink}", values
+                values = graph.choose(graph.anyone(takers), partial(put, sink, before), partial(list, before), name)
+            return values
 
-        return graph.choose(graph.anyone(runs), then, lambda: [self._skip(unit, x)], unit.name)[0]
+        found = graph.choose(graph.anyone(runs), then, lambda: [self._skip(unit, x), *remaining], unit.name)
+        return found[0], found[1] if remaining else ""
+
+    def _others(self, unit: ResidualUnit, x: str, runs: str) -> str:
+        """A batch in which the images that do not run the unit have what its default gives."""
+        graph = self.graph
+        if self.parts.skip(unit) is None:
+            return x
+        others = graph.rows(graph.add("Not", runs))
+        skipped = self._skip(unit, graph.add("GatherND", x, others))
+        shape = graph.add("Concat", graph.add("Shape", runs), graph.add("Shape", skipped, start=1), axis=0)
+        return str(graph.add("ScatterND", graph.add("Expand", graph.constant(0.0), shape), others, skipped))
+
+    def _last(self, left: str, rest: range) -> str:
+        """Of the margins that are left, those of the junctions `rest`."""
+        width = self.network.routers.width
+        bounds = (-len(rest) * width, len(self.network.view.units) * width, 1)
+        return str(self.graph.add("Slice", left, *(self.graph.constant([bound]) for bound in bounds)))
 
     def _skip(self, unit: ResidualUnit, x: str) -> str:
         piece = self.parts.skip(unit)
