@@ -49,10 +49,6 @@ class CascadeConfig(ExitConfig):
     rule: Literal["learned", "confidence", "entropy"] = "confidence"
 
 
-# What a classifier's whole doubt is worth to a new router, in units of the loss.
-DOUBT = 2.0
-
-
 class Exit(nn.Module):
     """A classifier after the unit `after`, and what decides whether an image goes on past it.
 
@@ -76,12 +72,6 @@ class Exit(nn.Module):
             self.normalize: nn.Module = nn.BatchNorm1d(place.features, affine=False)
             inputs = place.features + len(self._measures()) + dial
             self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
-            # Where it begins: the less confident the classifier is, the more speaks for going on. Learning which
-            # images are hard from the cost of errors alone takes longer than fine-tuning does.
-            self.doubt = nn.Linear(len(self._measures()), 1)
-            nn.init.constant_(self.doubt.bias, DOUBT)
-            with torch.no_grad():
-                self.doubt.weight.copy_(torch.tensor([[-DOUBT * (name == "confidence") for name in certainties]]))
 
         # The price of computing, which the router of an adaptive network is told: it decides at this one.
         self.register_buffer("k_cpt", torch.tensor(0.0) if dial and self.certainty is None else None)
@@ -102,8 +92,7 @@ class Exit(nn.Module):
                 known.append(self.k_cpt.expand(x.shape[0]) if k_cpt is None else k_cpt)
             inputs = [self.normalize(self.summarize(x.detach().float())), torch.stack(known, dim=1)]
             scores = self.router(torch.cat(inputs, dim=1))
-            onwards = scores[:, :1] + self.doubt(inputs[1][:, : len(self._measures())]) + self.offset
-            return logits, torch.cat([onwards, scores[:, 1:]], dim=1)
+            return logits, torch.cat([scores[:, :1] + self.offset, scores[:, 1:]], dim=1)
 
     def told(self, x: Tensor) -> Tensor:
         """Features [B, C, H, W] -> [B, classes + 1]: the logits, and by how much each image prefers to go on."""
@@ -125,7 +114,7 @@ class Exit(nn.Module):
 
     def deciding_parameters(self) -> list[nn.Parameter]:
         """The parameters of what decides."""
-        return [] if self.certainty is not None else [*self.router.parameters(), *self.doubt.parameters()]
+        return [] if self.certainty is not None else list(self.router.parameters())
 
     @staticmethod
     def _measures() -> list[Certainty]:
