@@ -55,7 +55,8 @@ class Recipe(_Section):
     adaptive_cost: the prices of computing at which one network learns to decide; None for a single budget
     target:   the budget as given ("50%", "1.5e8"); None for a dense network
     training: of the network that the run is about
-    dense:    of the dense network, where one has to be fine-tuned first
+    dense:    of the dense network, where one has to be fine-tuned first; with 0 epochs, an untrained network is trained
+              from scratch as it is routed, and nothing teaches it
     """
 
     method: Literal["routed", "dense", "firstk", "randomk", "distributedk", "cascade"] = "routed"

@@ -59,13 +59,13 @@ class SharedConv2d(nn.Module):
 def narrow(block: nn.Module, keep: float) -> nn.Module:
     """A copy of `block` with the share `keep` of the channels between its convolutions, and the block's own weights.
 
-    Those are kept that move the block's output most. All but the convolutions is the copy's own.
+    Those are kept that move the block's output most. All convolutions are shared, all else is the copy's own.
     Raises InputError for a block whose inside is not a chain of conv1, bn1, conv2, ...
     """
     chain = _chain(block)
     copied = copy.deepcopy(block)
     for name, module in block.named_modules():
-        if type(module) is nn.Conv2d and "." not in name.removeprefix("downsample."):
+        if type(module) is nn.Conv2d:
             _set(copied, name, SharedConv2d(module))
     kept: Tensor | None = None
     for place, (conv, norm) in enumerate(chain):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from routekit.backbones.unit import ResidualUnit
 from routekit.network.exits import Exit
 from routekit.network.network import RoutedNetwork
-from routekit.routing.decision import GO, STOP
+from routekit.routing.decision import GO, STOP, decided
+from routekit.routing.router import RouterBank
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,7 @@ class SparseExecutor(nn.Module):
         """Take a batch through a group: features in -> features out, margins [B, m], the routers' state."""
         routers, junctions, units = self.network.routers, segment.junctions, segment.units
         width = routers.width
-        survey, state = routers.survey(junctions, x, state)
-        # Who runs what is kept in numpy: for arrays as small as these it takes a fraction of torch's time.
-        margins = decided(survey, width)
+        margins, state = ask_units(routers, junctions, x, state)
         at = 0
         while at < len(units):
             runs = margins[:, at * width :] >= 0
@@ -121,21 +120,11 @@ class SparseExecutor(nn.Module):
             x, ran = execute(units[at], x, ways)
             rest = junctions[at + 1 :]
             if rest:
-                margins[rows, (at + 1) * width :] = decided(routers.survey(rest, ran, state)[0], width)
+                margins[rows, (at + 1) * width :], _ = ask_units(routers, rest, ran, state)
             at += 1
         else:
             return x, margins, state
         return units[-1].skip(x), margins, state
-
-
-def decided(survey: Tensor, width: int) -> np.ndarray:
-    """Margins [B, m * width] as predicted -> as numpy, with -inf for ways that lost to another of their unit."""
-    margins = survey.float().cpu().numpy()
-    if width > 1:
-        ways = margins.reshape(len(margins), -1, width)
-        lost = np.arange(width) != ways.argmax(axis=2)[:, :, None]
-        ways[lost & (ways >= 0)] = -np.inf
-    return margins
 
 
 def execute(unit: ResidualUnit, x: Tensor, ways: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -158,6 +147,13 @@ def execute(unit: ResidualUnit, x: Tensor, ways: Sequence[np.ndarray]) -> tuple[
     for rows, features in made:
         put(x, rows, features)
     return x, ran
+
+
+def ask_units(routers: RouterBank, junctions: range, x: Tensor, state: Any = None) -> tuple[np.ndarray, Any]:
+    """Features [B, C, H, W] -> margins [B, m * width], not negative for the ways that are taken; and the state."""
+    survey, state = routers.survey(junctions, x, state)
+    # Who runs what is kept in numpy: for arrays as small as these it takes a fraction of torch's time.
+    return decided(survey, routers.width).float().cpu().numpy(), state
 
 
 def ask_exit(leaving: Exit, x: Tensor) -> tuple[Tensor, np.ndarray]:

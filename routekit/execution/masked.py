@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from routekit.execution.executor import Segment, SparseExecutor, decided
+from routekit.execution.executor import Segment, SparseExecutor, ask_units
 
 
 class MaskedExecutor(SparseExecutor):
@@ -20,10 +20,9 @@ class MaskedExecutor(SparseExecutor):
         margins = []
         for junction, unit in zip(segment.junctions, segment.units, strict=True):
             routers = self.network.routers
-            asked, state = routers.survey(range(junction, junction + 1), x, state)
-            chosen = decided(asked, routers.width)
-            margins.append(chosen)
-            takes = torch.from_numpy(chosen >= 0).to(x.device)
+            asked, state = ask_units(routers, range(junction, junction + 1), x, state)
+            margins.append(asked)
+            takes = torch.from_numpy(asked >= 0).to(x.device)
             out = unit.skip(x)
             for sink in range(routers.width):
                 made = unit.take(x, sink)

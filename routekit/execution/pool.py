@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from routekit.errors import InputError
-from routekit.execution.executor import Answer, SparseExecutor, ask_exit, decided, take
+from routekit.execution.executor import Answer, SparseExecutor, ask_exit, ask_units, take
 from routekit.execution.measured import MeasuredExecutor
 from routekit.routing.router import RecurrentRouters
 
@@ -204,7 +204,7 @@ class Pool:
 
     def _ask(self, junctions: range, x: Tensor, requests: list[Request]) -> None:
         routers = self.network.routers
-        margins = decided(routers.survey(junctions, x)[0], routers.width)
+        margins, _ = ask_units(routers, junctions, x)
         for row, request in enumerate(requests):
             request.margins[0, routers.columns(junctions)] = margins[row]
 

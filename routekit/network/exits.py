@@ -128,8 +128,10 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
     Raises InputError for a name that is no unit's, and for the last unit, after which the network answers anyway.
     """
     names = [unit.name for unit in view.units]
-    if config.at in ("first", "all"):
-        return names[:1] if config.at == "first" else names[:-1]
+    if config.at == "first":
+        return names[:1]
+    if config.at == "all":
+        return names[:-1]
     if config.at == "stages":
         return [a.name for a, b in itertools.pairwise(view.units) if a.stage != b.stage]
     if config.at == "auto":

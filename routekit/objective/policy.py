@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from routekit.cost.model import CostModel
-from routekit.routing.decision import GO, RouteTrace
+from routekit.routing.decision import RouteTrace
 from routekit.routing.policy import (
     Choice,
     Subnetwork,
@@ -16,6 +16,7 @@ from routekit.routing.policy import (
     critics,
     decisiveness,
     expected_cost,
+    reach_of,
     sampled,
     softly,
     utility_regression,
@@ -62,7 +63,7 @@ def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: 
     price = k_cpt.unsqueeze(1) if isinstance(k_cpt, Tensor) else k_cpt
     sections = price * costs.of_sections(trace.gates)
     network = Subnetwork(cost=sections[:, -1], error=errors[-1])
-    exits = trace.decisions[costs.layout.junctions :]
+    exits = trace.ends
     for place in reversed(range(len(exits))):
         stop = Subnetwork(cost=torch.zeros_like(errors[place]), error=errors[place])
         network = Subnetwork(cost=sections[:, place], scores=exits[place].logits, sinks=(network, stop))
@@ -88,8 +89,7 @@ def policy_terms(
     network = exit_tree(trace, costs, errors, k_cpt)
     terms = {}
     if config.l2 > 0 and squares is not None:
-        onwards = [choice(exit_.logits)[:, GO] for exit_ in trace.decisions[costs.layout.junctions :]]
-        reach = torch.stack([torch.ones_like(errors[0]), *onwards], dim=1).cumprod(dim=1)
+        reach = reach_of([end.logits for end in trace.ends], choice)
         terms["l2"] = config.l2 * activated_l2(reach, squares, routes=config.l2_routes)
     if config.kind == "actor":
         terms["inference"] = expected_cost(network, choice).mean()

@@ -12,6 +12,18 @@ RUN, SKIP = 0, -1
 GO, STOP = RUN, SKIP
 
 
+def decided(margins: Tensor, width: int) -> Tensor:
+    """Margins [B, n * width] of units over their defaults, with -inf for ways that lost to another of their unit.
+
+    What lost to the default is negative anyway: a unit takes the way whose margin is not.
+    """
+    if width == 1:
+        return margins
+    ways = margins.reshape(margins.shape[0], -1, width)
+    best = ways.argmax(dim=2, keepdim=True) == torch.arange(width, device=margins.device)
+    return ways.masked_fill(~best & (ways >= 0), -torch.inf).flatten(1)
+
+
 @dataclass(frozen=True)
 class Layout:
     """What the columns of a route are: first the units (does it run?), then the exits (does the image go on past it?).
@@ -33,20 +45,14 @@ class Layout:
         """How many units there is something to decide about."""
         return len(self.sections) // self.width
 
-    def choose(self, margins: Tensor) -> Tensor:
-        """Margins [B, columns] over the defaults -> routes bool: of each junction, the best that is not < 0."""
-        if self.width == 1:
-            return margins >= 0
-        units = len(self.sections)
-        of_units = margins[:, :units].reshape(margins.shape[0], -1, self.width)
-        best = of_units.argmax(dim=2, keepdim=True) == torch.arange(self.width, device=margins.device)
-        return torch.cat([((of_units >= 0) & best).flatten(1), margins[:, units:] >= 0], dim=1)
-
     def decided(self, margins: Tensor) -> Tensor:
-        """Margins [B, columns] with -inf for ways that lost to another of their junction: what is not < 0 is taken."""
-        if self.width == 1:
-            return margins
-        return margins.masked_fill((margins >= 0) & ~self.choose(margins), -torch.inf)
+        """Margins [B, columns] over the defaults, so that what is not negative is taken: see `decided`."""
+        units = len(self.sections)
+        return torch.cat([decided(margins[:, :units], self.width), margins[:, units:]], dim=1)
+
+    def choose(self, margins: Tensor) -> Tensor:
+        """Margins [B, columns] over the defaults -> routes bool: of each junction, the best that is not negative."""
+        return self.decided(margins) >= 0
 
     def reach(self, gates: Tensor) -> Tensor:
         """Gates [B, units + exits] -> [B, exits + 1] the share of each image that gets to each section."""
@@ -105,6 +111,11 @@ class RouteTrace:
     layout: Layout | None = None
     leaves: tuple[Tensor, ...] = ()
     features: tuple[Tensor, ...] = ()
+
+    @property
+    def ends(self) -> tuple[Decision, ...]:
+        """The decisions of the exits."""
+        return () if self.layout is None else self.decisions[self.layout.junctions :]
 
     @property
     def gates(self) -> Tensor:

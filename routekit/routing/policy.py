@@ -4,13 +4,14 @@ After McGill and Perona, "Deciding How to Decide: Dynamic Routing in Artificial 
 equation numbers are theirs. Everything is per image, [B], and differentiable wherever its inputs are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from routekit.registry import Registry
+from routekit.routing.decision import GO
 from routekit.routing.gate import one_hot
 
 # Scores [B, K] of a junction's sinks -> the probability [B, K] with which each is taken.
@@ -118,6 +119,12 @@ def decisiveness(network: Subnetwork, choice: Choice) -> Tensor:
         return junction.scores.square().sum(dim=1)
 
     return over_junctions(network, choice, size)
+
+
+def reach_of(exits: Sequence[Tensor], choice: Choice) -> Tensor:
+    """[B, exits + 1] with which probability each image gets to each section, by the scores [B, 2] of the exits."""
+    onwards = [choice(scores)[:, GO] for scores in exits]
+    return torch.stack([torch.ones_like(onwards[0]), *onwards], dim=1).cumprod(dim=1)
 
 
 def throughput_rate(reach: Tensor, floor: float = 1e-2) -> Tensor:

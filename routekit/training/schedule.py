@@ -54,7 +54,7 @@ class Schedule:
 
     config: TrainingConfig
     steps_per_epoch: int
-    learns_routes: bool
+    learns: bool
 
     @property
     def steps(self) -> int:
@@ -64,7 +64,7 @@ class Schedule:
     @property
     def hard_from(self) -> int:
         """The first step under hard routing with frozen routers; step 0 where there is nothing to learn."""
-        return round(self.steps * (1 - self.config.hard)) if self.learns_routes else 0
+        return round(self.steps * (1 - self.config.hard)) if self.learns else 0
 
     def is_hard(self, step: int) -> bool:
         """Whether `step` is in the last phase."""

@@ -4,31 +4,22 @@ import torch
 from torch import Tensor, nn
 
 from routekit.network.network import RoutedNetwork
-from routekit.routing.decision import GO, RouteTrace
-from routekit.routing.policy import Choice, throughput_rate
-
-
-@torch.no_grad()
-def reach_of(network: RoutedNetwork, trace: RouteTrace, choice: Choice) -> Tensor:
-    """[B, exits] with which probability each image gets past each exit, under the policy's `choice`."""
-    onwards = [choice(end.logits)[:, GO] for end in trace.decisions[network.layout.junctions :]]
-    return torch.stack(onwards, dim=1).cumprod(dim=1)
+from routekit.routing.policy import throughput_rate
 
 
 @torch.no_grad()
 def adjust_for_throughput(network: RoutedNetwork, reach: Tensor) -> None:
     """Scale the gradients of each section by its throughput-adjusted rate (section 4.5 of McGill and Perona).
 
-    `reach` [B, exits] is that of the whole batch: of several processes, each has to scale alike. The first section,
+    `reach` [B, exits + 1] is that of the whole batch: of several processes, each has to scale alike. The first section,
     which all images reach, is left as it is; so are the exits' classifiers, which learn from all images, and the
     routers.
     """
-    rates = [throughput_rate(column) for column in reach.unbind(dim=1)]
-    for section, modules in enumerate(sections(network)[1:]):
-        for module in modules:
-            for parameter in module.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(rates[section])
+    for column, modules in list(zip(reach.unbind(dim=1), sections(network), strict=True))[1:]:
+        rate = throughput_rate(column)
+        for parameter in (each for module in modules for each in module.parameters()):
+            if parameter.grad is not None:
+                parameter.grad.mul_(rate)
 
 
 def squares_of(network: RoutedNetwork) -> Tensor:

@@ -25,7 +25,7 @@ from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import Losses, ObjectiveWeights, objective
 from routekit.routing.decision import RouteTrace
 from routekit.routing.gate import gates, hard
-from routekit.routing.policy import Choice, softly
+from routekit.routing.policy import Choice, reach_of, softly
 from routekit.training.batches import Batches, step_seed
 from routekit.training.control import Control, learns_routes
 from routekit.training.log import MetricsLog
@@ -33,7 +33,7 @@ from routekit.training.optimizer import build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
-from routekit.training.throughput import adjust_for_throughput, reach_of, squares_of
+from routekit.training.throughput import adjust_for_throughput, squares_of
 
 # At most this much work is lost when a run is killed.
 SAVE_EVERY_SECONDS = 60.0
@@ -110,7 +110,7 @@ class Trainer:
         first = self.step
         self._began = time.perf_counter()
         while self.step < self.schedule.steps:
-            if self.step == self.schedule.hard_from and self.schedule.learns_routes:
+            if self.step == self.schedule.hard_from and self.schedule.learns:
                 self.control.freeze_units()
             losses = self._train_step()
             self.step += 1
@@ -225,7 +225,7 @@ class Trainer:
         if self.network.exits_learn and self.config.throughput_adjusted:
             # By probabilities, also where decisions are drawn; every process has images of its own.
             soft = softly(self.schedule.temperature(self.step), epsilon=self.weights.policy.epsilon)
-            reach = self.accelerator.gather(reach_of(self.network, trace, soft))
+            reach = self.accelerator.gather(reach_of([end.logits.detach() for end in trace.ends], soft))
             adjust_for_throughput(self.network, reach)
         self.optimizer.step()
         self.control.follow(self.step, trace)
@@ -249,7 +249,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         by_name = {name: float(value.detach()) for name, value in losses.by_name.items()}
-        phase = ("train" if not self.schedule.learns_routes else "hard") if self._is_hard else "route"
+        phase = ("train" if not self.schedule.learns else "hard") if self._is_hard else "route"
         self.on_step(
             Progress(
                 self.step,

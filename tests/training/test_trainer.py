@@ -18,12 +18,13 @@ from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights, objective
 from routekit.objective.policy import PolicyConfig
 from routekit.routing.certainty import certainties
+from routekit.routing.policy import reach_of
 from routekit.routing.router import RouterConfig
 from routekit.training.batches import Batches, rotating
 from routekit.training.log import CLOCK_FIELDS, read_metrics
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
-from routekit.training.throughput import adjust_for_throughput, reach_of, squares_of
+from routekit.training.throughput import adjust_for_throughput, squares_of
 from routekit.training.trainer import Progress, Trainer
 from tests.toy import small_view, toy_data, toy_noise, toy_view
 
@@ -217,7 +218,7 @@ def test_a_section_that_few_images_reach_learns_as_fast() -> None:
     def quarter(scores: torch.Tensor) -> torch.Tensor:
         return torch.tensor([0.25, 0.75]).expand(len(scores), 2)
 
-    adjust_for_throughput(network, reach_of(network, trace, quarter))
+    adjust_for_throughput(network, reach_of([end.logits for end in trace.ends], quarter))
     torch.testing.assert_close(first.grad, before[0])
     torch.testing.assert_close(last.grad, 4 * before[1])
 
@@ -309,7 +310,7 @@ def test_checks_rotate_through_all_held_out_images() -> None:
 
 def test_the_schedule_by_hand() -> None:
     config = TrainingConfig(epochs=10, learning_rate=1.0, warmup=0.1, hard=0.3, anneal=0.5, temperature=(4.0, 1.0))
-    schedule = Schedule(config, steps_per_epoch=10, learns_routes=True)
+    schedule = Schedule(config, steps_per_epoch=10, learns=True)
     assert (schedule.steps, schedule.hard_from, schedule.anneal_steps) == (100, 70, 50)
     assert schedule.learning_rate(0) == pytest.approx(0.1)
     assert schedule.learning_rate(10) == pytest.approx(1.0)
@@ -319,7 +320,7 @@ def test_the_schedule_by_hand() -> None:
     assert schedule.temperature(99) == 1.0
     steps = Schedule(TrainingConfig(decay="multistep", learning_rate=1.0, warmup=0.0), 100, True)
     assert [steps.learning_rate(step) for step in (0, 449, 450)] == pytest.approx([1.0, 1.0, 0.1])
-    assert Schedule(config, 10, learns_routes=False).hard_from == 0
+    assert Schedule(config, 10, learns=False).hard_from == 0
 
 
 def test_the_objective_is_the_weighted_sum_of_its_terms() -> None:
