@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import routekit
 from routekit.backbones.load import build, spec_of
@@ -22,30 +21,10 @@ from routekit.export.compact import compact
 from routekit.network.convert import convert
 from routekit.network.executor import masked
 from routekit.routing.router import FixedRoute, RouterConfig, banks
+from tests.agreement import Counter, executed_as_charged, executors_agree
 from tests.toy import open_to_images, toy_view
 from tests.toy import toy_noise as images
 from tests.toy import toy_routed as routed
-
-
-class Counter(TorchDispatchMode):
-    """Multiply-adds of what is really executed, from the shapes of every operator, in fvcore's convention."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        if name == "conv2d":
-            self.flops += out.numel() * args[1][0].numel()
-        elif name in ("linear", "bmm"):
-            self.flops += out.numel() * args[0].shape[-1]
-        elif name == "batch_norm":
-            self.flops += args[0].numel() * (1 if args[1] is None else 2)
-        elif name == "adaptive_avg_pool2d":
-            self.flops += args[0].numel()
-        return out
 
 
 @settings(deadline=None, max_examples=60)
@@ -59,15 +38,7 @@ class Counter(TorchDispatchMode):
 def test_masked_and_sparse_execution_decide_alike_and_agree(
     seed: int, count: int, offset: float, kind: str, prepared: bool
 ) -> None:
-    network = routed(kind, seed, offset)
-    x = images(count, seed)
-    with torch.no_grad():
-        reference = network(x, execution=masked)
-    assume(reference.margins.abs().min() > 1e-4)  # folding rounds: a tie may fall either way
-    answer = SparseExecutor(prepare(network) if prepared else network)(x)
-    assert torch.equal(answer.routes, reference.routes)
-    torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(answer.margins, reference.margins, rtol=1e-4, atol=1e-4)
+    executors_agree(routed(kind, seed, offset), images(count, seed), prepared=prepared)
 
 
 @settings(deadline=None, max_examples=30)
@@ -75,11 +46,7 @@ def test_masked_and_sparse_execution_decide_alike_and_agree(
     seed=st.integers(0, 10_000), count=st.integers(1, 9), offset=st.floats(-3, 3), kind=st.sampled_from(["cnn", "fc"])
 )
 def test_what_is_executed_is_what_the_cost_model_charges(seed: int, count: int, offset: float, kind: str) -> None:
-    network = routed(kind, seed, offset)
-    costs = CostModel.measure(network)
-    with Counter() as counter:
-        answer = SparseExecutor(network)(images(count, seed))
-    assert counter.flops == costs.of_routes(answer.routes).sum()
+    executed_as_charged(routed(kind, seed, offset), images(count, seed))
 
 
 @pytest.mark.parametrize("name", ["resnet20", "timm:resnet26d", "timm:resnetv2_50", "torchvision:resnet18"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import routekit
@@ -12,19 +12,15 @@ from routekit.backbones.load import build, spec_of
 from routekit.cost.model import CostModel
 from routekit.cost.price import price_for
 from routekit.errors import InputError
-from routekit.execution.executor import SparseExecutor
-from routekit.execution.masked import MaskedExecutor
-from routekit.execution.pool import Pool
-from routekit.execution.prepare import prepare
 from routekit.export.checkpoint import load_network, save_network
 from routekit.export.compact import compact
 from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
-from routekit.network.executor import masked, relaxed
+from routekit.network.executor import relaxed
 from routekit.network.exits import CascadeConfig, ExitConfig
 from routekit.routing.decision import Layout
 from routekit.routing.router import RouterConfig, banks
-from tests.execution.test_executor import Counter
+from tests.agreement import executed_as_charged, executors_agree, served_alike
 from tests.toy import WAYS, open_to_images, small_branches, small_view
 from tests.toy import toy_noise as images
 
@@ -108,16 +104,7 @@ def test_masked_and_sparse_execution_decide_alike_and_agree(
     seed: int, count: int, offset: float, cascade: bool, ways: str, kind: str, prepared: bool
 ) -> None:
     network = small_branches(seed, ways=ways, offset=offset, cascade=cascade, kind=kind)
-    x = images(count, seed)
-    with torch.no_grad():
-        reference, plain = network(x, execution=masked), network(x)
-    assume(reference.margins.abs().min() > 1e-4)
-    assert torch.equal(plain.routes, reference.routes)
-    torch.testing.assert_close(plain.logits, reference.logits, rtol=1e-4, atol=1e-4)
-    for executor in (SparseExecutor, MaskedExecutor):
-        answer = executor(prepare(network) if prepared else network)(x)
-        assert torch.equal(answer.routes, reference.routes)
-        torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-4, atol=1e-4)
+    executors_agree(network, images(count, seed), prepared=prepared)
 
 
 @settings(deadline=None, max_examples=15)
@@ -125,28 +112,13 @@ def test_masked_and_sparse_execution_decide_alike_and_agree(
 def test_what_is_executed_is_what_the_cost_model_charges(
     seed: int, count: int, offset: float, cascade: bool, ways: str
 ) -> None:
-    network = small_branches(seed, ways=ways, offset=offset, cascade=cascade)
-    costs = CostModel.measure(network)
-    with Counter() as counter:
-        answer = SparseExecutor(network)(images(count, seed))
-    assert counter.flops == costs.of_routes(answer.routes).sum()
+    executed_as_charged(small_branches(seed, ways=ways, offset=offset, cascade=cascade), images(count, seed))
 
 
 @pytest.mark.parametrize("ways", WAYS)
 @pytest.mark.parametrize("cascade", [True, False])
 def test_the_fast_form_and_the_pool_answer_alike(cascade: bool, ways: str) -> None:
-    network = small_branches(3, ways=ways, cascade=cascade)
-    x = images(16, 3)
-    with torch.no_grad():
-        want = network(x)
-    assert len({tuple(route) for route in want.routes.tolist()}) > 1
-    fast = routekit.optimize(network)
-    answer = fast(x)
-    assert torch.equal(answer.routes, want.routes)
-    with Pool(fast, batch=3) as pool:
-        answers = [promise.result() for promise in [pool.submit(image) for image in x]]
-    assert torch.equal(torch.cat([each.routes for each in answers]), want.routes)
-    torch.testing.assert_close(torch.cat([each.logits for each in answers]), want.logits, rtol=1e-4, atol=1e-4)
+    served_alike(small_branches(3, ways=ways, cascade=cascade), images(16, 3))
 
 
 @pytest.mark.parametrize("ways", WAYS)

@@ -3,19 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import routekit
 from routekit.backbones.load import build, spec_of
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.exits import measure_exits
-from routekit.execution.executor import SparseExecutor
-from routekit.execution.masked import MaskedExecutor
-from routekit.execution.pool import Pool
-from routekit.execution.prepare import prepare
 from routekit.export.checkpoint import load_network, save_network
 from routekit.export.compact import compact
 from routekit.network.convert import convert
@@ -25,11 +20,9 @@ from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import Layout
 from routekit.routing.gate import gates
 from routekit.routing.router import RouterConfig, banks
-from tests.execution.test_executor import Counter
+from tests.agreement import executed_as_charged, executors_agree, served_alike
 from tests.toy import ToyNet, toy_exits, toy_images, toy_view
 from tests.toy import toy_noise as images
-
-SAFE = 1e-4  # a margin nearer to 0 may fall either way when operators are fused
 
 
 @pytest.mark.parametrize("skips", [True, False])
@@ -120,43 +113,17 @@ def test_masked_and_sparse_execution_decide_alike_and_agree(
     seed: int, count: int, offset: float, kind: str, prepared: bool, skips: bool
 ) -> None:
     network = toy_exits(seed, kind=kind, offset=offset, skips=skips)
-    x = images(count, seed)
-    with torch.no_grad():
-        reference, plain = network(x, execution=masked), network(x)
-    assume(reference.margins.abs().min() > SAFE)
-    assert torch.equal(plain.routes, reference.routes)
-    torch.testing.assert_close(plain.logits, reference.logits, rtol=1e-5, atol=1e-5)
-    for executor in (SparseExecutor, MaskedExecutor):
-        answer = executor(prepare(network) if prepared else network)(x)
-        assert torch.equal(answer.routes, reference.routes)
-        torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-5, atol=1e-5)
-        on_the_way = answer.margins.isfinite()
-        torch.testing.assert_close(answer.margins[on_the_way], reference.margins[on_the_way], rtol=1e-4, atol=1e-4)
+    executors_agree(network, images(count, seed), prepared=prepared)
 
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 9), offset=st.floats(-3, 3), skips=st.booleans())
 def test_what_is_executed_is_what_the_cost_model_charges(seed: int, count: int, offset: float, skips: bool) -> None:
-    network = toy_exits(seed, offset=offset, skips=skips)
-    costs = CostModel.measure(network)
-    with Counter() as counter:
-        answer = SparseExecutor(network)(images(count, seed))
-    assert counter.flops == costs.of_routes(answer.routes).sum()
+    executed_as_charged(toy_exits(seed, offset=offset, skips=skips), images(count, seed))
 
 
 def test_the_fast_form_and_the_pool_answer_alike() -> None:
-    network = toy_exits(seed=3)
-    x = images(12)
-    with torch.no_grad():
-        want = network(x)
-    assert 0 < want.routes[:, 4].float().mean() < 1
-    fast = routekit.optimize(network)
-    answer = fast(x)
-    assert torch.equal(answer.routes, want.routes)
-    with Pool(fast, batch=3) as pool:
-        answers = [promise.result() for promise in [pool.submit(image) for image in x]]
-    assert torch.equal(torch.cat([each.routes for each in answers]), want.routes)
-    torch.testing.assert_close(torch.cat([each.logits for each in answers]), want.logits, rtol=1e-4, atol=1e-4)
+    served_alike(toy_exits(seed=3), images(12))
 
 
 def test_how_many_units_run() -> None:

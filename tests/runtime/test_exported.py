@@ -1,7 +1,6 @@
 """Exported files in their runtimes: the same decisions and logits as the network, for any batch."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -9,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from routekit.cost.cascade import CascadeCost
 from routekit.cost.model import CostModel
 from routekit.errors import ExportError, InputError
 from routekit.execution.executor import Answer
@@ -19,47 +17,18 @@ from routekit.export.onnx.file import save_onnx
 from routekit.export.onnx.piece import Exporter
 from routekit.export.openvino import save_openvino
 from routekit.export.program import save_program
-from routekit.network.cascade import Cascade
 from routekit.network.convert import convert
-from routekit.network.executor import masked
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, RouterConfig
 from routekit.runtime import runtime as runtimes
 from routekit.runtime.load import load_runtime
 from routekit.runtime.runtime import Runtime, TorchRuntime
 from routekit.runtime.verify import verify
-from tests.toy import open_to_images, small_branches, toy_exits, toy_view
+from tests.runtime.parity import ABOUT, images, routed, same
+from tests.toy import open_to_images, toy_view
 
-ABOUT = {"classes": ["red", "green", "blue"]}
 # The second and third unit are decided on features that the first may have changed; the third down-samples.
 OFFSETS = {"mixed": 0.0, "nothing": -100.0, "everything": 100.0}
-
-
-def images(count: int) -> torch.Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def routed(offset: float = 0.0, kind: str = "fc", channels: int = 4) -> RoutedNetwork:
-    network = convert(toy_view(channels=channels), RouterConfig(kind=kind, hidden=8)).eval()
-    open_to_images(network)
-    with torch.no_grad():  # each junction is undecided between these images
-        x = network.view.stem(images(32))
-        for index, unit in enumerate(network.view.units):
-            network.routers.offset[index] = (
-                -network.routers.survey(range(index, index + 1), x)[0].median() + 0.01
-            )  # no ties
-            x = unit.run(x)
-    network.routers.offset += offset
-    return network
-
-
-def same(runtime: Runtime, network: RoutedNetwork, counts: tuple[int, ...] = (1, 2, 7)) -> None:
-    for count in counts:
-        with torch.no_grad():
-            want = network(images(count), execution=masked)
-        got = runtime(images(count))
-        assert torch.equal(got.routes, want.routes)
-        torch.testing.assert_close(got.logits, want.logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module", params=OFFSETS)
@@ -114,69 +83,6 @@ def test_a_native_file_of_another_machine_is_refused(tmp_path: Path, exporter: E
     onnx.save(model, files[0])
     with pytest.raises(InputError, match=r"another CPU family or onnxruntime .*without --native"):
         load_runtime(tmp_path)
-
-
-@pytest.mark.parametrize(("offset", "skips"), [(0.0, True), (0.0, False), (-100.0, True)])
-def test_a_network_with_exits_decides_alike_in_every_file(
-    tmp_path: Path, offset: float, skips: bool, exporter: Exporter
-) -> None:
-    network = toy_exits(seed=3, offset=offset, skips=skips)
-    for native in (False, True):
-        for file in save_onnx(tmp_path / str(native), network, ABOUT, exporter, native=native):
-            same(load_runtime(file), network)
-        same(load_runtime(tmp_path / str(native)), network)
-    if offset == 0:
-        save_program(tmp_path / "torch", network, ABOUT)
-        same(load_runtime(tmp_path / "torch"), network)
-    # What lies behind the first exit is inside of a branch: outside are the stem, the first unit and the exit itself.
-    graph = onnx.load(tmp_path / "False" / "single.onnx").graph
-    assert [node.op_type for node in graph.node].count("Conv") == (2 if skips else 3)
-
-
-@pytest.mark.parametrize(("cascade", "ways"), [(False, "narrow"), (True, "skip or narrow")])
-def test_branches_are_in_every_file(tmp_path: Path, cascade: bool, ways: str, exporter: Exporter) -> None:
-    network = small_branches(3, ways=ways, cascade=cascade)
-    for native in (False, True):
-        for file in save_onnx(tmp_path / str(native), network, ABOUT, exporter, native=native):
-            same(load_runtime(file), network)
-    if not cascade:
-        return
-    save_program(tmp_path / "torch", network, ABOUT)
-    same(load_runtime(tmp_path / "torch"), network)
-    save_openvino(tmp_path / "openvino", [tmp_path / "False" / "single.onnx", tmp_path / "False" / "batch.onnx"])
-    same(load_runtime(tmp_path / "openvino"), network)
-
-
-@pytest.mark.parametrize(("rule", "average"), [("confidence", False), ("entropy", True), ("learned", False)])
-def test_a_cascade_is_one_file(tmp_path: Path, rule: str, average: bool, exporter: Exporter) -> None:
-    stages = [routed(), toy_exits(seed=3)]
-    spec = stages[1].view.spec
-    stages[1].view.spec = replace(spec, mean=(0.4, 0.5, 0.6), std=(0.3, 0.3, 0.2))
-    cascade = Cascade(stages, rule=rule, average=average)
-    x = images(7)
-    threshold = float(between_two_certainties(cascade, x))
-    for limit in (threshold, -1.0, 1.0):
-        cascade.threshold.fill_(limit)
-        files = save_onnx(tmp_path, cascade, ABOUT, exporter)
-        # OpenVINO takes its time.
-        others = save_openvino(tmp_path / "openvino", files[:1]) if limit == threshold and average else []
-        for file in [*files, *others, tmp_path]:
-            runtime = load_runtime(file)
-            assert runtime.description.units == cascade.columns
-            for count in (1, 2, 7):
-                want, got = cascade(images(count)), runtime(images(count))
-                assert torch.equal(got.routes, want.routes)
-                torch.testing.assert_close(got.logits, want.logits, rtol=1e-4, atol=1e-4)
-                paid = CascadeCost.measure(prepare(cascade)).of_routes(want.routes)
-                assert torch.equal(runtime.description.costs.of_routes(got.routes), paid)
-
-
-@torch.no_grad()
-def between_two_certainties(cascade: Cascade, x: torch.Tensor) -> torch.Tensor:
-    """A threshold by which some images are answered by the first network, and some are not."""
-    margins = cascade(x, threshold=1.0).margins[:, cascade.places[1].start - 1]
-    sure = (1 - margins).sort().values
-    return (sure[3] + sure[4]) / 2
 
 
 def test_an_onnx_file_says_what_it_is(exported: tuple[RoutedNetwork, Path]) -> None:

@@ -1,0 +1,156 @@
+"""What trains decisions: exits' policies and rules, narrow forms, prices, throughput."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from routekit.cost.model import CostModel
+from routekit.data.augment import normalize
+from routekit.evaluation.calibrate import set_price
+from routekit.network.branches import BranchConfig
+from routekit.network.convert import convert, dense
+from routekit.network.dial import DialRange
+from routekit.network.executor import masked, relaxed
+from routekit.network.exits import ExitConfig
+from routekit.objective.objective import ObjectiveWeights, objective
+from routekit.objective.policy import PolicyConfig
+from routekit.routing.certainty import certainties
+from routekit.routing.policy import reach_of
+from routekit.routing.router import RouterConfig
+from routekit.training.schedule import TrainingConfig
+from routekit.training.throughput import adjust_for_throughput, squares_of
+from routekit.training.trainer import Progress
+from tests.toy import small_view, toy_noise, toy_view
+from tests.training.runs import BENEFIT, trainer, with_exits
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("kind", ["actor", "pragmatic", "optimistic"])
+def test_a_network_with_exits_learns_to_meet_its_budget(kind: str, skips: bool) -> None:
+    seen: list[Progress] = []
+    run = trainer(**with_exits(kind, skips=skips), on_step=seen.append)
+    before = [p.detach().clone() for each in run.network.exits for p in each.deciding_parameters()]
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.06)
+    assert {"heads", "inference"} < set(seen[-1].losses)
+    after = [p.detach() for each in run.network.exits for p in each.deciding_parameters()]
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_only_the_weights_that_are_activated_are_held_down() -> None:
+    network = convert(toy_view(), exits=[ExitConfig(at="body.1", head="linear", hidden=8)], skips=False).eval()
+    model, (leaving,) = network.backbone, network.exits
+
+    def total(*tensors: torch.Tensor) -> float:
+        return float(sum(tensor.detach().square().sum() for tensor in tensors))
+
+    body = model.body
+    first = total(model.conv.weight, body[0].conv.weight, body[1].conv.weight, leaving.head.classifier.weight)
+    squares = squares_of(network)
+    assert squares.detach().tolist() == pytest.approx(
+        [
+            first + total(model.fc.weight),
+            total(body[2].conv.weight, body[2].downsample.weight, body[3].conv.weight),
+        ]
+    )
+    for routes in (False, True):
+        trace = network(toy_noise(6), execution=masked)
+        weights = ObjectiveWeights(policy=PolicyConfig(l2=0.1, l2_routes=routes, decisiveness=0.0))
+        choice = weights.policy.choice(1.0)
+        labels, costs = torch.zeros(6, dtype=torch.int64), CostModel.measure(network)
+        losses = objective(
+            trace, labels, costs, weights, cost_weight=0.0, routing=False, choice=choice, squares=squares_of(network)
+        )
+        past = choice(trace.decisions[0].logits)[:, 0].mean()
+        want = 0.1 * (squares[0] + past * squares[1])
+        torch.testing.assert_close(losses.by_name["l2"], want)
+        (slope,) = torch.autograd.grad(losses.by_name["l2"], body[3].conv.weight, retain_graph=True)
+        torch.testing.assert_close(slope, 0.2 * past.detach() * body[3].conv.weight)
+        (slope,) = torch.autograd.grad(losses.by_name["l2"], leaving.router[-1].bias, allow_unused=True)
+        assert (slope is not None) == routes
+
+
+@pytest.mark.parametrize("rule", ["confidence", "entropy"])
+def test_a_threshold_on_certainty_meets_the_budget(rule: str) -> None:
+    run = trainer(**with_exits(rule=rule, skips=False))
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.02)
+    (leaving,) = run.network.exits
+    assert not leaving.deciding_parameters()
+    # Whoever stops is surer than whoever goes on.
+    x, _ = next(iter(run.data.val.batches(torch.arange(96), 96)))
+    spec = run.network.view.spec
+    with torch.no_grad():
+        trace = run.network.eval()(normalize(x, spec.mean, spec.std), execution=masked)
+    sure, stops = certainties[rule](trace.leaves[0].softmax(dim=1)), ~trace.routes[:, -1]
+    assert 0 < stops.sum() < 96
+    assert sure[stops].min() >= sure[~stops].max()
+
+
+@pytest.mark.parametrize("cascade", [True, False])
+def test_narrow_forms_learn_to_meet_the_budget(cascade: bool) -> None:
+    torch.manual_seed(0)
+    exits = [ExitConfig(at="first", head="narrow", keep=0.25, rule="confidence")] if cascade else []
+    branches = None if cascade else BranchConfig(keep=(0.25,))
+    network = convert(small_view(), RouterConfig(hidden=8), exits=exits, branches=branches, skips=False)
+    seen: list[Progress] = []
+    config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 6})
+    run = trainer(network=network, teacher=dense(small_view()), config=config, on_step=seen.append)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.03)
+    own = [name for name in before if ("_branches" in name or "_exits" in name) and "running_mean" in name]
+    assert own
+    assert not any(torch.equal(before[name], network.state_dict()[name]) for name in own)
+    # Without a policy to learn, both answers are minimised alike on all images.
+    assert ("heads" in seen[-1].losses) == cascade
+    assert "inference" not in seen[-1].losses
+
+
+def test_one_network_learns_several_budgets() -> None:
+    torch.manual_seed(0)
+    exits = ExitConfig(at="body.1", head="linear", hidden=8)
+    # A toy's unit costs a thousandth of ten million multiply-adds, and is worth some tenths of the loss.
+    network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5), exits=[exits], dial=DialRange(1.0, 3000.0))
+    run = trainer(**{**with_exits("pragmatic"), "network": network})
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.06)
+    found = []
+    for share in (0.55, 0.85):
+        cost = set_price(network, run.data.val, run.costs, share * run.costs.dense)
+        found.append(float(network.dial.k_cpt))
+        assert cost / run.costs.dense == pytest.approx(share, abs=0.06)
+    assert found[0] > found[1]
+
+
+def test_drawing_and_exploring_resume_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routekit.training.trainer.SAVE_EVERY_SECONDS", 0.0)
+    settings: dict = {"kind": "pragmatic", "error": "wrong", "epsilon": 0.1, "draw": True}
+    whole = trainer(**with_exits(**settings)).fit()
+
+    def die(progress: Progress) -> None:
+        if progress.step == 29:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        trainer(tmp_path, **with_exits(**settings), on_step=die).fit()
+    resumed = trainer(tmp_path, **with_exits(**settings)).fit()
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_section_that_few_images_reach_learns_as_fast() -> None:
+    network = with_exits()["network"].train()
+    trace = network(toy_noise(8), execution=relaxed)
+    network.zero_grad()
+    trace.leaves[-1].square().mean().backward()
+    first, last = (network.backbone.body[place].conv.weight for place in (0, 3))
+    before = first.grad.clone(), last.grad.clone()
+
+    def quarter(scores: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([0.25, 0.75]).expand(len(scores), 2)
+
+    adjust_for_throughput(network, reach_of([end.logits for end in trace.ends], quarter))
+    torch.testing.assert_close(first.grad, before[0])
+    torch.testing.assert_close(last.grad, 4 * before[1])
