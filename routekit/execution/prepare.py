@@ -37,6 +37,7 @@ def prepare(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:
         each.fold()
     if isinstance(network.routers, FullyConnectedRouters):
         network.routers = StackedRouters(network.routers, network.groups).to(next(network.parameters()).device)
+        network.dial = None  # the price is folded in with the rest
     network.to(memory_format=torch.channels_last)
     return network
 

@@ -14,7 +14,7 @@ from routekit.network.dial import Dial, DialRange
 from routekit.network.exits import Exit, ExitConfig, places
 from routekit.network.heads import Place
 from routekit.network.network import RoutedNetwork
-from routekit.routing.router import FixedRoute, JunctionShape, RouterConfig, build_bank, pool
+from routekit.routing.router import FixedRoute, JunctionShape, RouterBank, RouterConfig, build_bank, pool
 
 
 def convert(
@@ -46,7 +46,10 @@ def convert(
         raise InputError(f"{view.spec.full_name} has no unit that can be skipped: add --junctions exit")
     if branches is not None:
         give_branches(view, branches, skips=skips)
-    bank = config if isinstance(config, FixedRoute) else build_bank(junction_shapes(view), config or RouterConfig())
+    if isinstance(config, FixedRoute):
+        bank: RouterBank = config
+    else:
+        bank = build_bank(junction_shapes(view), config or RouterConfig(), dial=dial is not None)
     # A learned bank is new; the device is the model's, wherever that is.
     device = next(view.model.parameters()).device
     found = _exits(view, exits, dial=dial is not None)

@@ -1,6 +1,7 @@
 """One network for every budget: the price of computing as a knob (McGill and Perona, section 4.6)."""
 
 import math
+from typing import TypeVar
 
 import torch
 from pydantic import ConfigDict
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from routekit.errors import InputError
 
-# The unit in which a price is told to routers: k_cpt "in units of cost per ten-million operations".
+Price = TypeVar("Price", float, Tensor)
+
+# The unit of a price: k_cpt is given "in units of cost per ten-million operations".
 OPERATIONS = 1e7
 
 
@@ -46,6 +49,10 @@ class Dial(nn.Module):
         self.range = range_
         self.register_buffer("k_cpt", torch.tensor(0.0))
         self.register_buffer("surplus", torch.zeros(columns))
+
+    def told(self, k_cpt: Price) -> Price:
+        """What routers are told of a price: its share of the highest. They begin alike whatever networks cost."""
+        return k_cpt / self.range.high
 
     def forget(self, columns: slice) -> None:
         """Forget a unit, in which there is nothing to decide any more."""

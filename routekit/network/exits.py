@@ -58,7 +58,7 @@ class Exit(nn.Module):
     """
 
     offset: Tensor
-    k_cpt: Tensor | None
+    price: Tensor | None
 
     def __init__(self, place: Place, config: ExitConfig, *, dial: bool = False) -> None:
         super().__init__()
@@ -73,13 +73,13 @@ class Exit(nn.Module):
             inputs = place.features + len(self._measures()) + dial
             self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
 
-        # The price of computing, which the router of an adaptive network is told: it decides at this one.
-        self.register_buffer("k_cpt", torch.tensor(0.0) if dial and self.certainty is None else None)
+        # The price of computing, as a share of the highest, which the router of an adaptive network is told.
+        self.register_buffer("price", torch.tensor(0.0) if dial and self.certainty is None else None)
 
-    def forward(self, x: Tensor, k_cpt: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, prices: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features [B, C, H, W] -> the classifier's logits [B, classes], float32, and scores [B, 2] over (go, stop).
 
-        `k_cpt` [B] are other prices of computing than the one that is set, for an adaptive network.
+        `prices` [B] are other prices of computing than the one that is set, for an adaptive network.
         """
         logits = self.head(x).float()
         with torch.autocast(x.device.type, enabled=False):
@@ -88,8 +88,8 @@ class Exit(nn.Module):
                 score = -self.certainty(probabilities) + self.offset
                 return logits, torch.stack([score, torch.zeros_like(score)], dim=1)
             known = [measure(probabilities) for measure in self._measures()]
-            if self.k_cpt is not None:
-                known.append(self.k_cpt.expand(x.shape[0]) if k_cpt is None else k_cpt)
+            if self.price is not None:
+                known.append(self.price.expand(x.shape[0]) if prices is None else prices)
             inputs = [self.normalize(self.summarize(x.detach().float())), torch.stack(known, dim=1)]
             scores = self.router(torch.cat(inputs, dim=1))
             return logits, torch.cat([scores[:, :1] + self.offset, scores[:, 1:]], dim=1)

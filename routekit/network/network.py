@@ -171,9 +171,9 @@ class RoutedNetwork(nn.Module):
         self.dial.check(k_cpt)
         self.dial.k_cpt.fill_(k_cpt)
         self.routers.offset.copy_(-k_cpt * self.dial.surplus)
-        for each in self.exits:
-            if each.k_cpt is not None:
-                each.k_cpt.fill_(k_cpt)
+        for told in (self.routers.price, *(each.price for each in self.exits)):
+            if told is not None:
+                told.fill_(self.dial.told(k_cpt))
 
     def forward(
         self,
@@ -218,11 +218,12 @@ class RoutedNetwork(nn.Module):
                 units += [left.nothing(x, unit.sinks)] if unit.skippable else []
                 ends += [left.nothing(x)] if leaving is not None else []
                 continue
-            prices = None if k_cpt is None else left.pick(k_cpt)
+            at = None if k_cpt is None else left.pick(k_cpt)
+            prices = None if at is None or self.dial is None else self.dial.told(at)
             if unit.skippable:
-                logits, state = self.routers(len(units), x, state)
+                logits, state = self.routers(len(units), x, state, prices)
                 columns = self.routers.columns(range(len(units), len(units) + 1))
-                decision = decide(logits, columns, gate, self._offset(columns, prices))
+                decision = decide(logits, columns, gate, self._offset(columns, at))
                 x = execution(unit, x, decision)
                 units.append(left.spread(decision))
             else:

@@ -50,27 +50,40 @@ class RouterBank(nn.Module):
     """The routers of a network; subclasses define `score`.
 
     `offset` [n * width] speaks for each sink but the default, junction by junction: the knob by which a budget is met
-    without training. All junctions have one more sink than `width`.
+    without training. All junctions have one more sink than `width`. With a `dial`, each router is told the price of
+    computing as well, as a share of the highest: `price`, the one in force, or one for each image.
     """
 
     offset: Tensor
+    price: Tensor | None
     # Whether a junction's router can be removed alone.
     separate = True
     # Whether several junctions are asked about the same features at less cost than one by one.
     surveys = False
 
-    def __init__(self, junctions: int, *, width: int = 1, detach: bool = False) -> None:
+    def __init__(self, junctions: int, *, width: int = 1, detach: bool = False, dial: bool = False) -> None:
         super().__init__()
         self.detach, self.width = detach, width
         self.register_buffer("offset", torch.zeros(junctions * width))
+        self.register_buffer("price", torch.tensor(0.0) if dial else None)
 
     def columns(self, junctions: range) -> slice:
         """Where the columns of `junctions` are in a route, and in `offset`."""
         return slice(junctions.start * self.width, junctions.stop * self.width)
 
-    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Score junction `index`: features [B, C, H, W] -> logits [B, K] and the state for the next junction."""
+    def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Score junction `index`: features [B, C, H, W] -> logits [B, K] and the state for the next junction.
+
+        `prices` [B] are other prices of computing than the one in force.
+        """
         raise NotImplementedError
+
+    def told(self, summary: Tensor, prices: Tensor | None) -> Tensor:
+        """Add the price to what a router knows of each image [B, S], if it is to know it."""
+        if self.price is None:
+            return summary
+        prices = self.price.expand(summary.shape[0]) if prices is None else prices
+        return torch.cat([summary, prices.to(summary).unsqueeze(1)], dim=1)
 
     def forget(self, index: int) -> bool:
         """Remove junction `index`, whose unit is gone; False if later junctions need its router (a shared state)."""
@@ -85,11 +98,13 @@ class RouterBank(nn.Module):
         """Remove the router of junction `index`, if the bank's routers are separate."""
         raise NotImplementedError
 
-    def forward(self, index: int, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def forward(
+        self, index: int, features: Tensor, state: Any = None, prices: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """`score`, in the routers' own precision whatever the autocast: no decision hangs on bf16."""
         features = features.detach() if self.detach else features
         with torch.autocast(features.device.type, enabled=False):
-            return self.score(index, features.to(self.offset.dtype), state)
+            return self.score(index, features.to(self.offset.dtype), state, prices)
 
     def survey(self, junctions: range, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Ask all of `junctions` about the same features: [B, C, H, W] -> margins [B, m * width] over the default.
@@ -140,26 +155,31 @@ class FullyConnectedRouters(RouterBank):
 
     surveys = True
 
-    def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__(len(shapes), width=_width(shapes), detach=config.detach)
+    def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> None:
+        super().__init__(len(shapes), width=_width(shapes), detach=config.detach, dial=dial)
         self.routers = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm1d(shape.channels, affine=False) if config.normalize else nn.Identity(),
-                nn.Linear(shape.channels, config.hidden),
+                nn.Linear(shape.channels + dial, config.hidden),
                 nn.ReLU(),
                 open_head(config.hidden, config.open_logit, shape.sinks),
             )
             for shape in shapes
         )
 
-    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
         """Score junction `index`; there is no state."""
-        return self.routers[index](pool(features)), state
+        return self._ask(index, pool(features), prices), state
 
     def score_all(self, junctions: range, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Pool once, for all of `junctions`."""
         pooled = pool(features)
-        return torch.stack([self.routers[index](pooled) for index in junctions], dim=1), state
+        return torch.stack([self._ask(index, pooled) for index in junctions], dim=1), state
+
+    def _ask(self, index: int, pooled: Tensor, prices: Tensor | None = None) -> Tensor:
+        router: Any = self.routers[index]
+        logits: Tensor = router[1:](self.told(router[0](pooled), prices))
+        return logits
 
     def remove(self, index: int) -> None:
         """Remove the junction's router."""
@@ -173,8 +193,8 @@ class ConvolutionalRouters(RouterBank):
     It costs about 12.5% of its unit (Table 5 of the DRN paper): here for that comparison.
     """
 
-    def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__(len(shapes), width=_width(shapes), detach=config.detach)
+    def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> None:
+        super().__init__(len(shapes), width=_width(shapes), detach=config.detach, dial=dial)
         self.convs = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(shape.channels, shape.channels, 3, stride=2, padding=1, bias=False),
@@ -183,11 +203,11 @@ class ConvolutionalRouters(RouterBank):
             )
             for shape in shapes
         )
-        self.heads = nn.ModuleList(open_head(shape.channels, config.open_logit, shape.sinks) for shape in shapes)
+        self.heads = nn.ModuleList(open_head(shape.channels + dial, config.open_logit, shape.sinks) for shape in shapes)
 
-    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
         """Score junction `index`; there is no state."""
-        return self.heads[index](pool(self.convs[index](features))), state
+        return self.heads[index](self.told(pool(self.convs[index](features)), prices)), state
 
     def remove(self, index: int) -> None:
         """Remove the junction's router."""
@@ -203,8 +223,8 @@ class RecurrentRouters(RouterBank):
 
     separate = False
 
-    def __init__(self, shapes: list[JunctionShape], config: RouterConfig) -> None:
-        super().__init__(len(shapes), width=_width(shapes), detach=config.detach)
+    def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> None:
+        super().__init__(len(shapes), width=_width(shapes), detach=config.detach, dial=dial)
         # A stage's first unit still sees the previous stage's channels, so projections go by (stage, channels).
         keys = [f"{shape.stage}_{shape.channels}" for shape in shapes]
         self.keys = keys
@@ -217,12 +237,12 @@ class RecurrentRouters(RouterBank):
                 for key, shape in zip(keys, shapes, strict=True)
             }
         )
-        self.cell = nn.LSTMCell(config.hidden, config.hidden)
+        self.cell = nn.LSTMCell(config.hidden + dial, config.hidden)
         self.head = open_head(config.hidden, config.open_logit, self.width + 1)
 
-    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
         """Score junction `index` from its features and the state (h, c), or None before the first junction."""
-        h, c = self.cell(self.projections[self.keys[index]](pool(features)), state)
+        h, c = self.cell(self.told(self.projections[self.keys[index]](pool(features)), prices), state)
         return self.head(h), (h, c)
 
 
@@ -236,8 +256,9 @@ class FixedRoute(RouterBank):
         super().__init__(len(route))
         self.register_buffer("route", torch.tensor(route, dtype=torch.bool))
 
-    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
         """Score junction `index`: the same for each image of the batch."""
+        del prices
         margin = self.route[index].float() * 2 - 1
         return torch.stack([margin, -margin]).expand(features.shape[0], 2), state
 
@@ -246,6 +267,6 @@ class FixedRoute(RouterBank):
         self.route = torch.cat([self.route[:index], self.route[index + 1 :]])
 
 
-def build_bank(shapes: list[JunctionShape], config: RouterConfig) -> RouterBank:
-    """Build the bank of learned routers that `config.kind` names."""
-    return banks[config.kind](shapes, config)  # type: ignore[call-arg, arg-type]
+def build_bank(shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> RouterBank:
+    """Build the bank of learned routers that `config.kind` names, which with a `dial` are told the price."""
+    return banks[config.kind](shapes, config, dial=dial)  # type: ignore[call-arg, arg-type]

@@ -13,8 +13,8 @@ from routekit.routing.router import FullyConnectedRouters, RouterBank, pool
 class StackedRouters(RouterBank):
     """The same decisions as `bank`, for inference; each survey is a pooling and two products.
 
-    The normalisation of the inputs is folded into the first layer, the default's score into the others' margins, and
-    the second layer's bias into `offset`.
+    The normalisation of the inputs and the price in force are folded into the first layer, the default's score into the
+    others' margins, and the second layer's bias into `offset`.
 
     `groups` are the junctions that see the same features (`RoutedNetwork.groups`).
     """
@@ -45,8 +45,9 @@ class StackedRouters(RouterBank):
         """
         return self._products(junctions, features) + self._weights(junctions)[-1], state
 
-    def score(self, index: int, features: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Score junction `index`: the margins over the default, nothing for that."""
+    def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Score junction `index`: the margins over the default, nothing for that; at the price that is folded in."""
+        del prices
         margins = self._products(range(index, index + 1), features)
         return torch.cat([margins, torch.zeros_like(margins[:, :1])], dim=1), state
 
@@ -85,6 +86,8 @@ def _folded(bank: FullyConnectedRouters, index: int) -> tuple[Tensor, Tensor, Te
     router: Any = bank.routers[index]
     normalize, first, _, second = router
     weight, bias = first.weight, first.bias
+    if bank.price is not None:
+        weight, bias = weight[:, :-1], bias + weight[:, -1] * bank.price
     if isinstance(normalize, nn.BatchNorm1d):
         assert normalize.running_mean is not None
         assert normalize.running_var is not None

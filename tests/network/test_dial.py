@@ -35,7 +35,7 @@ def adaptive() -> RoutedNetwork:
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
         # Going on, the dearer computing is, is the less worth it.
         leaving.router[0].weight[:, -1] = 0.0
-        leaving.router[0].weight[0, -1] = 0.01
+        leaving.router[0].weight[0, -1] = 100.0
         leaving.router[2].weight[:, 0] = torch.tensor([-1.0, 1.0])
     return network
 

@@ -109,6 +109,23 @@ def test_a_survey_is_what_the_junctions_say_one_by_one(kind: str, sinks: int) ->
         torch.testing.assert_close(margins[:, own], logits[:, :-1] - logits[:, -1:] + bank.offset[own])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", sorted(banks))
+def test_routers_that_are_told_the_price(kind: str) -> None:
+    bank = build_bank(SHAPES[:2], RouterConfig(kind=kind, hidden=8), dial=True).eval()
+    for parameter in bank.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    features, prices = torch.randn(3, 4, 6, 6), torch.tensor([0.1, 0.5, 1.0])
+    together = bank(0, features, None, prices)[0]
+    for row, price in enumerate(prices):
+        bank.price.fill_(price)
+        torch.testing.assert_close(bank(0, features[row : row + 1])[0][0], together[row])
+    assert not torch.allclose(bank(0, features[:1])[0][0], together[0])
+    if kind == "fc":
+        stacked = StackedRouters(bank, [range(2)])
+        torch.testing.assert_close(stacked.survey(range(2), features)[0], bank.survey(range(2), features)[0])
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("sinks", [2, 3])
 def test_stacked_routers_prefer_what_their_bank_prefers(normalize: bool, sinks: int) -> None:
