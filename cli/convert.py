@@ -26,7 +26,11 @@ def register(app: typer.Typer) -> None:
         val: o.Val = None,
         val_from_test: o.ValFromTest = None,
         method: Annotated[
-            str | None, typer.Option(help="routed, or a static network: firstk, randomk, distributedk.")
+            str | None,
+            typer.Option(
+                help="routed, or a static network: of fewer units (firstk, randomk, distributedk) or of fewer channels "
+                "(l1, fpgm, bn, depgraph, random)."
+            ),
         ] = None,
         junctions: Annotated[
             str | None,
@@ -44,6 +48,9 @@ def register(app: typer.Typer) -> None:
         policy: Annotated[
             str | None,
             typer.Option(help="How exits decide: actor, pragmatic or optimistic learn it; confidence, entropy do not."),
+        ] = None,
+        prune: Annotated[
+            str | None, typer.Option(help="Prune channels before routing, by a method, to a cost: l1:70%.")
         ] = None,
         adaptive_cost: Annotated[
             bool, typer.Option("--adaptive-cost", help="One network for every budget: choose again when evaluating.")
@@ -93,6 +100,7 @@ def register(app: typer.Typer) -> None:
                     "target": target_flops,
                     "method": method,
                     **o.junctions(junctions, exits, policy, narrow),
+                    "pruning": o.pruning(prune),
                     "adaptive_cost": {} if adaptive_cost else None,
                     "routers.kind": router,
                     "training.gate": gate,

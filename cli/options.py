@@ -103,6 +103,18 @@ def junctions(kinds: str | None, at: str | None, policy: str | None, narrow: str
     }
 
 
+def pruning(text: str | None) -> dict[str, str] | None:
+    """`l1:70%` -> settings. Raises InputError for what is no method and cost."""
+    from routekit.errors import InputError
+
+    if text is None:
+        return None
+    method, colon, target = text.partition(":")
+    if not colon or not target:
+        raise InputError(f"--prune takes a method and a cost, l1:70%, not {text!r}")
+    return {"method": method, "target": target}
+
+
 def default_recipe(data: str | None) -> str:
     """The recipe for the data: the embedded digits are few, and need a schedule of their own."""
     return "digits" if data in (None, "digits") else "default"

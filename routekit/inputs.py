@@ -8,7 +8,8 @@ import torch
 
 from routekit.backbones.load import build, has_published_weights, load_backbone, resolve, spec_of
 from routekit.backbones.unit import Backbone, ModelSpec
-from routekit.cost.budget import parse_target
+from routekit.baselines.pruning import check_prunable, prune, prunings
+from routekit.cost.budget import parse_amount, parse_target
 from routekit.cost.model import CostModel
 from routekit.data.sources import DataSplits, load_data
 from routekit.errors import InputError
@@ -40,10 +41,10 @@ def check(recipe: Recipe) -> None:
         if recipe.target is None:
             raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
         target_of(recipe, build(spec))
-    more = recipe.adaptive_cost is not None or recipe.junctions != ["skip"]
+    more = recipe.adaptive_cost is not None or recipe.junctions != ["skip"] or recipe.pruning is not None
     if recipe.method not in ("routed", "dense") and more:
         raise InputError(
-            f"--method {recipe.method} is a static network: it takes no --junctions and no --adaptive-cost"
+            f"--method {recipe.method} is a static network: it takes no --junctions, no --prune and no --adaptive-cost"
         )
     if recipe.adaptive_cost is not None:
         if "cascade" in recipe.junctions:
@@ -57,12 +58,24 @@ def check(recipe: Recipe) -> None:
 def target_of(recipe: Recipe, view: Backbone) -> float:
     """The budget in MACs; for routers it has to lie above what asking all of them costs."""
     assert recipe.target is not None
-    bounds = routed(recipe, copy.deepcopy(view)) if recipe.method == "routed" else dense(view)
-    return parse_target(recipe.target, CostModel.measure(bounds))
+    whole = CostModel.measure(dense(view)).dense
+    if recipe.method in prunings:
+        target = parse_amount(recipe.target, whole)
+        check_prunable(view, recipe.method, target)
+        return target
+    if recipe.method != "routed":
+        return parse_target(recipe.target, CostModel.measure(dense(view)))
+    pruned = recipe.pruning is not None
+    return parse_target(
+        recipe.target, CostModel.measure(routed(recipe, copy.deepcopy(view))), dense=whole if pruned else None
+    )
 
 
 def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
-    """Convert a dense network as the recipe says; exact until it is trained."""
+    """Convert a dense network as the recipe says, pruned first if it says so; else exact until it is trained."""
+    if recipe.pruning is not None:
+        whole = CostModel.measure(dense(view)).dense
+        view = prune(view, recipe.pruning.method, parse_amount(recipe.pruning.target, whole), recipe.seed)
     exits = {"cascade": recipe.cascade, "exit": recipe.exits}
     return convert(
         view,

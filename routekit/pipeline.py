@@ -1,6 +1,7 @@
 """The walk down the way of the data: load, convert, train, evaluate, save. `run` begins it, `resume` goes on."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from routekit.backbones.unit import Backbone
 from routekit.baselines.depth import static_route
+from routekit.baselines.pruning import prune, prunings
 from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.evaluation.evaluate import dense_accuracy, evaluate
@@ -16,6 +18,7 @@ from routekit.inputs import Inputs, check, load_inputs, routed, target_of, view_
 from routekit.machine import Machine
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
+from routekit.objective.objective import ObjectiveWeights
 from routekit.recipe import Recipe
 from routekit.report.record import described_exits, read_record, run_record, write_record
 from routekit.routing.gate import gates
@@ -69,16 +72,16 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
     original = copy.deepcopy(dense(view))
     target = None if recipe.target is None else target_of(recipe, view)
     network = _build(recipe, view, target)
-    costs = CostModel.measure(network)
+    costs, whole = CostModel.measure(network), CostModel.measure(original).dense
     if target is not None:
         deciding = [f"{len(network.junctions)} units"] + [f"{len(network.exits)} exits"] * bool(network.exits)
-        hooks.say(f"target {describe(target)} of {describe(costs.dense)} dense, {', '.join(deciding)}")
+        hooks.say(f"target {describe(target)} of {describe(whole)} dense, {', '.join(deciding)}")
     trainer = Trainer(
         network,
         data,
         costs,
         recipe.training,
-        recipe.objective,
+        _objective(recipe),
         target=costs.dense if target is None else target,
         accelerator=accelerator,
         seed=recipe.seed,
@@ -103,7 +106,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             data=data.name,
             split="test",
             dense_accuracy=measured.accuracy if recipe.method == "dense" else before,
-            dense_flops=costs.dense,
+            dense_flops=whole,
             target=target,
             seconds=seconds_before + trainer.seconds,
             environment=machine.environment(),
@@ -120,6 +123,14 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
         write_record(folder.path, record)
     accelerator.wait_for_everyone()
     return record
+
+
+def _objective(recipe: Recipe) -> ObjectiveWeights:
+    """What is minimised: features of other channels than the teacher's cannot be matched with them."""
+    method = recipe.method if recipe.pruning is None else recipe.pruning.method
+    if method in prunings and prunings[method].coupled:
+        return replace(recipe.objective, feature_distillation=0.0)
+    return recipe.objective
 
 
 def _decides(recipe: Recipe) -> dict[str, Any]:
@@ -154,5 +165,7 @@ def _build(recipe: Recipe, view: Backbone, target: float | None) -> RoutedNetwor
         return dense(view)
     if recipe.method == "routed":
         return routed(recipe, view)
+    if recipe.method in prunings:
+        return dense(prune(view, recipe.method, target, recipe.seed))
     costs = CostModel.measure(dense(view))
     return convert(view, FixedRoute(static_route(recipe.method, view, costs, target, recipe.seed)))

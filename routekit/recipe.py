@@ -44,11 +44,22 @@ class DataSection(_Section):
     input_size: Annotated[int | None, Field(ge=8)] = None
 
 
+Pruner = Literal["l1", "fpgm", "bn", "depgraph", "random"]
+
+
+class PruningSection(_Section):
+    """How the network is pruned before it is routed: by which method, and to which cost."""
+
+    method: Pruner = "l1"
+    target: str = "70%"
+
+
 class Recipe(_Section):
     """All choices of a run.
 
-    method:   "routed" learns routers; "dense" and the static methods have a fixed route; a "cascade" is joined from
-              networks that are done, and learns nothing
+    method:   "routed" learns routers; "dense" and the static methods have a fixed route, or fewer channels; a
+              "cascade" is joined from networks that are done, and learns nothing
+    pruning:  what is done to a network before it is routed; None for nothing
     junctions: what a routed network decides: "skip" (which units run), "branch" (which run in full, and which narrow),
               "exit" (where to stop), "cascade" (whether a narrow form of the whole network will do)
     cascade:  how the exit is built that "cascade" stands for
@@ -59,10 +70,11 @@ class Recipe(_Section):
               from scratch as it is routed, and nothing teaches it
     """
 
-    method: Literal["routed", "dense", "firstk", "randomk", "distributedk", "cascade"] = "routed"
+    method: Literal["routed", "dense", "firstk", "randomk", "distributedk", "cascade"] | Pruner = "routed"
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     target: str | None = None
+    pruning: PruningSection | None = None
     junctions: Annotated[list[Literal["skip", "exit", "branch", "cascade"]], Field(min_length=1)] = ["skip"]
     routers: RouterConfig = RouterConfig()
     exits: ExitConfig = ExitConfig()

@@ -7,6 +7,7 @@ checkpoints (github akamaster/pytorch_resnet_cifar10).
 import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,6 +28,40 @@ class OptionAShortcut(nn.Module):
         """[B, C, H, W] -> [B, C', H/2, W/2]."""
         before = self.new_channels // 2
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, before, self.new_channels - before))
+
+
+class SourcedShortcut(OptionAShortcut):
+    """An option-A shortcut between pruned features: `source` [C'] says from which input each output comes, if any."""
+
+    source: Tensor
+
+    def __init__(self, channels_in: int, source: Tensor) -> None:
+        super().__init__(channels_in, len(source))
+        self.register_buffer("source", source)
+
+    @classmethod
+    def of(cls, shortcut: OptionAShortcut) -> "SourcedShortcut":
+        """The same as `shortcut`. An input that is not there, one beyond the last, is zero."""
+        inputs, new = shortcut.channels_in, shortcut.new_channels
+        nothing = torch.full((new,), inputs)
+        before = new // 2
+        return cls(inputs, torch.cat([nothing[:before], torch.arange(inputs), nothing[before:]]))
+
+    def lose_outputs(self, indices: list[int]) -> None:
+        """Go without these outputs."""
+        self.source = self.source[[index for index in range(len(self.source)) if index not in indices]]
+
+    def lose_inputs(self, indices: list[int]) -> None:
+        """Go without these inputs: what came from there is zero."""
+        left = [index for index in range(self.channels_in) if index not in indices]
+        place = torch.full((self.channels_in + 1,), len(left))
+        place[left] = torch.arange(len(left))
+        self.source, self.channels_in = place[self.source], len(left)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H/2, W/2]."""
+        x = x[:, :, ::2, ::2]
+        return torch.cat([x, torch.zeros_like(x[:, :1])], dim=1).index_select(1, self.source)
 
 
 class BasicBlock(nn.Module):

@@ -62,18 +62,18 @@ def narrow(block: nn.Module, keep: float) -> nn.Module:
     Those are kept that move the block's output most. All convolutions are shared, all else is the copy's own.
     Raises InputError for a block whose inside is not a chain of conv1, bn1, conv2, ...
     """
-    chain = _chain(block)
+    convs = chain(block)
     copied = copy.deepcopy(block)
     for name, module in block.named_modules():
         if type(module) is nn.Conv2d:
             _set(copied, name, SharedConv2d(module))
     kept: Tensor | None = None
-    for place, (conv, norm) in enumerate(chain):
+    for place, (conv, norm) in enumerate(convs):
         source = block.get_submodule(conv)
         assert isinstance(source, nn.Conv2d)
         inputs, kept = kept, None
         if norm is not None:
-            own, reader = block.get_submodule(norm), block.get_submodule(chain[place + 1][0])
+            own, reader = block.get_submodule(norm), block.get_submodule(convs[place + 1][0])
             assert isinstance(own, nn.BatchNorm2d)
             assert isinstance(reader, nn.Conv2d)
             kept = _weightiest(own, reader, keep)
@@ -89,27 +89,30 @@ def stand_alone(module: nn.Module) -> None:
             _set(module, name, child.alone())
 
 
-def _chain(block: nn.Module) -> list[tuple[str, str | None]]:
-    """The block's convolutions in order, each with the batch norm that reads it; None with the last one."""
+def chain(block: nn.Module) -> list[tuple[str, str | None]]:
+    """The block's convolutions in order, each with the batch norm that reads it; None with the last one.
+
+    Raises InputError for a block whose inside is no such chain.
+    """
     children = dict(block.named_children())
     count = sum(f"conv{number}" in children for number in (1, 2, 3))
-    chain: list[tuple[str, str | None]] = [(f"conv{k}", f"bn{k}" if k < count else None) for k in range(1, count + 1)]
+    convs: list[tuple[str, str | None]] = [(f"conv{k}", f"bn{k}" if k < count else None) for k in range(1, count + 1)]
     plain = count > 1 and all(
         type(children.get(conv)) is nn.Conv2d
         and children[conv].groups == 1
         and (norm is None or isinstance(children.get(norm), nn.BatchNorm2d))
-        for conv, norm in chain
+        for conv, norm in convs
     )
     # Between the convolutions, nothing else may know how many channels there are.
     order = list(children)
     inside = order[: order.index(f"conv{count}")] if plain else []
-    own = {name for pair in chain for name in pair}
+    own = {name for pair in convs for name in pair}
     if not plain or any(name not in own and _has_tensors(children[name]) for name in inside):
         raise InputError(
             f"a {type(block).__name__} has no narrow form: known are blocks of conv1, bn1, conv2 and so on, without "
             "groups, and with nothing that has weights between them"
         )
-    return chain
+    return convs
 
 
 def _has_tensors(module: nn.Module) -> bool:

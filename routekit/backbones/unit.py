@@ -97,7 +97,8 @@ class Backbone:
     `stem` and `head` are bound methods of modules or of plain objects that hold modules, never closures, so
     that a deep copy of a network copies its view as well. `notes` are sentences for the user (what was replaced).
     `classifier` is the path of the last linear layer inside `model`. `summary` says what exits look at: features
-    [B, C, H, W] -> [B, S]; None for the average over the image.
+    [B, C, H, W] -> [B, S]; None for the average over the image. `pruned` is True if layers have fewer channels than
+    those of `spec`.
     """
 
     model: nn.Module
@@ -108,3 +109,4 @@ class Backbone:
     classifier: str = ""
     summary: Callable[[Tensor], Tensor] | None = None
     notes: list[str] = field(default_factory=list)
+    pruned: bool = False

@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from routekit.backbones.load import build
+from routekit.backbones.resize import resize
 from routekit.backbones.unit import ModelSpec
 from routekit.errors import InputError
 from routekit.execution.fold import Fold, fold_structure
@@ -49,6 +50,8 @@ def save_network(
         "format": FORMAT,
         "version": VERSION,
         "model": asdict(network.view.spec),
+        # Whether layers have fewer channels than the model's, by their tensors' shapes.
+        "pruned": network.view.pruned,
         "routers": None if config is None else asdict(config),
         "exits": [asdict(each.config) | {"at": each.after} for each in network.exits],
         "skips": network.skips,
@@ -100,6 +103,9 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
         model_spec = TypeAdapter(ModelSpec).validate_python(spec["model"])
         state = {k: _computable(v) for k, v in load((folder / TENSORS).read_bytes()).items()}
         view = build(model_spec) if model is None else _own(model, model_spec)
+        if spec.get("pruned"):
+            resize(view.model, {name.removeprefix("backbone."): tensor for name, tensor in state.items()})
+            view.pruned = True
         dial, branches, settled = spec.get("dial"), spec.get("branches"), spec.get("settled", [])
         config = None if spec["routers"] is None else RouterConfig(**spec["routers"])
         network = convert(

@@ -66,6 +66,21 @@ def test_a_static_method_runs_through_the_same_command(workplace: Path) -> None:
     assert 0 < sum(record["routes"]["run_rate"].values()) < 9
 
 
+def test_a_pruned_network_is_compared_with_the_dense_one(workplace: Path) -> None:
+    for name, options, least in (("pruned", ["--method", "depgraph"], 0.47), ("stacked", ["--prune", "l1:70%"], 0.2)):
+        done = routekit(
+            "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "50%",
+            "--epochs", 1, "--name", name, *options, *FAST, "--json", cwd=workplace,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        record = json.loads(done.stdout)
+        assert record["flops"]["dense"] == json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
+        assert record["flops"]["target"] == 0.5 * record["flops"]["dense"]
+        assert least < record["flops"]["realized"] / record["flops"]["dense"] < 0.7
+        again = routekit("evaluate", f"runs/{name}", "--json", cwd=workplace)
+        assert json.loads(again.stdout)["flops"] == record["flops"]
+
+
 def test_interrupted_then_resumed_is_the_uninterrupted_run(workplace: Path) -> None:
     arguments = [
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", "4",
