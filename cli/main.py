@@ -30,6 +30,7 @@ for _command in (
     "convert",
     "finetune",
     "cascade",
+    "compare",
     "evaluate",
     "flops",
     "export",

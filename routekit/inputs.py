@@ -33,7 +33,7 @@ class Inputs:
 
 def check(recipe: Recipe) -> None:
     """Raise InputError for a network, weights or a budget that cannot be, before anything is loaded or written."""
-    spec = _spec(recipe)
+    spec = spec_of_recipe(recipe)
     weights = recipe.model.weights
     if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
         raise InputError(f"--weights {weights}: no such file or run")
@@ -107,7 +107,7 @@ def load_inputs(recipe: Recipe, hooks: Hooks) -> Inputs:
 
     Raises InputError for data, weights or a run that are not there or do not fit.
     """
-    data = load_splits(recipe, _spec(recipe).input_size)
+    data = load_splits(recipe, spec_of_recipe(recipe).input_size)
     for warning in data.warnings:
         hooks.warn(warning)
     weights = recipe.model.weights
@@ -117,7 +117,7 @@ def load_inputs(recipe: Recipe, hooks: Hooks) -> Inputs:
         weights = "none"
     # New layers are drawn from the global generator.
     torch.manual_seed(step_seed(recipe.seed, 0))
-    size = _spec(recipe).input_size
+    size = spec_of_recipe(recipe).input_size
     view = load_backbone(recipe.model.name, weights=weights, num_classes=len(data.classes), input_size=size)
     for note in view.notes:
         hooks.say(note)
@@ -138,7 +138,8 @@ def view_of_run(path: Path, recipe: Recipe, classes: int) -> Backbone:
     return network.view
 
 
-def _spec(recipe: Recipe) -> ModelSpec:
+def spec_of_recipe(recipe: Recipe) -> ModelSpec:
+    """The architecture that a recipe names, at its images' size."""
     size = recipe.data.input_size
     return spec_of(recipe.model.name, input_size=None if size is None else (3, size, size))
 

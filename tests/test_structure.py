@@ -38,7 +38,9 @@ LAYERS = [
     ["recipe"],
     ["run_folder", "machine"],
     ["inputs"],
-    ["pipeline", "results", "deliver", "timing", "joining", "reporting"],
+    ["pipeline", "results", "deliver", "timing", "joining"],
+    ["comparison"],
+    ["reporting"],
 ]
 
 

@@ -10,8 +10,10 @@ from routekit.data.image_set import Images
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.exits import measure_exits
+from routekit.export.compact import compact
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
+from routekit.routing.router import FixedRoute
 from routekit.training.state import write_atomically
 
 RECORD = "record.json"
@@ -57,8 +59,20 @@ def run_record(
             "class_information_bits": statistics.class_information,
             "run_rate": dict(zip(network.columns, statistics.run_rate, strict=True)),
         },
+        "size": size_of(network, measured),
         "seconds": seconds,
         **more,
+    }
+
+
+def size_of(network: RoutedNetwork | Cascade, measured: Evaluation) -> dict[str, int]:
+    """Parameters and bytes of what has to be kept: routers and exits included, units that no image runs not."""
+    if isinstance(network, RoutedNetwork) and isinstance(network.routers, FixedRoute):
+        network = compact(network, measured.routes).network
+    tensors = network.state_dict().values()
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
     }
 
 

@@ -1,0 +1,150 @@
+"""`routekit compare`: which network to ship, for this data and these budgets."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options as o
+from .output import result, say
+
+if TYPE_CHECKING:
+    from routekit.comparison.plan import ComparisonFolder, Plan
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def compare(
+        model: Annotated[str | None, typer.Argument(help="resnet56, timm:NAME, torchvision:NAME, ...")] = None,
+        budgets: Annotated[str | None, typer.Option(help="Mean costs of an image: 30%,50%,70%.")] = None,
+        methods: Annotated[
+            str,
+            typer.Option(
+                help="dense, drn; skip, exit, branch, cascade, confidence, or several as skip+exit; l1, fpgm, bn, "
+                "depgraph, random, also before routing as l1+skip; firstk, randomk, distributedk; idk, with --smaller."
+            ),
+        ] = "dense,skip,branch,cascade,l1,depgraph,distributedk",
+        seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 1,
+        weights: o.Weights = None,
+        data: o.Data = None,
+        data_root: o.DataRoot = None,
+        download: o.Download = False,
+        val: o.Val = None,
+        val_from_test: o.ValFromTest = None,
+        smaller: Annotated[
+            list[Path] | None, typer.Option(help="A run of a smaller network, for idk; several, the cheapest first.")
+        ] = None,
+        recipe: o.RecipeName = None,
+        epochs: o.Epochs = None,
+        set_: o.Set = None,
+        out: Annotated[Path, typer.Option(help="The folder that comparisons are made in.")] = Path("comparisons"),
+        name: o.Name = None,
+        device: o.Device = None,
+        launcher: Annotated[str, typer.Option(help="Who carries out the cells: here, or ray.")] = "here",
+        jobs: Annotated[int, typer.Option(min=1, help="How many cells at once.")] = 1,
+        cell: Annotated[str | None, typer.Option(help="With --resume: carry out this cell alone.")] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its time, and stop.")] = False,
+        resume: Annotated[Path | None, typer.Option(help="Go on with this comparison.")] = None,
+        force: o.Force = False,
+        json: o.Json = False,
+    ) -> None:
+        """Compare methods at --budgets, all from one dense MODEL, for the same epochs, on the same images."""
+        from routekit.comparison.cells import find
+        from routekit.comparison.estimate import estimate
+        from routekit.comparison.launch import launch, launchers
+        from routekit.comparison.plan import ComparisonFolder
+        from routekit.errors import InputError
+
+        machine = o.machine(device)
+        launchers[launcher]  # an unknown one is told at once
+        if resume is not None:
+            if model is not None or budgets is not None:
+                raise InputError("--resume takes everything from the comparison's plan: give no MODEL, no --budgets")
+            folder, plan = ComparisonFolder.open(resume)
+        else:
+            if model is None:
+                raise InputError("which network? e.g. routekit compare resnet56 --budgets 30%,50%,70%")
+            if budgets is None:
+                raise InputError("which budgets? e.g. --budgets 30%,50%,70% (of the dense cost)")
+            if cell is not None:
+                raise InputError("--cell is for a comparison that is there: add --resume")
+            plan = _plan(
+                recipe or o.default_recipe(data),
+                {
+                    "model.name": model,
+                    "model.weights": weights,
+                    "data.source": data,
+                    "data.root": data_root,
+                    "data.download": download or None,
+                    "data.val": val,
+                    "data.val_from_test": o.fraction(val_from_test),
+                    "training.epochs": epochs,
+                    **o.overrides(set_),
+                },
+                methods=methods,
+                budgets=budgets,
+                seeds=seeds,
+                smaller=smaller or [],
+            )
+            plan.check()
+            folder = ComparisonFolder(out / (name or f"{model.replace(':', '-')}-{Path(data or 'digits').name}"))
+        cells = list(plan.cells()) if cell is None else [find(plan, cell)]
+        pending = [each for each in cells if not folder.of(each).finished]
+        if dry_run:
+            seconds = estimate(folder, plan, pending)
+            lines = [f"  {each.name}: {'done' if each not in pending else 'to do'}" for each in cells]
+            title = f"{len(cells)} cells, {len(pending)} to do, about {_duration(seconds / jobs)}:"
+            document = {"cells": [each.name for each in cells], "seconds": seconds}
+            result(document, "\n".join([title, *lines]), as_json=json)
+            return
+        if resume is None:
+            ComparisonFolder.create(folder.path, plan, force=force)
+            pending = cells
+        try:
+            failures = launch(launcher, folder, plan, pending, machine, jobs)
+        except KeyboardInterrupt:
+            say(f"what was done is kept: go on with `routekit compare --resume {folder.path}`")
+            raise
+        document, text = _document(folder, plan)
+        result(document, text, as_json=json)
+        if failures:
+            say(f"{len(failures)} cells failed; try them again with `routekit compare --resume {folder.path}`")
+            raise typer.Exit(1)
+
+
+def _plan(base: str, shared: dict[str, Any], *, methods: str, budgets: str, seeds: int, smaller: list[Path]) -> "Plan":
+    from routekit.comparison.plan import Plan
+
+    return Plan(
+        base=base,
+        shared={key: value for key, value in shared.items() if value is not None},
+        methods=_listed(methods),
+        budgets=_listed(budgets),
+        seeds=list(range(seeds)),
+        smaller=[str(path) for path in smaller],
+    )
+
+
+def _listed(text: str) -> list[str]:
+    """`a, b,a` -> [a, b]."""
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _document(folder: "ComparisonFolder", plan: "Plan") -> tuple[dict[str, Any], str]:
+    """The table of what is done, as a document and as text."""
+    from dataclasses import asdict
+
+    from routekit.comparison.results import measured
+    from routekit.report.comparison import markdown, rows, verdict
+
+    cells = measured(folder, plan)
+    table = rows(cells)
+    text = f"{markdown(table)}\n\n{verdict(table)}" if table else "nothing is done yet"
+    return {"comparison": str(folder.path), "rows": [asdict(row) for row in table]}, text
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,1 @@
+"""Several methods at several budgets, from one network, on the same terms."""

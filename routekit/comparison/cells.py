@@ -1,0 +1,91 @@
+"""Carry out the cells of a comparison: each is a run of its own, begun, gone on with, or left as it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from routekit.comparison.method import DENSE, IDK
+from routekit.comparison.plan import Cell, ComparisonFolder, Plan
+from routekit.errors import InputError, RoutekitError
+from routekit.inputs import load_inputs
+from routekit.joining import join
+from routekit.machine import Machine
+from routekit.pipeline import resume, run
+from routekit.registry import nearest
+from routekit.report.record import read_record
+from routekit.run_folder import RunFolder
+
+
+def begin(folder: ComparisonFolder, plan: Plan, machine: Machine) -> Path:
+    """The run of the dense network that all cells begin with: the user's own, or one that is made here.
+
+    Published weights that fit the data are measured and packed; else the dense network is trained first.
+    """
+    recipe = plan.recipe(Cell(DENSE, None, plan.seeds[0]))
+    if Path(recipe.model.weights).is_dir():
+        return Path(recipe.model.weights)
+    start = RunFolder(folder.start)
+    if not start.finished:
+        if start.begun:
+            resume(start.path, machine)
+        else:
+            untrained = load_inputs(recipe, machine.hooks).untrained
+            training = recipe.dense if untrained else replace(recipe.dense, epochs=0)
+            machine.hooks.say("the dense network that all methods begin with:")
+            run(recipe.model_copy(update={"training": training}), start.path, machine)
+    return start.path
+
+
+def carry_out(folder: ComparisonFolder, plan: Plan, cell: Cell, machine: Machine) -> dict[str, Any]:
+    """Carry a cell to its end from wherever it stands; returns its record."""
+    found = folder.of(cell)
+    if found.finished:
+        return read_record(found.path)
+    start = begin(folder, plan, machine)
+    if cell.method == IDK:
+        return join(
+            [*map(Path, plan.smaller), start],
+            plan.recipe(cell, start),
+            found.path,
+            machine,
+            rule="confidence",
+            average=True,
+            force=found.begun,
+        )
+    return resume(found.path, machine) if found.begun else run(plan.recipe(cell, start), found.path, machine)
+
+
+def find(plan: Plan, name: str) -> Cell:
+    """The cell of that name. Raises InputError if there is none."""
+    cells = {cell.name: cell for cell in plan.cells()}
+    if name not in cells:
+        raise InputError(f"unknown cell {name!r}: {nearest(name, cells)}")
+    return cells[name]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be carried out, and why."""
+
+    cell: Cell
+    reason: str
+
+
+def carry_out_all(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine) -> list[Failure]:
+    """Carry out cells, one after the other. What fails is told and left for the next time; the others go on."""
+    failures = []
+    for place, cell in enumerate(cells, start=1):
+        machine.hooks.say(f"cell {place} of {len(cells)}: {cell.name}")
+        try:
+            record = carry_out(folder, plan, cell, machine)
+        except RoutekitError as error:
+            failures.append(Failure(cell, str(error)))
+            machine.hooks.warn(f"{cell.name}: {error}")
+            continue
+        if record:
+            machine.hooks.say(
+                f"{cell.name}: {100 * record['accuracy']['routed']:.2f}% at "
+                f"{100 * record['flops']['realized'] / record['flops']['dense']:.2f}% of the dense MACs"
+            )
+    return failures

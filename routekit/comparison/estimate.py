@@ -1,0 +1,50 @@
+"""How long a comparison will take: by the cells that are done, else by some steps of training."""
+
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+
+from routekit.backbones.load import build
+from routekit.comparison.method import DENSE, IDK
+from routekit.comparison.plan import Cell, ComparisonFolder, Plan
+from routekit.inputs import load_splits, spec_of_recipe
+from routekit.machine import Machine
+from routekit.report.record import read_record
+
+# Images of a step, and how many steps are timed.
+BATCH, STEPS = 32, 3
+# What a step takes over forward and backward of the dense network: the teacher's forward, and what is relaxed.
+OVER = 1.6
+
+
+def estimate(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell]) -> float:
+    """Estimate the seconds that `cells` take, one after the other; a guess, within a factor of two."""
+    done = [cell for cell in plan.cells() if cell.method != IDK and folder.of(cell).finished]
+    took: dict[str, list[float]] = {}
+    for cell in done:
+        took.setdefault(cell.method, []).append(float(read_record(folder.of(cell).path)["seconds"]))
+    every = [seconds for found in took.values() for seconds in found]
+    rest = [cell for cell in cells if cell.method != IDK]
+    typical = statistics.fmean(every) if every else _training(plan) if rest else 0.0
+    return sum(statistics.fmean(took.get(cell.method, [typical])) for cell in rest)
+
+
+def _training(plan: Plan) -> float:
+    """Time a few steps of the dense network on this machine -> seconds of a whole training."""
+    recipe = plan.recipe(Cell(DENSE, None, plan.seeds[0]))
+    spec = spec_of_recipe(recipe)
+    images = len(load_splits(recipe, spec.input_size).train)
+    device = Machine().accelerator().device
+    model = build(spec).model.to(device).train()
+    x = torch.randn(BATCH, *spec.input_size, device=device)
+    times = []
+    for _ in range(STEPS + 1):
+        started = time.perf_counter()
+        loss: torch.Tensor = model(x).square().mean()
+        torch.autograd.backward(loss)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return OVER * min(times) / BATCH * images * float(recipe.training.epochs)

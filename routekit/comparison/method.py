@@ -1,0 +1,70 @@
+"""What is compared: a method's name -> what it sets in a recipe.
+
+A name is a static method ("firstk"), a pruning ("l1"), or what a routed network decides, joined by plus signs
+("skip+exit", "branch"); after a pruning, the pruned network is routed ("l1+skip"). "confidence" is an exit that goes by
+BranchyNet's rule, "drn" the recipe of Wang et al., "idk" a cascade of whole networks, and "dense" the network itself,
+fine-tuned for as long as the others.
+"""
+
+import math
+from typing import Any
+
+from routekit.baselines.depth import orders
+from routekit.baselines.pruning import prunings
+from routekit.cost.budget import parse_amount
+from routekit.errors import InputError
+from routekit.registry import nearest
+
+DENSE, IDK, DRN = "dense", "idk", "drn"
+JUNCTIONS = ("skip", "exit", "branch", "cascade")
+# Exits that decide by a rule, and not by what they learned.
+RULES = ("confidence", "entropy")
+
+
+def check_method(name: str) -> None:
+    """Raise InputError for a name that is no method."""
+    known = [DENSE, IDK, DRN, *orders, *prunings, *RULES]
+    if name in known:
+        return
+    pruner, *_ = parts = name.split("+")
+    decided = parts[1:] if pruner in prunings and len(parts) > 1 else parts
+    for part in decided:
+        if part not in JUNCTIONS and part not in RULES:
+            raise InputError(
+                f"unknown method {name!r}: {nearest(part, [*known, *JUNCTIONS])}; several as skip+exit or l1+skip"
+            )
+    if len(set(decided)) < len(decided) or len({"exit", *RULES} & set(decided)) > 1:
+        raise InputError(f"method {name!r} names one thing twice")
+
+
+def settings(name: str, budget: str | None) -> dict[str, Any]:
+    """What a method sets in a recipe, by dotted names. Raises InputError for a name that is no method."""
+    check_method(name)
+    if name == DENSE:
+        return {"method": "dense", "target": None}
+    if name == IDK:
+        return {"method": "cascade", "target": budget}
+    if name in orders or name in prunings:
+        return {"method": name, "target": budget}
+    if name == DRN:
+        return {"target": budget}
+    pruner, *_ = parts = name.split("+")
+    decided = [part for part in parts if part not in prunings]
+    chosen: dict[str, Any] = {
+        "method": "routed",
+        "target": budget,
+        "junctions": ["exit" if part in RULES else part for part in decided],
+    }
+    rule = next((part for part in decided if part in RULES), None)
+    if rule is not None:
+        chosen["exits.rule"] = rule
+    if pruner in prunings:
+        chosen["pruning"] = {"method": pruner, "target": halfway(str(budget))}
+    return chosen
+
+
+def halfway(budget: str) -> str:
+    """To what a network is pruned that is then routed to `budget`: both take the same share."""
+    if not budget.strip().endswith("%"):
+        raise InputError(f"budget {budget!r}: what is pruned and then routed needs a share of the dense cost, as 50%")
+    return f"{100 * math.sqrt(parse_amount(budget, 1.0)):.1f}%"

@@ -1,0 +1,155 @@
+"""The plan of a comparison: which cells there are, and the recipe of each. One file, written once."""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from routekit.comparison.method import DENSE, DRN, IDK, check_method, settings
+from routekit.errors import InputError
+from routekit.inputs import check
+from routekit.recipe import Recipe, load_recipe
+from routekit.run_folder import RunFolder
+from routekit.training.state import write_atomically
+
+VERSION = 1
+HEADER = f"# routekit comparison, version {VERSION}\n"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network to be made and measured: a method at a budget with a seed; the dense network has no budget."""
+
+    method: str
+    budget: str | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of the cell's folder."""
+        budget = [] if self.budget is None else [self.budget.replace("%", "pct")]
+        return "-".join([self.method, *budget, f"seed{self.seed}"])
+
+
+class Plan(BaseModel):
+    """What is compared.
+
+    base:     the name or path of the recipe that all begin with
+    shared:   what the user set in it, by dotted names: network, weights, data, epochs
+    methods, budgets, seeds: every combination is a cell
+    smaller:  the runs whose networks come before the dense one in the cascade of whole networks ("idk")
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    base: str
+    shared: dict[str, Any]
+    methods: Annotated[list[str], Field(min_length=1)]
+    budgets: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    smaller: list[str] = []
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells; with the first seed alone, the whole table can be seen."""
+        for seed in self.seeds:
+            if DENSE in self.methods:
+                yield Cell(DENSE, None, seed)
+            for budget, method in itertools.product(self.budgets, self.methods):
+                if method != DENSE:
+                    yield Cell(method, budget, seed)
+
+    def recipe(self, cell: Cell, start: Path | None = None) -> Recipe:
+        """The recipe of a cell. `start` is the run of the dense network, once there is one.
+
+        Raises InputError for what does not fit together.
+        """
+        base = DRN if cell.method == DRN else self.base
+        chosen = self.shared | {"seed": cell.seed}
+        if start is not None:
+            chosen["model.weights"] = str(start)
+        recipe = load_recipe(base, chosen)
+        if cell.method == DRN:  # its routers and objective, for as long and with the same schedule as the others
+            ours = load_recipe(self.base, chosen).training
+            chosen["training.epochs"], chosen["training.batch_size"] = ours.epochs, ours.batch_size
+        values = settings(cell.method, cell.budget)
+        target = values.pop("target")
+        recipe = load_recipe(base, chosen | values)
+        return recipe.model_copy(update={"target": target})
+
+    def check(self) -> None:
+        """Check every cell, all of them before the first is begun. Raises InputError that names the first at fault."""
+        for method in self.methods:
+            check_method(method)
+        if IDK in self.methods and not self.smaller:
+            raise InputError("method idk joins this network with smaller ones: give their runs with --smaller")
+        for path in self.smaller:
+            if not RunFolder(Path(path)).finished:
+                raise InputError(f"--smaller {path}: no finished run")
+        for cell in self.cells():
+            if cell.seed == self.seeds[0] and cell.method != IDK:
+                try:
+                    check(self.recipe(cell))
+                except InputError as error:
+                    raise InputError(f"{cell.method} at {cell.budget}: {error}") from error
+
+
+@dataclass(frozen=True)
+class ComparisonFolder:
+    """`plan.yaml`, the dense network's run in `start/`, and a run in `cells/` for each cell."""
+
+    path: Path
+
+    @property
+    def start(self) -> Path:
+        """The run of the dense network that all begin with, if it was not given."""
+        return self.path / "start"
+
+    def of(self, cell: Cell) -> RunFolder:
+        """The run of a cell, begun or not."""
+        return RunFolder(self.path / "cells" / cell.name)
+
+    @staticmethod
+    def holds(path: Path) -> bool:
+        """Whether there is a comparison at `path`."""
+        return (path / "plan.yaml").exists()
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan, *, force: bool) -> "ComparisonFolder":
+        """Write the plan of a new comparison.
+
+        Raises InputError if the folder holds a comparison and `force` is off, or something else, or cannot be made.
+        """
+        if cls.holds(path) and not force:
+            raise InputError(f"{path} holds a comparison: go on with --resume {path}, or start over with --force")
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file: choose another --out")
+        if path.exists() and not cls.holds(path) and any(path.iterdir()):
+            raise InputError(f"{path} holds other files: choose another --out or --name")
+        text = HEADER + str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
+        try:
+            if cls.holds(path):
+                shutil.rmtree(path)
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path / "plan.yaml", lambda stream: stream.write(text.encode()))
+        except OSError as error:
+            raise InputError(f"cannot write to {path}: {error.strerror}") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> tuple["ComparisonFolder", Plan]:
+        """Open a comparison. Raises InputError: none, damaged, or of another version."""
+        file = path / "plan.yaml"
+        if not cls.holds(path):
+            raise InputError(f"{path} is no comparison (plan.yaml is missing)")
+        try:
+            text = file.read_text()
+            if not text.startswith(HEADER):
+                raise InputError(f"{path} was written by another version of routekit; start over with --force")
+            return cls(path), Plan.model_validate(yaml.safe_load(text))
+        except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+            raise InputError(f"{file} is damaged: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,14 @@
+"""What a comparison has found so far."""
+
+from routekit.comparison.plan import ComparisonFolder, Plan
+from routekit.report.comparison import Measured
+from routekit.report.record import read_record
+
+
+def measured(folder: ComparisonFolder, plan: Plan) -> list[Measured]:
+    """The cells that are done, in the plan's order."""
+    return [
+        Measured(cell.method, cell.budget, cell.seed, read_record(folder.of(cell).path))
+        for cell in plan.cells()
+        if folder.of(cell).finished
+    ]

@@ -1,0 +1,173 @@
+"""The table of a comparison and what it says: pure functions of records."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from routekit.cost.macs import CONVENTION
+from routekit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One cell: what was asked for, and the record of what came of it."""
+
+    method: str
+    budget: str | None
+    seed: int
+    record: dict[str, Any]
+
+    @property
+    def accuracy(self) -> float:
+        """Of the test images, in percent."""
+        return 100 * float(self.record["accuracy"]["routed"])
+
+    @property
+    def share(self) -> float:
+        """Mean cost in percent of the dense network's MACs, routers and exits included."""
+        return 100 * float(self.record["flops"]["realized"] / self.record["flops"]["dense"])
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method at a budget: means over seeds, and the sample standard deviation (0 for one seed)."""
+
+    method: str
+    budget: str | None
+    seeds: int
+    accuracy: float
+    spread: float
+    share: float
+    parameters: float
+    size: float
+
+    @property
+    def name(self) -> str:
+        """How the row is called in a sentence."""
+        return self.method if self.budget is None else f"{self.method} at {self.budget}"
+
+
+def rows(cells: Sequence[Measured]) -> list[Row]:
+    """One row for each method at each budget, the cheapest budget first, then the most accurate.
+
+    Raises InputError for records that count costs differently.
+    """
+    conventions = {cell.record["flops"]["convention"] for cell in cells}
+    if conventions - {CONVENTION}:
+        raise InputError(f"costs are counted in two ways: {' and '.join(sorted(conventions | {CONVENTION}))}")
+    groups: dict[tuple[str, str | None], list[Measured]] = {}
+    for cell in cells:
+        groups.setdefault((cell.method, cell.budget), []).append(cell)
+    found = [_row(*group, members) for group, members in groups.items()]
+    return sorted(found, key=lambda row: (_target(groups[row.method, row.budget]), -row.accuracy, row.method))
+
+
+def _row(method: str, budget: str | None, cells: Sequence[Measured]) -> Row:
+    accuracies = [cell.accuracy for cell in cells]
+
+    sizes = [cell.record["size"] for cell in cells]
+    return Row(
+        method=method,
+        budget=budget,
+        seeds=len(cells),
+        accuracy=statistics.fmean(accuracies),
+        spread=statistics.stdev(accuracies) if len(cells) > 1 else 0.0,
+        share=statistics.fmean(cell.share for cell in cells),
+        parameters=statistics.fmean(size["parameters"] for size in sizes),
+        size=statistics.fmean(size["bytes"] for size in sizes),
+    )
+
+
+def _target(cells: Sequence[Measured]) -> float:
+    flops = cells[0].record["flops"]
+    return float(flops["target"] or flops["dense"])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more accurate `method` is than `other` at a budget, seed by seed, in points."""
+
+    method: str
+    other: str
+    budget: str
+    mean: float
+    error: float | None
+    seeds: int
+
+
+def differences(cells: Sequence[Measured], method: str) -> list[Difference]:
+    """`method` against each other method, at each budget, over the seeds that both have.
+
+    `error` is the standard error of the mean difference; None for one seed. The dense network stands at every budget.
+    """
+    own = {(cell.budget, cell.seed): cell for cell in cells if cell.method == method}
+    found = []
+    for other in sorted({cell.method for cell in cells} - {method}):
+        theirs = {(cell.budget, cell.seed): cell for cell in cells if cell.method == other}
+        for budget in sorted({budget for budget, _ in own if budget is not None}):
+            pairs = [
+                cell.accuracy - theirs[key].accuracy
+                for (at, seed), cell in own.items()
+                for key in [(at, seed) if (at, seed) in theirs else (None, seed)]
+                if at == budget and key in theirs
+            ]
+            if pairs:
+                error = statistics.stdev(pairs) / len(pairs) ** 0.5 if len(pairs) > 1 else None
+                found.append(Difference(method, other, budget, statistics.fmean(pairs), error, len(pairs)))
+    return found
+
+
+def frontier(table: Sequence[Row]) -> list[Row]:
+    """The rows that no other beats: none is both at least as accurate and at most as dear. The cheapest first."""
+
+    def beaten(row: Row) -> bool:
+        return any(
+            other.accuracy >= row.accuracy
+            and other.share <= row.share
+            and (other.accuracy > row.accuracy or other.share < row.share)
+            for other in table
+        )
+
+    return sorted((row for row in table if not beaten(row)), key=lambda row: row.share)
+
+
+def verdict(table: Sequence[Row]) -> str:
+    """Say in words who is on the frontier, who is best at each budget, and by how much."""
+    sentences = ["On the frontier: " + ", ".join(f"{row.name} ({_figures(row)})" for row in frontier(table)) + "."]
+    for budget in dict.fromkeys(row.budget for row in table if row.budget is not None):
+        best, *others = (row for row in table if row.budget == budget)
+        if others:
+            lead = best.accuracy - others[0].accuracy
+            spread = max(best.spread, others[0].spread)
+            one = min(best.seeds, others[0].seeds) == 1
+            doubt = "one seed: no spread is known" if one else f"spread over seeds {spread:.2f}"
+            clear = "" if one or lead > spread else ", which is within the spread"
+            sentences.append(
+                f"At {budget}, {best.method} is best, {lead:.2f} points over {others[0].method} ({doubt}){clear}."
+            )
+    return " ".join(sentences)
+
+
+def _figures(row: Row) -> str:
+    return f"{row.accuracy:.2f}% at {row.share:.1f}%"
+
+
+def markdown(table: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| budget | method | accuracy, % | of the dense MACs, % | seeds | parameters | bytes | on the frontier |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    best = frontier(table)
+    for row in table:
+        spread = f" ± {row.spread:.2f}" if row.seeds > 1 else ""
+        lines.append(
+            f"| {row.budget or 'none'} | {row.method} | {row.accuracy:.2f}{spread} | {row.share:.2f} | {row.seeds} "
+            f"| {_short(row.parameters)} | {_short(row.size)} | {'yes' if row in best else ''} |"
+        )
+    return "\n".join(lines)
+
+
+def _short(number: float) -> str:
+    return f"{number / 1e6:.2f}M" if number >= 1e6 else f"{number / 1e3:.0f}k"

@@ -1,0 +1,58 @@
+"""`compare`: cells are done once, killed ones are gone on with, and the table says what came of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.cli.command import FAST, routekit
+
+PLAN = [
+    "compare", "resnet20", "--weights", "runs/dense", "--data", "images", "--budgets", "60%",
+    "--epochs", "1", "--device", "cpu", *FAST[:-2],
+]  # fmt: skip
+
+
+METHODS = ["--methods", "dense,skip,l1"]
+
+
+def compare(workplace: Path, *arguments: Any) -> Any:
+    return routekit("compare", *arguments, "--device", "cpu", cwd=workplace)
+
+
+def test_a_comparison_from_its_plan_to_its_table(workplace: Path) -> None:
+    planned = routekit(*PLAN, *METHODS, "--name", "c", "--dry-run", cwd=workplace)
+    assert planned.returncode == 0, planned.stderr
+    assert "3 cells, 3 to do, about" in planned.stdout
+    assert not (workplace / "comparisons").exists()
+
+    done = routekit(*PLAN, *METHODS, "--name", "c", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "On the frontier: " in done.stdout
+    folder = workplace / "comparisons" / "c"
+    cells = {path.name for path in (folder / "cells").iterdir()}
+    assert cells == {"dense-seed0", "skip-60pct-seed0", "l1-60pct-seed0"}
+
+    # What is done is not done again; what was killed is, and comes out as it was.
+    kept = folder / "cells" / "dense-seed0" / "record.json"
+    lost = folder / "cells" / "skip-60pct-seed0" / "record.json"
+    before, written = json.loads(lost.read_text()), kept.stat().st_mtime_ns
+    lost.unlink()
+    alone = compare(workplace, "--resume", "comparisons/c", "--cell", "l1-60pct-seed0")
+    assert alone.returncode == 0, alone.stderr
+    assert not lost.exists()
+    again = compare(workplace, "--resume", "comparisons/c", "--jobs", 2, "--json")
+    assert again.returncode == 0, again.stderr
+    assert {row["method"] for row in json.loads(again.stdout)["rows"]} == {"dense", "skip", "l1"}
+    assert json.loads(lost.read_text())["accuracy"] == before["accuracy"]
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:
+    # A cascade of a network and itself costs at least as much as the network.
+    methods = ["--methods", "idk,distributedk", "--smaller", "runs/dense"]
+    done = routekit(*PLAN, *methods, "--name", "bad", cwd=workplace)
+    assert done.returncode == 1
+    assert "idk-60pct-seed0: a mean cost of" in done.stderr
+    assert "1 cells failed; try them again with `routekit compare --resume comparisons/bad`" in done.stderr
+    assert "| 60% | distributedk |" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,86 @@
+"""Which cells a comparison has, and what recipe each is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routekit.comparison.method import settings
+from routekit.comparison.plan import Cell, ComparisonFolder, Plan
+from routekit.errors import InputError
+
+
+def plan(**more: Any) -> Plan:
+    given: dict[str, Any] = {"methods": ["dense", "skip", "l1"], "budgets": ["40%", "60%"], "seeds": [0, 1]}
+    return Plan(base="default", shared={"model.name": "resnet20", "training.epochs": 4}, **(given | more))
+
+
+def test_every_combination_is_a_cell_and_the_first_seed_comes_first() -> None:
+    names = [cell.name for cell in plan().cells()]
+    assert names == [
+        "dense-seed0", "skip-40pct-seed0", "l1-40pct-seed0", "skip-60pct-seed0", "l1-60pct-seed0",
+        "dense-seed1", "skip-40pct-seed1", "l1-40pct-seed1", "skip-60pct-seed1", "l1-60pct-seed1",
+    ]  # fmt: skip
+
+
+def test_what_methods_set() -> None:
+    assert settings("dense", None) == {"method": "dense", "target": None}
+    assert settings("firstk", "40%") == {"method": "firstk", "target": "40%"}
+    assert settings("skip+exit", "40%") == {"method": "routed", "target": "40%", "junctions": ["skip", "exit"]}
+    rule = settings("confidence", "40%")
+    assert (rule["junctions"], rule["exits.rule"]) == (["exit"], "confidence")
+    stacked = settings("l1+skip", "49%")
+    assert stacked["junctions"] == ["skip"]
+    assert stacked["pruning"] == {"method": "l1", "target": "70.0%"}  # and 70% of that are 49%
+
+
+@pytest.mark.parametrize("name", ["skp", "skip+l1", "skip+skip", "exit+confidence", "l1+l1"])
+def test_what_is_no_method(name: str) -> None:
+    with pytest.raises(InputError, match=r"unknown method|names one thing twice"):
+        settings(name, "40%")
+
+
+def test_all_cells_share_everything_but_what_their_method_is() -> None:
+    for cell in plan(methods=["dense", "drn", "skip", "l1", "firstk"]).cells():
+        recipe = plan().recipe(cell, Path("start"))
+        assert recipe.model.weights == "start"
+        assert (recipe.training.epochs, recipe.training.batch_size, recipe.seed) == (4, 128, cell.seed)
+        assert recipe.target == cell.budget
+        assert recipe.objective.distillation == (0.0 if cell.method == "drn" else 0.9)
+
+
+def test_what_cannot_be_is_told_before_anything_is_done() -> None:
+    with pytest.raises(InputError, match=r"skip at 1%: .*can cost from"):
+        plan(methods=["skip"], budgets=["60%", "1%"]).check()
+    with pytest.raises(InputError, match="did you mean branch"):
+        plan(methods=["brnch"]).check()
+    with pytest.raises(InputError, match="--smaller"):
+        plan(methods=["idk"]).check()
+    with pytest.raises(InputError, match="no finished run"):
+        plan(methods=["idk"], smaller=["nowhere"]).check()
+
+
+def test_a_comparison_is_opened_as_it_was_written(tmp_path: Path) -> None:
+    folder = ComparisonFolder.create(tmp_path / "c", plan(), force=False)
+    assert ComparisonFolder.open(tmp_path / "c") == (folder, plan())
+    with pytest.raises(InputError, match="--resume"):
+        ComparisonFolder.create(tmp_path / "c", plan(), force=False)
+    (tmp_path / "c" / "cells").mkdir()
+    ComparisonFolder.create(tmp_path / "c", plan(seeds=[3]), force=True)
+    assert not (tmp_path / "c" / "cells").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("")
+    with pytest.raises(InputError, match="other files"):
+        ComparisonFolder.create(tmp_path / "other", plan(), force=True)
+    with pytest.raises(InputError, match="no comparison"):
+        ComparisonFolder.open(tmp_path / "other")
+    (tmp_path / "c" / "plan.yaml").write_text("# routekit comparison, version 1\nbase: 3\n")
+    with pytest.raises(InputError, match="damaged"):
+        ComparisonFolder.open(tmp_path / "c")
+    (tmp_path / "c" / "plan.yaml").write_text("base: x\n")
+    with pytest.raises(InputError, match="another version"):
+        ComparisonFolder.open(tmp_path / "c")
+
+
+def test_names_of_cells() -> None:
+    assert Cell("skip+exit", "1.5e8", 2).name == "skip+exit-1.5e8-seed2"

@@ -1,0 +1,73 @@
+"""The table of a comparison, by hand."""
+
+import pytest
+
+from routekit.cost.macs import CONVENTION
+from routekit.errors import InputError
+from routekit.report.comparison import Measured, differences, frontier, markdown, rows, verdict
+
+
+def cell(method: str, budget: str | None, seed: int, accuracy: float, share: float) -> Measured:
+    target = None if budget is None else float(budget.rstrip("%"))
+    return Measured(
+        method,
+        budget,
+        seed,
+        {
+            "accuracy": {"routed": accuracy / 100},
+            "flops": {"convention": CONVENTION, "dense": 100.0, "realized": share, "target": target},
+            "size": {"parameters": 1000, "bytes": 4000},
+        },
+    )
+
+
+CELLS = [
+    cell("dense", None, 0, 90.0, 100), cell("dense", None, 1, 90.2, 100),
+    cell("skip", "40%", 0, 84.0, 40), cell("skip", "40%", 1, 86.0, 41),
+    cell("l1", "40%", 0, 85.0, 40), cell("l1", "40%", 1, 85.2, 40),
+    cell("skip", "60%", 0, 91.0, 60), cell("l1", "60%", 0, 88.0, 61),
+]  # fmt: skip
+
+
+def test_rows_are_means_over_seeds() -> None:
+    table = rows(CELLS)
+    assert [row.name for row in table] == ["l1 at 40%", "skip at 40%", "skip at 60%", "l1 at 60%", "dense"]
+    skip = table[1]
+    assert (skip.accuracy, skip.share, skip.seeds) == (85.0, 40.5, 2)
+    assert skip.spread == pytest.approx(2**0.5)  # of 84 and 86
+    assert table[2].spread == 0
+
+
+def test_the_frontier_holds_what_nothing_beats() -> None:
+    assert [row.name for row in frontier(rows(CELLS))] == ["l1 at 40%", "skip at 60%"]
+    alike = [cell("a", "40%", 0, 85.0, 40), cell("b", "40%", 0, 85.0, 40)]
+    assert len(frontier(rows(alike))) == 2
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    found = {(each.other, each.budget): each for each in differences(CELLS, "skip")}
+    against = found["l1", "40%"]
+    assert against.mean == pytest.approx(-0.1)  # -1.0 and +0.8
+    assert against.error == pytest.approx(0.9)
+    assert found["l1", "60%"].error is None
+    assert found["dense", "60%"].mean == pytest.approx(1.0)
+
+
+def test_the_verdict_says_what_is_in_doubt() -> None:
+    said = verdict(rows(CELLS))
+    assert "On the frontier: l1 at 40% (85.10% at 40.0%), skip at 60% (91.00% at 60.0%)." in said
+    assert "At 40%, l1 is best, 0.10 points over skip (spread over seeds 1.41), which is within the spread." in said
+    assert "At 60%, skip is best, 3.00 points over l1 (one seed: no spread is known)." in said
+
+
+def test_the_table_in_markdown() -> None:
+    lines = markdown(rows(CELLS)).splitlines()
+    assert lines[2] == "| 40% | l1 | 85.10 ± 0.14 | 40.00 | 2 | 1k | 4k | yes |"
+    assert lines[-1] == "| none | dense | 90.10 ± 0.14 | 100.00 | 2 | 1k | 4k |  |"
+
+
+def test_costs_that_are_counted_otherwise_are_refused() -> None:
+    other = cell("skip", "50%", 0, 85.0, 50)
+    other.record["flops"]["convention"] = "2xMAC"
+    with pytest.raises(InputError, match="counted in two ways"):
+        rows([*CELLS, other])
