@@ -37,6 +37,7 @@ for _command in (
     "predict",
     "bench",
     "report",
+    "recipes",
     "models",
 ):
     importlib.import_module(f"{__package__}.{_command}").register(app)

@@ -14,13 +14,27 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def report(
-        runs: Annotated[list[Path], typer.Argument(help="Finished runs.")],
-        out: Annotated[Path, typer.Option(help="The folder that pictures are written to.")] = Path("pictures"),
+        runs: Annotated[list[Path], typer.Argument(help="Finished runs, or one comparison.")],
+        out: Annotated[
+            Path | None, typer.Option(help="The folder to write to; by default pictures/, or the comparison's own.")
+        ] = None,
         kind: Annotated[str, typer.Option("--format", help="svg or png.")] = "svg",
         json: o.Json = False,
     ) -> None:
-        """Draw RUNS: accuracy against cost and, where networks have exits, where images are answered."""
-        from routekit.reporting import draw
+        """Draw RUNS: accuracy against cost and, where networks have exits, where images are answered.
 
-        files = [str(file) for file in draw(runs, out, kind)]
+        Of a comparison, write the report: its table, what it says, and a picture of the frontier.
+        """
+        from routekit.comparison.plan import ComparisonFolder
+        from routekit.errors import InputError
+        from routekit.reporting import draw, report_comparison
+
+        compared = [path for path in runs if ComparisonFolder.holds(path)]
+        if compared and len(runs) > 1:
+            raise InputError(f"{compared[0]} is a comparison: give it alone")
+        if compared:
+            written = report_comparison(compared[0], out or compared[0], kind)
+        else:
+            written = draw(runs, out or Path("pictures"), kind)
+        files = [str(file) for file in written]
         result({"files": files}, "\n".join(files), as_json=json)

@@ -2,7 +2,7 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -99,22 +99,26 @@ def shipped_recipes() -> list[str]:
     )
 
 
+def recipe_text(name: str) -> str:
+    """The text of a shipped recipe by name, or of a YAML file by path. Raises InputError for neither."""
+    path = Path(name)
+    if name in shipped_recipes():
+        return (resources.files("routekit.recipes") / f"{name}.yaml").read_text()
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return path.read_text()
+    raise InputError(f"unknown recipe {name!r}: {nearest(name, shipped_recipes())} (or a path to a .yaml file)")
+
+
 def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read a shipped recipe by name, or a YAML file by path; dotted `overrides` ("training.epochs") win.
 
-    Raises InputError that lists every fault at once.
+    Raises InputError that lists every fault at once, each with its line where it is in the file.
     """
-    path = Path(name)
-    if name in shipped_recipes():
-        text = (resources.files("routekit.recipes") / f"{name}.yaml").read_text()
-    elif path.suffix in (".yaml", ".yml") and path.is_file():
-        text = path.read_text()
-    else:
-        raise InputError(f"unknown recipe {name!r}: {nearest(name, shipped_recipes())} (or a path to a .yaml file)")
+    text = recipe_text(name)
     try:
-        values = yaml.safe_load(text) or {}
+        values, lines = yaml.safe_load(text) or {}, _lines(yaml.compose(text))
     except yaml.YAMLError as error:
-        raise InputError(f"recipe {name} is no YAML: {str(error).splitlines()[0]}") from error
+        raise InputError(f"recipe {name} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"recipe {name} is no mapping of sections")
     for dotted, value in (overrides or {}).items():
@@ -128,7 +132,36 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
-        )
+        ordered = sorted(error.errors(), key=lambda fault: lines.get(tuple(map(str, fault["loc"])), 0))
+        faults = "; ".join(_fault(fault["type"], fault["loc"], fault["msg"], lines) for fault in ordered)
         raise InputError(f"recipe {name}: {faults}") from error
+
+
+def _fault(kind: str, place: tuple[int | str, ...], message: str, lines: dict[tuple[str, ...], int]) -> str:
+    """Say what is wrong and where: on which line, if the file says it; a name that there is not, with the nearest."""
+    path = tuple(str(part) for part in place)
+    line = lines.get(path)
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        message = f"no such setting: {nearest(path[-1], _fields(path[:-1]))}"
+    return f"{'.'.join(path)}: {message}" + ("" if line is None else f" (line {line})")
+
+
+def _fields(path: tuple[str, ...]) -> list[str]:
+    """What settings there are in the section at `path`."""
+    kind: Any = Recipe
+    for part in path:
+        found = get_type_hints(kind).get(part)
+        kind = next((each for each in get_args(found) if hasattr(each, "__annotations__")), found)
+    return list(get_type_hints(kind)) if hasattr(kind, "__annotations__") else []
+
+
+def _lines(node: yaml.Node | None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    """On which line each key of a document is, from 1."""
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    found = {}
+    for key, value in node.value:
+        here = (*path, str(key.value))
+        found[here] = key.start_mark.line + 1
+        found |= _lines(value, here)
+    return found

@@ -2,11 +2,32 @@
 
 from pathlib import Path
 
+from routekit.comparison.plan import ComparisonFolder
+from routekit.comparison.results import measured
 from routekit.errors import InputError
 from routekit.report import pictures
+from routekit.report.comparison import comparison_page, rows
 from routekit.report.record import read_record
 from routekit.runtime.runtime import need
 from routekit.training.log import read_metrics
+
+
+def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
+    """Write the report of a comparison: `report.md` and the picture of its frontier; returns the files.
+
+    It is made of what is recorded alone: the same cells give the same bytes. Raises InputError if no cell is done yet.
+    """
+    folder, plan = ComparisonFolder.open(path)
+    cells = measured(folder, plan)
+    if not cells:
+        raise InputError(f"no cell of {path} is done yet: go on with `routekit compare --resume {path}`")
+    table = rows(cells)
+    out = _made(out)
+    picture = out / f"frontier.{_known(kind)}"
+    pictures.save(pictures.frontier_picture(table), picture)
+    page = out / "report.md"
+    page.write_text(comparison_page(plan.model_dump(mode="json"), cells, table, picture.name, len(list(plan.cells()))))
+    return [page, picture]
 
 
 def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:
@@ -14,14 +35,9 @@ def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:
 
     Raises InputError for what is no finished run, or cannot be written.
     """
-    if kind not in pictures.FORMATS:
-        raise InputError(f"unknown format {kind!r}: {' or '.join(pictures.FORMATS)}")
-    need("matplotlib", "report")
+    kind = _known(kind)
     records = [read_record(run) for run in runs]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out} cannot be made: {error.strerror}") from error
+    out = _made(out)
     figures = {"accuracy-against-cost": pictures.accuracy_against_cost(records)}
     if any(record.get("exits") for record in records):
         figures["dataflow"] = pictures.dataflow(records)
@@ -34,3 +50,19 @@ def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:
         files.append(out / f"{name}.{kind}")
         pictures.save(figure, files[-1])
     return files
+
+
+def _known(kind: str) -> str:
+    """The kind of picture. Raises InputError for one that there is not, or without what draws it."""
+    if kind not in pictures.FORMATS:
+        raise InputError(f"unknown format {kind!r}: {' or '.join(pictures.FORMATS)}")
+    need("matplotlib", "report")
+    return kind
+
+
+def _made(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made: {error.strerror}") from error
+    return out

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from routekit.cost.macs import CONVENTION
 from routekit.errors import InputError
 
@@ -167,6 +169,62 @@ def markdown(table: Sequence[Row]) -> str:
             f"| {_short(row.parameters)} | {_short(row.size)} | {'yes' if row in best else ''} |"
         )
     return "\n".join(lines)
+
+
+def comparison_page(
+    plan: dict[str, Any], cells: Sequence[Measured], table: Sequence[Row], picture: str, planned: int
+) -> str:
+    """The report in Markdown: what was compared, what came of it, how it was measured."""
+    first = cells[0].record
+    machines = sorted({f"{each.record['environment']['device']}" for each in cells})
+    dates = sorted({each.record["environment"]["date"] for each in cells})
+    best = max((row for row in table if row.budget is not None), key=lambda row: row.accuracy, default=table[0])
+    done = "" if len(cells) == planned else f" {len(cells)} of {planned} cells are done."
+    return "\n".join(
+        [
+            f"# {first['model']} on {first['data']}: {len({cell.method for cell in cells})} methods compared",
+            "",
+            verdict(table) + done,
+            "",
+            f"![accuracy against cost]({picture})",
+            "",
+            markdown(table),
+            "",
+            f"Every network began as the same dense one ({100 * first['accuracy']['dense']:.2f}% of the "
+            f"{first['images']} {first['split']} images), and was fine-tuned for as many epochs on the same images. "
+            f"Budgets were met on validation images. Costs are {CONVENTION}, routers and exits included; ± is one "
+            "standard deviation over seeds.",
+            "",
+            against(cells, best.method),
+            "",
+            "Differences in points, seed by seed; ± is the standard error of their mean.",
+            "",
+            f"Measured {' to '.join(dict.fromkeys([dates[0], dates[-1]]))} on {', '.join(machines)}. The plan:",
+            "",
+            "```yaml",
+            str(yaml.safe_dump(plan, sort_keys=False)).rstrip(),
+            "```",
+            "",
+        ]
+    )
+
+
+def against(cells: Sequence[Measured], method: str) -> str:
+    """How `method` compares with each other one, as a Markdown table: mean difference over seeds, in points."""
+    found = differences(cells, method)
+    budgets = list(dict.fromkeys(each.budget for each in found))
+    lines = [f"| {method} against | " + " | ".join(budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
+    for other in dict.fromkeys(each.other for each in found):
+        by_budget = {each.budget: each for each in found if each.other == other}
+        entries = [_difference(by_budget.get(budget)) for budget in budgets]
+        lines.append(f"| {other} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    return f"{found.mean:+.2f}" if found.error is None else f"{found.mean:+.2f} ± {found.error:.2f}"
 
 
 def _short(number: float) -> str:

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from routekit.errors import InputError
+from routekit.report.comparison import Row, frontier
 from routekit.runtime.runtime import need
 
 FORMATS = ("svg", "png")
 # The largest circle of a dataflow, points: all images are answered there.
 LARGEST = 26.0
+# Ten colours, then ten more with another marker.
+_MARKERS = "osv"
 
 
 def accuracy_against_cost(records: Sequence[dict[str, Any]]) -> Any:
@@ -40,6 +43,24 @@ def accuracy_against_cost(records: Sequence[dict[str, Any]]) -> Any:
     axes.set_ylabel("error rate, test images")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    return axes.figure
+
+
+def frontier_picture(table: Sequence[Row]) -> Any:
+    """Accuracy against cost, one line for each method, bars of one standard deviation over seeds."""
+    axes = _axes(8, 5)
+    methods = list(dict.fromkeys(row.method for row in sorted(table, key=lambda row: row.method)))
+    for number, method in enumerate(methods):
+        line = sorted((row.share, row.accuracy, row.spread) for row in table if row.method == method)
+        shares, accuracies, spreads = zip(*line, strict=True)
+        marker = _MARKERS[number // 10 % len(_MARKERS)]
+        axes.errorbar(shares, accuracies, yerr=spreads, color=f"C{number % 10}", marker=marker, capsize=2, label=method)
+    best = frontier(table)
+    axes.plot([row.share for row in best], [row.accuracy for row in best], color="#9aa0a6", linewidth=6, alpha=0.4)
+    axes.set_xlabel("mean cost of an image, % of the dense network's MACs (fvcore: 1 multiply-add = 1 FLOP)")
+    axes.set_ylabel("accuracy, % of the test images")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, ncols=2)
     return axes.figure
 
 

@@ -1,10 +1,15 @@
 """The table of a comparison, by hand."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.cost.macs import CONVENTION
 from routekit.errors import InputError
 from routekit.report.comparison import Measured, differences, frontier, markdown, rows, verdict
+from routekit.reporting import report_comparison
 
 
 def cell(method: str, budget: str | None, seed: int, accuracy: float, share: float) -> Measured:
@@ -14,8 +19,13 @@ def cell(method: str, budget: str | None, seed: int, accuracy: float, share: flo
         budget,
         seed,
         {
-            "accuracy": {"routed": accuracy / 100},
+            "accuracy": {"dense": 0.9, "routed": accuracy / 100},
             "flops": {"convention": CONVENTION, "dense": 100.0, "realized": share, "target": target},
+            "model": "resnet20",
+            "data": "cifar10",
+            "images": 6000,
+            "split": "test",
+            "environment": {"device": "a CPU", "date": "2026-11-22"},
             "size": {"parameters": 1000, "bytes": 4000},
         },
     )
@@ -71,3 +81,28 @@ def test_costs_that_are_counted_otherwise_are_refused() -> None:
     other.record["flops"]["convention"] = "2xMAC"
     with pytest.raises(InputError, match="counted in two ways"):
         rows([*CELLS, other])
+
+
+def test_the_report_says_what_was_compared_and_how(tmp_path: Path) -> None:
+    plan = Plan(
+        base="default",
+        shared={"model.name": "resnet20"},
+        methods=["dense", "skip", "l1"],
+        budgets=["40%", "60%"],
+        seeds=[0, 1],
+    )
+    folder = ComparisonFolder.create(tmp_path / "c", plan, force=False)
+    with pytest.raises(InputError, match=r"no cell of .* is done yet"):
+        report_comparison(tmp_path / "c", tmp_path / "c", "svg")
+    for each in CELLS:
+        run = folder.of(Cell(each.method, each.budget, each.seed)).path
+        run.mkdir(parents=True)
+        (run / "record.json").write_text(json.dumps(each.record))
+    files = report_comparison(tmp_path / "c", tmp_path / "c", "svg")
+    text = files[0].read_text()
+    assert text.startswith("# resnet20 on cifar10: 3 methods compared")
+    assert "8 of 10 cells are done." in text
+    assert "| skip against | 40% | 60% |" in text
+    assert "| l1 | -0.10 ± 0.90 | +3.00 |" in text
+    before = [file.read_bytes() for file in files]
+    assert [file.read_bytes() for file in report_comparison(tmp_path / "c", tmp_path / "c", "svg")] == before

@@ -1,0 +1,67 @@
+"""Recipes: read, checked, listed and copied."""
+
+from pathlib import Path
+
+import pytest
+
+from routekit.errors import InputError
+from routekit.recipe import load_recipe, shipped_recipes
+from tests.cli.command import in_process
+
+WRONG = """\
+methd: routed
+training:
+  epoch: 3
+  batch_size: many
+exits: {rule: learned, counts: 2}
+routers:
+  kind: fcc
+"""
+
+
+def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(WRONG)
+    with pytest.raises(InputError) as caught:
+        load_recipe(str(tmp_path / "mine.yaml"))
+    faults = str(caught.value).partition("mine.yaml: ")[2].split("; ")
+    assert faults == [
+        "methd: no such setting: did you mean method? (line 1)",
+        "training.epoch: no such setting: did you mean epochs? (line 3)",
+        "training.batch_size: Input should be a valid integer, unable to parse string as an integer (line 4)",
+        "exits.counts: no such setting: did you mean count? (line 5)",
+        "routers.kind: Input should be 'fc', 'cnn' or 'rnn' (line 7)",
+    ]
+
+
+def test_settings_that_an_option_gives_have_no_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("training: {epochs: 3}\n")
+    with pytest.raises(InputError, match=r"training\.lr: no such setting: known: .*anneal.*$"):
+        load_recipe(str(tmp_path / "mine.yaml"), {"training.lr": 3})
+
+
+def test_what_is_no_yaml_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("method: [routed\ntraining: 3\n")
+    with pytest.raises(InputError, match=r"is no YAML: .*line 2"):
+        load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    listed = in_process("recipes", "list", cwd=tmp_path)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == shipped_recipes()
+    assert all(line.endswith(".") and len(line) < 130 for line in listed.stdout.splitlines())
+    assert (
+        "routekit convert resnet110 --target-flops 1.5e8"
+        in in_process("recipes", "show", "digits", cwd=tmp_path).stdout
+    )
+    assert in_process("recipes", "copy", "digits", "mine.yaml", cwd=tmp_path).returncode == 0
+    assert in_process("recipes", "validate", "mine.yaml", cwd=tmp_path).stdout == "mine.yaml is valid\n"
+    assert load_recipe(str(tmp_path / "mine.yaml")) == load_recipe("digits")
+    for wrong, says in [
+        (("copy", "digits", "mine.yaml"), "mine.yaml exists"),
+        (("copy", "digits", "mine.txt"), "a recipe is a .yaml file"),
+        (("copy", "digits", "no/mine.yaml"), "cannot write to"),
+        (("show", "digit"), "did you mean digits?"),
+    ]:
+        refused = in_process("recipes", *wrong, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert says in refused.stderr
