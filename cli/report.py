@@ -19,11 +19,12 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option(help="The folder to write to; by default pictures/, or the comparison's own.")
         ] = None,
         kind: Annotated[str, typer.Option("--format", help="svg or png.")] = "svg",
+        open_: Annotated[bool, typer.Option("--open", help="Show the comparison's page in the browser.")] = False,
         json: o.Json = False,
     ) -> None:
         """Draw RUNS: accuracy against cost and, where networks have exits, where images are answered.
 
-        Of a comparison, write the report: its table, what it says, and a picture of the frontier.
+        Of a comparison, write the report: what it says, the frontier, the table; in Markdown, and as a page to explore.
         """
         from routekit.comparison.plan import ComparisonFolder
         from routekit.errors import InputError
@@ -37,4 +38,6 @@ def register(app: typer.Typer) -> None:
         else:
             written = draw(runs, out or Path("pictures"), kind)
         files = [str(file) for file in written]
+        if open_ and compared:
+            typer.launch(str(written[-1].resolve()))
         result({"files": files}, "\n".join(files), as_json=json)

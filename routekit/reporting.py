@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
+from routekit.comparison.commands import command_of
 from routekit.comparison.plan import ComparisonFolder
 from routekit.comparison.results import measured
 from routekit.errors import InputError
 from routekit.report import pictures
-from routekit.report.comparison import comparison_page, rows
+from routekit.report.comparison import comparison_page, how_measured, rows, title_of
+from routekit.report.page import comparison_html
 from routekit.report.record import read_record
 from routekit.runtime.runtime import need
 from routekit.training.log import read_metrics
 
 
 def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
-    """Write the report of a comparison: `report.md` and the picture of its frontier; returns the files.
+    """Write the report of a comparison: `report.md`, the picture of its frontier, `index.html`; returns the files.
 
     It is made of what is recorded alone: the same cells give the same bytes. Raises InputError if no cell is done yet.
     """
@@ -27,7 +29,11 @@ def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
     pictures.save(pictures.frontier_picture(table), picture)
     page = out / "report.md"
     page.write_text(comparison_page(plan.model_dump(mode="json"), cells, table, picture.name, len(list(plan.cells()))))
-    return [page, picture]
+    interactive = out / "index.html"
+    first = {(cell.method, cell.budget): command_of(plan, cell) for cell in reversed(list(plan.cells()))}
+    html = comparison_html(table, first, title=title_of(cells), how=how_measured(cells))
+    interactive.write_text(html, encoding="utf-8")
+    return [page, picture, interactive]
 
 
 def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:

@@ -163,26 +163,46 @@ def markdown(table: Sequence[Row]) -> str:
     ]
     best = frontier(table)
     for row in table:
-        spread = f" ± {row.spread:.2f}" if row.seeds > 1 else ""
-        lines.append(
-            f"| {row.budget or 'none'} | {row.method} | {row.accuracy:.2f}{spread} | {row.share:.2f} | {row.seeds} "
-            f"| {_short(row.parameters)} | {_short(row.size)} | {'yes' if row in best else ''} |"
-        )
+        lines.append("| " + " | ".join([*figures(row), "yes" if row in best else ""]) + " |")
     return "\n".join(lines)
+
+
+def title_of(cells: Sequence[Measured]) -> str:
+    """What was compared, in one line."""
+    first = cells[0].record
+    return f"{first['model']} on {first['data']}: {len({cell.method for cell in cells})} methods compared"
+
+
+def how_measured(cells: Sequence[Measured]) -> str:
+    """On which terms, and where and when."""
+    first = cells[0].record
+    machines = sorted({str(each.record["environment"]["device"]) for each in cells})
+    dates = sorted({each.record["environment"]["date"] for each in cells})
+    when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+    return (
+        f"Every network began as the same dense one ({100 * first['accuracy']['dense']:.2f}% of the {first['images']} "
+        f"{first['split']} images), and was fine-tuned for as many epochs on the same images; a cascade of whole "
+        f"networks (idk) is not trained. Budgets were met on validation images. Costs are {CONVENTION}, routers and "
+        f"exits included; ± is one standard deviation over seeds. Measured {when} on {', '.join(machines)}."
+    )
+
+
+def figures(row: Row) -> list[str]:
+    """A row's entries: budget, method, accuracy, share of the dense MACs, seeds, parameters, bytes."""
+    spread = f" ± {row.spread:.2f}" if row.seeds > 1 else ""
+    sizes = [_short(row.parameters), _short(row.size)]
+    return [row.budget or "none", row.method, f"{row.accuracy:.2f}{spread}", f"{row.share:.2f}", str(row.seeds), *sizes]
 
 
 def comparison_page(
     plan: dict[str, Any], cells: Sequence[Measured], table: Sequence[Row], picture: str, planned: int
 ) -> str:
     """The report in Markdown: what was compared, what came of it, how it was measured."""
-    first = cells[0].record
-    machines = sorted({f"{each.record['environment']['device']}" for each in cells})
-    dates = sorted({each.record["environment"]["date"] for each in cells})
     best = max((row for row in table if row.budget is not None), key=lambda row: row.accuracy, default=table[0])
     done = "" if len(cells) == planned else f" {len(cells)} of {planned} cells are done."
     return "\n".join(
         [
-            f"# {first['model']} on {first['data']}: {len({cell.method for cell in cells})} methods compared",
+            f"# {title_of(cells)}",
             "",
             verdict(table) + done,
             "",
@@ -190,16 +210,13 @@ def comparison_page(
             "",
             markdown(table),
             "",
-            f"Every network began as the same dense one ({100 * first['accuracy']['dense']:.2f}% of the "
-            f"{first['images']} {first['split']} images), and was fine-tuned for as many epochs on the same images. "
-            f"Budgets were met on validation images. Costs are {CONVENTION}, routers and exits included; ± is one "
-            "standard deviation over seeds.",
+            how_measured(cells),
             "",
             against(cells, best.method),
             "",
             "Differences in points, seed by seed; ± is the standard error of their mean.",
             "",
-            f"Measured {' to '.join(dict.fromkeys([dates[0], dates[-1]]))} on {', '.join(machines)}. The plan:",
+            "The plan:",
             "",
             "```yaml",
             str(yaml.safe_dump(plan, sort_keys=False)).rstrip(),

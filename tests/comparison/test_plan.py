@@ -1,10 +1,12 @@
 """Which cells a comparison has, and what recipe each is."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from routekit.comparison.commands import command_of
 from routekit.comparison.method import settings
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError
@@ -84,3 +86,20 @@ def test_a_comparison_is_opened_as_it_was_written(tmp_path: Path) -> None:
 
 def test_names_of_cells() -> None:
     assert Cell("skip+exit", "1.5e8", 2).name == "skip+exit-1.5e8-seed2"
+
+
+def test_the_command_of_a_cell_makes_the_same_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the report tells the user to type comes to the very recipe that was carried out."""
+    from routekit_cli import main
+
+    import routekit.pipeline
+
+    seen: list[Any] = []
+    monkeypatch.setattr(routekit.pipeline, "run", lambda recipe, *rest, **more: seen.append(recipe) or {})
+    methods = ["dense", "drn", "skip", "confidence", "l1", "firstk", "l1+skip", "skip+branch"]
+    several = plan(methods=methods, budgets=["60%"], seeds=[2])
+    for cell in several.cells():
+        line = shlex.split(command_of(several, cell))
+        assert main.call([*line[1:], "--out", "nowhere"]) == 0
+        want = several.recipe(cell)
+        assert seen.pop() == want, cell.name

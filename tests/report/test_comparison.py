@@ -1,6 +1,7 @@
 """The table of a comparison, by hand."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -104,5 +105,11 @@ def test_the_report_says_what_was_compared_and_how(tmp_path: Path) -> None:
     assert "8 of 10 cells are done." in text
     assert "| skip against | 40% | 60% |" in text
     assert "| l1 | -0.10 ± 0.90 | +3.00 |" in text
+    assert [file.name for file in files] == ["report.md", "frontier.svg", "index.html"]
+    page = files[2].read_text()
+    # Nothing is loaded from elsewhere, and each row tells its command.
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
+    command = "routekit convert resnet20 --recipe default --target-flops 40% --junctions skip --seed 0"
+    assert f"data-command='{command}'" in page
     before = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in report_comparison(tmp_path / "c", tmp_path / "c", "svg")] == before

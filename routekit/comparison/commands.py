@@ -1,0 +1,56 @@
+"""The command that makes a cell's network by itself, as a user would type it."""
+
+import shlex
+from typing import Any
+
+from routekit.comparison.method import DENSE, DRN, IDK, settings
+from routekit.comparison.plan import Cell, Plan
+from routekit.recipe import load_recipe
+
+# Settings that have an option of their own; all others are told by --set.
+OPTIONS = {
+    "model.weights": "--weights",
+    "data.source": "--data",
+    "data.root": "--data-root",
+    "data.val": "--val",
+    "data.val_from_test": "--val-from-test",
+    "training.epochs": "--epochs",
+    "method": "--method",
+    "junctions": "--junctions",
+    "exits.rule": "--policy",
+    "pruning": "--prune",
+    "target": "--target-flops",
+}
+
+
+def command_of(plan: Plan, cell: Cell) -> str:
+    """One line for a shell. What the comparison trained first is its `start` run."""
+    shared = dict(plan.shared)
+    model = str(shared.pop("model.name"))
+    if cell.method == IDK:
+        line = ["routekit", "cascade", *plan.smaller, shared.get("model.weights", "start"), "--average"]
+        return shlex.join([*line, "--target-flops", str(cell.budget)])
+    values = shared | settings(cell.method, cell.budget)
+    recipe = DRN if cell.method == DRN else plan.base
+    if cell.method == DENSE:
+        # `finetune` trains as the recipe's `dense` says, a comparison as its `training` does, like all the others.
+        whole = load_recipe(plan.base, plan.shared).model_dump(mode="json")
+        others = {name: value for name, value in whole["training"].items() if value != whole["dense"][name]}
+        values = {f"training.{name}": value for name, value in others.items()} | values
+    if values.get("method") in ("dense", "routed"):
+        values.pop("method")
+    line = ["routekit", "finetune" if cell.method == DENSE else "convert", model, "--recipe", recipe]
+    for name, value in values.items():
+        if value is not None:
+            line += _told(name, value)
+    return shlex.join([*line, "--seed", str(cell.seed)])
+
+
+def _told(name: str, value: Any) -> list[str]:
+    if name == "data.download":
+        return ["--download"]
+    if name == "pruning":
+        value = f"{value['method']}:{value['target']}"
+    elif isinstance(value, list):
+        value = ",".join(map(str, value))
+    return [OPTIONS[name], str(value)] if name in OPTIONS else ["--set", f"{name}={value}"]
