@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
+from textwrap import wrap
 from typing import Any
 
 from routekit.report.comparison import Row, figures, frontier, verdict
 from routekit.runtime.runtime import need
+
+# So many letters of a command are on a line beside a point: it has to fit on a phone.
+NARROW = 40
 
 
 def comparison_html(
@@ -57,10 +61,11 @@ def _plot(table: Sequence[Row], commands: Mapping[tuple[str, str | None], str]) 
             y=[row.accuracy for row in found],
             error_y=spreads if any(row.spread for row in found) else None,
             customdata=[commands[row.method, row.budget] for row in found],
+            text=["<br>".join(wrap(commands[row.method, row.budget], NARROW)) for row in found],
             mode="lines+markers",
             name=method,
             hovertemplate=f"<b>{escape(method)}</b><br>%{{y:.2f}}% at %{{x:.2f}}% of the MACs"
-            "<br><i>%{customdata}</i><extra></extra>",
+            "<br><i>%{text}</i><extra></extra>",
         )
     clear = "rgba(0, 0, 0, 0)"
     figure.update_layout(
