@@ -14,30 +14,36 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def report(
-        runs: Annotated[list[Path], typer.Argument(help="Finished runs, or one comparison.")],
+        runs: Annotated[list[Path], typer.Argument(help="A finished run, several of them, or one comparison.")],
         out: Annotated[
-            Path | None, typer.Option(help="The folder to write to; by default pictures/, or the comparison's own.")
+            Path | None,
+            typer.Option(
+                help="The folder to write to; by default report/ in the run, the comparison's own, pictures/."
+            ),
         ] = None,
         kind: Annotated[str, typer.Option("--format", help="svg or png.")] = "svg",
-        open_: Annotated[bool, typer.Option("--open", help="Show the comparison's page in the browser.")] = False,
+        open_: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
         json: o.Json = False,
     ) -> None:
-        """Draw RUNS: accuracy against cost and, where networks have exits, where images are answered.
+        """Write the report of a run or of a comparison, in Markdown and as a page to explore.
 
-        Of a comparison, write the report: what it says, the frontier, the table; in Markdown, and as a page to explore.
+        Several RUNS are drawn together: accuracy against cost and, where there are exits, where images are answered.
         """
         from routekit.comparison.plan import ComparisonFolder
         from routekit.errors import InputError
-        from routekit.reporting import draw, report_comparison
+        from routekit.report.record import read_record
+        from routekit.reporting import draw, report_comparison, report_run
 
         compared = [path for path in runs if ComparisonFolder.holds(path)]
         if compared and len(runs) > 1:
             raise InputError(f"{compared[0]} is a comparison: give it alone")
         if compared:
             written = report_comparison(compared[0], out or compared[0], kind)
+        elif len(runs) == 1 and read_record(runs[0])["method"] != "cascade":
+            written = report_run(runs[0], out or runs[0] / "report", kind)
         else:
             written = draw(runs, out or Path("pictures"), kind)
         files = [str(file) for file in written]
-        if open_ and compared:
+        if open_ and written[-1].suffix == ".html":
             typer.launch(str(written[-1].resolve()))
         result({"files": files}, "\n".join(files), as_json=json)

@@ -1,17 +1,22 @@
 """Draw recorded runs: the pictures that there are for them, into a folder."""
 
+import json
 from pathlib import Path
 
 from routekit.comparison.commands import command_of
 from routekit.comparison.plan import ComparisonFolder
 from routekit.comparison.results import measured
 from routekit.errors import InputError
-from routekit.report import pictures
+from routekit.report import pictures, run_page
 from routekit.report.comparison import comparison_page, how_measured, rows, title_of
 from routekit.report.page import comparison_html
 from routekit.report.record import read_record
+from routekit.results import analyse_run
 from routekit.runtime.runtime import need
 from routekit.training.log import read_metrics
+from routekit.training.state import write_atomically
+
+ANALYSIS = "analysis.json"
 
 
 def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
@@ -34,6 +39,40 @@ def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
     html = comparison_html(table, first, title=title_of(cells), how=how_measured(cells))
     interactive.write_text(html, encoding="utf-8")
     return [page, picture, interactive]
+
+
+def report_run(path: Path, out: Path, kind: str) -> list[Path]:
+    """Write the report of a finished run: `report.md`, its pictures, `index.html`; returns the files.
+
+    The first time, the run's test images are gone through once more, and what was found is kept in `analysis.json`;
+    the report is made of what is recorded alone. Raises InputError for a run without its own network or images.
+    """
+    record, kind, out = read_record(path), _known(kind), _made(out)
+    kept = path / ANALYSIS
+    if not kept.exists():
+        text = json.dumps(analyse_run(path).to_dict(), indent=2) + "\n"
+        write_atomically(kept, lambda stream: stream.write(text.encode()))
+    analysis = json.loads(kept.read_text())
+    figures = {
+        "units": pictures.who_runs_what(analysis["columns"], analysis["classes"], analysis["class_rates"]),
+        "lengths": pictures.by_length(analysis["lengths"]),
+    }
+    if (path / "metrics.jsonl").exists():
+        metrics = read_metrics(path / "metrics.jsonl")
+        figures = {"training": pictures.training(metrics)} | figures
+        if record.get("exits"):
+            figures["dataflow-over-training"] = pictures.dataflow_over_training(record, metrics)
+    if record.get("exits"):
+        figures["dataflow"] = pictures.dataflow([record])
+    files, drawings = [], []
+    for name, figure in figures.items():
+        files.append(out / f"{name}.{kind}")
+        pictures.save(figure, files[-1])
+        drawings.append(pictures.as_svg(figure))
+    page, interactive = out / "report.md", out / "index.html"
+    page.write_text(run_page.markdown(record, analysis, [file.name for file in files]), encoding="utf-8")
+    interactive.write_text(run_page.html(record, analysis, drawings), encoding="utf-8")
+    return [page, *files, interactive]
 
 
 def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:

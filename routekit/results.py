@@ -24,6 +24,7 @@ from routekit.network.cascade import Cascade
 from routekit.network.convert import convert
 from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe
+from routekit.report.analysis import Analysis, analyse
 from routekit.report.record import described_exits, read_record, run_record
 from routekit.routing.gate import gates
 from routekit.run_folder import RunFolder
@@ -45,6 +46,14 @@ def evaluate_curve(path: Path, recipe: Recipe | None, machine: Machine, targets:
     """
     subject = _Subject.load(path, recipe, machine)
     return [subject.measure(subject.turn(target)) for target in targets]
+
+
+def analyse_run(path: Path) -> Analysis:
+    """Find out what a finished run's network does with its test images. Raises InputError for a cascade of networks."""
+    subject = _Subject.load(path, None, Machine())
+    if isinstance(subject.network, Cascade) or isinstance(subject.costs, CascadeCost):
+        raise InputError(f"{path} is a cascade: its networks' own runs have reports")
+    return analyse(subject.network, subject.data.test, subject.costs)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a comparison: the frontier, the table, and the command behind each point."""
+"""Self-contained HTML pages; that of a comparison: the frontier, the table, and the command behind each point."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -26,16 +26,24 @@ def comparison_html(
     head = "".join(
         f"<th>{name}" for name in ("budget", "method", "accuracy, %", "MACs, %", "seeds", "parameters", "bytes")
     )
+    return shell(
+        title,
+        f"<p>{escape(verdict(table))}</p>\n{_plot(table, commands)}\n"
+        "<p>Click a point or a row for the command that makes it.</p><code id=command>&nbsp;</code>\n"
+        f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
+        f"<p>{escape(how)}</p>",
+    )
+
+
+def shell(title: str, body: str) -> str:
+    """A whole HTML document, with the style and the script of all pages in it."""
     parts = resources.files("routekit.report")
     css, script = ((parts / name).read_text() for name in ("page.css", "page.js"))
     return (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title)}</title><style>{css}</style></head>\n<body><h1>{escape(title)}</h1>"
-        f"<p>{escape(verdict(table))}</p>\n{_plot(table, commands)}\n"
-        "<p>Click a point or a row for the command that makes it.</p><code id=command>&nbsp;</code>\n"
-        f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
-        f"<p>{escape(how)}</p>\n<script>{script}</script></body></html>\n"
+        f"<title>{escape(title)}</title><style>{css}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}\n"
+        f"<script>{script}</script></body></html>\n"
     )
 
 

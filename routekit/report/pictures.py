@@ -3,6 +3,7 @@
 Each is drawn from records alone: the same records give the same bytes.
 """
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,6 +141,16 @@ def save(figure: Any, path: Path) -> None:
             raise InputError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def as_svg(figure: Any) -> str:
+    """A figure as the text of an SVG document."""
+    import matplotlib
+
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "routekit"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
+
+
 def _axes(width: float, height: float, columns: int = 1) -> Any:
     need("matplotlib", "report")
     from matplotlib.figure import Figure
@@ -177,3 +188,57 @@ def _colour(index: int) -> Any:
 def _label(record: dict[str, Any]) -> str:
     flops = record["flops"]
     return f"{kind_of(record)}\n{100 * flops['realized'] / flops['dense']:.0f}%, seed {record.get('seed', 0)}"
+
+
+def training(metrics: Sequence[dict[str, Any]]) -> Any:
+    """How a run learned: accuracy, cost against what was wanted, and the number of routes, on validation images."""
+    steps = [line for line in metrics if line["kind"] == "step"]
+    checks = [line for line in metrics if line["kind"] == "validation"]
+    accuracy, cost, routes = _axes(12, 3.4, columns=3)
+    at = [line["step"] for line in checks]
+    accuracy.plot(at, [100 * line["accuracy"] for line in checks], marker="o", color="C0")
+    accuracy.set_ylabel("accuracy, % of the validation images")
+    loss = accuracy.twinx()
+    loss.plot(
+        [line["step"] for line in steps], [line["losses"]["classification"] for line in steps], color="C7", alpha=0.4
+    )
+    loss.set_ylabel("classification loss, training batches", color="C7")
+    cost.plot(
+        [line["step"] for line in steps], [100 * line["realized"] for line in steps], color="C1", label="realised"
+    )
+    cost.plot([line["step"] for line in steps], [100 * line["wanted"] for line in steps], "k--", lw=1, label="wanted")
+    cost.set_ylabel("mean cost, % of dense MACs")
+    cost.legend(fontsize=8)
+    routes.plot(at, [line["routes"] for line in checks], marker="o", color="C2")
+    routes.set_ylabel("routes that are taken")
+    for axes in (accuracy, cost, routes):
+        axes.set_xlabel("training step")
+        axes.grid(alpha=0.3)
+    return accuracy.figure
+
+
+def who_runs_what(columns: Sequence[str], classes: Sequence[str], rates: Sequence[Sequence[float]]) -> Any:
+    """Of the images of each class, the share that runs each unit, or goes on past each exit."""
+    axes = _axes(2.5 + 0.25 * len(columns), 1.5 + 0.25 * len(classes))
+    picture = axes.imshow(np.array(rates), aspect="auto", vmin=0, vmax=1, cmap="viridis")
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    axes.figure.colorbar(picture, label="share of the class's images")
+    return axes.figure
+
+
+def by_length(lengths: Sequence[dict[str, Any]]) -> Any:
+    """How many images there are of each length of the route, how right they are, and how long they take."""
+    axes = _axes(7, 3.4)
+    units = [row["units"] for row in lengths]
+    axes.bar(units, [row["images"] for row in lengths], color="#9aa0a6")
+    axes.set_xlabel("units that run")
+    axes.set_ylabel("images")
+    right = axes.twinx()
+    right.plot(units, [100 * row["accuracy"] for row in lengths], "o-", color="C0", label="accuracy, %")
+    most = max(row["milliseconds"] for row in lengths)
+    scaled = [100 * row["milliseconds"] / most for row in lengths]
+    right.plot(units, scaled, "s--", color="C3", label=f"time of an image alone, % of {most:.2f} ms")
+    right.set_ylim(0, 105)
+    right.legend(fontsize=8, loc="lower right")
+    return axes.figure

@@ -187,3 +187,14 @@ def test_branches_and_cascades_from_end_to_end(workplace: Path, junctions: str, 
     assert done.returncode == 0, done.stderr
     done = in_process("predict", f"small-{name}", "images/test/class1/0.png", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_writes_a_report_from_what_is_recorded(workplace: Path) -> None:
+    done = in_process("report", "runs/routed", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    files = [workplace / name for name in json.loads(done.stdout)["files"]]
+    names = ["report.md", "training.svg", "units.svg", "lengths.svg", "index.html"]
+    assert [file.name for file in files] == names
+    before = [file.read_bytes() for file in files]
+    assert in_process("report", "runs/routed", cwd=workplace).returncode == 0
+    assert [file.read_bytes() for file in files] == before

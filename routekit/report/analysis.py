@@ -1,0 +1,164 @@
+"""What a routed network does with its images: who runs what, who shares a route, and what changes it."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as vision
+
+from routekit.cost.model import CostModel
+from routekit.data.augment import normalize
+from routekit.data.image_set import Images
+from routekit.evaluation.evaluate import Evaluation, evaluate
+from routekit.execution.prepare import optimize
+from routekit.execution.timing import in_turns
+from routekit.network.network import RoutedNetwork
+
+# Of how many of the commonest routes examples are shown, how many, and how large, pixels.
+COMMON, EXAMPLES, SIZE = 8, 10, 48
+# How many images are timed of each length of the route.
+TIMED = 8
+
+
+@dataclass(frozen=True)
+class Length:
+    """The images whose route runs so many units; in how many milliseconds each is answered alone, in torch."""
+
+    units: int
+    images: int
+    accuracy: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class SharedRoute:
+    """A route that many images take.
+
+    runs:      [n] which columns of the route are taken
+    classes:   how many images of each class take it
+    examples:  a PNG of some of them in a row, in base64
+    """
+
+    runs: list[bool]
+    images: int
+    accuracy: float
+    classes: list[int]
+    examples: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found on a set of images.
+
+    class_rates:  of the images of each class, the share that takes each column of the route
+    kept:         the share of images that keep their route when they are shifted, mirrored or turned a little
+    """
+
+    columns: list[str]
+    classes: list[str]
+    class_rates: list[list[float]]
+    lengths: list[Length]
+    shared: list[SharedRoute]
+    kept: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+
+def analyse(network: RoutedNetwork, images: Images, costs: CostModel) -> Analysis:
+    """Run all images through the network, and again varied: four evaluations, and the timing of some images."""
+    found = evaluate(network, images, costs)
+    units, labels = network.units_run(found.routes), found.labels
+    return Analysis(
+        columns=network.columns,
+        classes=list(images.classes),
+        class_rates=[
+            found.routes[labels == label].double().mean(dim=0).tolist() for label in range(len(images.classes))
+        ],
+        lengths=_lengths(network, found, units, images),
+        shared=_shared(found, images),
+        kept={
+            name: float(
+                (evaluate(network, _Varied(images, vary), costs).routes == found.routes).all(dim=1).double().mean()
+            )
+            for name, vary in VARIATIONS.items()
+        },
+    )
+
+
+def _lengths(network: RoutedNetwork, found: Evaluation, units: Tensor, images: Images) -> list[Length]:
+    fast, device, spec = optimize(network), next(network.parameters()).device, network.spec
+    lengths = []
+    for count in sorted(set(units.tolist())):
+        members = (units == count).nonzero().squeeze(1)
+        batch, _ = next(iter(images.batches(members[:TIMED], TIMED)))
+        singles = normalize(batch.to(device), spec.mean, spec.std)
+        timing = in_turns({"routed": fast}, torch.split(singles, 1), seconds=0.0)["routed"]
+        accuracy = float(found.correct[members].double().mean())
+        lengths.append(Length(count, len(members), accuracy, timing.typical))
+    return lengths
+
+
+def _shared(found: Evaluation, images: Images) -> list[SharedRoute]:
+    """The commonest routes, the commonest first."""
+    routes, which, counts = torch.unique(F.pad(found.routes, (0, 1)), dim=0, return_inverse=True, return_counts=True)
+    shared = []
+    for place in counts.argsort(descending=True, stable=True)[:COMMON].tolist():
+        members = (which == place).nonzero().squeeze(1)
+        batch, _ = next(iter(images.batches(members[:EXAMPLES], EXAMPLES)))
+        shared.append(
+            SharedRoute(
+                runs=routes[place, :-1].tolist(),
+                images=len(members),
+                accuracy=float(found.correct[members].double().mean()),
+                classes=torch.bincount(found.labels[members], minlength=len(images.classes)).tolist(),
+                examples=_strip(batch),
+            )
+        )
+    return shared
+
+
+def _strip(batch: Tensor) -> str:
+    """Images uint8 [B, 3, H, W] -> a PNG of them in a row, in base64."""
+    row = torch.cat(list(vision.resize(batch, [SIZE, SIZE], antialias=True)), dim=2)
+    stream = io.BytesIO()
+    Image.fromarray(row.permute(1, 2, 0).numpy()).save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def _shifted(batch: Tensor) -> Tensor:
+    """Move images to the lower right by a sixteenth of their size; what is uncovered is black."""
+    by = max(1, batch.shape[-1] // 16)
+    return F.pad(batch, (by, 0, by, 0))[..., : batch.shape[-2], : batch.shape[-1]]
+
+
+VARIATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "shifted by a sixteenth": _shifted,
+    "mirrored": vision.horizontal_flip,
+    "turned by 10 degrees": lambda batch: vision.rotate(batch, 10, vision.InterpolationMode.BILINEAR),
+}
+
+
+class _Varied:
+    """Images, each of them changed in the same way."""
+
+    def __init__(self, images: Images, vary: Callable[[Tensor], Tensor]) -> None:
+        self.images, self.vary = images, vary
+        self.labels, self.classes, self.name = images.labels, images.classes, images.name
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: Tensor) -> "_Varied":
+        return _Varied(self.images.subset(indices), self.vary)
+
+    def batches(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch, labels in self.images.batches(indices, batch_size):
+            yield self.vary(batch), labels
