@@ -26,6 +26,7 @@ class ExitConfig:
     head:    what the classifier is: "conv" (a 3x3 convolution to `width` channels, then pooling and a linear layer),
              "linear" (pooling and a linear layer), or "narrow" (the rest of the network, every unit with the share
              `keep` of its inner channels)
+    own:     whether a "narrow" classifier has weights of its own, which begin as the network's, or shares those
     rule:    what decides: "learned", a small router that is given the features and how sure the classifier is; or its
              "confidence" or "entropy" alone, as in BranchyNet (Teerapittayanon et al., 2016)
     hidden:  width of the router's hidden layer
@@ -36,6 +37,7 @@ class ExitConfig:
     head: Literal["conv", "linear", "narrow"] = "conv"
     width: int = 64
     keep: Annotated[float, Field(gt=0, le=1)] = 0.3
+    own: bool = False
     rule: Literal["learned", "confidence", "entropy"] = "learned"
     hidden: int = 32
 
@@ -63,7 +65,7 @@ class Exit(nn.Module):
     def __init__(self, place: Place, config: ExitConfig, *, dial: bool = False) -> None:
         super().__init__()
         self.after, self.config = place.after, config
-        self.head = heads[config.head](place, Size(config.width, config.keep))
+        self.head = heads[config.head](place, Size(config.width, config.keep, config.own))
         self.certainty = None if config.rule == "learned" else certainties[config.rule]
         # No certainty is over 1: with an offset of 1 all go on.
         self.register_buffer("offset", torch.tensor(0.0 if self.certainty is None else 1.0))
@@ -76,12 +78,15 @@ class Exit(nn.Module):
         # The price of computing, as a share of the highest, which the router of an adaptive network is told.
         self.register_buffer("price", torch.tensor(0.0) if dial and self.certainty is None else None)
 
-    def forward(self, x: Tensor, prices: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, prices: Tensor | None = None, kept: dict[int, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Features [B, C, H, W] -> the classifier's logits [B, classes], float32, and scores [B, 2] over (go, stop).
 
-        `prices` [B] are other prices of computing than the one that is set, for an adaptive network.
+        `prices` [B] are other prices of computing than the one that is set, for an adaptive network. What leaves the
+        stages inside a classifier that has any is put into `kept`.
         """
-        logits = self.head(x).float()
+        logits = (self.head(x) if kept is None or self.config.head != "narrow" else self.head(x, kept)).float()
         with torch.autocast(x.device.type, enabled=False):
             probabilities = logits.detach().softmax(dim=1)
             if self.certainty is not None:

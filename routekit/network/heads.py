@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from routekit.backbones.narrow import narrow
+from routekit.backbones.narrow import narrow, stand_alone
 from routekit.backbones.unit import Backbone
 from routekit.registry import Registry
 from routekit.routing.router import pool
@@ -40,11 +40,13 @@ class Place:
 class Size:
     """How large a classifier is: `width` channels, or the share `keep` of the channels inside the network's own units.
 
-    Each kind of classifier looks at what concerns it.
+    With `own`, what is made of the network's units has weights of its own. Each kind of classifier looks at what
+    concerns it.
     """
 
     width: int
     keep: float
+    own: bool = False
 
 
 heads: Registry[Callable[[Place, Size], nn.Module]] = Registry("exit head")
@@ -86,8 +88,8 @@ class ConvolutionalHead(nn.Module):
 class NarrowRest(nn.Module):
     """The rest of the network itself, narrow: every unit behind the exit with some of its inner channels.
 
-    Its convolutions are the network's own (`backbones/narrow.py`), its batch norms and its classifier are not. So the
-    first answer comes from all stages, and the network that answers in doubt has learned from the same weights.
+    Its convolutions are the network's own (`backbones/narrow.py`) or, with `size.own`, begin as they are; its batch
+    norms and its classifier are not shared in any case. So the first answer comes from all stages.
     """
 
     def __init__(self, place: Place, size: Size) -> None:
@@ -103,11 +105,15 @@ class NarrowRest(nn.Module):
             unit.block = narrow(full.block, size.keep)
             twin.model.set_submodule(unit.name, unit.block)
         self.blocks = nn.ModuleList(unit.block for unit in self._units)
+        if size.own:
+            stand_alone(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Classify."""
+    def forward(self, x: Tensor, kept: dict[int, Tensor] | None = None) -> Tensor:
+        """Classify; what leaves each stage is put into `kept`."""
         for unit in self._units:
             x = unit.run(x)
+            if kept is not None:
+                kept[unit.stage] = x
         return self._head(x)
 
 

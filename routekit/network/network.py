@@ -200,6 +200,7 @@ class RoutedNetwork(nn.Module):
         ends: list[Decision] = []
         leaves: list[Tensor] = []
         features: dict[int, Tensor] = {}
+        hints: list[tuple[Tensor, ...]] = []
         answers = state = None
 
         def decide(logits: Tensor, columns: slice, gate: Gate, offset: Tensor | None = None) -> Decision:
@@ -231,7 +232,9 @@ class RoutedNetwork(nn.Module):
             if keep_features:
                 features[unit.stage] = x
             if leaving is not None:
-                said, scores = leaving(x, prices)
+                kept: dict[int, Tensor] | None = {} if keep_features else None
+                said, scores = leaving(x, prices, kept)
+                hints += [tuple(kept.values())] if kept else []
                 # Exits learn from their scores, by a policy; a gate that relaxes or teaches is for units.
                 column = len(layout.sections) + len(ends)
                 decision = decide(scores, slice(column, column + 1), hard)
@@ -251,6 +254,7 @@ class RoutedNetwork(nn.Module):
             layout=layout,
             leaves=tuple(leaves) if left.rows is None else (),
             features=tuple(features.values()),
+            hints=tuple(hints),
         )
 
     def _offset(self, columns: slice, prices: Tensor | None) -> Tensor:

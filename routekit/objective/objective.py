@@ -86,7 +86,11 @@ def objective(
         by_name |= by_policy
         total = torch.stack(list(by_policy.values())).sum()
     if teacher is not None and weights.feature_distillation > 0:
-        by_name["feature_distillation"] = terms.feature_distillation(trace.features, teacher.features)
+        # The narrow forms of a network inside its exits go through its last stages, and have the same to learn.
+        hinted = [
+            terms.feature_distillation(own, teacher.features[-len(own) :]) for own in (trace.features, *trace.hints)
+        ]
+        by_name["feature_distillation"] = torch.stack(hinted).sum()
         total = total + weights.feature_distillation * by_name["feature_distillation"]
     if not routing:
         return Losses(total, by_name)

@@ -104,6 +104,7 @@ class RouteTrace:
     leaves:     [B, classes] each, what all images are told at each exit, in order, and last by the network's own
                 classifier; empty where images left on the way
     features:   [B, C, H, W] each, what left the last unit of each stage; empty unless they were asked for
+    hints:      the same inside the exits that have stages of their own
     """
 
     logits: Tensor
@@ -111,6 +112,7 @@ class RouteTrace:
     layout: Layout | None = None
     leaves: tuple[Tensor, ...] = ()
     features: tuple[Tensor, ...] = ()
+    hints: tuple[tuple[Tensor, ...], ...] = ()
 
     @property
     def ends(self) -> tuple[Decision, ...]:

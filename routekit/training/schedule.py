@@ -22,6 +22,7 @@ class TrainingConfig:
     hard:            the last fraction, under hard routing with frozen routers
     precision:       auto is bf16 where the hardware multiplies it natively (CUDA, CPUs with AMX), else fp32
     congestion:      with the benefit gate: keeps routes diverse (see `cost/price.py`)
+    frozen:          leave the network's own weights as they are: only what was added to it learns
     throughput_adjusted: scale what each section between exits learns by how many images get there (TALR)
     check_every:     steps between two measurements of the realised cost on held-out images
     """
@@ -43,6 +44,7 @@ class TrainingConfig:
     hard: Annotated[float, Field(ge=0, le=1)] = 0.7
     congestion: Annotated[float, Field(ge=0)] = 0.4
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    frozen: bool = False
     throughput_adjusted: bool = True
     check_every: Annotated[int, Field(ge=1)] = 20
     check_images: Annotated[int, Field(ge=1)] = 256

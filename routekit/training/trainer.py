@@ -83,6 +83,8 @@ class Trainer:
         if teacher is not None and weights.needs_teacher:
             self.teacher = copy.deepcopy(teacher).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.teacher.eval().requires_grad_(False)
+        if config.frozen:
+            self.network.backbone.requires_grad_(False)
         self.folder, self.on_step, self.say = folder, on_step, say
         world = accelerator.num_processes
         batch_size = min(config.batch_size, len(data.train)) // world * world
@@ -189,6 +191,8 @@ class Trainer:
         # Dropout and drop path draw from the global generator.
         torch.manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index))
         self.model.train()
+        if self.config.frozen:
+            self.network.backbone.eval()
         set_learning_rate(self.optimizer, self.schedule.learning_rate(self.step))
         prices = self.control.prices(self.step, len(x), self._generator(4))
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):

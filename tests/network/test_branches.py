@@ -1,5 +1,6 @@
 """Units that run in full or narrow, and the cascade of a network with a narrow form of itself."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from routekit.export.checkpoint import load_network, save_network
 from routekit.export.compact import compact
 from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
-from routekit.network.executor import relaxed
+from routekit.network.executor import masked, relaxed
 from routekit.network.exits import CascadeConfig, ExitConfig
 from routekit.routing.decision import Layout
 from routekit.routing.router import RouterConfig, banks
@@ -188,3 +189,25 @@ def test_branches_that_are_none_are_refused() -> None:
         BranchConfig(keep=())
     with pytest.raises(ValueError, match="from the widest to the narrowest"):
         BranchConfig(keep=(0.2, 0.6))
+
+
+@torch.no_grad()
+def test_a_cascade_with_weights_of_its_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    view = build(spec_of("resnet20"))
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    shared, own = (
+        convert(copy.deepcopy(view), exits=[CascadeConfig(own=own)], skips=False).eval() for own in (False, True)
+    )
+    first = own(x, execution=masked).leaves[0]
+    # It begins as the shared one does, and stays when the network's own weights change.
+    torch.testing.assert_close(first, shared(x, execution=masked).leaves[0])
+    own.backbone.layer2[1].conv1.weight.neg_()
+    shared.backbone.layer2[1].conv1.weight.neg_()
+    assert torch.equal(own(x, execution=masked).leaves[0], first)
+    assert not torch.allclose(shared(x, execution=masked).leaves[0], first)
+    own.exits[0].head.blocks[0].conv1.weight.mul_(2)
+    save_network(tmp_path, own, RouterConfig(), about={})
+    again = load_network(tmp_path)
+    assert torch.equal(again(x, execution=masked).leaves[0], own(x, execution=masked).leaves[0])
+    assert CostModel.measure(again).minimum == CostModel.measure(shared).minimum

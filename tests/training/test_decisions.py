@@ -15,6 +15,7 @@ from routekit.network.executor import masked, relaxed
 from routekit.network.exits import ExitConfig
 from routekit.objective.objective import ObjectiveWeights, objective
 from routekit.objective.policy import PolicyConfig
+from routekit.objective.terms import feature_distillation
 from routekit.routing.certainty import certainties
 from routekit.routing.policy import reach_of
 from routekit.routing.router import RouterConfig
@@ -154,3 +155,39 @@ def test_a_section_that_few_images_reach_learns_as_fast() -> None:
     adjust_for_throughput(network, reach_of([end.logits for end in trace.ends], quarter))
     torch.testing.assert_close(first.grad, before[0])
     torch.testing.assert_close(last.grad, 4 * before[1])
+
+
+def test_what_is_frozen_stays_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    exits = [ExitConfig(at="first", head="narrow", keep=0.5, rule="confidence", own=True)]
+    network = convert(small_view(), exits=exits, skips=False)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 2, "frozen": True})
+    run = trainer(network=network, teacher=dense(small_view()), config=config)
+    run.fit()
+    for name, value in network.state_dict().items():
+        # Running statistics are part of what stays. What was added learns, all of it.
+        if name.startswith("backbone."):
+            assert torch.equal(value, before[name]), name
+        elif value.numel() and not name.endswith("num_batches_tracked"):
+            assert not torch.equal(value, before[name]), name
+
+
+def test_a_narrow_form_learns_from_the_teachers_features_too() -> None:
+    exits = [ExitConfig(at="first", head="narrow", keep=0.5, rule="confidence")]
+    network = convert(small_view(), exits=exits, skips=False).train()
+    teacher = dense(small_view(seed=1)).eval()
+    x, labels = toy_noise(6), torch.zeros(6, dtype=torch.int64)
+    trace = network(x, execution=masked, keep_features=True)
+    taught = teacher(x, keep_features=True)
+    weights = ObjectiveWeights(feature_distillation=2.0, distillation=0.5)
+    losses = objective(
+        trace, labels, CostModel.measure(network), weights, cost_weight=0.0, teacher=taught, routing=False
+    )
+
+    def distance(features: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return feature_distillation(features, taught.features)
+
+    (inside,) = trace.hints
+    assert [feature.shape for feature in inside] == [feature.shape for feature in trace.features]
+    torch.testing.assert_close(losses.by_name["feature_distillation"], distance(trace.features) + distance(inside))
