@@ -56,6 +56,11 @@ class ResidualUnit:
     always: bool = False
 
     @property
+    def computes(self) -> bool:
+        """Whether there is anything in it: an exit may lie before the first block, after a unit of nothing."""
+        return not isinstance(self.block, nn.Identity)
+
+    @property
     def sinks(self) -> int:
         """How many ways on there are."""
         return 1 + len(self.branches) + (not self.always)

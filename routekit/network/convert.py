@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.adapters import adapt
-from routekit.backbones.unit import Backbone, ModelSpec
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.errors import InputError
 from routekit.network.branches import BranchConfig, give_branches
 from routekit.network.dial import Dial, DialRange
-from routekit.network.exits import Exit, ExitConfig, places
+from routekit.network.exits import STEM, Exit, ExitConfig, places
 from routekit.network.heads import Place
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, JunctionShape, RouterBank, RouterConfig, build_bank, pool
@@ -75,6 +75,8 @@ def _exits(view: Backbone, configs: Sequence[ExitConfig], *, dial: bool) -> list
     for config in configs:
         for name in places(view, config, example_input(view)):
             wanted.setdefault(name, config)
+    if STEM in wanted:
+        view.units.insert(0, ResidualUnit(STEM, nn.Identity(), view.units[0].stage, skippable=False))
     shapes = zip((unit.name for unit in view.units), _shapes(view)[1:], strict=True)
     return [
         Exit(Place(view, name, shape.channels, shape.features), wanted[name], dial=dial)

@@ -15,6 +15,9 @@ from routekit.network.heads import Place, Size, heads
 from routekit.routing.certainty import Certainty, certainties
 from routekit.routing.router import open_head
 
+# The place before the first unit.
+STEM = "stem"
+
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class ExitConfig:
@@ -22,7 +25,7 @@ class ExitConfig:
 
     at:      after which units: "auto" (`count` of them, spread evenly over the dense cost), "stages" (after the last
              unit of each stage but the last one), "first" (after the first unit), "all" (after each but the last), or
-             the units' names separated by commas
+             the units' names separated by commas; "stem" is before the first unit
     head:    what the classifier is: "conv" (a 3x3 convolution to `width` channels, then pooling and a linear layer),
              "linear" (pooling and a linear layer), or "narrow" (the rest of the network, every unit with the share
              `keep` of its inner channels)
@@ -46,7 +49,7 @@ class ExitConfig:
 class CascadeConfig(ExitConfig):
     """The exit that makes a cascade of a network with itself: a narrow form of it answers first, if it is sure."""
 
-    at: str = "first"
+    at: str = STEM
     head: Literal["conv", "linear", "narrow"] = "narrow"
     rule: Literal["learned", "confidence", "entropy"] = "confidence"
 
@@ -132,7 +135,7 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
 
     Raises InputError for a name that is no unit's, and for the last unit, after which the network answers anyway.
     """
-    names = [unit.name for unit in view.units]
+    names = [unit.name for unit in view.units if unit.computes]
     if config.at == "first":
         return names[:1]
     if config.at == "all":
@@ -145,12 +148,11 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
         nearest = {min(names[:-1], key=lambda name: abs(spent[name] - share * spent[names[-1]])) for share in shares}
         return sorted(nearest, key=names.index)
     wanted = [name.strip() for name in config.at.split(",")]
+    known = [STEM, *names[:-1]]
     for name in wanted:
-        if name not in names[:-1]:
-            raise InputError(
-                f"no exit can lie after {name!r}: known: auto, stages, first, all, {', '.join(names[:-1])}"
-            )
-    return sorted(set(wanted), key=names.index)
+        if name not in known:
+            raise InputError(f"no exit can lie after {name!r}: known: auto, stages, first, all, {', '.join(known)}")
+    return sorted(set(wanted), key=known.index)
 
 
 def _spent(view: Backbone, x: Tensor) -> dict[str, float]:

@@ -100,7 +100,8 @@ class NarrowRest(nn.Module):
         # Registered is what it has of its own; nothing else of the copied model is used.
         self.end = nn.ModuleList(_called_by_head(twin))
         for unit in twin.units[:first]:
-            twin.model.set_submodule(unit.name, nn.Identity())
+            if unit.computes:
+                twin.model.set_submodule(unit.name, nn.Identity())
         for unit, full in zip(self._units, place.view.units[first:], strict=True):
             unit.block = narrow(full.block, size.keep)
             twin.model.set_submodule(unit.name, unit.block)

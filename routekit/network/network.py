@@ -81,7 +81,7 @@ class RoutedNetwork(nn.Module):
     @property
     def units(self) -> int:
         """How many units the network has, whether or not they can be skipped."""
-        return len(self.view.units)
+        return sum(unit.computes for unit in self.view.units)
 
     @property
     def skips(self) -> bool:
@@ -272,7 +272,7 @@ class RoutedNetwork(nn.Module):
         layout, section = self.layout, 0
         always = torch.zeros(layout.exits + 1, dtype=torch.int64)
         for unit in self.view.units:
-            always[section] += not (unit.skippable or unit.dropped)
+            always[section] += unit.computes and not (unit.skippable or unit.dropped)
             section += self.exit_after(unit) is not None
         there = layout.reach(routes.cpu().double())
         run: Tensor = (there @ always.double()).long() + routes[:, : len(layout.sections)].cpu().sum(dim=1)

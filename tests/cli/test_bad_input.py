@@ -34,7 +34,7 @@ BAD = [
     ),
     (
         ["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit", "--exits", "layer9.9"],
-        "layer1.0, layer1.1",
+        "stem, layer1.0, layer1.1",
     ),
     (["convert", "resnet20", "--target-flops", "2%", "--junctions", "skip,exit"], "can cost from"),
     (["convert", "resnet20", "--target-flops", "50%", "--narrow", "40%"], "add --junctions branch or cascade"),

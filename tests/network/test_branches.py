@@ -175,7 +175,11 @@ def small_resnet20(cascade: bool, ways: str) -> routekit.RoutedNetwork:
 
 def test_where_two_exits_would_lie_there_is_one() -> None:
     both = convert(small_view(), exits=[CASCADE, ExitConfig(at="layer1.0,layer2.0", head="linear")])
-    assert [(each.after, each.config.head) for each in both.exits] == [("layer1.0", "narrow"), ("layer2.0", "linear")]
+    assert [(each.after, each.config.head) for each in both.exits] == [
+        ("stem", "narrow"),
+        ("layer1.0", "linear"),
+        ("layer2.0", "linear"),
+    ]
 
 
 def test_units_without_a_narrow_form_are_refused() -> None:

@@ -49,7 +49,9 @@ def test_where_exits_lie() -> None:
     assert after(at="first") == ["layer1.0"]
     assert after(at="layer3.0, layer1.1") == ["layer1.1", "layer3.0"]
     for wrong in ("layer9.9", "layer3.2", ""):  # of no unit; of the last one, after which the network answers anyway
-        with pytest.raises(InputError, match=r"no exit can lie after .*known: auto, stages, first, all, layer1\.0"):
+        with pytest.raises(
+            InputError, match=r"no exit can lie after .*known: auto, stages, first, all, stem, layer1\.0"
+        ):
             after(at=wrong)
 
 

@@ -76,7 +76,7 @@ class Assembly:
         for place, segment in enumerate(ahead):
             if segment.junctions:
                 x = self._group(segment, x, columns)
-            else:
+            elif segment.units[0].computes:
                 x = self.graph.place(self.parts.run(segment.units[0]), x, segment.units[0].name)
             if segment.exit is not None:
                 return self._leave(segment.exit, ahead[place + 1 :], x, columns)

@@ -52,7 +52,7 @@ class NativeParts(Parts):
                 self.skipped[unit.name] = graph.place(skip, x, "skipped")
             for sink in range(1, unit.sinks - 1):
                 self.taken[f"{unit.name}/{sink}"] = graph.place(super().take(unit, sink), x, "branch")
-            if not unit.dropped:
+            if unit.computes and not unit.dropped:
                 x = graph.place(super().run(unit), x, unit.name)
             elif skip is not None:
                 x = self.skipped[unit.name]
