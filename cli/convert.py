@@ -40,7 +40,10 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
         narrow: Annotated[
-            str | None, typer.Option(help="The share of a unit's inner channels that its narrow form keeps: 40%.")
+            str | None,
+            typer.Option(
+                help="The share of a unit's inner channels that its narrow form keeps: 40%; several: 20%,50%."
+            ),
         ] = None,
         exits: Annotated[
             str | None, typer.Option(help="Where exits lie: auto, stages, or after these units: layer2.8,layer3.4.")

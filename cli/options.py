@@ -90,13 +90,14 @@ def junctions(kinds: str | None, at: str | None, policy: str | None, narrow: str
         raise InputError(f"{option} is for exits: add --junctions exit or skip,exit (units learn by --gate)")
     if narrow is not None and not {"branch", "cascade"} & set(wanted):
         raise InputError("--narrow is for narrow branches and cascades: add --junctions branch or cascade")
+    keeps = sorted({share for share in map(fraction, (narrow or "").split(",") if narrow else []) if share})
     learned = ["actor", "pragmatic", "optimistic"]
     if policy is not None and policy not in learned and policy not in certainties:
         raise InputError(f"unknown policy {policy!r}: {nearest(policy, [*learned, *certainties])}")
     return {
         "junctions": wanted or None,
-        "branches.keep": [fraction(narrow)] if narrow is not None and "branch" in wanted else None,
-        "cascade.keep": fraction(narrow) if "cascade" in wanted else None,
+        "branches.keep": keeps[::-1] or None if "branch" in wanted else None,
+        "cascade.keep": keeps or None if "cascade" in wanted else None,
         "exits.at": at,
         "exits.rule": policy if policy in certainties else None,
         "objective.policy.kind": policy if policy in learned else None,

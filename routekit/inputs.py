@@ -76,11 +76,11 @@ def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
     if recipe.pruning is not None:
         whole = CostModel.measure(dense(view)).dense
         view = prune(view, recipe.pruning.method, parse_amount(recipe.pruning.target, whole), recipe.seed)
-    exits = {"cascade": recipe.cascade, "exit": recipe.exits}
+    exits = {"cascade": recipe.cascade.exits(), "exit": [recipe.exits]}
     return convert(
         view,
         recipe.routers,
-        exits=[config for kind, config in exits.items() if kind in recipe.junctions],
+        exits=[config for kind, configs in exits.items() if kind in recipe.junctions for config in configs],
         branches=recipe.branches if "branch" in recipe.junctions else None,
         skips="skip" in recipe.junctions,
         dial=recipe.adaptive_cost,

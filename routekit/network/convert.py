@@ -70,13 +70,16 @@ def _adapted(model: nn.Module, spec: ModelSpec | None) -> Backbone:
 
 
 def _exits(view: Backbone, configs: Sequence[ExitConfig], *, dial: bool) -> list[Exit]:
-    """The exits of all `configs`, in order; where several want one place, the first has it."""
+    """The exits of all `configs`, in order; where several want one place after a unit, the first has it."""
     wanted: dict[str, ExitConfig] = {}
+    before: list[ResidualUnit] = []
     for config in configs:
-        for name in places(view, config, example_input(view)):
+        for place in places(view, config, example_input(view)):
+            name = f"{STEM}.{len(before)}" if place == STEM and before else place
             wanted.setdefault(name, config)
-    if STEM in wanted:
-        view.units.insert(0, ResidualUnit(STEM, nn.Identity(), view.units[0].stage, skippable=False))
+            if place == STEM:
+                before.append(ResidualUnit(name, nn.Identity(), view.units[0].stage, skippable=False))
+    view.units[:0] = before
     shapes = zip((unit.name for unit in view.units), _shapes(view)[1:], strict=True)
     return [
         Exit(Place(view, name, shape.channels, shape.features), wanted[name], dial=dial)

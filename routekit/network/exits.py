@@ -15,7 +15,9 @@ from routekit.network.heads import Place, Size, heads
 from routekit.routing.certainty import Certainty, certainties
 from routekit.routing.router import open_head
 
-# The place before the first unit.
+Share = Annotated[float, Field(gt=0, le=1)]
+
+# The place before the first unit, where there may be several exits: "stem", "stem.1" and so on.
 STEM = "stem"
 
 
@@ -39,7 +41,7 @@ class ExitConfig:
     count: int = 3
     head: Literal["conv", "linear", "narrow"] = "conv"
     width: int = 64
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.3
+    keep: Share = 0.3
     own: bool = False
     rule: Literal["learned", "confidence", "entropy"] = "learned"
     hidden: int = 32
@@ -47,11 +49,30 @@ class ExitConfig:
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class CascadeConfig(ExitConfig):
-    """The exit that makes a cascade of a network with itself: a narrow form of it answers first, if it is sure."""
+    """The exits that make a cascade of a network with itself: a narrow form of it answers first, if it is sure.
 
+    keep:  the share of the inner channels of the narrow form, or of several, which are asked from the narrowest on
+    """
+
+    keep: Share | tuple[Share, ...] = 0.3  # type: ignore[assignment]
     at: str = STEM
     head: Literal["conv", "linear", "narrow"] = "narrow"
     rule: Literal["learned", "confidence", "entropy"] = "confidence"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for narrow forms out of order."""
+        if not self.keeps or list(self.keeps) != sorted(set(self.keeps)):
+            raise ValueError("the narrow forms of a cascade go from the narrowest to the widest: keep: [0.2, 0.5]")
+
+    @property
+    def keeps(self) -> tuple[float, ...]:
+        """The share of each narrow form."""
+        return self.keep if isinstance(self.keep, tuple) else (self.keep,)
+
+    def exits(self) -> list[ExitConfig]:
+        """The exit of each narrow form, all of them at one place."""
+        shared = {name: getattr(self, name) for name in ("at", "count", "head", "width", "own", "rule", "hidden")}
+        return [ExitConfig(keep=keep, **shared) for keep in self.keeps]
 
 
 class Exit(nn.Module):
@@ -148,6 +169,7 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
         nearest = {min(names[:-1], key=lambda name: abs(spent[name] - share * spent[names[-1]])) for share in shares}
         return sorted(nearest, key=names.index)
     wanted = [name.strip() for name in config.at.split(",")]
+    wanted = [STEM if name.partition(".")[0] == STEM and name not in names else name for name in wanted]
     known = [STEM, *names[:-1]]
     for name in wanted:
         if name not in known:

@@ -96,13 +96,13 @@ class NarrowRest(nn.Module):
         super().__init__()
         twin = copy.deepcopy(place.view)
         first = [unit.name for unit in twin.units].index(place.after) + 1
-        self._head, self._units = twin.head, twin.units[first:]
+        self._head, self._units = twin.head, [unit for unit in twin.units[first:] if unit.computes]
         # Registered is what it has of its own; nothing else of the copied model is used.
         self.end = nn.ModuleList(_called_by_head(twin))
         for unit in twin.units[:first]:
             if unit.computes:
                 twin.model.set_submodule(unit.name, nn.Identity())
-        for unit, full in zip(self._units, place.view.units[first:], strict=True):
+        for unit, full in zip(self._units, place.view.units[-len(self._units) :], strict=True):
             unit.block = narrow(full.block, size.keep)
             twin.model.set_submodule(unit.name, unit.block)
         self.blocks = nn.ModuleList(unit.block for unit in self._units)

@@ -215,3 +215,33 @@ def test_a_cascade_with_weights_of_its_own(tmp_path: Path) -> None:
     again = load_network(tmp_path)
     assert torch.equal(again(x, execution=masked).leaves[0], own(x, execution=masked).leaves[0])
     assert CostModel.measure(again).minimum == CostModel.measure(shared).minimum
+
+
+def test_several_narrow_forms_are_asked_from_the_narrowest_on(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    exits = CascadeConfig(keep=(0.25, 0.5), own=True).exits()
+    network = convert(small_view(), exits=exits, skips=False).eval()
+    assert [each.after for each in network.exits] == ["stem", "stem.1"]
+    assert network.columns == ["past stem", "past stem.1"]
+    assert network.units == 6
+    costs = CostModel.measure(network)
+    first, second, whole = costs.of_routes(torch.tensor([[False, False], [True, False], [True, True]])).tolist()
+    stem, head = (next(part.flops for part in costs.parts if part.kind == kind) for kind in ("stem", "head"))
+    assert first - stem < second - first < whole - second
+    assert whole - second == costs.dense - stem
+    assert head < first - stem
+    x = images(12)
+    with torch.no_grad():
+        for each in network.exits:  # two thirds of those who get there go on
+            sure = network(x, execution=masked).leaves[network.exits.index(each)].softmax(dim=1).amax(dim=1)
+            each.offset.copy_(sure.quantile(0.6) + 1e-3)
+    executed_as_charged(network, x)
+    executors_agree(network, x, prepared=True)
+    served_alike(network, x)
+    save_network(tmp_path, network, RouterConfig(), about={})
+    again = load_network(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(again(x).logits, network(x).logits)
+        assert torch.equal(again(x).routes, network(x).routes)
+    with pytest.raises(ValueError, match="from the narrowest to the widest"):
+        CascadeConfig(keep=(0.5, 0.2))
