@@ -83,9 +83,25 @@ def speed(name: str) -> str:
     return "\n".join(lines)
 
 
+def curve(name: str) -> str:
+    """One line a budget of `NAME/curve.json`: one network, measured at several budgets that were met on validation."""
+    report = json.loads((HERE / name / "curve.json").read_text())
+    lines = ["| target | realised cost | accuracy |", "|---|---|---|"]
+    for record in report["curve"]:
+        flops = record["flops"]
+        asked, spent = (100 * flops[name] / flops["dense"] for name in ("target", "realized"))
+        right = 100 * record["accuracy"]["routed"]
+        lines.append(
+            f"| {asked:.0f}% | {spent:.2f}% ({100 * (spent / asked - 1):+.2f}% off target) | **{right:.2f}%** |"
+        )
+    where = report["curve"][0]["environment"]
+    lines += ["", f"`{report['command']}`  ", f"{where['device']}, {where['threads']} threads, {where['date']}"]
+    return "\n".join(lines)
+
+
 def rendered(text: str) -> str:
-    """Fill every pair of markers, named `table GROUP`, `commands GROUP` or `speed NAME`."""
-    for kind, render in (("table", table), ("commands", commands), ("speed", speed)):
+    """Fill every pair of markers, named `table GROUP`, `commands GROUP`, `curve GROUP/RUN` or `speed NAME`."""
+    for kind, render in (("table", table), ("commands", commands), ("curve", curve), ("speed", speed)):
         for group in re.findall(rf"<!-- begin {kind} (\S+) -->", text):
             begin, end = BEGIN.format(f"{kind} {group}"), END.format(f"{kind} {group}")
             before, _, rest = text.partition(begin)

@@ -56,3 +56,15 @@ def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:
     assert "1 cells failed; try them again with `routekit compare --resume comparisons/bad`" in done.stderr
     assert "| 60% | distributedk |" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_cells_are_carried_out_by_an_engine_of_two_processes(workplace: Path) -> None:
+    methods = ["--methods", "firstk,distributedk", "--launcher", "ray", "--jobs", "2"]
+    done = routekit(*PLAN, *methods, "--name", "ray", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["method"] for row in rows} == {"firstk", "distributedk"}
+    # Who carries a cell out changes nothing of it.
+    alone = routekit(*PLAN, "--methods", "firstk", "--name", "alone", "--json", cwd=workplace)
+    (own,) = json.loads(alone.stdout)["rows"]
+    assert own == next(row for row in rows if row["method"] == "firstk")
