@@ -21,6 +21,9 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(help="Budgets for an adaptive network or a cascade, met on validation images: 30%,50%,1.5e8."),
         ] = None,
+        keep: Annotated[
+            Path | None, typer.Option(help="Write the network, set for the one --target-flops, as a run of its own.")
+        ] = None,
         device: o.Device = None,
         json: o.Json = False,
     ) -> None:
@@ -41,10 +44,12 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"{run} does not exist")
         else:
             raise InputError(f"{run} is no run with a recipe: say which images with --data")
+        if keep is not None and target_flops is None:
+            raise InputError("--keep is for a network that is set for a budget: add --target-flops")
         if target_flops is None:
             record = evaluate_run(run, recipe, o.machine(device))
             result(record, summary(record), as_json=json)
             return
         targets = [text.strip() for text in target_flops.split(",")]
-        records = evaluate_curve(run, recipe, o.machine(device), targets)
+        records = evaluate_curve(run, recipe, o.machine(device), targets, keep)
         result({"curve": records}, "\n".join(map(summary, records)), as_json=json)

@@ -17,7 +17,7 @@ from routekit.evaluation.calibrate import calibrate, set_price
 from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.threshold import ask_all
 from routekit.export.cascade import load, read_about
-from routekit.export.checkpoint import load_network
+from routekit.export.checkpoint import load_network, save_network
 from routekit.inputs import load_splits
 from routekit.machine import Machine
 from routekit.network.cascade import Cascade
@@ -25,8 +25,9 @@ from routekit.network.convert import convert
 from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe
 from routekit.report.analysis import Analysis, analyse
-from routekit.report.record import described_exits, read_record, run_record
+from routekit.report.record import described_exits, read_record, run_record, write_record
 from routekit.routing.gate import gates
+from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
 
 
@@ -38,14 +39,24 @@ def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[st
     return _Subject.load(path, recipe, machine).measure()
 
 
-def evaluate_curve(path: Path, recipe: Recipe | None, machine: Machine, targets: list[str]) -> list[dict[str, Any]]:
+def evaluate_curve(
+    path: Path, recipe: Recipe | None, machine: Machine, targets: list[str], out: Path | None = None
+) -> list[dict[str, Any]]:
     """Measure one network at several budgets, each met on validation images.
 
     For an adaptive network, whose dial is set, and for a cascade, of networks or of a network with itself, whose
-    threshold is. Raises InputError for a network that was trained for one budget, and for budgets out of reach.
+    threshold is. With `out`, the network is written there as it is set for the one target, to be exported or timed.
+    Raises InputError for a network that was trained for one budget, budgets out of reach, and several with `out`.
     """
+    if out is not None:
+        if len(targets) != 1:
+            raise InputError(f"--keep takes one network: give one target, not {len(targets)}")
+        RunFolder.check_free(out, force=False)
     subject = _Subject.load(path, recipe, machine)
-    return [subject.measure(subject.turn(target)) for target in targets]
+    records = [subject.measure(subject.turn(target)) for target in targets]
+    if out is not None:
+        subject.keep(out, records[0])
+    return records
 
 
 def analyse_run(path: Path) -> Analysis:
@@ -100,6 +111,19 @@ class _Subject:
                 "cascades and thresholds, which learn none"
             )
         return wanted
+
+    def keep(self, out: Path, record: dict[str, Any]) -> None:
+        """Write the network as it is now, and its record, as a finished run at `out`."""
+        network = self.network.cpu()
+        if isinstance(network, Cascade):
+            raise InputError("a cascade of networks is set by `routekit cascade --target-flops`, which writes it")
+        RunFolder.create(
+            out, self.recipe.model_copy(update={"target": f"{record['flops']['target']:.0f}"}), force=False
+        )
+        config = None if isinstance(network.routers, FixedRoute) else self.recipe.routers
+        record = record | {"run": str(out)}
+        save_network(out / "network", network, config, about={"classes": list(self.data.classes), "record": record})
+        write_record(out, record)
 
     def measure(self, target: float | None = None) -> dict[str, Any]:
         """Measure on the test images; `target` is the budget that was met, by default the run's own."""

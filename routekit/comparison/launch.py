@@ -5,7 +5,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -44,8 +46,7 @@ def ray(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Ma
     """On a Ray cluster: the one that RAY_ADDRESS names, which has to see the same folders, or one embedded here."""
     if find_spec("ray") is None:
         raise InputError("--launcher ray needs ray: pip install 'routekit[ray]'")
-    import ray as engine
-
+    engine: Any = import_module("ray")
     gpus = 1 if machine.device != "cpu" and torch.cuda.is_available() else 0
     there, quiet = ComparisonFolder(folder.path.resolve()), Machine(machine.device)
 

@@ -157,8 +157,8 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert [each["after"] for each in record["exits"]] == ["layer1.0", "end"]
-    assert record["routes"]["run_rate"].keys() == {"past layer1.0"}
+    assert [each["after"] for each in record["exits"]] == ["stem", "end"]
+    assert record["routes"]["run_rate"].keys() == {"past stem"}
     done = in_process("evaluate", "runs/cascade", "--target-flops", "50%,70%,90%", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     curve = json.loads(done.stdout)["curve"]
@@ -167,6 +167,17 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     spent = [each["flops"]["realized"] for each in curve]
     assert spent == sorted(spent)
     assert spent[0] < spent[2]
+    kept = ["evaluate", "runs/cascade", "--keep", "runs/kept", "--target-flops"]
+    for wrong, says in ((["50%,70%"], "give one target"), ([], "")):
+        done = in_process(*kept, *wrong, cwd=workplace)
+        assert done.returncode == 2
+        assert says in done.stderr
+    done = in_process(*kept, "70%", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    # It costs what it was set to, wherever it is taken.
+    again = json.loads(in_process("evaluate", "runs/kept", "--json", cwd=workplace).stdout)
+    assert again["flops"] == json.loads((workplace / "runs" / "kept" / "record.json").read_text())["flops"]
+    assert in_process("export", "runs/kept", "--out", "kept", cwd=workplace).returncode == 0
     done = in_process("evaluate", "runs/cascade", "--target-flops", "20%", cwd=workplace)
     assert (done.returncode, "can cost from" in done.stderr) == (2, True)
 
