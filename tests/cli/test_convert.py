@@ -87,8 +87,10 @@ def test_interrupted_then_resumed_is_the_uninterrupted_run(workplace: Path) -> N
         *FAST, "--device", "cpu",
     ]  # fmt: skip
     process = subprocess.Popen(
-        [*COMMAND, *arguments, "--name", "killed"], cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
+        [*COMMAND, *arguments, "--name", "killed"], cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so does what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     state = workplace / "runs" / "killed" / "state.pt"
     assert process.stderr is not None
     # The first progress line comes with the first step; the state with the end of the first epoch.
