@@ -73,13 +73,7 @@ def register(app: typer.Typer) -> None:
             plan = _plan(
                 recipe or o.default_recipe(data),
                 {
-                    "model.name": model,
-                    "model.weights": weights,
-                    "data.source": data,
-                    "data.root": data_root,
-                    "data.download": download or None,
-                    "data.val": val,
-                    "data.val_from_test": o.fraction(val_from_test),
+                    **o.subject(model, weights, data, data_root, download, val, val_from_test),
                     "training.epochs": epochs,
                     **o.overrides(set_),
                 },

@@ -93,13 +93,7 @@ def register(app: typer.Typer) -> None:
             chosen = load_recipe(
                 recipe or o.default_recipe(data),
                 {
-                    "model.name": model,
-                    "model.weights": weights,
-                    "data.source": data,
-                    "data.root": data_root,
-                    "data.download": download or None,
-                    "data.val": val,
-                    "data.val_from_test": o.fraction(val_from_test),
+                    **o.subject(model, weights, data, data_root, download, val, val_from_test),
                     "target": target_flops,
                     "method": method,
                     **o.junctions(junctions, exits, policy, narrow),

@@ -90,7 +90,7 @@ def junctions(kinds: str | None, at: str | None, policy: str | None, narrow: str
         raise InputError(f"{option} is for exits: add --junctions exit or skip,exit (units learn by --gate)")
     if narrow is not None and not {"branch", "cascade"} & set(wanted):
         raise InputError("--narrow is for narrow branches and cascades: add --junctions branch or cascade")
-    keeps = sorted({share for share in map(fraction, (narrow or "").split(",") if narrow else []) if share})
+    keeps = sorted({share for text in narrow.split(",") if (share := fraction(text))}) if narrow else []
     learned = ["actor", "pragmatic", "optimistic"]
     if policy is not None and policy not in learned and policy not in certainties:
         raise InputError(f"unknown policy {policy!r}: {nearest(policy, [*learned, *certainties])}")
@@ -101,6 +101,27 @@ def junctions(kinds: str | None, at: str | None, policy: str | None, narrow: str
         "exits.at": at,
         "exits.rule": policy if policy in certainties else None,
         "objective.policy.kind": policy if policy in learned else None,
+    }
+
+
+def subject(
+    model: str,
+    weights: str | None,
+    data: str | None,
+    data_root: str | None,
+    download: bool,
+    val: str | None,
+    val_from_test: str | None,
+) -> dict[str, Any]:
+    """Which network and which images, as settings. Raises InputError for what is no share."""
+    return {
+        "model.name": model,
+        "model.weights": weights,
+        "data.source": data,
+        "data.root": data_root,
+        "data.download": download or None,
+        "data.val": val,
+        "data.val_from_test": fraction(val_from_test),
     }
 
 

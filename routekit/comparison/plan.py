@@ -60,7 +60,8 @@ class Plan(BaseModel):
             if DENSE in self.methods:
                 yield Cell(DENSE, None, seed)
             for budget, method in itertools.product(self.budgets, self.methods):
-                if method != DENSE:
+                # Nothing of a cascade of whole networks depends on the seed: it is not measured twice.
+                if method != DENSE and (method != IDK or seed == self.seeds[0]):
                     yield Cell(method, budget, seed)
 
     def recipe(self, cell: Cell, start: Path | None = None) -> Recipe:
