@@ -45,6 +45,10 @@ def register(app: typer.Typer) -> None:
         launcher: Annotated[str, typer.Option(help="Who carries out the cells: here, or ray.")] = "here",
         jobs: Annotated[int, typer.Option(min=1, help="How many cells at once.")] = 1,
         cell: Annotated[str | None, typer.Option(help="With --resume: carry out this cell alone.")] = None,
+        time_: Annotated[
+            bool,
+            typer.Option("--time/--no-time", help="At the end, time the first seed's networks in turns, in torch."),
+        ] = True,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its time, and stop.")] = False,
         resume: Annotated[Path | None, typer.Option(help="Go on with this comparison.")] = None,
         force: o.Force = False,
@@ -55,6 +59,7 @@ def register(app: typer.Typer) -> None:
         from routekit.comparison.estimate import estimate
         from routekit.comparison.launch import launch, launchers
         from routekit.comparison.plan import ComparisonFolder
+        from routekit.comparison.timing import time_cells
         from routekit.errors import InputError
 
         machine = o.machine(device)
@@ -98,6 +103,8 @@ def register(app: typer.Typer) -> None:
             pending = cells
         try:
             failures = launch(launcher, folder, plan, pending, machine, jobs)
+            if cell is None and time_:
+                time_cells(folder, plan, machine)
         except KeyboardInterrupt:
             say(f"what was done is kept: go on with `routekit compare --resume {folder.path}`")
             raise

@@ -6,6 +6,7 @@ from pathlib import Path
 from routekit.comparison.commands import command_of
 from routekit.comparison.plan import ComparisonFolder
 from routekit.comparison.results import measured
+from routekit.comparison.timing import read_timings
 from routekit.errors import InputError
 from routekit.report import pictures, run_page
 from routekit.report.comparison import comparison_page, how_measured, rows, title_of
@@ -28,15 +29,18 @@ def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
     cells = measured(folder, plan)
     if not cells:
         raise InputError(f"no cell of {path} is done yet: go on with `routekit compare --resume {path}`")
-    table = rows(cells)
+    table, how = rows(cells), how_measured(cells, read_timings(folder))
     out = _made(out)
     picture = out / f"frontier.{_known(kind)}"
     pictures.save(pictures.frontier_picture(table), picture)
     page = out / "report.md"
-    page.write_text(comparison_page(plan.model_dump(mode="json"), cells, table, picture.name, len(list(plan.cells()))))
+    written = comparison_page(
+        plan.model_dump(mode="json"), cells, table, picture=picture.name, planned=len(list(plan.cells())), how=how
+    )
+    page.write_text(written, encoding="utf-8")
     interactive = out / "index.html"
     first = {(cell.method, cell.budget): command_of(plan, cell) for cell in reversed(list(plan.cells()))}
-    html = comparison_html(table, first, title=title_of(cells), how=how_measured(cells))
+    html = comparison_html(table, first, title=title_of(cells), how=how)
     interactive.write_text(html, encoding="utf-8")
     return [page, picture, interactive]
 

@@ -110,7 +110,7 @@ def subject(
     """
     network, recipe = _find(model, run_rate, data, data_root)
     splits = load_splits(recipe, network.spec.input_size)
-    images = _draw(splits.test, count, network.spec, recipe.seed)
+    images = draw(splits.test, count, network.spec, recipe.seed)
     if run_rate is not None and isinstance(network, RoutedNetwork):
         set_run_rate(network, images[:256], run_rate)
     return network, images, splits.name
@@ -130,7 +130,7 @@ def _find(
     return convert(build(spec_of(model)), RouterConfig(hidden=32)).eval(), elsewhere
 
 
-def _draw(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:
+def draw(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:
     """Draw test images, in random order, normalised; again from the beginning if there are too few."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     order = order.repeat(-(-count // len(images)))[:count]

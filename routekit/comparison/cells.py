@@ -1,19 +1,22 @@
 """Carry out the cells of a comparison: each is a run of its own, begun, gone on with, or left as it is."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from routekit.comparison.method import DENSE, IDK
+from routekit.comparison.method import DENSE, IDK, SMALLER
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError, RoutekitError
 from routekit.inputs import load_inputs
 from routekit.joining import join
 from routekit.machine import Machine
 from routekit.pipeline import resume, run
+from routekit.recipe import Recipe
 from routekit.registry import nearest
-from routekit.report.record import read_record
+from routekit.report.record import read_record, write_record
+from routekit.results import evaluate_run
 from routekit.run_folder import RunFolder
 
 
@@ -43,6 +46,9 @@ def carry_out(folder: ComparisonFolder, plan: Plan, cell: Cell, machine: Machine
     if found.finished:
         return read_record(found.path)
     start = begin(folder, plan, machine)
+    if cell.method.startswith(SMALLER):
+        source = Path(plan.smaller[int(cell.method.removeprefix(SMALLER))])
+        return _copy(source, found, plan.recipe(Cell(DENSE, None, cell.seed), start), read_record(start), machine)
     if cell.method == IDK:
         return join(
             [*map(Path, plan.smaller), start],
@@ -54,6 +60,16 @@ def carry_out(folder: ComparisonFolder, plan: Plan, cell: Cell, machine: Machine
             force=found.begun,
         )
     return resume(found.path, machine) if found.begun else run(plan.recipe(cell, start), found.path, machine)
+
+
+def _copy(source: Path, found: RunFolder, recipe: Recipe, start: dict[str, Any], machine: Machine) -> dict[str, Any]:
+    """Measure a network that is done on the comparison's images, in shares of what the large one costs."""
+    record = evaluate_run(source, recipe, machine)
+    for key in ("accuracy", "flops"):
+        record[key]["dense"] = start[key]["dense"]
+    shutil.copytree(source / "network", found.path / "network", dirs_exist_ok=True)
+    write_record(found.path, record)
+    return record
 
 
 def find(plan: Plan, name: str) -> Cell:

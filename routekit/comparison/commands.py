@@ -3,7 +3,7 @@
 import shlex
 from typing import Any
 
-from routekit.comparison.method import DENSE, DRN, IDK, settings
+from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, settings
 from routekit.comparison.plan import Cell, Plan
 from routekit.recipe import load_recipe
 
@@ -27,6 +27,8 @@ def command_of(plan: Plan, cell: Cell) -> str:
     """One line for a shell. What the comparison trained first is its `start` run."""
     shared = dict(plan.shared)
     model = str(shared.pop("model.name"))
+    if not cell.trained and cell.method != IDK:
+        return shlex.join(["routekit", "evaluate", plan.smaller[int(cell.method.removeprefix(SMALLER))]])
     if cell.method == IDK:
         line = ["routekit", "cascade", *plan.smaller, shared.get("model.weights", "start"), "--average"]
         return shlex.join([*line, "--target-flops", str(cell.budget)])

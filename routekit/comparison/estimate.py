@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from routekit.backbones.load import build
-from routekit.comparison.method import DENSE, IDK
+from routekit.comparison.method import DENSE
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.inputs import load_splits, spec_of_recipe
 from routekit.machine import Machine
@@ -21,12 +21,12 @@ OVER = 1.6
 
 def estimate(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell]) -> float:
     """Estimate the seconds that `cells` take, one after the other; a guess, within a factor of two."""
-    done = [cell for cell in plan.cells() if cell.method != IDK and folder.of(cell).finished]
+    done = [cell for cell in plan.cells() if cell.trained and folder.of(cell).finished]
     took: dict[str, list[float]] = {}
     for cell in done:
         took.setdefault(cell.method, []).append(float(read_record(folder.of(cell).path)["seconds"]))
     every = [seconds for found in took.values() for seconds in found]
-    rest = [cell for cell in cells if cell.method != IDK]
+    rest = [cell for cell in cells if cell.trained]
     typical = statistics.fmean(every) if every else _training(plan) if rest else 0.0
     return sum(statistics.fmean(took.get(cell.method, [typical])) for cell in rest)
 

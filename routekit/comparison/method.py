@@ -16,6 +16,8 @@ from routekit.errors import InputError
 from routekit.registry import nearest
 
 DENSE, IDK, DRN = "dense", "idk", "drn"
+# What a run that is given by --smaller is called, with its place: "smaller0".
+SMALLER = "smaller"
 JUNCTIONS = ("skip", "exit", "branch", "cascade")
 # Exits that decide by a rule, and not by what they learned.
 RULES = ("confidence", "entropy")

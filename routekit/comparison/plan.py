@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from routekit.comparison.method import DENSE, DRN, IDK, check_method, settings
+from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, check_method, settings
 from routekit.errors import InputError
 from routekit.inputs import check
 from routekit.recipe import Recipe, load_recipe
@@ -30,6 +30,11 @@ class Cell:
     seed: int
 
     @property
+    def trained(self) -> bool:
+        """Whether there is something to train: else the cell is made of networks that are done."""
+        return self.method != IDK and not self.method.startswith(SMALLER)
+
+    @property
     def name(self) -> str:
         """The name of the cell's folder."""
         budget = [] if self.budget is None else [self.budget.replace("%", "pct")]
@@ -42,7 +47,8 @@ class Plan(BaseModel):
     base:     the name or path of the recipe that all begin with
     shared:   what the user set in it, by dotted names: network, weights, data, epochs
     methods, budgets, seeds: every combination is a cell
-    smaller:  the runs whose networks come before the dense one in the cascade of whole networks ("idk")
+    smaller:  runs of smaller networks: each is a row of its own, and all of them come before the dense one in the
+              cascade of whole networks ("idk")
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -56,6 +62,8 @@ class Plan(BaseModel):
 
     def cells(self) -> Iterator[Cell]:
         """All cells; with the first seed alone, the whole table can be seen."""
+        for place, _ in enumerate(self.smaller):
+            yield Cell(f"{SMALLER}{place}", None, self.seeds[0])
         for seed in self.seeds:
             if DENSE in self.methods:
                 yield Cell(DENSE, None, seed)
@@ -92,7 +100,7 @@ class Plan(BaseModel):
             if not RunFolder(Path(path)).finished:
                 raise InputError(f"--smaller {path}: no finished run")
         for cell in self.cells():
-            if cell.seed == self.seeds[0] and cell.method != IDK:
+            if cell.seed == self.seeds[0] and cell.trained:
                 try:
                     check(self.recipe(cell))
                 except InputError as error:

@@ -1,8 +1,9 @@
 """The table of a comparison and what it says: pure functions of records."""
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import yaml
@@ -13,12 +14,16 @@ from routekit.errors import InputError
 
 @dataclass(frozen=True)
 class Measured:
-    """One cell: what was asked for, and the record of what came of it."""
+    """One cell: what was asked for, and the record of what came of it.
+
+    `milliseconds` an image takes, by batch size; empty if it was not timed.
+    """
 
     method: str
     budget: str | None
     seed: int
     record: dict[str, Any]
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
@@ -33,7 +38,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """A method at a budget: means over seeds, and the sample standard deviation (0 for one seed)."""
+    """A method at a budget: means over seeds, and the sample standard deviation (0 for one seed).
+
+    `milliseconds` are those of the seed that was timed.
+    """
 
     method: str
     budget: str | None
@@ -43,6 +51,7 @@ class Row:
     share: float
     parameters: float
     size: float
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -67,7 +76,6 @@ def rows(cells: Sequence[Measured]) -> list[Row]:
 
 def _row(method: str, budget: str | None, cells: Sequence[Measured]) -> Row:
     accuracies = [cell.accuracy for cell in cells]
-
     sizes = [cell.record["size"] for cell in cells]
     return Row(
         method=method,
@@ -78,6 +86,7 @@ def _row(method: str, budget: str | None, cells: Sequence[Measured]) -> Row:
         share=statistics.fmean(cell.share for cell in cells),
         parameters=statistics.fmean(size["parameters"] for size in sizes),
         size=statistics.fmean(size["bytes"] for size in sizes),
+        milliseconds=next((cell.milliseconds for cell in cells if cell.milliseconds), {}),
     )
 
 
@@ -120,18 +129,36 @@ def differences(cells: Sequence[Measured], method: str) -> list[Difference]:
     return found
 
 
-def frontier(table: Sequence[Row]) -> list[Row]:
+def share(row: Row) -> float:
+    """What a row costs, in MACs."""
+    return row.share
+
+
+def frontier(table: Sequence[Row], cost: Callable[[Row], float] = share) -> list[Row]:
     """The rows that no other beats: none is both at least as accurate and at most as dear. The cheapest first."""
 
     def beaten(row: Row) -> bool:
         return any(
             other.accuracy >= row.accuracy
-            and other.share <= row.share
-            and (other.accuracy > row.accuracy or other.share < row.share)
+            and cost(other) <= cost(row)
+            and (other.accuracy > row.accuracy or cost(other) < cost(row))
             for other in table
         )
 
-    return sorted((row for row in table if not beaten(row)), key=lambda row: row.share)
+    return sorted((row for row in table if not beaten(row)), key=cost)
+
+
+def scales(table: Sequence[Row]) -> dict[str, Callable[[Row], float]]:
+    """By what a row's cost can be told, title -> cost: in MACs, and in milliseconds where all rows were timed."""
+    batches = list(table[0].milliseconds) if all(row.milliseconds for row in table) else []
+    found: dict[str, Callable[[Row], float]] = {"mean cost, % of the dense network's MACs": share}
+    for batch in batches:
+        found[f"ms an image, batch {batch}"] = partial(_milliseconds, batch)
+    return found
+
+
+def _milliseconds(batch: str, row: Row) -> float:
+    return row.milliseconds[batch]
 
 
 def verdict(table: Sequence[Row]) -> str:
@@ -148,6 +175,9 @@ def verdict(table: Sequence[Row]) -> str:
             sentences.append(
                 f"At {budget}, {best.method} is best, {lead:.2f} points over {others[0].method} ({doubt}){clear}."
             )
+    for title, cost in list(scales(table).items())[1:]:
+        named = ", ".join(f"{row.name} ({row.accuracy:.2f}% in {cost(row):.2f})" for row in frontier(table, cost))
+        sentences.append(f"On the frontier by {title}: {named}.")
     return " ".join(sentences)
 
 
@@ -157,13 +187,11 @@ def _figures(row: Row) -> str:
 
 def markdown(table: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = [
-        "| budget | method | accuracy, % | of the dense MACs, % | seeds | parameters | bytes | on the frontier |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    names = [*columns(table), "on the frontier"]
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     best = frontier(table)
     for row in table:
-        lines.append("| " + " | ".join([*figures(row), "yes" if row in best else ""]) + " |")
+        lines.append("| " + " | ".join([*figures(row, table), "yes" if row in best else ""]) + " |")
     return "\n".join(lines)
 
 
@@ -173,31 +201,48 @@ def title_of(cells: Sequence[Measured]) -> str:
     return f"{first['model']} on {first['data']}: {len({cell.method for cell in cells})} methods compared"
 
 
-def how_measured(cells: Sequence[Measured]) -> str:
+def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = None) -> str:
     """On which terms, and where and when."""
-    first = cells[0].record
+    # What the dense network's own record calls "dense" is what came of fine-tuning it further.
+    first = next((cell for cell in cells if cell.record["method"] != "dense"), cells[0]).record
     machines = sorted({str(each.record["environment"]["device"]) for each in cells})
     dates = sorted({each.record["environment"]["date"] for each in cells})
     when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+    timed = ""
+    if timings is not None:
+        images = ", ".join(f"{count} at batch {batch}" for batch, count in timings["images"].items())
+        timed = (
+            f" Milliseconds are of the first seed's networks, called in turns on test images ({images}), each in the "
+            f"fastest form that {timings['runtime']} has for it, on {timings['environment']['device']}."
+        )
     return (
         f"Every network began as the same dense one ({100 * first['accuracy']['dense']:.2f}% of the {first['images']} "
         f"{first['split']} images), and was fine-tuned for as many epochs on the same images; a cascade of whole "
-        f"networks (idk) is not trained. Budgets were met on validation images. Costs are {CONVENTION}, routers and "
-        f"exits included; ± is one standard deviation over seeds. Measured {when} on {', '.join(machines)}."
+        "networks (idk) is not trained, smaller networks were trained before. Budgets were met on validation images. "
+        f"Costs are {CONVENTION}, routers and exits included; ± is one standard deviation over seeds. "
+        f"Measured {when} on {', '.join(machines)}.{timed}"
     )
 
 
-def figures(row: Row) -> list[str]:
-    """A row's entries: budget, method, accuracy, share of the dense MACs, seeds, parameters, bytes."""
+def columns(table: Sequence[Row]) -> list[str]:
+    """What `figures` are of."""
+    timed = list(scales(table))[1:]
+    return ["budget", "method", "accuracy, %", "of the dense MACs, %", "seeds", "parameters", "bytes", *timed]
+
+
+def figures(row: Row, table: Sequence[Row]) -> list[str]:
+    """A row's entries in the columns of `table`."""
     spread = f" ± {row.spread:.2f}" if row.seeds > 1 else ""
     sizes = [_short(row.parameters), _short(row.size)]
-    return [row.budget or "none", row.method, f"{row.accuracy:.2f}{spread}", f"{row.share:.2f}", str(row.seeds), *sizes]
+    times = [f"{cost(row):.2f}" for cost in list(scales(table).values())[1:]]
+    accuracy = f"{row.accuracy:.2f}{spread}"
+    return [row.budget or "none", row.method, accuracy, f"{row.share:.2f}", str(row.seeds), *sizes, *times]
 
 
 def comparison_page(
-    plan: dict[str, Any], cells: Sequence[Measured], table: Sequence[Row], picture: str, planned: int
+    plan: dict[str, Any], cells: Sequence[Measured], table: Sequence[Row], *, picture: str, planned: int, how: str
 ) -> str:
-    """The report in Markdown: what was compared, what came of it, how it was measured."""
+    """The report in Markdown: what was compared, what came of it, `how` it was measured."""
     best = max((row for row in table if row.budget is not None), key=lambda row: row.accuracy, default=table[0])
     done = "" if len(cells) == planned else f" {len(cells)} of {planned} cells are done."
     return "\n".join(
@@ -210,7 +255,7 @@ def comparison_page(
             "",
             markdown(table),
             "",
-            how_measured(cells),
+            how,
             "",
             against(cells, best.method),
             "",

@@ -6,7 +6,7 @@ from importlib import resources
 from textwrap import wrap
 from typing import Any
 
-from routekit.report.comparison import Row, figures, frontier, verdict
+from routekit.report.comparison import Row, columns, figures, frontier, scales, verdict
 from routekit.runtime.runtime import need
 
 # So many letters of a command are on a line beside a point: it has to fit on a phone.
@@ -22,10 +22,8 @@ def comparison_html(
     """
     need("plotly", "report")
     best = frontier(table)
-    body = "".join(_line(row, commands[row.method, row.budget], best=row in best) for row in table)
-    head = "".join(
-        f"<th>{name}" for name in ("budget", "method", "accuracy, %", "MACs, %", "seeds", "parameters", "bytes")
-    )
+    body = "".join(_line(figures(row, table), commands[row.method, row.budget], best=row in best) for row in table)
+    head = "".join(f"<th>{escape(name)}" for name in columns(table))
     return shell(
         title,
         f"<p>{escape(verdict(table))}</p>\n{_plot(table, commands)}\n"
@@ -47,8 +45,8 @@ def shell(title: str, body: str) -> str:
     )
 
 
-def _line(row: Row, command: str, *, best: bool) -> str:
-    cells = "".join(f"<td>{escape(entry)}" for entry in figures(row))
+def _line(entries: Sequence[str], command: str, *, best: bool) -> str:
+    cells = "".join(f"<td>{escape(entry)}" for entry in entries)
     return f"<tr data-command='{escape(command, quote=True)}'{' class=best' if best else ''}>{cells}</tr>"
 
 
@@ -56,32 +54,49 @@ def _plot(table: Sequence[Row], commands: Mapping[tuple[str, str | None], str]) 
     from plotly import graph_objects as go
 
     figure = go.Figure()
-    best = frontier(table)
     figure.add_scatter(
-        x=[row.share for row in best], y=[row.accuracy for row in best], mode="lines", name="frontier",
-        line={"width": 10, "color": "rgba(140, 150, 160, 0.35)"}, hoverinfo="skip",
-    )  # fmt: skip
-    for method in sorted({row.method for row in table}):
-        found = sorted((row for row in table if row.method == method), key=lambda row: row.share)
+        mode="lines", name="frontier", line={"width": 10, "color": "rgba(140, 150, 160, 0.35)"}, hoverinfo="skip"
+    )
+    methods = _by_method(table)
+    for method, found in methods.items():
         spreads: dict[str, Any] = {"type": "data", "array": [row.spread for row in found]}
         figure.add_scatter(
-            x=[row.share for row in found],
-            y=[row.accuracy for row in found],
             error_y=spreads if any(row.spread for row in found) else None,
             customdata=[commands[row.method, row.budget] for row in found],
             text=["<br>".join(wrap(commands[row.method, row.budget], NARROW)) for row in found],
             mode="lines+markers",
             name=method,
-            hovertemplate=f"<b>{escape(method)}</b><br>%{{y:.2f}}% at %{{x:.2f}}% of the MACs"
-            "<br><i>%{text}</i><extra></extra>",
+            hovertemplate=f"<b>{escape(method)}</b><br>%{{y:.2f}}% at %{{x:.2f}}<br><i>%{{text}}</i><extra></extra>",
         )
+    buttons: list[dict[str, Any]] = []
+    for title, cost in scales(table).items():
+        lines = [frontier(table, cost), *methods.values()]
+        drawn = {
+            "x": [[cost(row) for row in line] for line in lines],
+            "y": [[row.accuracy for row in line] for line in lines],
+        }
+        buttons.append({"label": title, "method": "update", "args": [drawn, {"xaxis.title.text": title}]})
+    first: dict[str, Any] = buttons[0]["args"][0]
+    for trace, x, y in zip(figure.data, first["x"], first["y"], strict=True):
+        trace.update(x=x, y=y)
     clear = "rgba(0, 0, 0, 0)"
     figure.update_layout(
         template="none", paper_bgcolor=clear, plot_bgcolor=clear, margin={"l": 55, "r": 10, "t": 10, "b": 50},
-        xaxis_title="mean cost, % of the dense network's MACs", yaxis_title="accuracy, %",
+        xaxis_title=buttons[0]["label"], yaxis_title="accuracy, %",
         legend={"orientation": "h", "y": -0.2}, hoverlabel={"align": "left"},
     )  # fmt: skip
+    if len(buttons) > 1:
+        menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+        figure.update_layout(updatemenus=[menu], margin_t=60)
     html: str = figure.to_html(
         full_html=False, include_plotlyjs=True, div_id="frontier", config={"responsive": True, "displayModeBar": False}
     )
     return f"<div class=plot>{html}</div>"
+
+
+def _by_method(table: Sequence[Row]) -> dict[str, list[Row]]:
+    """Each method's rows, the cheapest first."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(table, key=lambda row: (row.method, row.share)):
+        found.setdefault(row.method, []).append(row)
+    return found

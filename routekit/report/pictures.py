@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from routekit.errors import InputError
-from routekit.report.comparison import Row, frontier
+from routekit.report.comparison import Row, frontier, scales
 from routekit.runtime.runtime import need
 
 FORMATS = ("svg", "png")
@@ -48,21 +48,28 @@ def accuracy_against_cost(records: Sequence[dict[str, Any]]) -> Any:
 
 
 def frontier_picture(table: Sequence[Row]) -> Any:
-    """Accuracy against cost, one line for each method, bars of one standard deviation over seeds."""
-    axes = _axes(8, 5)
-    methods = list(dict.fromkeys(row.method for row in sorted(table, key=lambda row: row.method)))
-    for number, method in enumerate(methods):
-        line = sorted((row.share, row.accuracy, row.spread) for row in table if row.method == method)
-        shares, accuracies, spreads = zip(*line, strict=True)
-        marker = _MARKERS[number // 10 % len(_MARKERS)]
-        axes.errorbar(shares, accuracies, yerr=spreads, color=f"C{number % 10}", marker=marker, capsize=2, label=method)
-    best = frontier(table)
-    axes.plot([row.share for row in best], [row.accuracy for row in best], color="#9aa0a6", linewidth=6, alpha=0.4)
-    axes.set_xlabel("mean cost of an image, % of the dense network's MACs (fvcore: 1 multiply-add = 1 FLOP)")
-    axes.set_ylabel("accuracy, % of the test images")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, ncols=2)
-    return axes.figure
+    """Accuracy against cost, one line for each method, bars of one standard deviation over seeds.
+
+    A panel for each way to tell the cost: MACs and, where all was timed, milliseconds at each batch size.
+    """
+    panels = scales(table)
+    drawn = _axes(8 if len(panels) == 1 else 5 * len(panels), 5, columns=len(panels))
+    methods = sorted({row.method for row in table})
+    for panel, (title, cost) in zip(drawn if len(panels) > 1 else [drawn], panels.items(), strict=True):
+        for number, method in enumerate(methods):
+            line = sorted((cost(row), row.accuracy, row.spread) for row in table if row.method == method)
+            costs, accuracies, spreads = zip(*line, strict=True)
+            marker = _MARKERS[number // 10 % len(_MARKERS)]
+            panel.errorbar(
+                costs, accuracies, yerr=spreads, color=f"C{number % 10}", marker=marker, capsize=2, label=method
+            )
+        best = frontier(table, cost)
+        panel.plot([cost(row) for row in best], [row.accuracy for row in best], color="#9aa0a6", linewidth=6, alpha=0.4)
+        panel.set_xlabel(title)
+        panel.set_ylabel("accuracy, % of the test images")
+        panel.grid(alpha=0.3)
+    panel.legend(fontsize=8, ncols=2)
+    return panel.figure
 
 
 def dataflow(records: Sequence[dict[str, Any]]) -> Any:

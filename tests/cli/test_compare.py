@@ -12,7 +12,7 @@ PLAN = [
 ]  # fmt: skip
 
 
-METHODS = ["--methods", "dense,skip,l1"]
+METHODS = ["--methods", "dense,skip,l1", "--smaller", "runs/dense"]
 
 
 def compare(workplace: Path, *arguments: Any) -> Any:
@@ -22,7 +22,7 @@ def compare(workplace: Path, *arguments: Any) -> Any:
 def test_a_comparison_from_its_plan_to_its_table(workplace: Path) -> None:
     planned = routekit(*PLAN, *METHODS, "--name", "c", "--dry-run", cwd=workplace)
     assert planned.returncode == 0, planned.stderr
-    assert "3 cells, 3 to do, about" in planned.stdout
+    assert "4 cells, 4 to do, about" in planned.stdout
     assert not (workplace / "comparisons").exists()
 
     done = routekit(*PLAN, *METHODS, "--name", "c", cwd=workplace)
@@ -30,7 +30,10 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path) -> None:
     assert "On the frontier: " in done.stdout
     folder = workplace / "comparisons" / "c"
     cells = {path.name for path in (folder / "cells").iterdir()}
-    assert cells == {"dense-seed0", "skip-60pct-seed0", "l1-60pct-seed0"}
+    assert cells == {"smaller0-seed0", "dense-seed0", "skip-60pct-seed0", "l1-60pct-seed0"}
+    assert "| ms an image, batch 1 | ms an image, batch 64 |" in done.stdout
+    timings = (folder / "timings.json").read_text()
+    assert set(json.loads(timings)["milliseconds"]) == cells
 
     # What is done is not done again; what was killed is, and comes out as it was.
     kept = folder / "cells" / "dense-seed0" / "record.json"
@@ -42,14 +45,19 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path) -> None:
     assert not lost.exists()
     again = compare(workplace, "--resume", "comparisons/c", "--jobs", 2, "--json")
     assert again.returncode == 0, again.stderr
-    assert {row["method"] for row in json.loads(again.stdout)["rows"]} == {"dense", "skip", "l1"}
+    rows = {row["method"]: row for row in json.loads(again.stdout)["rows"]}
+    assert set(rows) == {"smaller0", "dense", "skip", "l1"}
+    # The network that was given is the one that all began with.
+    assert rows["smaller0"]["share"] == 100
+    assert rows["smaller0"]["accuracy"] == 100 * before["accuracy"]["dense"]
+    assert (folder / "timings.json").read_text() == timings
     assert json.loads(lost.read_text())["accuracy"] == before["accuracy"]
     assert kept.stat().st_mtime_ns == written
 
 
 def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:
     # A cascade of a network and itself costs at least as much as the network.
-    methods = ["--methods", "idk,distributedk", "--smaller", "runs/dense"]
+    methods = ["--methods", "idk,distributedk", "--smaller", "runs/dense", "--no-time"]
     done = routekit(*PLAN, *methods, "--name", "bad", cwd=workplace)
     assert done.returncode == 1
     assert "idk-60pct-seed0: a mean cost of" in done.stderr
@@ -59,12 +67,12 @@ def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:
 
 
 def test_cells_are_carried_out_by_an_engine_of_two_processes(workplace: Path) -> None:
-    methods = ["--methods", "firstk,distributedk", "--launcher", "ray", "--jobs", "2"]
+    methods = ["--methods", "firstk,distributedk", "--launcher", "ray", "--jobs", "2", "--no-time"]
     done = routekit(*PLAN, *methods, "--name", "ray", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert {row["method"] for row in rows} == {"firstk", "distributedk"}
     # Who carries a cell out changes nothing of it.
-    alone = routekit(*PLAN, "--methods", "firstk", "--name", "alone", "--json", cwd=workplace)
+    alone = routekit(*PLAN, "--methods", "firstk", "--name", "alone", "--no-time", "--json", cwd=workplace)
     (own,) = json.loads(alone.stdout)["rows"]
     assert own == next(row for row in rows if row["method"] == "firstk")

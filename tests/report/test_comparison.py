@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.cost.macs import CONVENTION
 from routekit.errors import InputError
-from routekit.report.comparison import Measured, differences, frontier, markdown, rows, verdict
+from routekit.report.comparison import Measured, differences, frontier, markdown, rows, scales, verdict
 from routekit.reporting import report_comparison
 
 
@@ -28,6 +29,7 @@ def cell(method: str, budget: str | None, seed: int, accuracy: float, share: flo
             "split": "test",
             "environment": {"device": "a CPU", "date": "2026-11-22"},
             "size": {"parameters": 1000, "bytes": 4000},
+            "method": method if method == "dense" else "routed",
         },
     )
 
@@ -75,6 +77,30 @@ def test_the_table_in_markdown() -> None:
     lines = markdown(rows(CELLS)).splitlines()
     assert lines[2] == "| 40% | l1 | 85.10 ± 0.14 | 40.00 | 2 | 1k | 4k | yes |"
     assert lines[-1] == "| none | dense | 90.10 ± 0.14 | 100.00 | 2 | 1k | 4k |  |"
+
+
+def timed(milliseconds: dict[str, float]) -> list[Measured]:
+    """The cells with the time of each method, at 40%, and dense."""
+    return [
+        replace(each, milliseconds={"1": milliseconds[each.method], "64": 1.0})
+        for each in CELLS
+        if each.budget != "60%" and each.seed == 0
+    ]
+
+
+def test_where_all_was_timed_the_frontier_is_told_in_milliseconds_too() -> None:
+    table = rows(timed({"l1": 2.0, "skip": 3.0, "dense": 2.5}))
+    assert list(scales(table)) == [
+        "mean cost, % of the dense network's MACs", "ms an image, batch 1", "ms an image, batch 64"
+    ]  # fmt: skip
+    lines = markdown(table).splitlines()
+    assert lines[0].endswith("| bytes | ms an image, batch 1 | ms an image, batch 64 | on the frontier |")
+    assert lines[2] == "| 40% | l1 | 85.00 | 40.00 | 1 | 1k | 4k | 2.00 | 1.00 | yes |"
+    said = verdict(table)
+    assert "On the frontier by ms an image, batch 1: l1 at 40% (85.00% in 2.00), dense (90.00% in 2.50)." in said
+    assert said.endswith("On the frontier by ms an image, batch 64: dense (90.00% in 1.00).")
+    # One that was not timed has no place on such a scale.
+    assert len(scales(rows([*timed({"l1": 2.0, "skip": 3.0, "dense": 2.5}), CELLS[6]]))) == 1
 
 
 def test_costs_that_are_counted_otherwise_are_refused() -> None:

@@ -27,6 +27,10 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = folder.of(Cell(each.method, each.budget, each.seed)).path
         run.mkdir(parents=True)
         (run / "record.json").write_text(json.dumps(each.record))
+    times = {cell.name: {"1": 2.0, "64": 1.0 + place} for place, cell in enumerate(plan.cells())}
+    environment = {"device": "a CPU"}
+    document = {"milliseconds": times, "images": {"1": 9}, "runtime": "torch", "environment": environment}
+    (path / "timings.json").write_text(json.dumps(document))
     return report_comparison(path, path, "svg")[-1]
 
 
@@ -53,11 +57,15 @@ def test_it_is_drawn_and_answers_to_clicks(browser: Any, page_file: Path, size: 
     page.goto(page_file.as_uri())
     page.wait_for_selector("#frontier .point")
     assert page.locator("#frontier .scatterlayer .trace").count() == 4  # three methods and the frontier
+    # The cost can be told in milliseconds as well.
+    page.locator(".updatemenu-header").click()
+    page.locator(".updatemenu-dropdown-button", has_text="batch 64").click()
+    page.wait_for_function("document.querySelector('.xtitle').textContent.includes('batch 64')")
     # Nothing is wider than the screen; the table scrolls in its own box.
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.locator("tbody tr", has_text="skip").first.click()
     assert "--target-flops 40% --junctions skip" in page.locator("#command").inner_text()
-    page.evaluate("scrollTo(0, 0)")
+    page.locator("#frontier .point").last.scroll_into_view_if_needed()
     box = page.locator("#frontier .point").last.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector(".hoverlayer .hovertext", timeout=5000)

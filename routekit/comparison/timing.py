@@ -1,0 +1,98 @@
+"""How long the networks of a comparison take, all of them timed in turns in one process."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from routekit.bench.forms import Setting, torch_forms
+from routekit.comparison.method import DENSE
+from routekit.comparison.plan import Cell, ComparisonFolder, Plan
+from routekit.execution.timing import Call, in_turns
+from routekit.export.cascade import load
+from routekit.export.compact import compact
+from routekit.inputs import load_splits
+from routekit.machine import Machine
+from routekit.network.cascade import Cascade
+from routekit.network.network import RoutedNetwork
+from routekit.routing.router import FixedRoute
+from routekit.timing import draw
+from routekit.training.state import write_atomically
+
+TIMINGS = "timings.json"
+# How many test images are timed at each batch size: with fewer, their routes would cost other than the mean.
+IMAGES = {1: 256, 64: 1024}
+# Roughly how long the forms of one network may compete, in seconds; the fastest counts.
+CHOICE = 1.0
+
+
+def read_timings(folder: ComparisonFolder) -> dict[str, Any] | None:
+    """What was timed, if anything was."""
+    path = folder.path / TIMINGS
+    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
+def _timed(folder: ComparisonFolder, plan: Plan) -> list[Cell]:
+    """The cells whose networks are timed: those of the first seed that are done."""
+    return [cell for cell in plan.cells() if cell.seed == plan.seeds[0] and folder.of(cell).finished]
+
+
+def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine) -> None:
+    """Time the networks of the first seed on test images, with their own routes, and write `timings.json`.
+
+    All of them are called in turns on the same images, each in the fastest form that torch has for it, which is found
+    by a shorter comparison before. Milliseconds are of an image. The same is not done twice.
+    """
+    cells = _timed(folder, plan)
+    before = read_timings(folder)
+    if not cells or (before is not None and set(before["milliseconds"]) == {cell.name for cell in cells}):
+        return
+    gone = [cell.name for cell in cells if not (folder.of(cell).path / "network").exists()]
+    if gone:
+        machine.hooks.warn(f"nothing is timed: the networks of {', '.join(gone)} are not here")
+        return
+    machine.hooks.say(f"timing {len(cells)} networks in turns")
+    networks = {cell.name: _settled(load(folder.of(cell).path)) for cell in cells}
+    spec = next(iter(networks.values())).spec
+    recipe = plan.recipe(Cell(DENSE, None, plan.seeds[0]))
+    test = load_splits(recipe, spec.input_size).test
+    counts = {batch: min(count, len(test)) for batch, count in IMAGES.items()}
+    images = draw(test, max(counts.values()), spec, recipe.seed)
+    found: dict[str, dict[str, float]] = {name: {} for name in networks}
+    with TemporaryDirectory() as scratch:
+        device = machine.accelerator().device
+        setting = Setting(device, torch.get_num_threads(), compiled=False, folder=Path(scratch), say=machine.hooks.say)
+        for batch, count in counts.items():
+            parts = torch.split(images[:count].contiguous(memory_format=torch.channels_last), batch)
+            batches = [part for part in parts if len(part) == len(parts[0])]
+            fastest = {name: _fastest(network, batches, setting) for name, network in networks.items()}
+            for name, timing in in_turns(fastest, batches, seconds=0).items():
+                found[name][str(batch)] = timing.typical / len(batches[0])
+    document = {
+        "runtime": f"torch {torch.__version__}",
+        "images": {str(batch): count for batch, count in counts.items()},
+        "environment": machine.environment(),
+        "milliseconds": found,
+    }
+    text = json.dumps(document, indent=2) + "\n"
+    write_atomically(folder.path / TIMINGS, lambda stream: stream.write(text.encode()))
+
+
+def _settled(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:
+    """A network with a fixed route has nothing to decide: it is timed without the units that it never runs."""
+    if isinstance(network, RoutedNetwork) and isinstance(network.routers, FixedRoute):
+        return compact(network, network.routers.route[None]).network
+    return network.eval()
+
+
+def _fastest(network: RoutedNetwork | Cascade, batches: Sequence[Tensor], setting: Setting) -> Call:
+    forms = torch_forms(network, setting)
+    static = isinstance(network, RoutedNetwork) and isinstance(network.routers, FixedRoute)
+    made = {name: make() for name, make in (forms.dense if static else forms.routed).items()}
+    tried = in_turns(made, batches[:8], seconds=CHOICE / 3, rounds=1)
+    return made[min(tried, key=lambda name: tried[name].typical)]
