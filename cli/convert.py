@@ -42,7 +42,8 @@ def register(app: typer.Typer) -> None:
         narrow: Annotated[
             str | None,
             typer.Option(
-                help="The share of a unit's inner channels that its narrow form keeps: 40%; several: 20%,50%."
+                help="The share of a unit's inner channels that its narrow form keeps: 40%; several: 20%,50%; by "
+                "default what fits the budget."
             ),
         ] = None,
         exits: Annotated[

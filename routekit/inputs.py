@@ -73,15 +73,17 @@ def target_of(recipe: Recipe, view: Backbone) -> float:
 
 def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
     """Convert a dense network as the recipe says, pruned first if it says so; else exact until it is trained."""
+    whole = CostModel.measure(dense(view)).dense
     if recipe.pruning is not None:
-        whole = CostModel.measure(dense(view)).dense
         view = prune(view, recipe.pruning.method, parse_amount(recipe.pruning.target, whole), recipe.seed)
-    exits = {"cascade": recipe.cascade.exits(), "exit": [recipe.exits]}
+    assert recipe.target is not None
+    budget = parse_amount(recipe.target, whole) / CostModel.measure(dense(view)).dense
+    exits = {"cascade": recipe.cascade.exits(budget), "exit": [recipe.exits]}
     return convert(
         view,
         recipe.routers,
         exits=[config for kind, configs in exits.items() if kind in recipe.junctions for config in configs],
-        branches=recipe.branches if "branch" in recipe.junctions else None,
+        branches=recipe.branches.sized(budget) if "branch" in recipe.junctions else None,
         skips="skip" in recipe.junctions,
         dial=recipe.adaptive_cost,
     )

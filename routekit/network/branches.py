@@ -1,7 +1,8 @@
 """Branch junctions: what a unit computes for an image that does not need all of it."""
 
 import copy
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
@@ -9,26 +10,43 @@ from pydantic.dataclasses import dataclass as settings
 from routekit.backbones.narrow import narrow
 from routekit.backbones.unit import Backbone
 
+# The cost of a network whose every unit is narrow, as a share of the budget, where nobody says how narrow: what is left
+# of the budget is for the images that need more.
+NARROW = 0.6
+AUTO: Literal["auto"] = "auto"
+
+
+def narrow_for(budget: float) -> float:
+    """How narrow to make what is asked first, where the mean cost is to be the share `budget` of the dense network's.
+
+    The cost of a narrow unit is its share of the inner channels, or less.
+    """
+    return round(NARROW * budget, 2)
+
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class BranchConfig:
     """What the units of a network are given beside themselves.
 
     keep:        the share of its inner channels that each narrow branch of a unit has, the widest first; its weights
-                 are the unit's own
+                 are the unit's own; "auto" for one branch that fits the budget
     candidates:  how many copies of the unit there are beside it, with weights of their own, among which images are
                  routed as in Dynamic Routing Networks (Cai et al., 2021)
     """
 
-    keep: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.4,)
+    keep: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | Literal["auto"] = AUTO
     candidates: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError for no branch at all, or narrow ones out of order."""
         if not self.keep and not self.candidates:
             raise ValueError("branches are narrow (keep), or candidates: give at least one")
-        if list(self.keep) != sorted(set(self.keep), reverse=True):
+        if not isinstance(self.keep, str) and list(self.keep) != sorted(set(self.keep), reverse=True):
             raise ValueError("narrow branches go from the widest to the narrowest: keep: [0.6, 0.3]")
+
+    def sized(self, budget: float) -> "BranchConfig":
+        """The same, for a mean cost of the share `budget` of the dense network's where that is left open."""
+        return replace(self, keep=(narrow_for(budget),)) if isinstance(self.keep, str) else self
 
 
 def give_branches(view: Backbone, config: BranchConfig, *, skips: bool) -> None:
@@ -40,5 +58,5 @@ def give_branches(view: Backbone, config: BranchConfig, *, skips: bool) -> None:
     for unit in view.units:
         if unit.skippable:
             copies = [copy.deepcopy(unit.block) for _ in range(config.candidates)]
-            slices = [narrow(unit.block, keep) for keep in config.keep]
+            slices = [narrow(unit.block, float(keep)) for keep in config.keep]
             unit.branches, unit.always = (*copies, *slices), not skips

@@ -16,6 +16,9 @@ from routekit.network.heads import Place
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, JunctionShape, RouterBank, RouterConfig, build_bank, pool
 
+# The budget, as a share of the dense cost, where there is none yet.
+HALF = 0.5
+
 
 def convert(
     model: nn.Module | Backbone,
@@ -33,7 +36,8 @@ def convert(
     RouterConfig for learned routers (default: the paper's), or a FixedRoute, the same route for every image. With
     `branches` a unit has more ways on. Without `skips` none is skipped: what computes least is the default, and without
     branches exits alone decide. With a `dial`, it is to learn to decide at every price of computing
-    in that range. A bare module needs `spec` (its input size and classes).
+    in that range. What is to be as narrow as a budget asks ("auto") fits half of the dense cost. A bare module needs
+    `spec` (its input size and classes).
     Raises InputError for a model that no adapter knows, exits after units that do not exist, or units that have no
     narrow form.
     """
@@ -45,6 +49,7 @@ def convert(
     if not decides and not isinstance(config, FixedRoute):
         raise InputError(f"{view.spec.full_name} has no unit that can be skipped: add --junctions exit")
     if branches is not None:
+        branches = branches.sized(HALF)
         give_branches(view, branches, skips=skips)
     if isinstance(config, FixedRoute):
         bank: RouterBank = config

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from routekit.backbones.unit import Backbone
 from routekit.cost.macs import count
 from routekit.errors import InputError
+from routekit.network.branches import AUTO, narrow_for
 from routekit.network.heads import Place, Size, heads
 from routekit.routing.certainty import Certainty, certainties
 from routekit.routing.router import open_head
@@ -51,28 +52,31 @@ class ExitConfig:
 class CascadeConfig(ExitConfig):
     """The exits that make a cascade of a network with itself: a narrow form of it answers first, if it is sure.
 
-    keep:  the share of the inner channels of the narrow form, or of several, which are asked from the narrowest on
+    keep:  the share of the inner channels of the narrow form, or of several, which are asked from the narrowest on;
+           "auto" for one that fits the budget
     """
 
-    keep: Share | tuple[Share, ...] = 0.3  # type: ignore[assignment]
+    keep: Share | tuple[Share, ...] | Literal["auto"] = AUTO  # type: ignore[assignment]
     at: str = STEM
     head: Literal["conv", "linear", "narrow"] = "narrow"
     rule: Literal["learned", "confidence", "entropy"] = "confidence"
 
     def __post_init__(self) -> None:
         """Raise ValueError for narrow forms out of order."""
-        if not self.keeps or list(self.keeps) != sorted(set(self.keeps)):
+        if self.keep == () or list(self.keeps) != sorted(set(self.keeps)):
             raise ValueError("the narrow forms of a cascade go from the narrowest to the widest: keep: [0.2, 0.5]")
 
     @property
     def keeps(self) -> tuple[float, ...]:
-        """The share of each narrow form."""
-        return self.keep if isinstance(self.keep, tuple) else (self.keep,)
+        """The share of each narrow form, as far as it is said."""
+        if isinstance(self.keep, tuple):
+            return self.keep
+        return () if isinstance(self.keep, str) else (self.keep,)
 
-    def exits(self) -> list[ExitConfig]:
-        """The exit of each narrow form, all of them at one place."""
+    def exits(self, budget: float) -> list[ExitConfig]:
+        """The exit of each narrow form, all of them at one place; `budget` is a share of the dense cost."""
         shared = {name: getattr(self, name) for name in ("at", "count", "head", "width", "own", "rule", "hidden")}
-        return [ExitConfig(keep=keep, **shared) for keep in self.keeps]
+        return [ExitConfig(keep=keep, **shared) for keep in self.keeps or (narrow_for(budget),)]
 
 
 class Exit(nn.Module):

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from routekit.backbones.load import build, spec_of
 from routekit.comparison.commands import command_of
 from routekit.comparison.method import settings
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
+from routekit.cost.model import CostModel
 from routekit.errors import InputError
+from routekit.inputs import routed, target_of
 
 
 def plan(**more: Any) -> Plan:
@@ -60,6 +63,18 @@ def test_what_cannot_be_is_told_before_anything_is_done() -> None:
         plan(methods=["idk"]).check()
     with pytest.raises(InputError, match="no finished run"):
         plan(methods=["idk"], smaller=["nowhere"]).check()
+
+
+def test_narrow_forms_fit_the_budget() -> None:
+    for budget in ("25%", "40%", "80%"):
+        plan(methods=["branch", "cascade"], budgets=[budget]).check()
+        cell = Cell("branch", budget, 0)
+        recipe = plan().recipe(cell)
+        network = routed(recipe, build(spec_of("resnet20")))
+        assert network.branches is not None
+        assert network.branches.keep == (pytest.approx(0.6 * float(budget[:-1]) / 100, abs=0.005),)
+        costs = CostModel.measure(network)
+        assert 0.5 < costs.minimum / target_of(recipe, build(spec_of("resnet20"))) < 0.85
 
 
 def test_a_comparison_is_opened_as_it_was_written(tmp_path: Path) -> None:

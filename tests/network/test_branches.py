@@ -25,7 +25,7 @@ from tests.agreement import executed_as_charged, executors_agree, served_alike
 from tests.toy import WAYS, open_to_images, small_branches, small_view
 from tests.toy import toy_noise as images
 
-CASCADE = CascadeConfig()
+(CASCADE,) = CascadeConfig(keep=0.3).exits(0.5)
 THREE_WAYS = convert(small_view(), RouterConfig(hidden=8), branches=BranchConfig(keep=(0.25,)))
 DRAWN = {
     "seed": st.integers(0, 10_000),
@@ -201,7 +201,8 @@ def test_a_cascade_with_weights_of_its_own(tmp_path: Path) -> None:
     view = build(spec_of("resnet20"))
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     shared, own = (
-        convert(copy.deepcopy(view), exits=[CascadeConfig(own=own)], skips=False).eval() for own in (False, True)
+        convert(copy.deepcopy(view), exits=CascadeConfig(keep=0.3, own=own).exits(0.5), skips=False).eval()
+        for own in (False, True)
     )
     first = own(x, execution=masked).leaves[0]
     # It begins as the shared one does, and stays when the network's own weights change.
@@ -219,7 +220,7 @@ def test_a_cascade_with_weights_of_its_own(tmp_path: Path) -> None:
 
 def test_several_narrow_forms_are_asked_from_the_narrowest_on(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    exits = CascadeConfig(keep=(0.25, 0.5), own=True).exits()
+    exits = CascadeConfig(keep=(0.25, 0.5), own=True).exits(0.5)
     network = convert(small_view(), exits=exits, skips=False).eval()
     assert [each.after for each in network.exits] == ["stem", "stem.1"]
     assert network.columns == ["past stem", "past stem.1"]
