@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from routekit.errors import InputError
-from routekit.training.trainer import Progress
+from routekit.training.log import Progress
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ LAYERS = [
     ["routing.policy"],
     ["backbones"],
     ["network.branches", "network.dial", "network.executor", "network.exits", "network.heads", "network.remaining"],
+    ["network.structure"],
     ["network.network"],
     ["network.convert"],
     ["network.cascade"],

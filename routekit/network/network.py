@@ -1,164 +1,22 @@
-"""The routed network: the original model, seen as stem, units and head, and a bank of routers that decides."""
-
-from collections.abc import Sequence
+"""The routed network: how an image goes through stem, units and head, and what is decided on the way."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from routekit.backbones.narrow import stand_alone
-from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.errors import InputError
-from routekit.network.branches import BranchConfig
-from routekit.network.dial import Dial
 from routekit.network.executor import Execution, sparse
-from routekit.network.exits import Exit
 from routekit.network.remaining import Remaining
-from routekit.routing.decision import GO, SKIP, Decision, Layout, RouteTrace
+from routekit.network.structure import Structure
+from routekit.routing.decision import GO, SKIP, Decision, RouteTrace
 from routekit.routing.gate import Gate, hard
-from routekit.routing.router import RouterBank
 
 
-class RoutedNetwork(nn.Module):
+class RoutedNetwork(Structure):
     """A network in which each image runs through only the units that its routers choose.
 
-    `backbone` is the original module with its own parameter names; `view` says where its units are; `routers`
-    scores one skip junction before each skippable unit; `exits` are classifiers after some of the units, in order, each
-    of which decides whether an image goes on. With a `dial`, they decide at the price of computing that is set, so that
-    one network serves every budget. One forward serves training and inference: a gate turns logits into
-    weights, an execution turns weights into features.
+    One forward serves training and inference: a gate turns logits into weights, an execution turns weights into
+    features.
     """
-
-    def __init__(
-        self,
-        view: Backbone,
-        routers: RouterBank,
-        exits: Sequence[Exit] = (),
-        dial: Dial | None = None,
-        branches: BranchConfig | None = None,
-    ) -> None:
-        super().__init__()
-        self.backbone = view.model
-        self.view = view
-        self.routers = routers
-        self.register_branches()
-        self._exits = nn.ModuleList(exits)
-        self.dial = dial
-        self.branches = branches
-        self.stands_alone = False
-        # A model that came in eval mode stays in it.
-        self.train(view.model.training)
-
-    def register_branches(self) -> None:
-        """Make the units' branches parts of this module; again, whenever they have changed."""
-        found = {unit.name.replace(".", "-"): nn.ModuleList(unit.branches) for unit in self.view.units if unit.branches}
-        self._branches = nn.ModuleDict(found)
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The architecture, and what its images have to look like."""
-        return self.view.spec
-
-    @property
-    def name(self) -> str:
-        """The architecture's name."""
-        return self.spec.full_name
-
-    @property
-    def columns(self) -> list[str]:
-        """What the columns of a route decide: whether these units run, and whether an image goes on past an exit."""
-        of_units = [
-            unit.name if sink == 0 else f"{unit.name} branch {sink}"
-            for unit in self.junctions
-            for sink in range(unit.sinks - 1)
-        ]
-        return of_units + [f"past {each.after}" for each in self.exits]
-
-    @property
-    def junctions(self) -> list[ResidualUnit]:
-        """The units about which something is decided, in order; each has `layout.width` columns of a route."""
-        return [unit for unit in self.view.units if unit.skippable]
-
-    @property
-    def units(self) -> int:
-        """How many units the network has, whether or not they can be skipped."""
-        return sum(unit.computes for unit in self.view.units)
-
-    @property
-    def skips(self) -> bool:
-        """Whether there is a unit that some images do not run at all."""
-        return any((unit.skippable or unit.dropped) and not unit.always for unit in self.view.units)
-
-    @property
-    def exits(self) -> list[Exit]:
-        """The exits, in order; their columns of a route are the last ones."""
-        return [each for each in self._exits if isinstance(each, Exit)]
-
-    @property
-    def exits_learn(self) -> bool:
-        """Whether an exit decides by a router, and not by a rule."""
-        return any(each.certainty is None for each in self.exits)
-
-    def exit_after(self, unit: ResidualUnit) -> Exit | None:
-        """The exit that lies after `unit`, if there is one."""
-        return next((each for each in self.exits if each.after == unit.name), None)
-
-    @property
-    def layout(self) -> Layout:
-        """What the columns of a route are."""
-        sections: list[int] = []
-        passed, width = 0, self.routers.width
-        for unit in self.view.units:
-            if unit.skippable:
-                sections += [passed] * width
-            passed += self.exit_after(unit) is not None
-        return Layout(tuple(sections), passed, width)
-
-    @property
-    def offset(self) -> Tensor:
-        """[columns] what speaks for running each unit, and for going on past each exit."""
-        return torch.cat([self.routers.offset, *(each.offset.view(1) for each in self.exits)])
-
-    @torch.no_grad()
-    def set_offset(self, offset: Tensor) -> None:
-        """Set what speaks for running and going on, [columns]."""
-        units = len(self.routers.offset)
-        self.routers.offset.copy_(offset[:units])
-        for each, value in zip(self.exits, offset[units:], strict=True):
-            each.offset.copy_(value)
-
-    @property
-    def groups(self) -> list[range]:
-        """Runs of junctions that see the same features as long as the units before them in the group are skipped.
-
-        One survey scores what is left of a group. A bank that must be asked one by one has groups of one, and what lies
-        behind an exit is asked only there.
-        """
-        groups: list[range] = []
-        fresh, index = True, 0
-        for unit in self.view.units:
-            if unit.skippable:
-                if fresh or not self.routers.surveys:
-                    groups.append(range(index, index))
-                groups[-1] = range(groups[-1].start, index + 1)
-                fresh, index = False, index + 1
-            fresh = fresh or not unit.keeps or not (unit.skippable or unit.dropped)
-            fresh = fresh or self.exit_after(unit) is not None
-        return groups
-
-    def remove(self, unit: ResidualUnit) -> bool:
-        """Take away the junction of `unit`; False if the routers need it. What it does then is yet to be said."""
-        index = self.junctions.index(unit)
-        if not self.routers.forget(index):
-            return False
-        if self.dial is not None:
-            self.dial.forget(self.routers.columns(range(index, index + 1)))
-        return True
-
-    def stand_alone(self) -> None:
-        """Give narrow branches, and narrow exits, weights of their own: for inference, where nothing is learned."""
-        for part in (self._branches, *self.exits):
-            stand_alone(part)
-        self.stands_alone = True
 
     @torch.no_grad()
     def set_dial(self, k_cpt: float) -> None:
@@ -264,20 +122,6 @@ class RoutedNetwork(nn.Module):
             return offset
         return offset - (prices - self.dial.k_cpt).unsqueeze(1) * self.dial.surplus[columns]
 
-    def units_run(self, routes: Tensor) -> Tensor:
-        """Routes [B, n] bool -> [B] how many units each executes, those included about which nothing is decided.
-
-        What a unit computes by default is not counted.
-        """
-        layout, section = self.layout, 0
-        always = torch.zeros(layout.exits + 1, dtype=torch.int64)
-        for unit in self.view.units:
-            always[section] += unit.computes and not (unit.skippable or unit.dropped)
-            section += self.exit_after(unit) is not None
-        there = layout.reach(routes.cpu().double())
-        run: Tensor = (there @ always.double()).long() + routes[:, : len(layout.sections)].cpu().sum(dim=1)
-        return run
-
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W], normalised -> class logits [B, classes], under hard routing in eval mode."""
@@ -286,15 +130,6 @@ class RoutedNetwork(nn.Module):
         logits: Tensor = self(x).logits
         self.train(was_training)
         return logits
-
-    def routing_parameters(self) -> list[nn.Parameter]:
-        """The parameters that decide."""
-        return [*self.routers.parameters(), *(p for each in self.exits for p in each.deciding_parameters())]
-
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        """The parameters that compute: the original's, those of branches, and the exits' classifiers."""
-        of_exits = (parameter for each in self.exits for parameter in each.head.parameters())
-        return [*self.backbone.parameters(), *self._branches.parameters(), *of_exits]
 
 
 def _answers(leaves: list[Tensor], ends: list[Decision]) -> Tensor:

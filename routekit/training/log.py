@@ -1,6 +1,7 @@
-"""`metrics.jsonl`: one JSON object a line, cut back on resume to where the resumed state was."""
+"""What a run tells of itself: to whoever watches, and into `metrics.jsonl`."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,21 @@ from typing import Any
 CLOCK_FIELDS = ("seconds", "images_per_second")
 
 
+@dataclass(frozen=True)
+class Progress:
+    """What a progress display shows after a step; costs are fractions of the dense cost."""
+
+    step: int
+    steps: int
+    phase: str
+    losses: dict[str, float]
+    realized: float
+    wanted: float
+    images_per_second: float
+
+
 class MetricsLog:
-    """Append-only lines; `position` goes into the run's state, so that a resumed run repeats no line."""
+    """One JSON object a line, append-only; a run's state keeps `position`, so that a resumed run repeats no line."""
 
     def __init__(self, path: Path | None, position: int = 0) -> None:
         self.path = path

@@ -7,7 +7,6 @@ have no routers to learn, so the whole run is what the last phase of routed trai
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ from routekit.routing.gate import gates, hard
 from routekit.routing.policy import Choice, reach_of, softly
 from routekit.training.batches import Batches, step_seed
 from routekit.training.control import Control, learns_routes
-from routekit.training.log import MetricsLog
+from routekit.training.log import MetricsLog, Progress
 from routekit.training.optimizer import build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
 from routekit.training.schedule import Schedule, TrainingConfig
@@ -37,19 +36,6 @@ from routekit.training.throughput import adjust_for_throughput, squares_of
 
 # At most this much work is lost when a run is killed.
 SAVE_EVERY_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress display shows after a step; costs are fractions of the dense cost."""
-
-    step: int
-    steps: int
-    phase: str
-    losses: dict[str, float]
-    realized: float
-    wanted: float
-    images_per_second: float
 
 
 class Trainer:

@@ -19,9 +19,9 @@ from routekit.objective.terms import feature_distillation
 from routekit.routing.certainty import certainties
 from routekit.routing.policy import reach_of
 from routekit.routing.router import RouterConfig
+from routekit.training.log import Progress
 from routekit.training.schedule import TrainingConfig
 from routekit.training.throughput import adjust_for_throughput, squares_of
-from routekit.training.trainer import Progress
 from tests.toy import small_view, toy_noise, toy_view
 from tests.training.runs import BENEFIT, trainer, with_exits
 

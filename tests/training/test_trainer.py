@@ -11,10 +11,9 @@ from routekit.network.executor import relaxed
 from routekit.objective.objective import ObjectiveWeights, objective
 from routekit.routing.router import RouterConfig
 from routekit.training.batches import Batches, rotating
-from routekit.training.log import CLOCK_FIELDS, read_metrics
+from routekit.training.log import CLOCK_FIELDS, Progress, read_metrics
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
-from routekit.training.trainer import Progress
 from tests.toy import toy_data, toy_view
 from tests.training.runs import BENEFIT, CONFIG, trainer
 
