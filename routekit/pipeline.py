@@ -80,7 +80,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
         network,
         data,
         costs,
-        recipe.training,
+        replace(recipe.training, frozen=recipe.freezes),
         _objective(recipe),
         target=costs.dense if target is None else target,
         accelerator=accelerator,

@@ -87,6 +87,13 @@ class Recipe(_Section):
     dense: TrainingConfig = TrainingConfig()
     seed: Annotated[int, Field(ge=0)] = 0
 
+    @property
+    def freezes(self) -> bool:
+        """Whether the network's own weights stay as they are, by default where they need not change."""
+        if self.training.frozen is not None:
+            return self.training.frozen
+        return self.method == "routed" and self.junctions == ["cascade"] and self.cascade.own
+
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))

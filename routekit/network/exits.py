@@ -54,11 +54,13 @@ class CascadeConfig(ExitConfig):
 
     keep:  the share of the inner channels of the narrow form, or of several, which are asked from the narrowest on;
            "auto" for one that fits the budget
+    own:   with weights of their own, narrow forms are more accurate, and the network can stay as it is
     """
 
     keep: Share | tuple[Share, ...] | Literal["auto"] = AUTO  # type: ignore[assignment]
     at: str = STEM
     head: Literal["conv", "linear", "narrow"] = "narrow"
+    own: bool = True
     rule: Literal["learned", "confidence", "entropy"] = "confidence"
 
     def __post_init__(self) -> None:

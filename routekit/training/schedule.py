@@ -22,7 +22,8 @@ class TrainingConfig:
     hard:            the last fraction, under hard routing with frozen routers
     precision:       auto is bf16 where the hardware multiplies it natively (CUDA, CPUs with AMX), else fp32
     congestion:      with the benefit gate: keeps routes diverse (see `cost/price.py`)
-    frozen:          leave the network's own weights as they are: only what was added to it learns
+    frozen:          leave the network's own weights as they are: only what was added to it learns; None for where
+                     that is of use, which is where all that is added has weights of its own
     throughput_adjusted: scale what each section between exits learns by how many images get there (TALR)
     check_every:     steps between two measurements of the realised cost on held-out images
     """
@@ -44,7 +45,7 @@ class TrainingConfig:
     hard: Annotated[float, Field(ge=0, le=1)] = 0.7
     congestion: Annotated[float, Field(ge=0)] = 0.4
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    frozen: bool = False
+    frozen: bool | None = None
     throughput_adjusted: bool = True
     check_every: Annotated[int, Field(ge=1)] = 20
     check_images: Annotated[int, Field(ge=1)] = 256

@@ -7,6 +7,7 @@ have no routers to learn, so the whole run is what the last phase of routed trai
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -191,7 +192,7 @@ class Trainer:
                 keep_features=self._keeps_features,
                 k_cpt=prices,
             )
-            teacher = self._teach(x)
+            teacher = self._teach(x, trace)
         losses = objective(
             trace,
             labels,
@@ -228,12 +229,15 @@ class Trainer:
         return self.weights.policy.choice(self.schedule.temperature(self.step), self._generator(3))
 
     @torch.no_grad()
-    def _teach(self, x: Tensor) -> RouteTrace | None:
-        """What the dense network makes of the batch, if the objective asks."""
+    def _teach(self, x: Tensor, trace: RouteTrace) -> RouteTrace | None:
+        """What the dense network makes of the batch, if the objective asks; `trace` is what the network itself does."""
         if self.teacher is None:
             return None
-        trace: RouteTrace = self.teacher(x, keep_features=self._keeps_features)
-        return trace
+        if self.config.frozen and not self.network.junctions:
+            # The network goes on being the dense one: its last classifier has said already what the teacher would.
+            return replace(trace, logits=trace.leaves[-1])
+        taught: RouteTrace = self.teacher(x, keep_features=self._keeps_features)
+        return taught
 
     def _report(self, losses: Losses, rate: float) -> None:
         if not self.accelerator.is_main_process:

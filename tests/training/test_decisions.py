@@ -173,6 +173,23 @@ def test_what_is_frozen_stays_to_the_last_bit() -> None:
             assert not torch.equal(value, before[name]), name
 
 
+def test_a_frozen_network_teaches_what_its_teacher_would() -> None:
+    exits = [ExitConfig(at="first", head="narrow", keep=0.5, rule="confidence", own=True)]
+    network, teacher = convert(small_view(), exits=exits, skips=False), dense(small_view())
+    x, seen = toy_noise(6), []
+    for frozen in (True, False):
+        config = TrainingConfig(**{**vars(BENEFIT), "frozen": frozen})
+        run = trainer(network=network, teacher=teacher, config=config, weights=ObjectiveWeights(feature_distillation=1))
+        network.train().backbone.eval()
+        seen.append(run._teach(x, network(x, keep_features=True)))
+    own, other = seen
+    assert own is not None
+    assert other is not None
+    assert torch.equal(own.logits, other.logits)
+    assert len(own.features) > 1
+    assert all(torch.equal(one, two) for one, two in zip(own.features, other.features, strict=True))
+
+
 def test_a_narrow_form_learns_from_the_teachers_features_too() -> None:
     exits = [ExitConfig(at="first", head="narrow", keep=0.5, rule="confidence")]
     network = convert(small_view(), exits=exits, skips=False).train()
