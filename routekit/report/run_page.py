@@ -19,7 +19,8 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     if record["method"] != "routed":
         return found
-    if routes["entropy_bits"] < 1:
+    # Exits alone make few routes: whether an image goes on is no more than a bit each.
+    if routes["entropy_bits"] < 1 and {"skip", "branch"} & set(record.get("junctions", ["skip"])):
         found.append(
             f"Routing has collapsed: {routes['unique']} routes, {routes['entropy_bits']:.2f} bits. This is as good as "
             "a static network: try --set with a larger training.router_learning_rate or training.congestion, or prune."

@@ -58,6 +58,8 @@ def test_what_is_warned_of() -> None:
     assert "body.2" in always
     (off,) = warnings(record(flops=record()["flops"] | {"realized": 55.0}))
     assert off.startswith("The cost is +10.0% off its target")
+    cascade = record(routes=routes | {"unique": 2, "entropy_bits": 0.3}, junctions=["cascade"])
+    assert warnings(cascade) == []
     assert warnings(record(method="l1", routes=routes | {"entropy_bits": 0.0})) == []
 
 
