@@ -58,6 +58,7 @@ def report_run(path: Path, out: Path, kind: str) -> list[Path]:
         write_atomically(kept, lambda stream: stream.write(text.encode()))
     analysis = json.loads(kept.read_text())
     figures = {
+        "routes": pictures.shared_routes(analysis["shared"]),
         "units": pictures.who_runs_what(analysis["columns"], analysis["classes"], analysis["class_rates"]),
         "lengths": pictures.by_length(analysis["lengths"]),
     }
@@ -72,7 +73,8 @@ def report_run(path: Path, out: Path, kind: str) -> list[Path]:
     for name, figure in figures.items():
         files.append(out / f"{name}.{kind}")
         pictures.save(figure, files[-1])
-        drawings.append(pictures.as_svg(figure))
+        if name != "routes":  # the page shows these to click on
+            drawings.append(pictures.as_svg(figure))
     page, interactive = out / "report.md", out / "index.html"
     page.write_text(run_page.markdown(record, analysis, [file.name for file in files]), encoding="utf-8")
     interactive.write_text(run_page.html(record, analysis, drawings), encoding="utf-8")

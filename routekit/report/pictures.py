@@ -3,6 +3,7 @@
 Each is drawn from records alone: the same records give the same bytes.
 """
 
+import base64
 import io
 import math
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ FORMATS = ("svg", "png")
 LARGEST = 26.0
 # Ten colours, then ten more with another marker.
 _MARKERS = "osv"
+# So many of the commonest routes are drawn.
+ROUTES = 6
 
 
 def accuracy_against_cost(records: Sequence[dict[str, Any]]) -> Any:
@@ -159,10 +162,15 @@ def as_svg(figure: Any) -> str:
 
 
 def _axes(width: float, height: float, columns: int = 1) -> Any:
+    (row,) = _grid(width, height, 1, columns)
+    return row if columns > 1 else row[0]
+
+
+def _grid(width: float, height: float, rows: int, columns: int, **more: Any) -> Any:
     need("matplotlib", "report")
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained").subplots(1, columns)
+    return Figure(figsize=(width, height), layout="constrained").subplots(rows, columns, squeeze=False, **more)
 
 
 def _with_exits(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -232,6 +240,26 @@ def who_runs_what(columns: Sequence[str], classes: Sequence[str], rates: Sequenc
     axes.set_yticks(range(len(classes)), classes, fontsize=8)
     axes.figure.colorbar(picture, label="share of the class's images")
     return axes.figure
+
+
+def shared_routes(shared: Sequence[dict[str, Any]]) -> Any:
+    """The commonest routes (Fig. 5 of Wang et al.): filled is what runs, and some of the images that share the route.
+
+    `shared` is what an analysis found, the commonest first.
+    """
+    from matplotlib.image import imread
+
+    shared = shared[:ROUTES]
+    rows = _grid(9, 0.75 * len(shared), len(shared), 2, width_ratios=[1, 2.2])
+    for (left, right), route in zip(rows, shared, strict=True):
+        taken = np.array([route["runs"]], dtype=float)
+        left.pcolormesh(taken, cmap="Blues", vmin=0, vmax=1.3, edgecolors="#5f6b76", linewidth=0.6)
+        left.set_title(f"{route['images']} images, {100 * route['accuracy']:.1f}% right", fontsize=8, loc="left", pad=2)
+        left.set_xlim(0, max(taken.shape[1], 1))
+        right.imshow(imread(io.BytesIO(base64.b64decode(route["examples"])), format="png"), interpolation="nearest")
+        for axes in (left, right):
+            axes.set_axis_off()
+    return rows[0][0].figure
 
 
 def by_length(lengths: Sequence[dict[str, Any]]) -> Any:

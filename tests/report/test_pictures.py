@@ -1,11 +1,14 @@
 """Pictures: drawn from records alone, the same records give the same bytes."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from routekit.errors import InputError
 from routekit.report import pictures
@@ -53,6 +56,22 @@ def test_the_shares_over_training_add_up_to_one() -> None:
     axes = pictures.dataflow_over_training(record(), metrics).axes[0]
     # The first column of the rates is a unit's.
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.1, 0.6, 0.3], [0.4, 0.4, 0.2]])
+
+
+def test_each_common_route_is_drawn_with_its_images() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (96, 48), (255, 0, 0)).save(stream, "PNG")
+    strip = base64.b64encode(stream.getvalue()).decode()
+    routes = [
+        {"runs": [True, False, True], "images": count, "accuracy": 0.5, "examples": strip} for count in range(9, 0, -1)
+    ]
+    figure = pictures.shared_routes(routes)
+    rows = list(zip(figure.axes[::2], figure.axes[1::2], strict=True))
+    assert len(rows) == pictures.ROUTES
+    for count, (left, right) in zip(range(9, 3, -1), rows, strict=True):
+        assert left.get_title(loc="left") == f"{count} images, 50.0% right"
+        np.testing.assert_array_equal(left.collections[0].get_array(), [[1, 0, 1]])
+        assert right.images[0].get_array().shape[:2] == (48, 96)
 
 
 def recorded(folder: Path, made: dict[str, Any]) -> Path:
