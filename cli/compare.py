@@ -26,6 +26,9 @@ def register(app: typer.Typer) -> None:
                 "depgraph, random, also before routing as l1+skip; firstk, randomk, distributedk; idk, with --smaller."
             ),
         ] = "dense,skip,branch,cascade,l1,depgraph,distributedk",
+        stack: Annotated[
+            str | None, typer.Option(help="Also route a pruned network: prune+skip (pruned by L1), or fpgm+exit, ...")
+        ] = None,
         seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 1,
         weights: o.Weights = None,
         data: o.Data = None,
@@ -58,6 +61,7 @@ def register(app: typer.Typer) -> None:
         from routekit.comparison.cells import find
         from routekit.comparison.estimate import estimate
         from routekit.comparison.launch import launch, launchers
+        from routekit.comparison.method import check_stacked
         from routekit.comparison.plan import ComparisonFolder
         from routekit.comparison.timing import time_cells
         from routekit.errors import InputError
@@ -82,7 +86,7 @@ def register(app: typer.Typer) -> None:
                     "training.epochs": epochs,
                     **o.overrides(set_),
                 },
-                methods=methods,
+                methods=_listed(methods) + [check_stacked(name) for name in _listed(stack or "")],
                 budgets=budgets,
                 seeds=seeds,
                 smaller=smaller or [],
@@ -115,13 +119,15 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(1)
 
 
-def _plan(base: str, shared: dict[str, Any], *, methods: str, budgets: str, seeds: int, smaller: list[Path]) -> "Plan":
+def _plan(
+    base: str, shared: dict[str, Any], *, methods: list[str], budgets: str, seeds: int, smaller: list[Path]
+) -> "Plan":
     from routekit.comparison.plan import Plan
 
     return Plan(
         base=base,
         shared={key: value for key, value in shared.items() if value is not None},
-        methods=_listed(methods),
+        methods=list(dict.fromkeys(methods)),
         budgets=_listed(budgets),
         seeds=list(range(seeds)),
         smaller=[str(path) for path in smaller],

@@ -39,6 +39,19 @@ def check_method(name: str) -> None:
         raise InputError(f"method {name!r} names one thing twice")
 
 
+def check_stacked(name: str) -> str:
+    """`prune+skip` -> the method that prunes, by L1 or as `name` says, and then routes.
+
+    Raises InputError for what is not both.
+    """
+    pruner, plus, decided = name.partition("+")
+    pruner = "l1" if pruner == "prune" else pruner
+    if pruner not in prunings or not plus:
+        raise InputError(f"--stack {name}: first prune, then route, as prune+skip or fpgm+exit")
+    check_method(f"{pruner}+{decided}")
+    return f"{pruner}+{decided}"
+
+
 def settings(name: str, budget: str | None) -> dict[str, Any]:
     """What a method sets in a recipe, by dotted names. Raises InputError for a name that is no method."""
     check_method(name)

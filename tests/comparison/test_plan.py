@@ -8,7 +8,7 @@ import pytest
 
 from routekit.backbones.load import build, spec_of
 from routekit.comparison.commands import command_of
-from routekit.comparison.method import settings
+from routekit.comparison.method import check_stacked, settings
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
@@ -37,6 +37,14 @@ def test_what_methods_set() -> None:
     stacked = settings("l1+skip", "49%")
     assert stacked["junctions"] == ["skip"]
     assert stacked["pruning"] == {"method": "l1", "target": "70.0%"}  # and 70% of that are 49%
+
+
+def test_what_is_stacked_is_pruned_first() -> None:
+    assert check_stacked("prune+skip") == "l1+skip"
+    assert check_stacked("fpgm+skip+exit") == "fpgm+skip+exit"
+    for name in ("skip+l1", "prune", "prune+", "prune+skp"):
+        with pytest.raises(InputError, match=r"first prune, then route|unknown method"):
+            check_stacked(name)
 
 
 @pytest.mark.parametrize("name", ["skp", "skip+l1", "skip+skip", "exit+confidence", "l1+l1"])
