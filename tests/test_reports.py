@@ -1,10 +1,17 @@
 """The figures in the reports are those of the recorded runs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from reports.table import records, rendered
+from routekit.comparison.plan import ComparisonFolder
+from routekit.comparison.results import measured
+from routekit.cost.macs import CONVENTION
+from routekit.reporting import report_comparison
 
 REPORTS = Path(__file__).parent.parent / "reports"
 
@@ -21,3 +28,23 @@ def test_a_changed_record_shows() -> None:
         assert f"{100 * record['accuracy']['routed']:.2f}%" in rendered(page)
         assert record["split"] == "test"
         assert record["flops"]["convention"].startswith("fvcore")
+
+
+def rendered_by(drawing: Path) -> str:
+    """What drew an SVG file: its lines hang on the version."""
+    found = re.search(r"Matplotlib v[\d.]+", drawing.read_text())
+    return found.group() if found else ""
+
+
+@pytest.mark.parametrize(
+    "kept", sorted(path.parent for path in REPORTS.glob("*/plan.yaml")), ids=lambda path: path.name
+)
+def test_a_recorded_comparison_is_reported_as_it_was(kept: Path, tmp_path: Path) -> None:
+    page, picture, _ = report_comparison(kept, tmp_path, "svg")
+    assert page.read_bytes() == (kept / "report.md").read_bytes(), f"run `routekit report {kept.name}`"
+    before = kept / picture.name
+    if rendered_by(picture) == rendered_by(before):
+        assert picture.read_bytes() == before.read_bytes()
+    for cell in measured(*ComparisonFolder.open(kept)):
+        assert cell.record["split"] == "test"
+        assert cell.record["flops"]["convention"] == CONVENTION
