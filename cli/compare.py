@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from routekit.comparison.plan import ComparisonFolder, Plan
 
 
+METHODS = "dense,skip,branch,cascade,l1,depgraph,distributedk"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -20,16 +23,17 @@ def register(app: typer.Typer) -> None:
         model: Annotated[str | None, typer.Argument(help="resnet56, timm:NAME, torchvision:NAME, ...")] = None,
         budgets: Annotated[str | None, typer.Option(help="Mean costs of an image: 30%,50%,70%.")] = None,
         methods: Annotated[
-            str,
+            str | None,
             typer.Option(
                 help="dense, drn; skip, exit, branch, cascade, confidence, or several as skip+exit; l1, fpgm, bn, "
-                "depgraph, random, also before routing as l1+skip; firstk, randomk, distributedk; idk, with --smaller."
+                "depgraph, random, also before routing as l1+skip; firstk, randomk, distributedk; idk, with --smaller. "
+                f"By default {METHODS}."
             ),
-        ] = "dense,skip,branch,cascade,l1,depgraph,distributedk",
+        ] = None,
         stack: Annotated[
             str | None, typer.Option(help="Also route a pruned network: prune+skip (pruned by L1), or fpgm+exit, ...")
         ] = None,
-        seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 1,
+        seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds: 0, 1, ...; by default one.")] = None,
         weights: o.Weights = None,
         data: o.Data = None,
         data_root: o.DataRoot = None,
@@ -53,7 +57,9 @@ def register(app: typer.Typer) -> None:
             typer.Option("--time/--no-time", help="At the end, time the first seed's networks in turns, in torch."),
         ] = True,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its time, and stop.")] = False,
-        resume: Annotated[Path | None, typer.Option(help="Go on with this comparison.")] = None,
+        resume: Annotated[
+            Path | None, typer.Option(help="Go on with this comparison; --methods, --budgets and --seeds add to it.")
+        ] = None,
         force: o.Force = False,
         json: o.Json = False,
     ) -> None:
@@ -66,12 +72,16 @@ def register(app: typer.Typer) -> None:
         from routekit.comparison.timing import time_cells
         from routekit.errors import InputError
 
+        wanted = _listed(methods or "") + [check_stacked(name) for name in _listed(stack or "")]
         machine = o.machine(device)
         launchers[launcher]  # an unknown one is told at once
         if resume is not None:
-            if model is not None or budgets is not None:
-                raise InputError("--resume takes everything from the comparison's plan: give no MODEL, no --budgets")
-            folder, plan = ComparisonFolder.open(resume)
+            if model is not None:
+                raise InputError("--resume takes the network from the comparison's plan: give no MODEL")
+            folder, before = ComparisonFolder.open(resume)
+            plan = before.extended(wanted, _listed(budgets or ""), range(seeds or 0))
+            if plan != before:
+                plan.check()
         else:
             if model is None:
                 raise InputError("which network? e.g. routekit compare resnet56 --budgets 30%,50%,70%")
@@ -86,9 +96,9 @@ def register(app: typer.Typer) -> None:
                     "training.epochs": epochs,
                     **o.overrides(set_),
                 },
-                methods=_listed(methods) + [check_stacked(name) for name in _listed(stack or "")],
+                methods=wanted if methods else _listed(METHODS) + wanted,
                 budgets=budgets,
-                seeds=seeds,
+                seeds=seeds or 1,
                 smaller=smaller or [],
             )
             plan.check()
@@ -105,6 +115,8 @@ def register(app: typer.Typer) -> None:
         if resume is None:
             ComparisonFolder.create(folder.path, plan, force=force)
             pending = cells
+        elif plan != before:
+            folder.write(plan)
         try:
             failures = launch(launcher, folder, plan, pending, machine, jobs)
             if cell is None and time_:

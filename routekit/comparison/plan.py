@@ -1,8 +1,8 @@
-"""The plan of a comparison: which cells there are, and the recipe of each. One file, written once."""
+"""The plan of a comparison: which cells there are, and the recipe of each. One file, which grows and never shrinks."""
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,6 +59,13 @@ class Plan(BaseModel):
     budgets: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[int], Field(min_length=1)]
     smaller: list[str] = []
+
+    def extended(self, methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[int]) -> "Plan":
+        """The same with more methods, budgets or seeds; what was planned stays so."""
+        more = {"methods": methods, "budgets": budgets, "seeds": seeds}
+        return self.model_copy(
+            update={name: list(dict.fromkeys([*getattr(self, name), *added])) for name, added in more.items()}
+        )
 
     def cells(self) -> Iterator[Cell]:
         """All cells; with the first seed alone, the whole table can be seen."""
@@ -139,15 +146,23 @@ class ComparisonFolder:
             raise InputError(f"{path} is a file: choose another --out")
         if path.exists() and not cls.holds(path) and any(path.iterdir()):
             raise InputError(f"{path} holds other files: choose another --out or --name")
-        text = HEADER + str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
         try:
             if cls.holds(path):
                 shutil.rmtree(path)
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / "plan.yaml", lambda stream: stream.write(text.encode()))
         except OSError as error:
             raise InputError(f"cannot write to {path}: {error.strerror}") from error
-        return cls(path)
+        folder = cls(path)
+        folder.write(plan)
+        return folder
+
+    def write(self, plan: Plan) -> None:
+        """Write the plan. Raises InputError if it cannot be written."""
+        text = HEADER + str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
+        try:
+            write_atomically(self.path / "plan.yaml", lambda stream: stream.write(text.encode()))
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path}: {error.strerror}") from error
 
     @classmethod
     def open(cls, path: Path) -> tuple["ComparisonFolder", Plan]:

@@ -54,6 +54,12 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path) -> None:
     assert json.loads(lost.read_text())["accuracy"] == before["accuracy"]
     assert kept.stat().st_mtime_ns == written
 
+    # It grows by what is added; --dry-run only tells.
+    grown = compare(workplace, "--resume", "comparisons/c", "--methods", "firstk", "--budgets", "80%", "--dry-run")
+    assert grown.returncode == 0, grown.stderr
+    assert "8 cells, 4 to do, about" in grown.stdout
+    assert "firstk" not in (folder / "plan.yaml").read_text()
+
 
 def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:
     # A cascade of a network and itself costs at least as much as the network.

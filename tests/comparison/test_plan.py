@@ -73,6 +73,15 @@ def test_what_cannot_be_is_told_before_anything_is_done() -> None:
         plan(methods=["idk"], smaller=["nowhere"]).check()
 
 
+def test_a_plan_grows() -> None:
+    before = plan()
+    more = before.extended(["l1", "exit"], ["50%"], range(1))
+    assert (more.methods, more.budgets) == (["dense", "skip", "l1", "exit"], ["40%", "60%", "50%"])
+    assert more.seeds == [0, 1]
+    assert {cell.name for cell in before.cells()} < {cell.name for cell in more.cells()}
+    assert before.extended([], [], []) == before
+
+
 def test_narrow_forms_fit_the_budget() -> None:
     for budget in ("25%", "40%", "80%"):
         plan(methods=["branch", "cascade"], budgets=[budget]).check()
