@@ -92,7 +92,8 @@ class Recipe(_Section):
         """Whether the network's own weights stay as they are, by default where they need not change."""
         if self.training.frozen is not None:
             return self.training.frozen
-        return self.method == "routed" and self.junctions == ["cascade"] and self.cascade.own
+        beside = self.junctions == ["cascade"] and self.cascade.own
+        return self.method == "routed" and beside and self.pruning is None  # what was pruned has to recover
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""

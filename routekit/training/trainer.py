@@ -7,12 +7,11 @@ have no routers to learn, so the whole run is what the last phase of routed trai
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from routekit.cost.model import CostModel
 from routekit.data.augment import normalize
@@ -23,7 +22,6 @@ from routekit.network.dial import OPERATIONS
 from routekit.network.executor import relaxed, sparse
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import Losses, ObjectiveWeights, objective
-from routekit.routing.decision import RouteTrace
 from routekit.routing.gate import gates, hard
 from routekit.routing.policy import Choice, reach_of, softly
 from routekit.training.batches import Batches, step_seed
@@ -33,6 +31,7 @@ from routekit.training.optimizer import build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
+from routekit.training.teacher import Teacher
 from routekit.training.throughput import adjust_for_throughput, squares_of
 
 # At most this much work is lost when a run is killed.
@@ -66,10 +65,11 @@ class Trainer:
         self.network: RoutedNetwork = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.costs, self.config, self.weights = data, costs, config, weights
         self.target, self.seed, self.accelerator = target, seed, accelerator
-        self.teacher = None
+        self.teacher: Teacher | None = None
         if teacher is not None and weights.needs_teacher:
-            self.teacher = copy.deepcopy(teacher).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.teacher.eval().requires_grad_(False)
+            copied: RoutedNetwork = copy.deepcopy(teacher).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            features = weights.feature_distillation > 0
+            self.teacher = Teacher(copied, self.network, frozen=bool(config.frozen), features=features)
         if config.frozen:
             self.network.backbone.requires_grad_(False)
         self.folder, self.on_step, self.say = folder, on_step, say
@@ -162,7 +162,7 @@ class Trainer:
 
     @property
     def _keeps_features(self) -> bool:
-        return self.teacher is not None and self.weights.feature_distillation > 0
+        return self.teacher is not None and self.teacher.features
 
     @property
     def _is_hard(self) -> bool:
@@ -192,7 +192,7 @@ class Trainer:
                 keep_features=self._keeps_features,
                 k_cpt=prices,
             )
-            teacher = self._teach(x, trace)
+            taught = None if self.teacher is None else self.teacher(x, trace)
         losses = objective(
             trace,
             labels,
@@ -200,7 +200,7 @@ class Trainer:
             self.weights,
             cost_weight=self.control.budget.cost_weight,
             copies=self.config.copies,
-            teacher=teacher,
+            teacher=taught,
             routing=not self._is_hard,
             k_cpt=self.control.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
             choice=self._choice(),
@@ -227,17 +227,6 @@ class Trainer:
         if not self.network.exits_learn:
             return None
         return self.weights.policy.choice(self.schedule.temperature(self.step), self._generator(3))
-
-    @torch.no_grad()
-    def _teach(self, x: Tensor, trace: RouteTrace) -> RouteTrace | None:
-        """What the dense network makes of the batch, if the objective asks; `trace` is what the network itself does."""
-        if self.teacher is None:
-            return None
-        if self.config.frozen and not self.network.junctions:
-            # The network goes on being the dense one: its last classifier has said already what the teacher would.
-            return replace(trace, logits=trace.leaves[-1])
-        taught: RouteTrace = self.teacher(x, keep_features=self._keeps_features)
-        return taught
 
     def _report(self, losses: Losses, rate: float) -> None:
         if not self.accelerator.is_main_process:

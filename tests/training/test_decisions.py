@@ -21,6 +21,7 @@ from routekit.routing.policy import reach_of
 from routekit.routing.router import RouterConfig
 from routekit.training.log import Progress
 from routekit.training.schedule import TrainingConfig
+from routekit.training.teacher import Teacher
 from routekit.training.throughput import adjust_for_throughput, squares_of
 from tests.toy import small_view, toy_noise, toy_view
 from tests.training.runs import BENEFIT, trainer, with_exits
@@ -175,19 +176,23 @@ def test_what_is_frozen_stays_to_the_last_bit() -> None:
 
 def test_a_frozen_network_teaches_what_its_teacher_would() -> None:
     exits = [ExitConfig(at="first", head="narrow", keep=0.5, rule="confidence", own=True)]
-    network, teacher = convert(small_view(), exits=exits, skips=False), dense(small_view())
-    x, seen = toy_noise(6), []
-    for frozen in (True, False):
-        config = TrainingConfig(**{**vars(BENEFIT), "frozen": frozen})
-        run = trainer(network=network, teacher=teacher, config=config, weights=ObjectiveWeights(feature_distillation=1))
-        network.train().backbone.eval()
-        seen.append(run._teach(x, network(x, keep_features=True)))
-    own, other = seen
-    assert own is not None
-    assert other is not None
-    assert torch.equal(own.logits, other.logits)
+    network, same, other = (
+        convert(small_view(), exits=exits, skips=False),
+        dense(small_view()),
+        dense(small_view(seed=1)),
+    )
+    network.train().backbone.eval()
+    x = toy_noise(6)
+    said = network(x, keep_features=True)
+    itself = Teacher(same, network, frozen=True, features=True)
+    assert itself.is_learner
+    own, asked = itself(x, said), same(x, keep_features=True)
+    assert torch.equal(own.logits, asked.logits)
     assert len(own.features) > 1
-    assert all(torch.equal(one, two) for one, two in zip(own.features, other.features, strict=True))
+    assert all(torch.equal(one, two) for one, two in zip(own.features, asked.features, strict=True))
+    # A teacher that is another network is asked, and so is one whose learner changes.
+    assert torch.equal(Teacher(other, network, frozen=True, features=False)(x, said).logits, other.predict(x))
+    assert not Teacher(same, network, frozen=False, features=False).is_learner
 
 
 def test_a_narrow_form_learns_from_the_teachers_features_too() -> None:
