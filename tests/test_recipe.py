@@ -33,6 +33,18 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
     ]
 
 
+def test_what_freezes() -> None:
+    """A network stays as it is where all that learns is beside it, and nothing was taken from it."""
+    cascade = {"junctions": ["cascade"]}
+    assert load_recipe("default", cascade).freezes
+    assert not load_recipe("default", cascade | {"training.frozen": False}).freezes
+    assert not load_recipe("default", cascade | {"cascade.own": False}).freezes
+    assert not load_recipe("default", cascade | {"pruning": {"method": "l1", "target": "70%"}}).freezes
+    assert not load_recipe("default", {"junctions": ["skip", "cascade"]}).freezes
+    assert not load_recipe("default", {"junctions": ["skip"]}).freezes
+    assert load_recipe("default", {"junctions": ["exit"], "training.frozen": True}).freezes
+
+
 def test_settings_that_an_option_gives_have_no_line(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("training: {epochs: 3}\n")
     with pytest.raises(InputError, match=r"training\.lr: no such setting: known: .*anneal.*$"):
