@@ -54,7 +54,10 @@ def register(app: typer.Typer) -> None:
             typer.Option(help="How exits decide: actor, pragmatic or optimistic learn it; confidence, entropy do not."),
         ] = None,
         prune: Annotated[
-            str | None, typer.Option(help="Prune channels before routing, by a method, to a cost: l1:70%.")
+            str | None,
+            typer.Option(
+                help="Prune channels before routing, by a method, to a cost: l1:70%; l1 alone: half-way to the budget."
+            ),
         ] = None,
         adaptive_cost: Annotated[
             bool, typer.Option("--adaptive-cost", help="One network for every budget: choose again when evaluating.")

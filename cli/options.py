@@ -126,15 +126,15 @@ def subject(
 
 
 def pruning(text: str | None) -> dict[str, str] | None:
-    """`l1:70%` -> settings. Raises InputError for what is no method and cost."""
+    """`l1:70%`, or `l1` for what fits the budget -> settings. Raises InputError for what is no method and cost."""
     from routekit.errors import InputError
 
     if text is None:
         return None
     method, colon, target = text.partition(":")
-    if not colon or not target:
-        raise InputError(f"--prune takes a method and a cost, l1:70%, not {text!r}")
-    return {"method": method, "target": target}
+    if not method or (colon and not target):
+        raise InputError(f"--prune takes a method and a cost, l1:70%, or a method alone, not {text!r}")
+    return {"method": method, **({"target": target} if target else {})}
 
 
 def default_recipe(data: str | None) -> str:

@@ -1,6 +1,7 @@
 """What a run starts from: its images, and a network that knows their classes or has yet to learn them."""
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from routekit.data.sources import DataSplits, load_data
 from routekit.errors import InputError
 from routekit.export.checkpoint import load_network
 from routekit.machine import Hooks
+from routekit.network.branches import AUTO
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe
@@ -73,11 +75,14 @@ def target_of(recipe: Recipe, view: Backbone) -> float:
 
 def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
     """Convert a dense network as the recipe says, pruned first if it says so; else exact until it is trained."""
-    whole = CostModel.measure(dense(view)).dense
-    if recipe.pruning is not None:
-        view = prune(view, recipe.pruning.method, parse_amount(recipe.pruning.target, whole), recipe.seed)
     assert recipe.target is not None
-    budget = parse_amount(recipe.target, whole) / CostModel.measure(dense(view)).dense
+    whole = CostModel.measure(dense(view)).dense
+    target, left = parse_amount(recipe.target, whole), whole
+    if recipe.pruning is not None:
+        half_way = math.sqrt(target * whole)
+        left = half_way if recipe.pruning.target == AUTO else parse_amount(recipe.pruning.target, whole)
+        view = prune(view, recipe.pruning.method, left, recipe.seed)
+    budget = target / left
     exits = {"cascade": recipe.cascade.exits(budget), "exit": [recipe.exits]}
     return convert(
         view,

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routekit.errors import InputError
-from routekit.network.branches import BranchConfig
+from routekit.network.branches import AUTO, BranchConfig
 from routekit.network.dial import DialRange
 from routekit.network.exits import CascadeConfig, ExitConfig
 from routekit.objective.objective import ObjectiveWeights
@@ -48,10 +48,13 @@ Pruner = Literal["l1", "fpgm", "bn", "depgraph", "random"]
 
 
 class PruningSection(_Section):
-    """How the network is pruned before it is routed: by which method, and to which cost."""
+    """How the network is pruned before it is routed: by which method, and to which cost.
+
+    target:  "auto" is half-way to the budget: pruning and routing then take the same share
+    """
 
     method: Pruner = "l1"
-    target: str = "70%"
+    target: str = AUTO
 
 
 class Recipe(_Section):

@@ -52,7 +52,7 @@ def _told(name: str, value: Any) -> list[str]:
     if name == "data.download":
         return ["--download"]
     if name == "pruning":
-        value = f"{value['method']}:{value['target']}"
+        value = ":".join(value[part] for part in ("method", "target") if part in value)
     elif isinstance(value, list):
         value = ",".join(map(str, value))
     return [OPTIONS[name], str(value)] if name in OPTIONS else ["--set", f"{name}={value}"]

@@ -6,12 +6,10 @@ BranchyNet's rule, "drn" the recipe of Wang et al., "idk" a cascade of whole net
 fine-tuned for as long as the others.
 """
 
-import math
 from typing import Any
 
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
-from routekit.cost.budget import parse_amount
 from routekit.errors import InputError
 from routekit.registry import nearest
 
@@ -74,12 +72,5 @@ def settings(name: str, budget: str | None) -> dict[str, Any]:
     if rule is not None:
         chosen["exits.rule"] = rule
     if pruner in prunings:
-        chosen["pruning"] = {"method": pruner, "target": halfway(str(budget))}
+        chosen["pruning"] = {"method": pruner}
     return chosen
-
-
-def halfway(budget: str) -> str:
-    """To what a network is pruned that is then routed to `budget`: both take the same share."""
-    if not budget.strip().endswith("%"):
-        raise InputError(f"budget {budget!r}: what is pruned and then routed needs a share of the dense cost, as 50%")
-    return f"{100 * math.sqrt(parse_amount(budget, 1.0)):.1f}%"

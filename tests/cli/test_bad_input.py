@@ -49,7 +49,7 @@ BAD = [
     ([*EXITS, "--adaptive-cost", "--policy", "entropy"], "--adaptive-cost needs exits that learn"),
     (["convert", "resnet20", "--target-flops", "50%", "--adaptive-cost", "--gate", "soft"], "--gate benefit"),
     (["convert", "resnet20", "--target-flops", "50%", "--adaptive-cost", "--method", "firstk"], "static network"),
-    (["convert", "resnet20", "--target-flops", "50%", "--prune", "l1"], "a method and a cost, l1:70%"),
+    (["convert", "resnet20", "--target-flops", "50%", "--prune", "l1:"], "a method and a cost, l1:70%"),
     (["convert", "resnet20", "--target-flops", "50%", "--prune", "l2:70%"], "pruning.method"),
     (["convert", "resnet20", "--target-flops", "80%", "--prune", "l1:70%"], "as pruned"),
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--prune", "l1:70%"], "static network"),

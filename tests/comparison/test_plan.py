@@ -13,6 +13,7 @@ from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.inputs import routed, target_of
+from routekit.network.convert import dense
 
 
 def plan(**more: Any) -> Plan:
@@ -36,7 +37,7 @@ def test_what_methods_set() -> None:
     assert (rule["junctions"], rule["exits.rule"]) == (["exit"], "confidence")
     stacked = settings("l1+skip", "49%")
     assert stacked["junctions"] == ["skip"]
-    assert stacked["pruning"] == {"method": "l1", "target": "70.0%"}  # and 70% of that are 49%
+    assert stacked["pruning"] == {"method": "l1"}
 
 
 def test_what_is_stacked_is_pruned_first() -> None:
@@ -71,6 +72,18 @@ def test_what_cannot_be_is_told_before_anything_is_done() -> None:
         plan(methods=["idk"]).check()
     with pytest.raises(InputError, match="no finished run"):
         plan(methods=["idk"], smaller=["nowhere"]).check()
+
+
+@pytest.mark.parametrize("budget", ["49%", "2.0e7"])
+def test_pruning_and_routing_take_the_same_share(budget: str) -> None:
+    view = build(spec_of("resnet20"))
+    whole = CostModel.measure(dense(view)).dense
+    network = routed(plan().recipe(Cell("l1+cascade", budget, 0)), view)
+    wanted = 0.7 if budget == "49%" else (2.0e7 / whole) ** 0.5
+    left = CostModel.measure(dense(network.view)).dense / whole
+    assert left == pytest.approx(wanted, rel=0.02)
+    # And how narrow the first form is, is a share of what is left.
+    assert network.exits[0].config.keep == pytest.approx(0.6 * wanted, abs=0.01)
 
 
 def test_a_plan_grows() -> None:
