@@ -25,7 +25,7 @@ from tests.agreement import executed_as_charged, executors_agree, served_alike
 from tests.toy import WAYS, open_to_images, small_branches, small_view
 from tests.toy import toy_noise as images
 
-(CASCADE,) = CascadeConfig(keep=0.3).exits(0.5)
+(CASCADE,) = CascadeConfig(keep=0.3, own=False).exits(0.5)
 THREE_WAYS = convert(small_view(), RouterConfig(hidden=8), branches=BranchConfig(keep=(0.25,)))
 DRAWN = {
     "seed": st.integers(0, 10_000),
