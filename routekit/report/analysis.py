@@ -98,7 +98,7 @@ def _lengths(network: RoutedNetwork, found: Evaluation, units: Tensor, images: I
     lengths = []
     for count in sorted(set(units.tolist())):
         members = (units == count).nonzero().squeeze(1)
-        batch, _ = next(iter(images.batches(members[:TIMED], TIMED)))
+        batch, _ = next(iter(images.batches(_some(members, TIMED), TIMED)))
         singles = normalize(batch.to(device), spec.mean, spec.std)
         timing = in_turns({"routed": fast}, torch.split(singles, 1), seconds=0.0)["routed"]
         accuracy = float(found.correct[members].double().mean())
@@ -112,7 +112,7 @@ def _shared(found: Evaluation, images: Images) -> list[SharedRoute]:
     shared = []
     for place in counts.argsort(descending=True, stable=True)[:COMMON].tolist():
         members = (which == place).nonzero().squeeze(1)
-        batch, _ = next(iter(images.batches(members[:EXAMPLES], EXAMPLES)))
+        batch, _ = next(iter(images.batches(_some(members, EXAMPLES), EXAMPLES)))
         shared.append(
             SharedRoute(
                 runs=routes[place, :-1].tolist(),
@@ -123,6 +123,11 @@ def _shared(found: Evaluation, images: Images) -> list[SharedRoute]:
             )
         )
     return shared
+
+
+def _some(members: Tensor, count: int) -> Tensor:
+    """Up to `count` of `members`, evenly spaced: images often come class by class."""
+    return members[torch.linspace(0, len(members) - 1, min(count, len(members))).round().long()]
 
 
 def _strip(batch: Tensor) -> str:
