@@ -12,6 +12,7 @@ from torch import Tensor
 from routekit.bench.forms import Setting, torch_forms
 from routekit.comparison.method import DENSE
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
+from routekit.errors import InputError
 from routekit.execution.timing import Call, in_turns
 from routekit.export.cascade import load
 from routekit.export.compact import compact
@@ -31,9 +32,12 @@ CHOICE = 1.0
 
 
 def read_timings(folder: ComparisonFolder) -> dict[str, Any] | None:
-    """What was timed, if anything was."""
+    """What was timed, if anything was. Raises InputError for a damaged file."""
     path = folder.path / TIMINGS
-    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    try:
+        found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is damaged: delete it, and compare --resume times again") from error
     return found
 
 
