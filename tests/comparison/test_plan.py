@@ -10,6 +10,7 @@ from routekit.backbones.load import build, spec_of
 from routekit.comparison.commands import command_of
 from routekit.comparison.method import check_stacked, settings
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
+from routekit.comparison.timing import read_timings
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.inputs import routed, target_of
@@ -121,6 +122,9 @@ def test_a_comparison_is_opened_as_it_was_written(tmp_path: Path) -> None:
         ComparisonFolder.create(tmp_path / "other", plan(), force=True)
     with pytest.raises(InputError, match="no comparison"):
         ComparisonFolder.open(tmp_path / "other")
+    (tmp_path / "c" / "timings.json").write_text("{")
+    with pytest.raises(InputError, match="damaged: delete it"):
+        read_timings(ComparisonFolder(tmp_path / "c"))
     (tmp_path / "c" / "plan.yaml").write_text("# routekit comparison, version 1\nbase: 3\n")
     with pytest.raises(InputError, match="damaged"):
         ComparisonFolder.open(tmp_path / "c")
