@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as vision
 
 from routekit.cost.model import CostModel
 from routekit.data.augment import normalize
@@ -132,6 +131,8 @@ def _some(members: Tensor, count: int) -> Tensor:
 
 def _strip(batch: Tensor) -> str:
     """Images uint8 [B, 3, H, W] -> a PNG of them in a row, in base64."""
+    from torchvision.transforms.v2 import functional as vision
+
     row = torch.cat(list(vision.resize(batch, [SIZE, SIZE], antialias=True)), dim=2)
     stream = io.BytesIO()
     Image.fromarray(row.permute(1, 2, 0).numpy()).save(stream, "PNG", optimize=True)
@@ -144,10 +145,21 @@ def _shifted(batch: Tensor) -> Tensor:
     return F.pad(batch, (by, 0, by, 0))[..., : batch.shape[-2], : batch.shape[-1]]
 
 
+def _mirrored(batch: Tensor) -> Tensor:
+    return batch.flip(3)
+
+
+def _turned(batch: Tensor) -> Tensor:
+    # To import torchvision takes as long as to import torch, and most commands need none of it.
+    from torchvision.transforms.v2 import functional as vision
+
+    return vision.rotate(batch, 10, vision.InterpolationMode.BILINEAR)
+
+
 VARIATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "shifted by a sixteenth": _shifted,
-    "mirrored": vision.horizontal_flip,
-    "turned by 10 degrees": lambda batch: vision.rotate(batch, 10, vision.InterpolationMode.BILINEAR),
+    "mirrored": _mirrored,
+    "turned by 10 degrees": _turned,
 }
 
 

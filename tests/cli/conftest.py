@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import FAST, routekit, write_tree
+from tests.cli.command import FAST, in_process, routekit, write_tree
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr
-    done = routekit(
+    done = in_process(
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", 4,
         "--name", "routed", *FAST, "--json", cwd=folder,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import routekit, write_tree
+from tests.cli.command import in_process, routekit, write_tree
 
 EXITS = ["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit"]
 BAD = [
@@ -129,7 +129,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_bad_input_to_export_predict_and_bench(workplace: Path, arguments: list[str], says: str) -> None:
     (workplace / "empty").mkdir(exist_ok=True)
     (workplace / "broken.png").write_bytes(b"no picture")
-    done = routekit(*arguments, cwd=workplace)
+    done = in_process(*arguments, cwd=workplace)
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -139,12 +139,12 @@ def test_bad_input_to_export_predict_and_bench(workplace: Path, arguments: list[
 def test_damaged_and_foreign_files(workplace: Path, tmp_path: Path) -> None:
     (tmp_path / "torn.th").write_bytes(b"\x80\x02torn")
     torn = ["convert", "resnet20", "--target-flops", "50%", "--data", workplace / "images", "--weights", "torn.th"]
-    done = routekit(*torn, cwd=tmp_path)
+    done = in_process(*torn, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert "torn.th" in done.stderr
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "recipe.yaml").write_text("# routekit run, version 0\nmethod: routed\n")
-    done = routekit("convert", "--resume", "old", cwd=tmp_path)
+    done = in_process("convert", "--resume", "old", cwd=tmp_path)
     assert done.returncode == 2
     assert "another version" in done.stderr
 
@@ -152,14 +152,14 @@ def test_damaged_and_foreign_files(workplace: Path, tmp_path: Path) -> None:
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     write_tree(tmp_path / "images", train=2)
     (tmp_path / "images" / "test" / "class1" / "3.png").write_bytes(b"no image")
-    done = routekit("finetune", "resnet20", "--weights", "none", "--data", "images", "--epochs", 0, cwd=tmp_path)
+    done = in_process("finetune", "resnet20", "--weights", "none", "--data", "images", "--epochs", 0, cwd=tmp_path)
     assert done.returncode == 2
     assert str(Path("test", "class1", "3.png")) in done.stderr
 
 
 def test_a_network_of_other_classes_is_refused(workplace: Path, tmp_path: Path) -> None:
     write_tree(tmp_path / "four", classes=4, train=2)
-    done = routekit(
+    done = in_process(
         "convert",
         "resnet20",
         "--weights",

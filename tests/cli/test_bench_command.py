@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from tests.cli.command import routekit
+from tests.cli.command import in_process
 
 
 def test_a_benchmark_reports_rows_a_picture_and_a_page(workplace: Path) -> None:
-    done = routekit(
+    done = in_process(
         "bench", "runs/routed", "--runtime", "torch", "--batch", "1,4", "--images", 8, "--seconds", 0,
         "--no-compile", "--threads", 1, "--clients", 2, "--picture", "chart.svg", "--html", "bench.html", "--json",
         cwd=workplace,

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.cli.command import FAST, routekit
+from tests.cli.command import FAST, in_process, routekit
 
 PLAN = [
     "compare", "resnet20", "--weights", "runs/dense", "--data", "images", "--budgets", "60%",
@@ -16,11 +16,11 @@ METHODS = ["--methods", "dense,skip,l1", "--smaller", "runs/dense"]
 
 
 def compare(workplace: Path, *arguments: Any) -> Any:
-    return routekit("compare", *arguments, "--device", "cpu", cwd=workplace)
+    return in_process("compare", *arguments, "--device", "cpu", cwd=workplace)
 
 
 def test_a_comparison_from_its_plan_to_its_table(workplace: Path) -> None:
-    planned = routekit(*PLAN, *METHODS, "--name", "c", "--dry-run", cwd=workplace)
+    planned = in_process(*PLAN, *METHODS, "--name", "c", "--dry-run", cwd=workplace)
     assert planned.returncode == 0, planned.stderr
     assert "4 cells, 4 to do, about" in planned.stdout
     assert not (workplace / "comparisons").exists()
@@ -64,7 +64,7 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path) -> None:
 def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:
     # A cascade of a network and itself costs at least as much as the network.
     methods = ["--methods", "idk,distributedk", "--smaller", "runs/dense", "--no-time"]
-    done = routekit(*PLAN, *methods, "--name", "bad", cwd=workplace)
+    done = in_process(*PLAN, *methods, "--name", "bad", cwd=workplace)
     assert done.returncode == 1
     assert "idk-60pct-seed0: a mean cost of" in done.stderr
     assert "1 cells failed; try them again with `routekit compare --resume comparisons/bad`" in done.stderr
@@ -79,6 +79,6 @@ def test_cells_are_carried_out_by_an_engine_of_two_processes(workplace: Path) ->
     rows = json.loads(done.stdout)["rows"]
     assert {row["method"] for row in rows} == {"firstk", "distributedk"}
     # Who carries a cell out changes nothing of it.
-    alone = routekit(*PLAN, "--methods", "firstk", "--name", "alone", "--no-time", "--json", cwd=workplace)
+    alone = in_process(*PLAN, "--methods", "firstk", "--name", "alone", "--no-time", "--json", cwd=workplace)
     (own,) = json.loads(alone.stdout)["rows"]
     assert own == next(row for row in rows if row["method"] == "firstk")

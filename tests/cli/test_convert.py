@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from routekit.training.log import CLOCK_FIELDS, read_metrics
-from tests.cli.command import COMMAND, ENVIRONMENT, FAST, routekit
+from tests.cli.command import COMMAND, ENVIRONMENT, FAST, in_process, routekit
 
 
 def test_convert_reports_accuracy_cost_and_routes(workplace: Path) -> None:
@@ -50,13 +50,13 @@ def test_evaluate_measures_the_same_again(workplace: Path) -> None:
 
 
 def test_text_output_names_the_convention_and_the_2x_figure(workplace: Path) -> None:
-    done = routekit("evaluate", "runs/routed", cwd=workplace)
+    done = in_process("evaluate", "runs/routed", cwd=workplace)
     assert "as 2xMAC" in done.stdout
     assert "1 multiply-add = 1 FLOP" in done.stdout
 
 
 def test_a_static_method_runs_through_the_same_command(workplace: Path) -> None:
-    done = routekit(
+    done = in_process(
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", 1,
         "--method", "distributedk", *FAST, "--json", cwd=workplace,
     )  # fmt: skip
@@ -68,7 +68,7 @@ def test_a_static_method_runs_through_the_same_command(workplace: Path) -> None:
 
 def test_a_pruned_network_is_compared_with_the_dense_one(workplace: Path) -> None:
     for name, options, least in (("pruned", ["--method", "depgraph"], 0.47), ("stacked", ["--prune", "l1:70%"], 0.2)):
-        done = routekit(
+        done = in_process(
             "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "50%",
             "--epochs", 1, "--name", name, *options, *FAST, "--json", cwd=workplace,
         )  # fmt: skip
@@ -77,7 +77,7 @@ def test_a_pruned_network_is_compared_with_the_dense_one(workplace: Path) -> Non
         assert record["flops"]["dense"] == json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
         assert record["flops"]["target"] == 0.5 * record["flops"]["dense"]
         assert least < record["flops"]["realized"] / record["flops"]["dense"] < 0.7
-        again = routekit("evaluate", f"runs/{name}", "--json", cwd=workplace)
+        again = in_process("evaluate", f"runs/{name}", "--json", cwd=workplace)
         assert json.loads(again.stdout)["flops"] == record["flops"]
 
 
@@ -101,7 +101,7 @@ def test_interrupted_then_resumed_is_the_uninterrupted_run(workplace: Path) -> N
     assert process.returncode == 130, errors
     assert "--resume" in errors
     assert "Traceback" not in errors
-    done = routekit("convert", "--resume", "runs/killed", "--device", "cpu", "--json", cwd=workplace)
+    done = in_process("convert", "--resume", "runs/killed", "--device", "cpu", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
 
     def lines(run: str) -> list[dict]:
@@ -141,13 +141,13 @@ def test_two_processes_train_one_network(workplace: Path) -> None:
 
 
 def test_resuming_a_finished_run_reports_it_again(workplace: Path) -> None:
-    done = routekit("convert", "--resume", "runs/routed", "--json", cwd=workplace)
+    done = in_process("convert", "--resume", "runs/routed", "--json", cwd=workplace)
     assert json.loads(done.stdout) == json.loads((workplace / "routed.json").read_text())
 
 
 def test_an_existing_run_is_not_overwritten_without_force(workplace: Path) -> None:
     before = (workplace / "runs" / "routed" / "record.json").read_bytes()
-    done = routekit(
+    done = in_process(
         "convert",
         "resnet20",
         "--weights",

@@ -30,7 +30,7 @@ def test_what_is_replaced_is_gone(workplace: Path) -> None:
     (workplace / "again").mkdir()
     for name in ("single.onnx", "batch.xml", "notes.txt"):
         (workplace / "again" / name).write_text("of another export, but for the notes")
-    done = routekit("export", "runs/routed", "--out", "again", "--force", cwd=workplace)
+    done = in_process("export", "runs/routed", "--out", "again", "--force", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert {file.name for file in (workplace / "again").iterdir()} == {
         "network.json",
@@ -40,7 +40,7 @@ def test_what_is_replaced_is_gone(workplace: Path) -> None:
 
 
 def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
-    done = routekit(
+    done = in_process(
         "cascade", "runs/routed", "runs/dense", "--target-flops", "100%", "--average", "--name", "joined", "--json",
         cwd=workplace,
     )  # fmt: skip
@@ -121,7 +121,7 @@ def test_a_network_with_exits_from_end_to_end(workplace: Path) -> None:
 
 
 def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Path) -> None:
-    done = routekit(
+    done = in_process(
         "export", "runs/routed", "--format", "onnx", "--native", "--out", "onnx", "--verify", "images/test", "--json",
         cwd=workplace,
     )  # fmt: skip
@@ -143,7 +143,7 @@ def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Pa
             assert other["units"] == image["units"]
             assert other["top"][0]["class"] == image["top"][0]["class"]
             assert other["flops"] == image["flops"]
-    done = routekit("predict", "runs/routed", "images/test/class1/0.png", cwd=workplace)
+    done = in_process("predict", "runs/routed", "images/test/class1/0.png", cwd=workplace)
     assert re.fullmatch(
         r"images/test/class1/0\.png: class\d [\d.]+%  \(\d of 9 units, \d+% of the MACs\)\n", done.stdout
     )

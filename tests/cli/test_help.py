@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cli.command import ENVIRONMENT, routekit
+from tests.cli.command import ENVIRONMENT, in_process, routekit
 
 
 def test_help_imports_no_torch(tmp_path: Path) -> None:
@@ -25,5 +25,5 @@ def test_flops_and_models_as_json(tmp_path: Path) -> None:
     assert {"name", "kind", "flops", "skippable"} == set(table["parts"][0])
     assert "1 multiply-add = 1 FLOP" in table["convention"]
     assert sum(part["skippable"] for part in table["parts"]) == 27
-    models = json.loads(routekit("models", "--json", cwd=tmp_path).stdout)["models"]
+    models = json.loads(in_process("models", "--json", cwd=tmp_path).stdout)["models"]
     assert {"cifar", "timm", "torchvision"} == {entry["source"] for entry in models}
