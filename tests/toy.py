@@ -171,7 +171,7 @@ def small_branches(
     seed: int = 0, *, ways: str = "narrow", offset: float = 0.0, cascade: bool = False, kind: str = "fc"
 ) -> RoutedNetwork:
     """A network whose units have several ways on; with a cascade, it first asks a narrow form of itself."""
-    exits = [ExitConfig(at="stem", head="narrow", keep=0.25, rule="confidence")] if cascade else []
+    exits = [ExitConfig(at="stem", head="narrow", keep=0.25, depth=0.5, rule="confidence")] if cascade else []
     config, (branches, skips) = RouterConfig(kind=kind, hidden=8), WAYS[ways]
     network = convert(small_view(seed), config, exits=exits, branches=branches, skips=skips).eval()
     _shake(network)

@@ -32,6 +32,7 @@ class ExitConfig:
     head:    what the classifier is: "conv" (a 3x3 convolution to `width` channels, then pooling and a linear layer),
              "linear" (pooling and a linear layer), or "narrow" (the rest of the network, every unit with the share
              `keep` of its inner channels)
+    depth:   the share of each stage's units that a "narrow" classifier has
     own:     whether a "narrow" classifier has weights of its own, which begin as the network's, or shares those
     rule:    what decides: "learned", a small router that is given the features and how sure the classifier is; or its
              "confidence" or "entropy" alone, as in BranchyNet (Teerapittayanon et al., 2016)
@@ -43,6 +44,7 @@ class ExitConfig:
     head: Literal["conv", "linear", "narrow"] = "conv"
     width: int = 64
     keep: Share = 0.3
+    depth: Share = 1.0
     own: bool = False
     rule: Literal["learned", "confidence", "entropy"] = "learned"
     hidden: int = 32
@@ -54,6 +56,7 @@ class CascadeConfig(ExitConfig):
 
     keep:  the share of the inner channels of the narrow form, or of several, which are asked from the narrowest on;
            "auto" for one that fits the budget
+    depth: the share of each stage's units that it has: few make it fast, where time goes by layers
     own:   with weights of their own, narrow forms are more accurate, and the network can stay as it is
     """
 
@@ -77,8 +80,11 @@ class CascadeConfig(ExitConfig):
 
     def exits(self, budget: float) -> list[ExitConfig]:
         """The exit of each narrow form, all of them at one place; `budget` is a share of the dense cost."""
-        shared = {name: getattr(self, name) for name in ("at", "count", "head", "width", "own", "rule", "hidden")}
-        return [ExitConfig(keep=keep, **shared) for keep in self.keeps or (narrow_for(budget),)]
+        shared = {
+            name: getattr(self, name) for name in ("at", "count", "head", "width", "depth", "own", "rule", "hidden")
+        }
+        fitting = min(1.0, round(narrow_for(budget) / self.depth, 2))
+        return [ExitConfig(keep=keep, **shared) for keep in self.keeps or (fitting,)]
 
 
 class Exit(nn.Module):
@@ -95,7 +101,7 @@ class Exit(nn.Module):
     def __init__(self, place: Place, config: ExitConfig, *, dial: bool = False) -> None:
         super().__init__()
         self.after, self.config = place.after, config
-        self.head = heads[config.head](place, Size(config.width, config.keep, config.own))
+        self.head = heads[config.head](place, Size(config.width, config.keep, config.own, config.depth))
         self.certainty = None if config.rule == "learned" else certainties[config.rule]
         # No certainty is over 1: with an offset of 1 all go on.
         self.register_buffer("offset", torch.tensor(0.0 if self.certainty is None else 1.0))

@@ -4,14 +4,15 @@ A new one is a class, built from where it lies and from how large it is to be, a
 """
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from routekit.backbones.narrow import narrow, stand_alone
-from routekit.backbones.unit import Backbone
+from routekit.backbones.unit import Backbone, ResidualUnit
 from routekit.registry import Registry
 from routekit.routing.router import pool
 
@@ -40,13 +41,14 @@ class Place:
 class Size:
     """How large a classifier is: `width` channels, or the share `keep` of the channels inside the network's own units.
 
-    With `own`, what is made of the network's units has weights of its own. Each kind of classifier looks at what
+    Of these it has the share `depth`; with `own`, they have weights of their own. Each kind of classifier looks at what
     concerns it.
     """
 
     width: int
     keep: float
     own: bool = False
+    depth: float = 1.0
 
 
 heads: Registry[Callable[[Place, Size], nn.Module]] = Registry("exit head")
@@ -86,25 +88,28 @@ class ConvolutionalHead(nn.Module):
 
 @heads.register("narrow")
 class NarrowRest(nn.Module):
-    """The rest of the network itself, narrow: every unit behind the exit with some of its inner channels.
+    """The rest of the network itself, narrow or shallow: units behind the exit, with some of their inner channels.
 
     Its convolutions are the network's own (`backbones/narrow.py`) or, with `size.own`, begin as they are; its batch
-    norms and its classifier are not shared in any case. So the first answer comes from all stages.
+    norms and its classifier are not shared in any case. Of each stage it has the first unit, and of the others as many
+    as `size.depth` asks for: the first answer comes from all stages.
     """
 
     def __init__(self, place: Place, size: Size) -> None:
         super().__init__()
         twin = copy.deepcopy(place.view)
         first = [unit.name for unit in twin.units].index(place.after) + 1
-        self._head, self._units = twin.head, [unit for unit in twin.units[first:] if unit.computes]
+        rest = [unit for unit in twin.units[first:] if unit.computes]
+        self._head, self._units = twin.head, shallow(rest, size.depth)
         # Registered is what it has of its own; nothing else of the copied model is used.
         self.end = nn.ModuleList(_called_by_head(twin))
-        for unit in twin.units[:first]:
-            if unit.computes:
+        full = {unit.name: unit.block for unit in place.view.units}
+        for unit in twin.units:
+            if unit in self._units:
+                unit.block = narrow(full[unit.name], size.keep)
+                twin.model.set_submodule(unit.name, unit.block)
+            elif unit.computes:
                 twin.model.set_submodule(unit.name, nn.Identity())
-        for unit, full in zip(self._units, place.view.units[-len(self._units) :], strict=True):
-            unit.block = narrow(full.block, size.keep)
-            twin.model.set_submodule(unit.name, unit.block)
         self.blocks = nn.ModuleList(unit.block for unit in self._units)
         if size.own:
             stand_alone(self)
@@ -116,6 +121,19 @@ class NarrowRest(nn.Module):
             if kept is not None:
                 kept[unit.stage] = x
         return self._head(x)
+
+
+def shallow(units: Sequence[ResidualUnit], depth: float) -> list[ResidualUnit]:
+    """Of the units of each stage its first, which makes its shape, and others evenly: the share `depth`, at least one.
+
+    What is left out kept the shape of its features, so that the others fit together.
+    """
+    kept: list[ResidualUnit] = []
+    for _, group in itertools.groupby(units, key=lambda unit: unit.stage):
+        stage = list(group)
+        count = max(1, round(depth * len(stage)))
+        kept += [stage[place * len(stage) // count] for place in range(count)]
+    return kept
 
 
 @torch.no_grad()

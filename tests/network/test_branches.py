@@ -19,6 +19,7 @@ from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
 from routekit.network.executor import masked, relaxed
 from routekit.network.exits import CascadeConfig, ExitConfig
+from routekit.network.heads import shallow
 from routekit.routing.decision import Layout
 from routekit.routing.router import RouterConfig, banks
 from tests.agreement import executed_as_charged, executors_agree, served_alike
@@ -193,6 +194,29 @@ def test_branches_that_are_none_are_refused() -> None:
         BranchConfig(keep=())
     with pytest.raises(ValueError, match="from the widest to the narrowest"):
         BranchConfig(keep=(0.2, 0.6))
+
+
+@pytest.mark.parametrize(("depth", "kept"), [(0.02, [0]), (0.34, [0, 3, 6]), (0.5, [0, 2, 4, 6]), (1.0, range(9))])
+def test_which_units_a_shallow_form_has(depth: float, kept: list[int]) -> None:
+    names = [unit.name for unit in shallow(build(spec_of("resnet56")).units, depth)]
+    assert names == [f"layer{stage}.{place}" for stage in (1, 2, 3) for place in kept]
+
+
+@torch.no_grad()
+def test_a_shallow_form_by_hand() -> None:
+    torch.manual_seed(0)
+    view = build(spec_of("resnet20"))
+    (config,) = CascadeConfig(depth=0.34).exits(0.8)
+    assert config.keep == 1.0  # as wide as it is, it costs less than it might
+    assert CascadeConfig(depth=0.5).exits(0.5)[0].keep == 0.6
+    network = convert(view, exits=[config], skips=False).eval()
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    features = view.stem(x)
+    for name in ("layer1.0", "layer2.0", "layer3.0"):
+        features = view.model.get_submodule(name)(features)
+    torch.testing.assert_close(network(x, execution=masked).leaves[0], view.head(features))
+    assert len(network.exits[0].head.blocks) == 3
+    assert len(network.view.units) == 10  # the network itself, and the place before it, are whole
 
 
 @torch.no_grad()
