@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from routekit.comparison.plan import ComparisonFolder, Plan
 
 
-METHODS = "dense,skip,branch,cascade,l1,depgraph,distributedk"
+METHODS = "dense,l1+cascade,cascade,branch,skip,l1,depgraph,distributedk"
 
 
 def register(app: typer.Typer) -> None:
@@ -76,8 +76,12 @@ def register(app: typer.Typer) -> None:
         machine = o.machine(device)
         launchers[launcher]  # an unknown one is told at once
         if resume is not None:
-            if model is not None:
-                raise InputError("--resume takes the network from the comparison's plan: give no MODEL")
+            fixed = {"MODEL": model, "--weights": weights, "--data": data, "--data-root": data_root, "--val": val}
+            fixed |= {"--val-from-test": val_from_test, "--download": download or None, "--recipe": recipe}
+            fixed |= {"--epochs": epochs, "--set": set_ or None, "--smaller": smaller or None, "--name": name}
+            for option, value in fixed.items():
+                if value is not None:
+                    raise InputError(f"--resume goes on with the comparison's own plan: give no {option}")
             folder, before = ComparisonFolder.open(resume)
             plan = before.extended(wanted, _listed(budgets or ""), range(seeds or 0))
             if plan != before:

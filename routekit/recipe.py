@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from routekit.errors import InputError
 from routekit.network.branches import AUTO, BranchConfig
@@ -44,6 +44,9 @@ class DataSection(_Section):
     input_size: Annotated[int | None, Field(ge=8)] = None
 
 
+# What pruning is called where there is to be none, whatever a recipe says.
+NOTHING = "none"
+
 Pruner = Literal["l1", "fpgm", "bn", "depgraph", "random"]
 
 
@@ -62,9 +65,10 @@ class Recipe(_Section):
 
     method:   "routed" learns routers; "dense" and the static methods have a fixed route, or fewer channels; a
               "cascade" is joined from networks that are done, and learns nothing
-    pruning:  what is done to a network before it is routed; None for nothing
+    pruning:  what is done to a network before it is routed; None, or "none", for nothing
     junctions: what a routed network decides: "skip" (which units run), "branch" (which run in full, and which narrow),
-              "exit" (where to stop), "cascade" (whether a narrow form of the whole network will do)
+              "exit" (where to stop), "cascade" (whether a narrow form of the whole network will do); others decide
+              nothing
     cascade:  how the exit is built that "cascade" stands for
     adaptive_cost: the prices of computing at which one network learns to decide; None for a single budget
     target:   the budget as given ("50%", "1.5e8"); None for a dense network
@@ -78,7 +82,7 @@ class Recipe(_Section):
     data: DataSection = DataSection()
     target: str | None = None
     pruning: PruningSection | None = None
-    junctions: Annotated[list[Literal["skip", "exit", "branch", "cascade"]], Field(min_length=1)] = ["skip"]
+    junctions: list[Literal["skip", "exit", "branch", "cascade"]] = ["skip"]
     routers: RouterConfig = RouterConfig()
     exits: ExitConfig = ExitConfig()
     branches: BranchConfig = BranchConfig()
@@ -89,6 +93,11 @@ class Recipe(_Section):
     training: TrainingConfig = TrainingConfig()
     dense: TrainingConfig = TrainingConfig()
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("pruning", mode="before")
+    @classmethod
+    def _pruning(cls, value: Any) -> Any:
+        return None if value == NOTHING else value
 
     @property
     def freezes(self) -> bool:
@@ -138,23 +147,39 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         *sections, key = dotted.split(".")
         at = values
         for section in sections:
-            at = at.setdefault(section, {})
+            if not isinstance(at.get(section), dict):
+                at[section] = {}
+            at = at[section]
         at[key] = value
+        lines.pop((*sections, key), None)  # what is there is not at fault
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        ordered = sorted(error.errors(), key=lambda fault: lines.get(tuple(map(str, fault["loc"])), 0))
-        faults = "; ".join(_fault(fault["type"], fault["loc"], fault["msg"], lines) for fault in ordered)
-        raise InputError(f"recipe {name}: {faults}") from error
+        raise InputError(f"recipe {name}: {_faults(error, lines)}") from error
 
 
-def _fault(kind: str, place: tuple[int | str, ...], message: str, lines: dict[tuple[str, ...], int]) -> str:
+def _faults(error: ValidationError, lines: dict[tuple[str, ...], int]) -> str:
     """Say what is wrong and where: on which line, if the file says it; a name that there is not, with the nearest."""
-    path = tuple(str(part) for part in place)
-    line = lines.get(path)
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        message = f"no such setting: {nearest(path[-1], _fields(path[:-1]))}"
-    return f"{'.'.join(path)}: {message}" + ("" if line is None else f" (line {line})")
+    faults: dict[tuple[str, ...], list[str]] = {}
+    for fault in error.errors():
+        path = tuple(str(part) for part in fault["loc"])
+        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            faults[path] = [f"no such setting: {nearest(path[-1], _fields(path[:-1]))}"]
+        else:  # of what can be one thing or another, pydantic tells what is wrong with each
+            faults.setdefault(_setting(path), []).append(fault["msg"])
+    return "; ".join(
+        f"{'.'.join(path)}: {', or '.join([said[0], *(each.removeprefix('Input should be ') for each in said[1:])])}"
+        + (f" (line {lines[path]})" if path in lines else "")
+        for path, said in sorted(faults.items(), key=lambda each: lines.get(each[0], 0))
+    )
+
+
+def _setting(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Of the place of a fault, the setting that it is in."""
+    known = 0
+    while known < len(path) and path[known] in _fields(path[:known]):
+        known += 1
+    return path[:known]
 
 
 def _fields(path: tuple[str, ...]) -> list[str]:

@@ -35,20 +35,31 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
 
 def test_what_freezes() -> None:
     """A network stays as it is where all that learns is beside it, and nothing was taken from it."""
-    cascade = {"junctions": ["cascade"]}
+    cascade = {"junctions": ["cascade"], "pruning": "none"}
+    assert not load_recipe("default").freezes
     assert load_recipe("default", cascade).freezes
     assert not load_recipe("default", cascade | {"training.frozen": False}).freezes
     assert not load_recipe("default", cascade | {"cascade.own": False}).freezes
     assert not load_recipe("default", cascade | {"pruning": {"method": "l1", "target": "70%"}}).freezes
-    assert not load_recipe("default", {"junctions": ["skip", "cascade"]}).freezes
-    assert not load_recipe("default", {"junctions": ["skip"]}).freezes
-    assert load_recipe("default", {"junctions": ["exit"], "training.frozen": True}).freezes
+    assert not load_recipe("default", cascade | {"junctions": ["skip", "cascade"]}).freezes
+    assert not load_recipe("default", {"junctions": ["skip"], "pruning": "none"}).freezes
+    assert load_recipe("skip", {"junctions": ["exit"], "training.frozen": True}).freezes
 
 
 def test_settings_that_an_option_gives_have_no_line(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("training: {epochs: 3}\n")
     with pytest.raises(InputError, match=r"training\.lr: no such setting: known: .*anneal.*$"):
         load_recipe(str(tmp_path / "mine.yaml"), {"training.lr": 3})
+
+
+def test_what_can_be_one_thing_or_another_is_one_fault() -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe("default", {"cascade.keep": "much", "method": "dens", "branches.keep": [2]})
+    assert str(caught.value) == (
+        "recipe default: method: Input should be 'routed', 'dense', 'firstk', 'randomk', 'distributedk' or 'cascade', "
+        "or 'l1', 'fpgm', 'bn', 'depgraph' or 'random'; branches.keep: Input should be less than 1, or 'auto'; "
+        "cascade.keep: Input should be a valid number, unable to parse string as a number, or a valid tuple, or 'auto'"
+    )
 
 
 def test_what_is_no_yaml_is_told_with_its_place(tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ BAD = [
     (["compare", "resnet20", "--budgets", "50%,1%", "--methods", "skip"], "skip at 1%"),
     (["compare", "resnet20", "--budgets", "50%", "--launcher", "raye"], "did you mean ray?"),
     (["compare", "--resume", "images"], "is no comparison"),
+    (["compare", "resnet20", "--resume", "images"], "give no MODEL"),
+    (["compare", "--resume", "images", "--epochs", "3"], "give no --epochs"),
     (["compare", "resnet20", "--budgets", "50%", "--cell", "skip-50pct-seed0"], "add --resume"),
     (["convrt"], "convrt"),
     (["report", "nowhere"], "not a finished run"),
