@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
         chosen = load_recipe(
             o.default_recipe(data),
             {
-                "method": "cascade",
+                **o.made("cascade", None, None),
                 "data.source": data,
                 "data.root": data_root,
                 "data.val": val,

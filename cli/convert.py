@@ -36,7 +36,8 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(
                 help="What is decided, one or several: skip (which units run), branch (which run in full and which "
-                "narrow), exit (where to stop), cascade (whether a narrow form of the network will do)."
+                "narrow), exit (where to stop), cascade (whether a narrow form of the network will do). By default "
+                "cascade, of the network as --prune l1 leaves it."
             ),
         ] = None,
         narrow: Annotated[
@@ -56,11 +57,16 @@ def register(app: typer.Typer) -> None:
         prune: Annotated[
             str | None,
             typer.Option(
-                help="Prune channels before routing, by a method, to a cost: l1:70%; l1 alone: half-way to the budget."
+                help="Prune channels before routing, by a method, to a cost: l1:70%; l1 alone: half-way to the budget; "
+                "none."
             ),
         ] = None,
         adaptive_cost: Annotated[
-            bool, typer.Option("--adaptive-cost", help="One network for every budget: choose again when evaluating.")
+            bool,
+            typer.Option(
+                "--adaptive-cost",
+                help="One network for every budget, of learned decisions: choose again when evaluating.",
+            ),
         ] = False,
         router: Annotated[str | None, typer.Option(help="fc (the paper's), cnn or rnn.")] = None,
         gate: Annotated[str | None, typer.Option(help="benefit, soft, straight-through, gumbel or bernoulli.")] = None,
@@ -94,14 +100,16 @@ def register(app: typer.Typer) -> None:
                 raise InputError("which network? e.g. routekit convert resnet56 --target-flops 50%")
             if target_flops is None:
                 raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
+            if method is None and recipe is None and (adaptive_cost or router or gate):
+                junctions = junctions or "skip"  # these are about routers, and a cascade has none
+            base, wanted = recipe or o.default_recipe(data), o.junctions(junctions)
             chosen = load_recipe(
-                recipe or o.default_recipe(data),
+                base,
                 {
                     **o.subject(model, weights, data, data_root, download, val, val_from_test),
                     "target": target_flops,
-                    "method": method,
-                    **o.junctions(junctions, exits, policy, narrow),
-                    "pruning": o.pruning(prune),
+                    **o.made(method, wanted, prune),
+                    **o.decided(wanted or list(load_recipe(base).junctions), exits, policy, narrow),
                     "adaptive_cost": {} if adaptive_cost else None,
                     "routers.kind": router,
                     "training.gate": gate,

@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
                 recipe or o.default_recipe(data),
                 {
                     **o.subject(model, weights, data, data_root, download, val, val_from_test),
-                    "method": "dense",
+                    **o.made("dense", None, None),
                     "training": base.model_dump(mode="json")["dense"],
                     "training.epochs": epochs,
                     "training.learning_rate": learning_rate,

@@ -75,16 +75,43 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
 KINDS = ("skip", "exit", "branch", "cascade")
 
 
-def junctions(kinds: str | None, at: str | None, policy: str | None, narrow: str | None) -> dict[str, Any]:
-    """`--junctions skip,exit --exits stages --policy actor` -> settings. Raises InputError for what does not fit."""
+def junctions(kinds: str | None) -> list[str] | None:
+    """`--junctions skip,exit` -> [skip, exit]. Raises InputError for a kind that there is not."""
     from routekit.errors import InputError
     from routekit.registry import nearest
-    from routekit.routing.certainty import certainties
 
     wanted = [] if kinds is None else [kind.strip() for kind in kinds.split(",")]
     for kind in wanted:
         if kind not in KINDS:
             raise InputError(f"unknown junction {kind!r}: {nearest(kind, KINDS)}; several as skip,exit")
+    return wanted or None
+
+
+def made(method: str | None, wanted: list[str] | None, prune: str | None) -> dict[str, Any]:
+    """What is made of the network: a method, or junctions, that are named take the place of all that the recipe says.
+
+    Raises InputError for a static network that is to decide something.
+    """
+    from routekit.errors import InputError
+    from routekit.recipe import NOTHING
+
+    if method not in (None, "routed"):
+        if wanted is not None or prune is not None:
+            raise InputError(
+                f"--method {method} is a static network: it takes no --junctions, no --prune and no --adaptive-cost"
+            )
+        return {"method": method, "junctions": [], "pruning": NOTHING}
+    if method is None and wanted is None:
+        return {"pruning": pruning(prune)}
+    return {"method": "routed", "junctions": wanted, "pruning": pruning(prune) or NOTHING}
+
+
+def decided(wanted: list[str], at: str | None, policy: str | None, narrow: str | None) -> dict[str, Any]:
+    """`--exits stages --policy actor --narrow 30%` -> settings. Raises InputError for what the junctions have not."""
+    from routekit.errors import InputError
+    from routekit.registry import nearest
+    from routekit.routing.certainty import certainties
+
     if (at is not None or policy is not None) and "exit" not in wanted:
         option = "--exits" if at is not None else "--policy"
         raise InputError(f"{option} is for exits: add --junctions exit or skip,exit (units learn by --gate)")
@@ -95,7 +122,6 @@ def junctions(kinds: str | None, at: str | None, policy: str | None, narrow: str
     if policy is not None and policy not in learned and policy not in certainties:
         raise InputError(f"unknown policy {policy!r}: {nearest(policy, [*learned, *certainties])}")
     return {
-        "junctions": wanted or None,
         "branches.keep": keeps[::-1] or None if "branch" in wanted else None,
         "cascade.keep": keeps or None if "cascade" in wanted else None,
         "exits.at": at,
@@ -125,12 +151,14 @@ def subject(
     }
 
 
-def pruning(text: str | None) -> dict[str, str] | None:
+def pruning(text: str | None) -> dict[str, str] | str | None:
     """`l1:70%`, or `l1` for what fits the budget -> settings. Raises InputError for what is no method and cost."""
     from routekit.errors import InputError
+    from routekit.recipe import NOTHING
 
-    if text is None:
-        return None
+    if text in (None, NOTHING):
+        return text
+    assert text is not None
     method, colon, target = text.partition(":")
     if not method or (colon and not target):
         raise InputError(f"--prune takes a method and a cost, l1:70%, or a method alone, not {text!r}")

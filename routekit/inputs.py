@@ -43,8 +43,9 @@ def check(recipe: Recipe) -> None:
         if recipe.target is None:
             raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
         target_of(recipe, build(spec))
-    more = recipe.adaptive_cost is not None or recipe.junctions != ["skip"] or recipe.pruning is not None
-    if recipe.method not in ("routed", "dense") and more:
+    if recipe.method == "routed" and not recipe.junctions:
+        raise InputError("a routed network decides something: --junctions skip, exit, branch or cascade")
+    if recipe.method not in ("routed", "dense") and (recipe.adaptive_cost is not None or recipe.pruning is not None):
         raise InputError(
             f"--method {recipe.method} is a static network: it takes no --junctions, no --prune and no --adaptive-cost"
         )

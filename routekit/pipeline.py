@@ -145,7 +145,8 @@ def _decides(recipe: Recipe) -> dict[str, Any]:
 def _train_dense_first(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) -> Backbone:
     """Fine-tune the dense network inside the run's folder, or take it from there if that is done."""
     dense_folder = folder.dense
-    dense_recipe = recipe.model_copy(update={"method": "dense", "target": None, "training": recipe.dense})
+    alone = {"method": "dense", "target": None, "junctions": [], "pruning": None, "training": recipe.dense}
+    dense_recipe = recipe.model_copy(update=alone)
     if not dense_folder.finished:
         machine.hooks.say(
             f"no weights of {recipe.model.name} for {inputs.data.name} are at hand: training the dense network first "

@@ -8,7 +8,6 @@ ConvNets", 2017), FPGM (He et al., 2019), batch norm scales (Liu et al., "Networ
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -48,7 +47,7 @@ prunings: Registry[Pruning] = Registry("pruning method")
 
 
 def _scores(name: str, **options: Any) -> Callable[[], Any]:
-    """Build one of Torch-Pruning's scores, when it is needed: it is an extra."""
+    """Build one of Torch-Pruning's scores, when it is needed: most commands need none."""
 
     def build() -> Any:
         from torch_pruning.pruner import importance
@@ -70,7 +69,7 @@ def prune(view: Backbone, method: str, target: float, seed: int = 0) -> Backbone
 
     The same share of channels goes everywhere, or the least important ones of all layers; between two shares that are
     too little and too much, the first layers are pruned by the greater one.
-    Raises InputError for a missing torch-pruning, an unknown method, blocks whose channels it does not know, and a
+    Raises InputError for an unknown method, blocks whose channels it does not know, and a
     target under what is left when nearly all channels are gone.
     """
     if target >= _cost(view):
@@ -99,8 +98,6 @@ def prune(view: Backbone, method: str, target: float, seed: int = 0) -> Backbone
 def check_prunable(view: Backbone, method: str, target: float) -> None:
     """Raise InputError as `prune` would."""
     way = prunings[method]
-    if find_spec("torch_pruning") is None:
-        raise InputError("pruning needs torch-pruning: pip install 'routekit[pruning]'")
     view = copy.deepcopy(view)
     for module in view.model.modules():
         if isinstance(module, nn.BatchNorm2d):  # of a new network, these are all alike: no score tells them apart

@@ -5,7 +5,7 @@ from typing import Any
 
 from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, settings
 from routekit.comparison.plan import Cell, Plan
-from routekit.recipe import load_recipe
+from routekit.recipe import NOTHING, load_recipe
 
 # Settings that have an option of their own; all others are told by --set.
 OPTIONS = {
@@ -41,6 +41,8 @@ def command_of(plan: Plan, cell: Cell) -> str:
         values = {f"training.{name}": value for name, value in others.items()} | values
     if values.get("method") in ("dense", "routed"):
         values.pop("method")
+    # A method, or junctions, that are named stand alone: what else the recipe says need not be taken back.
+    values = {name: value for name, value in values.items() if value not in ([], NOTHING)}
     line = ["routekit", "finetune" if cell.method == DENSE else "convert", model, "--recipe", recipe]
     for name, value in values.items():
         if value is not None:

@@ -11,7 +11,6 @@ import routekit
 from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import Backbone
-from routekit.baselines import pruning
 from routekit.baselines.pruning import check_prunable, prune, prunings
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
@@ -124,7 +123,7 @@ def test_pruned_and_routed_it_is_saved_and_executed(tmp_path: Path, name: str) -
     torch.testing.assert_close(answer.logits, network(x).logits, rtol=1e-3, atol=1e-3)
 
 
-def test_what_cannot_be_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_pruned() -> None:
     view = trained()
     with pytest.raises(InputError, match=r"l1 cannot prune resnet20 to .*: to .* at most"):
         check_prunable(view, "l1", 0.01 * cost(view))
@@ -132,6 +131,3 @@ def test_what_cannot_be_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
         check_prunable(view, "degraph", 0.5 * cost(view))
     with pytest.raises(InputError, match="has no narrow form"):
         check_prunable(trained("torchvision:resnext50_32x4d"), "l1", 1e8)
-    monkeypatch.setattr(pruning, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'routekit\[pruning\]'"):
-        check_prunable(view, "l1", 0.5 * cost(view))

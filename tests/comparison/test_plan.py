@@ -31,9 +31,11 @@ def test_every_combination_is_a_cell_and_the_first_seed_comes_first() -> None:
 
 
 def test_what_methods_set() -> None:
-    assert settings("dense", None) == {"method": "dense", "target": None}
-    assert settings("firstk", "40%") == {"method": "firstk", "target": "40%"}
-    assert settings("skip+exit", "40%") == {"method": "routed", "target": "40%", "junctions": ["skip", "exit"]}
+    nothing: dict[str, Any] = {"junctions": [], "pruning": "none"}
+    assert settings("dense", None) == {"method": "dense", "target": None} | nothing
+    assert settings("firstk", "40%") == {"method": "firstk", "target": "40%"} | nothing
+    routed = {"method": "routed", "target": "40%", "junctions": ["skip", "exit"], "pruning": "none"}
+    assert settings("skip+exit", "40%") == routed
     rule = settings("confidence", "40%")
     assert (rule["junctions"], rule["exits.rule"]) == (["exit"], "confidence")
     stacked = settings("l1+skip", "49%")
@@ -145,7 +147,7 @@ def test_the_command_of_a_cell_makes_the_same_recipe(monkeypatch: pytest.MonkeyP
 
     seen: list[Any] = []
     monkeypatch.setattr(routekit.pipeline, "run", lambda recipe, *rest, **more: seen.append(recipe) or {})
-    methods = ["dense", "drn", "skip", "confidence", "l1", "firstk", "l1+skip", "skip+branch"]
+    methods = ["dense", "drn", "skip", "confidence", "l1", "firstk", "l1+skip", "l1+cascade", "skip+branch"]
     several = plan(methods=methods, budgets=["60%"], seeds=[2])
     for cell in several.cells():
         line = shlex.split(command_of(several, cell))
