@@ -4,6 +4,10 @@
 pixels, then without the finest, and so on) from the same scale and from the finer one of the column before. Behind
 each, the coarsest scale can be classified. `pyramid3` is the statically routed baseline of its first three columns,
 `pyramid8x2` has twice the channels.
+
+With copies of its columns beside them (`branches.candidates`) and exits, junctions have three and more ways on, as in
+the branching networks of section 5.4. There, copies are the roots of trees which never meet again; here, every image
+chooses among the copies of each column anew: ways may cross, and the trees are among them.
 """
 
 import itertools
@@ -139,9 +143,9 @@ def pyramid(spec: ModelSpec) -> PyramidNet:
 
 @register_adapter(PyramidNet)
 def adapt_pyramid(model: PyramidNet, spec: ModelSpec) -> Backbone:
-    """See a pyramid network as stem, columns and head. No column can be skipped: exits alone decide."""
+    """See a pyramid network as stem, columns and head. No column can be skipped, but each can have copies."""
     units = [
-        ResidualUnit(f"columns.{index}", column, stage=SCALES - COLUMNS[index][1], skippable=False)
+        ResidualUnit(f"columns.{index}", column, stage=SCALES - COLUMNS[index][1], skippable=False, branchable=True)
         for index, column in enumerate(model.columns)
     ]
     return Backbone(model, spec, model.stem, units, model.head, classifier="linear", summary=model.coarsest)

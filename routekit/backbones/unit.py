@@ -41,6 +41,7 @@ class ResidualUnit:
     shortcut:   what a skipped unit computes: None for the identity, which leaves the features unchanged, else the
                 down-sampling shortcut with whatever follows the addition (the activation)
     skippable:  False for a piece of the network that always runs
+    branchable: whether such a piece can at least have branches, of which one always runs
     dropped:    True for a unit that no image runs any more: its residual branch is gone for good
     branches:   what can be computed in the block's place, the dearest first
     always:     whether the last branch is what is computed by default, so that the unit is never skipped
@@ -51,6 +52,7 @@ class ResidualUnit:
     stage: int
     shortcut: Callable[[Tensor], Tensor] | None = None
     skippable: bool = True
+    branchable: bool = False
     dropped: bool = False
     branches: tuple[nn.Module, ...] = ()
     always: bool = False

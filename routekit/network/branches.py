@@ -50,13 +50,14 @@ class BranchConfig:
 
 
 def give_branches(view: Backbone, config: BranchConfig, *, skips: bool) -> None:
-    """Give every skippable unit of `view` its branches; without `skips`, the last one is taken by default.
+    """Give the units of `view` their branches; where none is skipped, the last one is taken by default.
 
     A unit that always takes a narrow branch is a pruned unit: channel pruning is the static case of such a network.
     Raises InputError for blocks without a narrow form.
     """
     for unit in view.units:
-        if unit.skippable:
+        if unit.skippable or unit.branchable:
             copies = [copy.deepcopy(unit.block) for _ in range(config.candidates)]
             slices = [narrow(unit.block, float(keep)) for keep in config.keep]
-            unit.branches, unit.always = (*copies, *slices), not skips
+            unit.branches, unit.always = (*copies, *slices), not (skips and unit.skippable)
+            unit.skippable = True  # it has a junction

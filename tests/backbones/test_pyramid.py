@@ -14,9 +14,12 @@ from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
+from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert, dense
 from routekit.network.executor import masked
 from routekit.network.exits import ExitConfig
+from routekit.routing.router import RouterConfig
+from tests.toy import open_to_images
 
 
 @given(st.integers(1, 4), st.integers(0, 2))
@@ -58,7 +61,31 @@ def test_what_columns_cost_by_hand() -> None:
     assert next(part.flops for part in costs.parts if part.kind == "head") == 16 * 16 * 10
 
 
+def test_with_copies_of_columns_junctions_have_more_ways() -> None:
+    torch.manual_seed(0)
+    view = build(spec_of("pyramid4", num_classes=4))
+    x = torch.randn(9, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x += torch.linspace(-3, 3, 9).view(9, 1, 1, 1)  # routers look at averages
+    with torch.no_grad():
+        want = view.model.eval()(x)
+        config, copies = RouterConfig(hidden=8), BranchConfig(keep=(), candidates=1)
+        network = convert(view, config, exits=[ExitConfig(at="all", head="linear")], branches=copies).eval()
+        assert torch.equal(network(x).logits, want)
+        costs = CostModel.measure(network)
+        assert torch.equal(costs.run, costs.skip)  # whichever copy it is, it costs the same
+        for unit in network.view.units:
+            unit.branches[0].same.weight.normal_(std=0.1)
+        open_to_images(network)
+        network.routers.offset.fill_(0.0)
+        trace = network(x, execution=masked)
+        answer = SparseExecutor(prepare(network))(x)
+    assert len(trace.routes[:, :4].unique(dim=0)) > 1
+    assert torch.equal(answer.routes, trace.routes)
+    torch.testing.assert_close(answer.logits, trace.logits, rtol=1e-4, atol=1e-4)
+
+
 def test_with_exits_it_stops_where_it_should() -> None:
+    torch.manual_seed(0)
     view = build(spec_of("pyramid8", num_classes=4))
     x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
