@@ -99,6 +99,11 @@ class Control:
         if self._is_settled:
             self._calibrate()
 
+    def settle_rules(self) -> None:
+        """Meet the budget without training, where nothing that decides would learn."""
+        if self.network.exits and not learns_routes(self.network) and self._is_settled:
+            self._calibrate()
+
     def measure(self, step: int) -> Evaluation:
         """Measure accuracy, cost and routes on all held-out images at the end of an epoch, the budget met if it can be.
 

@@ -97,6 +97,8 @@ class Trainer:
         self._resume()
         self.model, self.optimizer = self.accelerator.prepare(self.network, self.optimizer)
         first = self.step
+        if not self.schedule.steps:
+            self.control.settle_rules()
         self._began = time.perf_counter()
         while self.step < self.schedule.steps:
             if self.step == self.schedule.hard_from and self.schedule.learns:

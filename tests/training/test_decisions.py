@@ -1,5 +1,6 @@
 """What trains decisions: exits' policies and rules, narrow forms, prices, throughput."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,20 @@ def test_a_threshold_on_certainty_meets_the_budget(rule: str) -> None:
     sure, stops = certainties[rule](trace.leaves[0].softmax(dim=1)), ~trace.routes[:, -1]
     assert 0 < stops.sum() < 96
     assert sure[stops].min() >= sure[~stops].max()
+
+
+def test_a_rule_needs_no_training_to_meet_its_budget() -> None:
+    options = with_exits(rule="confidence", skips=False)
+    run = trainer(**options | {"config": replace(options["config"], epochs=0)})
+    before = [parameter.detach().clone() for parameter in run.network.parameters()]
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.06)
+    assert all(torch.equal(a, b) for a, b in zip(before, run.network.parameters(), strict=True))
+    # What learns is as it was converted: exact.
+    options = with_exits(skips=False)
+    run = trainer(**options | {"config": replace(options["config"], epochs=0)})
+    run.fit()
+    assert float(run.network.exits[0].offset) == 0.0
 
 
 @pytest.mark.parametrize("cascade", [True, False])
