@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import FAST, in_process, routekit, write_tree
+from tests.cli.command import FAST, in_process, write_tree
 
 
 @pytest.fixture(scope="session")
@@ -10,7 +10,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images, a fine-tuned dense network, and a routed one made from it."""
     folder = tmp_path_factory.mktemp("work")
     write_tree(folder / "images")
-    done = routekit(
+    done = in_process(
         "finetune",
         "resnet20",
         "--weights",

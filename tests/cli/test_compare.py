@@ -25,7 +25,7 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path) -> None:
     assert "4 cells, 4 to do, about" in planned.stdout
     assert not (workplace / "comparisons").exists()
 
-    done = routekit(*PLAN, *METHODS, "--name", "c", cwd=workplace)
+    done = in_process(*PLAN, *METHODS, "--name", "c", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert "On the frontier: " in done.stdout
     folder = workplace / "comparisons" / "c"
@@ -43,7 +43,7 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path) -> None:
     alone = compare(workplace, "--resume", "comparisons/c", "--cell", "l1-60pct-seed0")
     assert alone.returncode == 0, alone.stderr
     assert not lost.exists()
-    again = compare(workplace, "--resume", "comparisons/c", "--jobs", 2, "--json")
+    again = routekit("compare", "--resume", "comparisons/c", "--device", "cpu", "--jobs", 2, "--json", cwd=workplace)
     assert again.returncode == 0, again.stderr
     rows = {row["method"]: row for row in json.loads(again.stdout)["rows"]}
     assert set(rows) == {"smaller0", "dense", "skip", "l1"}
