@@ -201,7 +201,9 @@ def training(device: str | None, path: Path) -> Iterator["Machine"]:
 def run_name(recipe: "Recipe") -> str:
     """A folder's name made of what tells runs apart."""
     data = Path(recipe.data.source).name or "data"
-    parts = [recipe.model.name, data, recipe.method, recipe.target, f"seed{recipe.seed}"]
+    pruned = [] if recipe.pruning is None else [recipe.pruning.method]
+    method = "+".join([*pruned, *recipe.junctions]) if recipe.method == "routed" else recipe.method
+    parts = [recipe.model.name, data, method, recipe.target, f"seed{recipe.seed}"]
     return "-".join(part.replace(":", "-").replace("/", "-").replace("%", "pct") for part in parts if part)
 
 

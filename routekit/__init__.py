@@ -4,7 +4,7 @@
 >>> view = routekit.load_backbone("resnet56", weights="weights.safetensors")
 >>> network = routekit.convert(view, routekit.RouterConfig(kind="fc"))
 >>> costs = routekit.CostModel.measure(network)
->>> network = routekit.load("runs/resnet56-cifar10-routed-50pct-seed0")
+>>> network = routekit.load("runs/resnet56-cifar10-l1+cascade-50pct-seed0")
 >>> logits = network.predict(images)
 """
 
