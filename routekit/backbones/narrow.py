@@ -110,7 +110,7 @@ def chain(block: nn.Module) -> list[tuple[str, str | None]]:
     if not plain or any(name not in own and _has_tensors(children[name]) for name in inside):
         raise InputError(
             f"a {type(block).__name__} has no narrow form: known are blocks of conv1, bn1, conv2 and so on, without "
-            "groups, and with nothing that has weights between them; its units can be skipped (--junctions skip)"
+            "groups, and with nothing that has weights between them; other --junctions need none: skip, exit"
         )
     return convs
 
