@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         The images are those of the last network's run, or of --data.
         """
         from routekit.joining import join
-        from routekit.recipe import load_recipe
+        from routekit.recipe import load_recipe, static
         from routekit.run_folder import RunFolder
 
         from .summary import summary
@@ -48,13 +48,9 @@ def register(app: typer.Typer) -> None:
         chosen = load_recipe(
             o.default_recipe(data),
             {
-                **o.made("cascade", None, None),
-                "data.source": data,
-                "data.root": data_root,
-                "data.val": val,
-                "data.val_from_test": o.fraction(val_from_test),
-                "seed": seed,
-                "target": target_flops,
+                **static("cascade"),
+                **o.given({"data.source": data, "data.root": data_root, "data.val": val, "seed": seed}),
+                **o.given({"data.val_from_test": o.fraction(val_from_test), "target": target_flops}),
             },
         )
         if data is None and (networks[-1] / "recipe.yaml").exists():

@@ -97,7 +97,7 @@ def register(app: typer.Typer) -> None:
                 recipe or o.default_recipe(data),
                 {
                     **o.subject(model, weights, data, data_root, download, val, val_from_test),
-                    "training.epochs": epochs,
+                    **o.given({"training.epochs": epochs}),
                     **o.overrides(set_),
                 },
                 methods=wanted if methods else _listed(METHODS) + wanted,
@@ -142,7 +142,7 @@ def _plan(
 
     return Plan(
         base=base,
-        shared={key: value for key, value in shared.items() if value is not None},
+        shared=shared,
         methods=list(dict.fromkeys(methods)),
         budgets=_listed(budgets),
         seeds=list(range(seeds)),

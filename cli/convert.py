@@ -28,8 +28,8 @@ def register(app: typer.Typer) -> None:
         method: Annotated[
             str | None,
             typer.Option(
-                help="routed, or a static network: of fewer units (firstk, randomk, distributedk) or of fewer channels "
-                "(l1, fpgm, bn, depgraph, random)."
+                help="In place of routing, a static network: of fewer units (firstk, randomk, distributedk) or of "
+                "fewer channels (l1, fpgm, bn, depgraph, random)."
             ),
         ] = None,
         junctions: Annotated[
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 help="What is decided, one or several: skip (which units run), branch (which run in full and which "
                 "narrow), exit (where to stop), cascade (whether a narrow form of the network will do). By default "
-                "cascade, of the network as --prune l1 leaves it."
+                "cascade, of the network as --prune l1 leaves it; where you name them, only --prune prunes."
             ),
         ] = None,
         narrow: Annotated[
@@ -65,11 +65,14 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option(
                 "--adaptive-cost",
-                help="One network for every budget, of learned decisions: choose again when evaluating.",
+                help="One network for every budget, of learned decisions: choose again when evaluating. By default "
+                "with --junctions skip.",
             ),
         ] = False,
-        router: Annotated[str | None, typer.Option(help="fc (the paper's), cnn or rnn.")] = None,
-        gate: Annotated[str | None, typer.Option(help="benefit, soft, straight-through, gumbel or bernoulli.")] = None,
+        router: Annotated[str | None, typer.Option(help="Of units: fc (the paper's), cnn or rnn.")] = None,
+        gate: Annotated[
+            str | None, typer.Option(help="Of units: benefit, soft, straight-through, gumbel or bernoulli.")
+        ] = None,
         recipe: o.RecipeName = None,
         epochs: o.Epochs = None,
         learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -100,22 +103,27 @@ def register(app: typer.Typer) -> None:
                 raise InputError("which network? e.g. routekit convert resnet56 --target-flops 50%")
             if target_flops is None:
                 raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
-            if method is None and recipe is None and (adaptive_cost or router or gate):
-                junctions = junctions or "skip"  # these are about routers, and a cascade has none
-            base, wanted = recipe or o.default_recipe(data), o.junctions(junctions)
+            base = recipe or o.default_recipe(data)
+            planned, wanted = load_recipe(base), o.junctions(junctions)
+            routers = adaptive_cost or router is not None or gate is not None
+            if routers and method is None and wanted is None and planned.junctions == ["cascade"]:
+                wanted = ["skip"]  # a cascade has no routers
+            making = o.made(method, wanted, prune)
             chosen = load_recipe(
                 base,
                 {
                     **o.subject(model, weights, data, data_root, download, val, val_from_test),
                     "target": target_flops,
-                    **o.made(method, wanted, prune),
-                    **o.decided(wanted or list(load_recipe(base).junctions), exits, policy, narrow),
-                    "adaptive_cost": {} if adaptive_cost else None,
-                    "routers.kind": router,
-                    "training.gate": gate,
-                    "training.epochs": epochs,
-                    "training.learning_rate": learning_rate,
-                    "seed": seed,
+                    **making,
+                    **o.decided(making.get("junctions", planned.junctions), exits, policy, narrow, router, gate),
+                    **o.given(
+                        {
+                            "adaptive_cost": {} if adaptive_cost else None,
+                            "training.epochs": epochs,
+                            "training.learning_rate": learning_rate,
+                            "seed": seed,
+                        }
+                    ),
                     **o.overrides(set_),
                 },
             )

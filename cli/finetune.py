@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         from routekit.errors import InputError
         from routekit.pipeline import resume as go_on
         from routekit.pipeline import run
-        from routekit.recipe import load_recipe
+        from routekit.recipe import load_recipe, static
 
         from .summary import summary
 
@@ -54,11 +54,9 @@ def register(app: typer.Typer) -> None:
                 recipe or o.default_recipe(data),
                 {
                     **o.subject(model, weights, data, data_root, download, val, val_from_test),
-                    **o.made("dense", None, None),
+                    **static("dense"),
                     "training": base.model_dump(mode="json")["dense"],
-                    "training.epochs": epochs,
-                    "training.learning_rate": learning_rate,
-                    "seed": seed,
+                    **o.given({"training.epochs": epochs, "training.learning_rate": learning_rate, "seed": seed}),
                     **o.overrides(set_),
                 },
             )

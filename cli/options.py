@@ -87,26 +87,34 @@ def junctions(kinds: str | None) -> list[str] | None:
     return wanted or None
 
 
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that were given: an option that was not is None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def made(method: str | None, wanted: list[str] | None, prune: str | None) -> dict[str, Any]:
     """What is made of the network: a method, or junctions, that are named take the place of all that the recipe says.
 
     Raises InputError for a static network that is to decide something.
     """
+    from routekit.baselines.depth import orders
+    from routekit.baselines.pruning import prunings
     from routekit.errors import InputError
-    from routekit.recipe import NOTHING
+    from routekit.recipe import static
 
-    if method not in (None, "routed"):
+    if method in orders or method in prunings:
         if wanted is not None or prune is not None:
-            raise InputError(
-                f"--method {method} is a static network: it takes no --junctions, no --prune and no --adaptive-cost"
-            )
-        return {"method": method, "junctions": [], "pruning": NOTHING}
-    if method is None and wanted is None:
-        return {"pruning": pruning(prune)}
-    return {"method": "routed", "junctions": wanted, "pruning": pruning(prune) or NOTHING}
+            raise InputError(f"--method {method} is a static network: it takes no --junctions and no --prune")
+        return static(method)
+    pruned = {} if prune is None else {"pruning": pruning(prune)}
+    if wanted is None:
+        return given({"method": method}) | pruned
+    return {"method": method or "routed", "junctions": wanted, "pruning": None} | pruned
 
 
-def decided(wanted: list[str], at: str | None, policy: str | None, narrow: str | None) -> dict[str, Any]:
+def decided(
+    wanted: list[str], at: str | None, policy: str | None, narrow: str | None, router: str | None, gate: str | None
+) -> dict[str, Any]:
     """`--exits stages --policy actor --narrow 30%` -> settings. Raises InputError for what the junctions have not."""
     from routekit.errors import InputError
     from routekit.registry import nearest
@@ -117,17 +125,23 @@ def decided(wanted: list[str], at: str | None, policy: str | None, narrow: str |
         raise InputError(f"{option} is for exits: add --junctions exit or skip,exit (units learn by --gate)")
     if narrow is not None and not {"branch", "cascade"} & set(wanted):
         raise InputError("--narrow is for narrow branches and cascades: add --junctions branch or cascade")
+    if (router is not None or gate is not None) and not {"skip", "branch"} & set(wanted):
+        option = "--router" if router is not None else "--gate"
+        raise InputError(f"{option} is for units: add --junctions skip or branch")
     keeps = sorted({share for text in narrow.split(",") if (share := fraction(text))}) if narrow else []
     learned = ["actor", "pragmatic", "optimistic"]
     if policy is not None and policy not in learned and policy not in certainties:
         raise InputError(f"unknown policy {policy!r}: {nearest(policy, [*learned, *certainties])}")
-    return {
+    settings = {
+        "routers.kind": router,
+        "training.gate": gate,
         "branches.keep": keeps[::-1] or None if "branch" in wanted else None,
         "cascade.keep": keeps or None if "cascade" in wanted else None,
         "exits.at": at,
         "exits.rule": policy if policy in certainties else None,
         "objective.policy.kind": policy if policy in learned else None,
     }
+    return given(settings)
 
 
 def subject(
@@ -140,7 +154,7 @@ def subject(
     val_from_test: str | None,
 ) -> dict[str, Any]:
     """Which network and which images, as settings. Raises InputError for what is no share."""
-    return {
+    settings = {
         "model.name": model,
         "model.weights": weights,
         "data.source": data,
@@ -149,16 +163,15 @@ def subject(
         "data.val": val,
         "data.val_from_test": fraction(val_from_test),
     }
+    return given(settings)
 
 
-def pruning(text: str | None) -> dict[str, str] | str | None:
-    """`l1:70%`, or `l1` for what fits the budget -> settings. Raises InputError for what is no method and cost."""
+def pruning(text: str) -> dict[str, str] | None:
+    """`l1:70%`, `l1` for what fits the budget, `none` -> settings. Raises InputError for what is no method and cost."""
     from routekit.errors import InputError
-    from routekit.recipe import NOTHING
 
-    if text in (None, NOTHING):
-        return text
-    assert text is not None
+    if text == "none":
+        return None
     method, colon, target = text.partition(":")
     if not method or (colon and not target):
         raise InputError(f"--prune takes a method and a cost, l1:70%, or a method alone, not {text!r}")
@@ -199,11 +212,14 @@ def training(device: str | None, path: Path) -> Iterator["Machine"]:
 
 
 def run_name(recipe: "Recipe") -> str:
-    """A folder's name made of what tells runs apart."""
+    """A folder's name made of what most often tells runs apart."""
+    from routekit.network.branches import AUTO
+
     data = Path(recipe.data.source).name or "data"
-    pruned = [] if recipe.pruning is None else [recipe.pruning.method]
+    pruning, adaptive = recipe.pruning, "adaptive" if recipe.adaptive_cost else None
+    pruned = [] if pruning is None else [pruning.method + pruning.target.removeprefix(AUTO)]
     method = "+".join([*pruned, *recipe.junctions]) if recipe.method == "routed" else recipe.method
-    parts = [recipe.model.name, data, method, recipe.target, f"seed{recipe.seed}"]
+    parts = [recipe.model.name, data, method, adaptive, recipe.target, f"seed{recipe.seed}"]
     return "-".join(part.replace(":", "-").replace("/", "-").replace("%", "pct") for part in parts if part)
 
 

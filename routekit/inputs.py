@@ -39,16 +39,14 @@ def check(recipe: Recipe) -> None:
     weights = recipe.model.weights
     if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
         raise InputError(f"--weights {weights}: no such file or run")
+    if recipe.method == "routed" and not recipe.junctions:
+        raise InputError("a routed network decides something: --junctions skip, exit, branch or cascade")
+    if recipe.method != "routed" and (recipe.adaptive_cost is not None or recipe.pruning is not None):
+        raise InputError(f"--method {recipe.method} is a static network: it takes no --prune and no --adaptive-cost")
     if recipe.method != "dense":
         if recipe.target is None:
             raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
         target_of(recipe, build(spec))
-    if recipe.method == "routed" and not recipe.junctions:
-        raise InputError("a routed network decides something: --junctions skip, exit, branch or cascade")
-    if recipe.method not in ("routed", "dense") and (recipe.adaptive_cost is not None or recipe.pruning is not None):
-        raise InputError(
-            f"--method {recipe.method} is a static network: it takes no --junctions, no --prune and no --adaptive-cost"
-        )
     if recipe.adaptive_cost is not None:
         if "cascade" in recipe.junctions:
             raise InputError("--adaptive-cost needs decisions that learn: not --junctions cascade")
@@ -84,7 +82,7 @@ def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
         left = half_way if recipe.pruning.target == AUTO else parse_amount(recipe.pruning.target, whole)
         view = prune(view, recipe.pruning.method, left, recipe.seed)
     budget = target / left
-    exits = {"cascade": recipe.cascade.exits(budget), "exit": [recipe.exits]}
+    exits = {"cascade": recipe.cascade.exits(budget, view), "exit": [recipe.exits]}
     return convert(
         view,
         recipe.routers,

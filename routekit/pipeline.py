@@ -19,7 +19,7 @@ from routekit.machine import Machine
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights
-from routekit.recipe import Recipe
+from routekit.recipe import Recipe, static
 from routekit.report.record import described_exits, read_record, run_record, write_record
 from routekit.routing.gate import gates
 from routekit.routing.router import FixedRoute
@@ -134,19 +134,19 @@ def _objective(recipe: Recipe) -> ObjectiveWeights:
 
 
 def _decides(recipe: Recipe) -> dict[str, Any]:
-    """What a routed network decides, and by which policy it stops, for its record."""
+    """What a routed network decides, by which policy it stops, and how it was pruned before, for its record."""
     if recipe.method != "routed":
         return {}
     learned = recipe.exits.rule == "learned"
     policy = recipe.objective.policy.kind if learned else recipe.exits.rule
-    return {"junctions": recipe.junctions, "policy": policy if "exit" in recipe.junctions else None}
+    pruned = {} if recipe.pruning is None else {"pruning": recipe.pruning.method}
+    return pruned | {"junctions": recipe.junctions, "policy": policy if "exit" in recipe.junctions else None}
 
 
 def _train_dense_first(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) -> Backbone:
     """Fine-tune the dense network inside the run's folder, or take it from there if that is done."""
     dense_folder = folder.dense
-    alone = {"method": "dense", "target": None, "junctions": [], "pruning": None, "training": recipe.dense}
-    dense_recipe = recipe.model_copy(update=alone)
+    dense_recipe = recipe.model_copy(update=static("dense") | {"target": None, "training": recipe.dense})
     if not dense_folder.finished:
         machine.hooks.say(
             f"no weights of {recipe.model.name} for {inputs.data.name} are at hand: training the dense network first "

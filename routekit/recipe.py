@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routekit.errors import InputError
 from routekit.network.branches import AUTO, BranchConfig
@@ -44,9 +44,6 @@ class DataSection(_Section):
     input_size: Annotated[int | None, Field(ge=8)] = None
 
 
-# What pruning is called where there is to be none, whatever a recipe says.
-NOTHING = "none"
-
 Pruner = Literal["l1", "fpgm", "bn", "depgraph", "random"]
 
 
@@ -63,9 +60,9 @@ class PruningSection(_Section):
 class Recipe(_Section):
     """All choices of a run.
 
-    method:   "routed" learns routers; "dense" and the static methods have a fixed route, or fewer channels; a
-              "cascade" is joined from networks that are done, and learns nothing
-    pruning:  what is done to a network before it is routed; None, or "none", for nothing
+    method:   "routed" decides for each image what "junctions" names; "dense" and the static methods have a fixed route,
+              or fewer channels; a "cascade" is joined from networks that are done, and learns nothing
+    pruning:  what is done to a network before it is routed; None for nothing
     junctions: what a routed network decides: "skip" (which units run), "branch" (which run in full, and which narrow),
               "exit" (where to stop), "cascade" (whether a narrow form of the whole network will do); others decide
               nothing
@@ -94,11 +91,6 @@ class Recipe(_Section):
     dense: TrainingConfig = TrainingConfig()
     seed: Annotated[int, Field(ge=0)] = 0
 
-    @field_validator("pruning", mode="before")
-    @classmethod
-    def _pruning(cls, value: Any) -> Any:
-        return None if value == NOTHING else value
-
     @property
     def freezes(self) -> bool:
         """Whether the network's own weights stay as they are, by default where they need not change."""
@@ -110,6 +102,11 @@ class Recipe(_Section):
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def static(method: str) -> dict[str, Any]:
+    """The settings of a method that decides nothing: whatever a recipe says of routing does not hold for it."""
+    return {"method": method, "junctions": [], "pruning": None}
 
 
 def shipped_recipes() -> list[str]:
@@ -130,7 +127,7 @@ def recipe_text(name: str) -> str:
 
 
 def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read a shipped recipe by name, or a YAML file by path; dotted `overrides` ("training.epochs") win.
+    """Read a shipped recipe by name, or a YAML file by path; dotted `overrides` ("training.epochs") win, None too.
 
     Raises InputError that lists every fault at once, each with its line where it is in the file.
     """
@@ -142,20 +139,25 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     if not isinstance(values, dict):
         raise InputError(f"recipe {name} is no mapping of sections")
     for dotted, value in (overrides or {}).items():
-        if value is None:
-            continue
-        *sections, key = dotted.split(".")
-        at = values
-        for section in sections:
-            if not isinstance(at.get(section), dict):
-                at[section] = {}
-            at = at[section]
-        at[key] = value
-        lines.pop((*sections, key), None)  # what is there is not at fault
+        path = tuple(dotted.split("."))
+        _put(values, path, value)
+        lines = {place: line for place, line in lines.items() if place[: len(path)] != path}  # the file is not at fault
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise InputError(f"recipe {name}: {_faults(error, lines)}") from error
+
+
+def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Set a value at its place; a section that is not there, or is nothing, begins empty."""
+    *sections, key = path
+    for section in sections:
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
+            return  # what is wrong with it is told with all other faults
+    values[key] = value
 
 
 def _faults(error: ValidationError, lines: dict[tuple[str, ...], int]) -> str:
@@ -167,11 +169,12 @@ def _faults(error: ValidationError, lines: dict[tuple[str, ...], int]) -> str:
             faults[path] = [f"no such setting: {nearest(path[-1], _fields(path[:-1]))}"]
         else:  # of what can be one thing or another, pydantic tells what is wrong with each
             faults.setdefault(_setting(path), []).append(fault["msg"])
-    return "; ".join(
-        f"{'.'.join(path)}: {', or '.join([said[0], *(each.removeprefix('Input should be ') for each in said[1:])])}"
-        + (f" (line {lines[path]})" if path in lines else "")
-        for path, said in sorted(faults.items(), key=lambda each: lines.get(each[0], 0))
-    )
+    told = []
+    for path, said in sorted(faults.items(), key=lambda each: lines.get(each[0], 0)):
+        first, *others = dict.fromkeys(said)
+        message = ", or ".join([first, *(each.removeprefix("Input should be ") for each in others)])
+        told.append(f"{'.'.join(path)}: {message}" + (f" (line {lines[path]})" if path in lines else ""))
+    return "; ".join(told)
 
 
 def _setting(path: tuple[str, ...]) -> tuple[str, ...]:

@@ -100,7 +100,8 @@ class _Subject:
             network.threshold.fill_(ask_all(network, val, costs).doubts(network).threshold(wanted))
             return wanted
         assert isinstance(costs, CostModel)
-        wanted = parse_target(target, costs)
+        # Per cent of what the user came with, which may have been pruned since.
+        wanted = parse_target(target, costs, dense=self.record["flops"]["dense"] if network.view.pruned else None)
         if network.dial is not None:
             set_price(network, val, costs, wanted)
         elif network.exits and not network.exits_learn and not network.junctions:
@@ -145,7 +146,7 @@ class _Subject:
             environment=self.machine.environment(),
             shuffled_accuracy=shuffled.accuracy,
             seed=seed,
-            **{key: self.record[key] for key in ("method", "junctions", "policy") if key in self.record},
+            **{key: self.record[key] for key in ("method", "pruning", "junctions", "policy") if key in self.record},
             **({} if isinstance(network, Cascade) else described_exits(network, test)),
         )
 

@@ -16,7 +16,6 @@ from routekit.bench.bench import bench
 from routekit.bench.forms import Setting, check_installed
 from routekit.bench.rates import set_run_rate
 from routekit.bench.serving import bench_serving
-from routekit.cost.cascade import measure_costs
 from routekit.cost.macs import CONVENTION
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
@@ -85,14 +84,13 @@ def bench_model(
         environment = machine.environment()
     finally:
         torch.set_num_threads(before)
-    dense = measure_costs(prepare(network)).dense
     return {
         "model": model,
         "network": network.name,
         "data": origin,
         "images": len(x),
         "run_rate": run_rate,
-        "flops": {"convention": CONVENTION, "dense": dense, "realized": measured.kept * dense},
+        "flops": {"convention": CONVENTION, "dense": measured.dense, "realized": measured.kept * measured.dense},
         **measured.to_dict(),
         "serving": [asdict(server) for server in serving],
         "environment": environment,
@@ -119,7 +117,8 @@ def subject(
 def _find(
     model: str, run_rate: float | None, data: str | None, data_root: str | None
 ) -> tuple[RoutedNetwork | Cascade, Recipe]:
-    path, elsewhere = Path(model), load_recipe("default", {"data.source": data, "data.root": data_root})
+    source = {} if data is None else {"data.source": data}
+    path, elsewhere = Path(model), load_recipe("default", source | {"data.root": data_root})
     if path.exists():
         if run_rate is not None:
             raise InputError("--run-rate is for a network by name; a run has its own routes")

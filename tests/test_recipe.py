@@ -35,14 +35,14 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
 
 def test_what_freezes() -> None:
     """A network stays as it is where all that learns is beside it, and nothing was taken from it."""
-    cascade = {"junctions": ["cascade"], "pruning": "none"}
+    cascade = {"junctions": ["cascade"], "pruning": None}
     assert not load_recipe("default").freezes
     assert load_recipe("default", cascade).freezes
     assert not load_recipe("default", cascade | {"training.frozen": False}).freezes
     assert not load_recipe("default", cascade | {"cascade.own": False}).freezes
     assert not load_recipe("default", cascade | {"pruning": {"method": "l1", "target": "70%"}}).freezes
     assert not load_recipe("default", cascade | {"junctions": ["skip", "cascade"]}).freezes
-    assert not load_recipe("default", {"junctions": ["skip"], "pruning": "none"}).freezes
+    assert not load_recipe("default", {"junctions": ["skip"], "pruning": None}).freezes
     assert load_recipe("skip", {"junctions": ["exit"], "training.frozen": True}).freezes
 
 
@@ -59,6 +59,19 @@ def test_what_can_be_one_thing_or_another_is_one_fault() -> None:
         "recipe default: method: Input should be 'routed', 'dense', 'firstk', 'randomk', 'distributedk' or 'cascade', "
         "or 'l1', 'fpgm', 'bn', 'depgraph' or 'random'; branches.keep: Input should be less than 1, or 'auto'; "
         "cascade.keep: Input should be a valid number, unable to parse string as a number, or a valid tuple, or 'auto'"
+    )
+
+
+def test_an_option_takes_back_what_a_recipe_says(tmp_path: Path) -> None:
+    assert load_recipe("default").pruning is not None
+    assert load_recipe("default", {"pruning": None}).pruning is None
+    # A section that is none is told, and not replaced; nor is the file at fault for what an option says.
+    (tmp_path / "mine.yaml").write_text("data: cifar10\npruning: {method: l1}\n")
+    with pytest.raises(InputError) as caught:
+        load_recipe(str(tmp_path / "mine.yaml"), {"data.root": "data", "pruning": {"method": "foo"}})
+    assert str(caught.value).partition("mine.yaml: ")[2] == (
+        "pruning.method: Input should be 'l1', 'fpgm', 'bn', 'depgraph' or 'random'; data: Input should be a valid "
+        "dictionary or instance of DataSection (line 1)"
     )
 
 

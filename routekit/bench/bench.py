@@ -1,18 +1,20 @@
 """The benchmark: for each runtime and batch size, the fastest dense form against the fastest routed one."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from routekit.backbones.load import build
 from routekit.bench.forms import Make, Setting, runtimes
 from routekit.cost.cascade import measure_costs
 from routekit.execution.cascade import sparse_form
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import DISTINCT, Call, Timing, in_turns, peak_memory
 from routekit.network.cascade import Cascade
+from routekit.network.convert import dense
 from routekit.network.network import RoutedNetwork
 
 # In how many groups, from the cheapest to the dearest images, latency is told by the length of the route.
@@ -70,12 +72,13 @@ class Length:
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured; `versions` of the runtimes, `kept` the mean share of the dense MACs that images execute."""
+    """What was measured; `versions` of the runtimes, `kept` the mean share of the `dense` MACs that images execute."""
 
     rows: list[Row]
     lengths: list[Length]
     versions: dict[str, str]
     kept: float
+    dense: float
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -98,14 +101,18 @@ def bench(
     seconds:  roughly, for each comparison
     """
     network = prepare(network)
-    costs = measure_costs(network)
+    original = unpruned(network)
+    costs, dense_cost = measure_costs(network), measure_costs(original).dense
     executor = sparse_form(network)
     routes = torch.cat([executor(chunk).routes for chunk in torch.split(images, 64)])
-    spent = costs.of_routes(routes) / costs.dense
+    spent = costs.of_routes(routes) / dense_cost
     rows, lengths, versions = [], [], {}
     for name in names:
         setting.say(f"{name}: preparing")
         forms = runtimes[name](network, setting)
+        if original is not network:
+            other = runtimes[name](original, replace(setting, folder=setting.folder / "original"))
+            forms = replace(forms, dense=other.dense)
         versions[name] = forms.version
         made: dict[str, Call] = {}
         for batch in batches:
@@ -141,7 +148,16 @@ def bench(
                             routed_ms=found["routed"].typical,
                         )
                     )
-    return Bench(rows, lengths, versions, float(spent.mean()))
+    return Bench(rows, lengths, versions, float(spent.mean()), dense_cost)
+
+
+def unpruned(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:
+    """What the dense side is timed on: the network itself, or, if it was pruned, one of the shape that it had before.
+
+    What its weights are changes no time.
+    """
+    last = network.networks[-1] if isinstance(network, Cascade) else network
+    return prepare(dense(build(last.spec))) if last.view.pruned else network
 
 
 class _Side:

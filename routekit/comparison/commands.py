@@ -3,9 +3,11 @@
 import shlex
 from typing import Any
 
+import yaml
+
 from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, settings
 from routekit.comparison.plan import Cell, Plan
-from routekit.recipe import NOTHING, load_recipe
+from routekit.recipe import load_recipe
 
 # Settings that have an option of their own; all others are told by --set.
 OPTIONS = {
@@ -32,7 +34,9 @@ def command_of(plan: Plan, cell: Cell) -> str:
     if cell.method == IDK:
         line = ["routekit", "cascade", *plan.smaller, shared.get("model.weights", "start"), "--average"]
         return shlex.join([*line, "--target-flops", str(cell.budget)])
-    values = shared | settings(cell.method, cell.budget)
+    chosen = settings(cell.method, cell.budget)
+    # A method, or junctions, that are named stand alone: what else the recipe says need not be taken back.
+    values = shared | {name: value for name, value in chosen.items() if value or name not in ("junctions", "pruning")}
     recipe = DRN if cell.method == DRN else plan.base
     if cell.method == DENSE:
         # `finetune` trains as the recipe's `dense` says, a comparison as its `training` does, like all the others.
@@ -41,8 +45,9 @@ def command_of(plan: Plan, cell: Cell) -> str:
         values = {f"training.{name}": value for name, value in others.items()} | values
     if values.get("method") in ("dense", "routed"):
         values.pop("method")
-    # A method, or junctions, that are named stand alone: what else the recipe says need not be taken back.
-    values = {name: value for name, value in values.items() if value not in ([], NOTHING)}
+    if cell.method == DRN:
+        ours = load_recipe(plan.base, plan.shared).training
+        values |= {"training.epochs": ours.epochs, "training.batch_size": ours.batch_size}
     line = ["routekit", "finetune" if cell.method == DENSE else "convert", model, "--recipe", recipe]
     for name, value in values.items():
         if value is not None:
@@ -55,6 +60,8 @@ def _told(name: str, value: Any) -> list[str]:
         return ["--download"]
     if name == "pruning":
         value = ":".join(value[part] for part in ("method", "target") if part in value)
-    elif isinstance(value, list):
-        value = ",".join(map(str, value))
-    return [OPTIONS[name], str(value)] if name in OPTIONS else ["--set", f"{name}={value}"]
+    elif name == "junctions":
+        value = ",".join(value)
+    if name in OPTIONS:
+        return [OPTIONS[name], str(value)]
+    return ["--set", f"{name}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}"]

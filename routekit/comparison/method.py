@@ -11,7 +11,7 @@ from typing import Any
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
 from routekit.errors import InputError
-from routekit.recipe import NOTHING
+from routekit.recipe import static
 from routekit.registry import nearest
 
 DENSE, IDK, DRN = "dense", "idk", "drn"
@@ -55,8 +55,7 @@ def settings(name: str, budget: str | None) -> dict[str, Any]:
     """What a method sets in a recipe, by dotted names. Raises InputError for a name that is no method."""
     check_method(name)
     if name in (DENSE, IDK) or name in orders or name in prunings:
-        method = "cascade" if name == IDK else name
-        return {"method": method, "target": None if name == DENSE else budget, "junctions": [], "pruning": NOTHING}
+        return static("cascade" if name == IDK else name) | {"target": None if name == DENSE else budget}
     if name == DRN:
         return {"target": budget}
     pruner, *_ = parts = name.split("+")
@@ -65,7 +64,7 @@ def settings(name: str, budget: str | None) -> dict[str, Any]:
         "method": "routed",
         "target": budget,
         "junctions": ["exit" if part in RULES else part for part in decided],
-        "pruning": {"method": pruner} if pruner in prunings else NOTHING,
+        "pruning": {"method": pruner} if pruner in prunings else None,
     }
     rule = next((part for part in decided if part in RULES), None)
     if rule is not None:

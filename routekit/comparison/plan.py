@@ -91,7 +91,7 @@ class Plan(BaseModel):
         recipe = load_recipe(base, chosen)
         if cell.method == DRN:  # its routers and objective, for as long and with the same schedule as the others
             ours = load_recipe(self.base, chosen).training
-            chosen["training.epochs"], chosen["training.batch_size"] = ours.epochs, ours.batch_size
+            chosen |= {"training.epochs": ours.epochs, "training.batch_size": ours.batch_size}
         values = settings(cell.method, cell.budget)
         target = values.pop("target")
         recipe = load_recipe(base, chosen | values)

@@ -131,18 +131,25 @@ class CostModel:
         return self.run + (again - self.skip).repeat_interleave(self.layout.width)
 
     @property
+    def typical(self) -> float:
+        """What a unit costs over its default, on average; where no unit is worth a price, what a part of it costs."""
+        full = self.surplus[:: self.layout.width]
+        return float(full.mean()) if float(full.sum()) > 0 else self.dense / len(self.parts)
+
+    @property
     def stakes(self) -> Tensor:
         """[columns] how a price per unit is shared out: 1 for a unit; for an exit, the units behind it up to the next.
 
         For one of several ways through a unit, it is that way's share of the dearest; going on past an exit is as dear
-        as the units that are to be run there.
+        as the units that are to be run there. Ways that cost nothing over the default, as copies do, have no price.
         """
         width = self.layout.width
         full = self.surplus[::width]
         behind = torch.zeros(len(self.base), dtype=torch.float64)
         behind.index_add_(0, torch.tensor(self.layout.sections[::width], dtype=torch.int64), full)
-        typical = float(full.mean()) if len(full) else self.dense / len(self.parts)
-        shares = self.surplus / full.repeat_interleave(width)
+        typical = self.typical
+        each = full.repeat_interleave(width)
+        shares = torch.where(each > 0, self.surplus / each, 0.0)
         return torch.cat([shares, ((self.base + behind) / typical)[1:]])
 
     @property

@@ -28,6 +28,8 @@ def price_for(margins: Tensor, costs: CostModel, wanted: float, *, stakes: Tenso
         gain, more = (part[..., dear:units:width] - part[..., cheap:units:width] for part in (margins, stakes))
         worths.append((gain / more)[gain.isfinite() & (more > 0)])
     worth = torch.cat(worths)
+    if not len(worth):
+        return 0.0  # nothing that is decided here costs anything
     low, high = float(worth.min()), float(worth.max()) + 1.0
     for _ in range(HALVINGS):
         price = (low + high) / 2
@@ -83,7 +85,7 @@ class Price(Budget):
 
     def k_cpt(self, costs: CostModel) -> float:
         """The price of a multiply-add: that of a unit, over what a unit costs."""
-        return max(0.0, self.price) / float(costs.surplus[:: costs.layout.width].mean())
+        return max(0.0, self.price) / costs.typical
 
     def correct(self, realized: float, step: int) -> None:
         """Learn by how much held-out images exceed the wanted cost."""

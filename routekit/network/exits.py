@@ -1,6 +1,7 @@
 """Exits: classifiers along the way, each with a rule that decides whether its answer will do."""
 
 import itertools
+from dataclasses import fields
 from typing import Annotated, Literal
 
 import torch
@@ -12,7 +13,7 @@ from routekit.backbones.unit import Backbone
 from routekit.cost.macs import count
 from routekit.errors import InputError
 from routekit.network.branches import AUTO, narrow_for
-from routekit.network.heads import Place, Size, heads
+from routekit.network.heads import Place, Size, heads, shallow
 from routekit.routing.certainty import Certainty, certainties
 from routekit.routing.router import open_head
 
@@ -78,12 +79,15 @@ class CascadeConfig(ExitConfig):
             return self.keep
         return () if isinstance(self.keep, str) else (self.keep,)
 
-    def exits(self, budget: float) -> list[ExitConfig]:
-        """The exit of each narrow form, all of them at one place; `budget` is a share of the dense cost."""
-        shared = {
-            name: getattr(self, name) for name in ("at", "count", "head", "width", "depth", "own", "rule", "hidden")
-        }
-        fitting = min(1.0, round(narrow_for(budget) / self.depth, 2))
+    def exits(self, budget: float, view: Backbone | None = None) -> list[ExitConfig]:
+        """The exit of each narrow form, all of them at one place; `budget` is a share of the dense cost.
+
+        How deep a form of `view` can be is said by its stages' units: `depth` is rounded to them.
+        """
+        shared = {part.name: getattr(self, part.name) for part in fields(ExitConfig) if part.name != "keep"}
+        units = [] if view is None else [unit for unit in view.units if unit.computes]
+        deep = len(shallow(units, self.depth)) / len(units) if units else self.depth
+        fitting = min(1.0, round(narrow_for(budget) / deep, 2))
         return [ExitConfig(keep=keep, **shared) for keep in self.keeps or (fitting,)]
 
 

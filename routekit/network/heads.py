@@ -41,8 +41,8 @@ class Place:
 class Size:
     """How large a classifier is: `width` channels, or the share `keep` of the channels inside the network's own units.
 
-    Of these it has the share `depth`; with `own`, they have weights of their own. Each kind of classifier looks at what
-    concerns it.
+    It has the share `depth` of each stage's units; with `own`, they have weights of their own. Each kind of classifier
+    looks at what concerns it.
     """
 
     width: int
@@ -91,8 +91,8 @@ class NarrowRest(nn.Module):
     """The rest of the network itself, narrow or shallow: units behind the exit, with some of their inner channels.
 
     Its convolutions are the network's own (`backbones/narrow.py`) or, with `size.own`, begin as they are; its batch
-    norms and its classifier are not shared in any case. Of each stage it has the first unit, and of the others as many
-    as `size.depth` asks for: the first answer comes from all stages.
+    norms and its classifier are not shared in any case. Of each stage it has the first unit behind the exit, and of the
+    others as many as `size.depth` asks for: the first answer comes from all stages.
     """
 
     def __init__(self, place: Place, size: Size) -> None:
@@ -103,13 +103,12 @@ class NarrowRest(nn.Module):
         self._head, self._units = twin.head, shallow(rest, size.depth)
         # Registered is what it has of its own; nothing else of the copied model is used.
         self.end = nn.ModuleList(_called_by_head(twin))
-        full = {unit.name: unit.block for unit in place.view.units}
-        for unit in twin.units:
-            if unit in self._units:
-                unit.block = narrow(full[unit.name], size.keep)
-                twin.model.set_submodule(unit.name, unit.block)
-            elif unit.computes:
-                twin.model.set_submodule(unit.name, nn.Identity())
+        kept = {unit.name for unit in self._units}
+        for unit, full in zip(twin.units, place.view.units, strict=True):
+            if unit.name in kept:
+                unit.block = narrow(full.block, size.keep)
+            if unit.computes:
+                twin.model.set_submodule(unit.name, unit.block if unit.name in kept else nn.Identity())
         self.blocks = nn.ModuleList(unit.block for unit in self._units)
         if size.own:
             stand_alone(self)

@@ -132,8 +132,9 @@ def dataflow_over_training(record: dict[str, Any], metrics: Sequence[dict[str, A
 
 
 def kind_of(record: dict[str, Any]) -> str:
-    """What is compared: the network, what it decides, and by which policy."""
-    words = [record["model"], *(record.get("junctions") or [record.get("method", "")])]
+    """What is compared: the network, how it was pruned, what it decides, and by which policy."""
+    pruned = [record["pruning"]] if record.get("pruning") else []
+    words = [record["model"], *pruned, *(record.get("junctions") or [record.get("method", "")])]
     if record.get("policy"):
         words.append(f"({record['policy']})")
     return " ".join(words)

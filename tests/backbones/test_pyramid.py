@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from routekit.backbones.load import build, load_backbone, spec_of
 from routekit.backbones.pyramid import COLUMNS, Column, pack, pyramid_names, unpack
 from routekit.cost.model import CostModel
+from routekit.cost.price import price_for
 from routekit.errors import InputError
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
@@ -72,7 +73,10 @@ def test_with_copies_of_columns_junctions_have_more_ways() -> None:
         network = convert(view, config, exits=[ExitConfig(at="all", head="linear")], branches=copies).eval()
         assert torch.equal(network(x).logits, want)
         costs = CostModel.measure(network)
-        assert torch.equal(costs.run, costs.skip)  # whichever copy it is, it costs the same
+        assert torch.equal(costs.run, costs.skip)  # whichever copy it is, it costs the same, and has no price
+        assert costs.stakes[:4].tolist() == [0.0] * 4
+        assert bool((costs.stakes[4:] > 0).all())
+        assert price_for(torch.zeros(2, 7), costs, costs.minimum, stakes=torch.zeros(7)) == 0.0
         for unit in network.view.units:
             unit.branches[0].same.weight.normal_(std=0.1)
         open_to_images(network)

@@ -95,6 +95,35 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     assert row["speedup"] > 0
 
 
+def test_the_default_from_end_to_end(workplace: Path) -> None:
+    """The pruned network's cascade with itself: whatever is told of its cost is told beside the network that came."""
+    done = in_process(
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", "1",
+        "--set", "training.batch_size=16", "--json", cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["run"] == "runs/resnet20-images-l1+cascade-60pct-seed0"
+    assert (record["pruning"], record["junctions"]) == ("l1", ["cascade"])
+    dense = json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
+    assert record["flops"]["dense"] == dense
+    assert record["flops"]["target"] == 0.6 * dense
+    done = in_process("evaluate", record["run"], "--target-flops", "60%,70%", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    same, dearer = json.loads(done.stdout)["curve"]
+    assert same["flops"] == record["flops"]
+    assert dearer["flops"]["target"] == 0.7 * dense
+    assert dearer["flops"]["realized"] > record["flops"]["realized"]
+    done = in_process("evaluate", record["run"], "--target-flops", "90%", cwd=workplace)
+    assert (done.returncode, "as pruned" in done.stderr) == (2, True)
+    bench = ["--runtime", "torch", "--no-compile", "--batch", "4", "--images", "8", "--seconds", "0", "--json"]
+    done = in_process("bench", record["run"], *bench, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    timed = json.loads(done.stdout)
+    assert timed["flops"]["dense"] == pytest.approx(dense, rel=0.02)  # batch norms are folded
+    assert timed["rows"][0]["ideal"] == pytest.approx(timed["flops"]["dense"] / timed["flops"]["realized"])
+
+
 def test_a_network_with_exits_from_end_to_end(workplace: Path) -> None:
     done = in_process(
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--junctions",

@@ -31,10 +31,10 @@ def test_every_combination_is_a_cell_and_the_first_seed_comes_first() -> None:
 
 
 def test_what_methods_set() -> None:
-    nothing: dict[str, Any] = {"junctions": [], "pruning": "none"}
+    nothing: dict[str, Any] = {"junctions": [], "pruning": None}
     assert settings("dense", None) == {"method": "dense", "target": None} | nothing
     assert settings("firstk", "40%") == {"method": "firstk", "target": "40%"} | nothing
-    routed = {"method": "routed", "target": "40%", "junctions": ["skip", "exit"], "pruning": "none"}
+    routed = {"method": "routed", "target": "40%", "junctions": ["skip", "exit"], "pruning": None}
     assert settings("skip+exit", "40%") == routed
     rule = settings("confidence", "40%")
     assert (rule["junctions"], rule["exits.rule"]) == (["exit"], "confidence")
@@ -149,6 +149,7 @@ def test_the_command_of_a_cell_makes_the_same_recipe(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(routekit.pipeline, "run", lambda recipe, *rest, **more: seen.append(recipe) or {})
     methods = ["dense", "drn", "skip", "confidence", "l1", "firstk", "l1+skip", "l1+cascade", "skip+branch"]
     several = plan(methods=methods, budgets=["60%"], seeds=[2])
+    several.shared |= {"model.weights": "none", "training.temperature": [1.0, 0.5]}
     for cell in several.cells():
         line = shlex.split(command_of(several, cell))
         assert main.call([*line[1:], "--out", "nowhere"]) == 0
