@@ -76,12 +76,14 @@ def register(app: typer.Typer) -> None:
         machine = o.machine(device)
         launchers[launcher]  # an unknown one is told at once
         if resume is not None:
-            fixed = {"MODEL": model, "--weights": weights, "--data": data, "--data-root": data_root, "--val": val}
-            fixed |= {"--val-from-test": val_from_test, "--download": download or None, "--recipe": recipe}
-            fixed |= {"--epochs": epochs, "--set": set_ or None, "--smaller": smaller or None, "--name": name}
-            for option, value in fixed.items():
-                if value is not None:
-                    raise InputError(f"--resume goes on with the comparison's own plan: give no {option}")
+            fixed: dict[str, Any] = {
+                "MODEL": model, "--weights": weights, "--data": data, "--data-root": data_root, "--val": val,
+                "--val-from-test": val_from_test, "--download": download, "--recipe": recipe, "--epochs": epochs,
+                "--set": set_, "--smaller": smaller, "--name": name,
+            }  # fmt: skip
+            refused = [option for option, value in fixed.items() if value]
+            if refused:
+                raise InputError(f"--resume goes on with the comparison's own plan: give no {', '.join(refused)}")
             folder, before = ComparisonFolder.open(resume)
             plan = before.extended(wanted, _listed(budgets or ""), range(seeds or 0))
             if plan != before:

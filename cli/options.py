@@ -102,7 +102,7 @@ def made(method: str | None, wanted: list[str] | None, prune: str | None) -> dic
     from routekit.errors import InputError
     from routekit.recipe import static
 
-    if method in orders or method in prunings:
+    if method is not None and (method in orders or method in prunings):
         if wanted is not None or prune is not None:
             raise InputError(f"--method {method} is a static network: it takes no --junctions and no --prune")
         return static(method)

@@ -153,7 +153,8 @@ def _turned(batch: Tensor) -> Tensor:
     # To import torchvision takes as long as to import torch, and most commands need none of it.
     from torchvision.transforms.v2 import functional as vision
 
-    return vision.rotate(batch, 10, vision.InterpolationMode.BILINEAR)
+    turned: Tensor = vision.rotate(batch, 10, vision.InterpolationMode.BILINEAR)
+    return turned
 
 
 VARIATIONS: dict[str, Callable[[Tensor], Tensor]] = {
