@@ -1,5 +1,6 @@
 """The page of a comparison, in a real browser: at a desk and on a phone, by day and by night."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -46,6 +47,21 @@ def browser() -> Any:
         chromium.close()
 
 
+def point_at(page: Any, point: Any) -> None:
+    """Move the mouse to a point until it says what it is: it may still be on its way to where it is drawn."""
+    from playwright.sync_api import TimeoutError as NotYet
+
+    point.scroll_into_view_if_needed()
+    for _ in range(30):
+        box = point.bounding_box()
+        page.mouse.move(0, 0)
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        with contextlib.suppress(NotYet):
+            page.wait_for_selector(".hoverlayer .hovertext", timeout=500)
+            return
+    pytest.fail("no label appears")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_it_is_drawn_and_answers_to_clicks(browser: Any, page_file: Path, size: str, scheme: str) -> None:
@@ -65,10 +81,7 @@ def test_it_is_drawn_and_answers_to_clicks(browser: Any, page_file: Path, size: 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.locator("tbody tr", has_text="skip").first.click()
     assert "--target-flops 40% --junctions skip" in page.locator("#command").inner_text()
-    page.locator("#frontier .point").last.scroll_into_view_if_needed()
-    box = page.locator("#frontier .point").last.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.wait_for_selector(".hoverlayer .hovertext", timeout=5000)
+    point_at(page, page.locator("#frontier .point").last)
     assert "routekit convert" in page.locator(".hoverlayer .hovertext").text_content()
     label = page.locator(".hoverlayer .hovertext").bounding_box()
     assert label["x"] >= 0
