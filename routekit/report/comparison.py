@@ -209,7 +209,7 @@ def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = 
     dates = sorted({each.record["environment"]["date"] for each in cells})
     when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
     timed = ""
-    if timings is not None:
+    if timings is not None and len(scales(rows(cells))) > 1:
         images = ", ".join(f"{count} at batch {batch}" for batch, count in timings["images"].items())
         timed = (
             f" Milliseconds are of the first seed's networks, called in turns on test images ({images}), each in the "
