@@ -50,7 +50,9 @@ def register(app: typer.Typer) -> None:
         name: o.Name = None,
         device: o.Device = None,
         launcher: Annotated[str, typer.Option(help="Who carries out the cells: here, or ray.")] = "here",
-        jobs: Annotated[int, typer.Option(min=1, help="How many cells at once.")] = 1,
+        jobs: Annotated[
+            int, typer.Option(min=1, help="How many cells at once, on a GPU or a share of the cores each.")
+        ] = 1,
         cell: Annotated[str | None, typer.Option(help="With --resume: carry out this cell alone.")] = None,
         time_: Annotated[
             bool,

@@ -21,7 +21,7 @@ from routekit.export.checkpoint import load_network, save_network
 from routekit.inputs import load_splits
 from routekit.machine import Machine
 from routekit.network.cascade import Cascade
-from routekit.network.convert import convert
+from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe
 from routekit.report.analysis import Analysis, analyse
@@ -152,8 +152,9 @@ class _Subject:
 
 
 def cost_table(model: str | Path, classes: int | None = None, input_size: int | None = None) -> CostModel:
-    """The costs of a network by name, with the paper's routers, or of the network of a run's folder."""
+    """The costs of a network by name, with the paper's routers if it has units to skip, or of a run's network."""
     if isinstance(model, Path):
         return CostModel.measure(load_network(model))
     size = None if input_size is None else (3, input_size, input_size)
-    return CostModel.measure(convert(build(spec_of(model, num_classes=classes, input_size=size))))
+    view = build(spec_of(model, num_classes=classes, input_size=size))
+    return CostModel.measure(convert(view) if any(unit.skippable for unit in view.units) else dense(view))

@@ -25,15 +25,14 @@ launchers: Registry[Launcher] = Registry("launcher")
 
 @launchers.register("here")
 def here(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine, jobs: int) -> list[Failure]:
-    """One after the other in this process; with several jobs, in processes of their own, on a GPU each."""
+    """One after the other in this process; with several jobs, in processes of their own, each with its share."""
     if jobs == 1:
         return carry_out_all(folder, plan, cells, machine)
     devices = torch.cuda.device_count() if machine.device != "cpu" else 0
 
     def alone(place: int, cell: Cell) -> Failure | None:
-        environment = {"CUDA_VISIBLE_DEVICES": str(place % devices)} if devices else {}
-        line = command(folder, cell, machine)
-        done = subprocess.run(line, env=os.environ | environment, capture_output=True, text=True)
+        environment = os.environ | share(place, jobs, devices)
+        done = subprocess.run(command(folder, cell, machine), env=environment, capture_output=True, text=True)
         machine.hooks.say(f"{cell.name}: {'done' if done.returncode == 0 else 'failed'}")
         return None if done.returncode == 0 else Failure(cell, (done.stderr.strip().splitlines() or ["no word"])[-1])
 
@@ -65,6 +64,17 @@ def launch(
     """Carry out `cells`, `jobs` at once, by the launcher of that name, once there is a dense network to begin with."""
     begin(folder, plan, machine)
     return launchers[name](folder, plan, cells, machine, jobs)
+
+
+def share(place: int, jobs: int, devices: int) -> dict[str, str]:
+    """What the job at `place` of `jobs` may use, as environment variables: a GPU, or its part of the CPU's cores.
+
+    With all cores each, they would wait for each other. A caller's own OMP_NUM_THREADS stays as it is.
+    """
+    if devices:
+        return {"CUDA_VISIBLE_DEVICES": str(place % devices)}
+    threads = max(1, torch.get_num_threads() // jobs)
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
 
 
 def command(folder: ComparisonFolder, cell: Cell, machine: Machine) -> list[str]:

@@ -19,6 +19,7 @@ from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert, dense
 from routekit.network.executor import masked
 from routekit.network.exits import ExitConfig
+from routekit.results import cost_table
 from routekit.routing.router import RouterConfig
 from tests.toy import open_to_images
 
@@ -60,6 +61,7 @@ def test_what_columns_cost_by_hand() -> None:
     second = 9 * 16 * 16 * (sum(pixels) + sum(pixels[1:])) + 2 * 16 * sum(pixels)
     assert [part.flops for part in costs.parts if part.kind == "unit"] == [first, second]
     assert next(part.flops for part in costs.parts if part.kind == "head") == 16 * 16 * 10
+    assert cost_table("pyramid2").parts == costs.parts, "the command counts them, though none can be skipped"
 
 
 def test_with_copies_of_columns_junctions_have_more_ways() -> None:
