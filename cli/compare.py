@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from routekit.comparison.plan import ComparisonFolder, Plan
 
 
+# What makes a comparison that goes on larger.
+GROWN = ("--methods", "--stack", "--budgets", "--seeds")
 METHODS = "dense,l1+cascade,cascade,branch,skip,l1,depgraph,distributedk"
 
 
@@ -20,6 +22,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def compare(
+        context: typer.Context,
         model: Annotated[str | None, typer.Argument(help="resnet56, timm:NAME, torchvision:NAME, ...")] = None,
         budgets: Annotated[str | None, typer.Option(help="Mean costs of an image: 30%,50%,70%.")] = None,
         methods: Annotated[
@@ -78,14 +81,7 @@ def register(app: typer.Typer) -> None:
         machine = o.machine(device)
         launchers[launcher]  # an unknown one is told at once
         if resume is not None:
-            fixed: dict[str, Any] = {
-                "MODEL": model, "--weights": weights, "--data": data, "--data-root": data_root, "--val": val,
-                "--val-from-test": val_from_test, "--download": download, "--recipe": recipe, "--epochs": epochs,
-                "--set": set_, "--smaller": smaller, "--name": name,
-            }  # fmt: skip
-            refused = [option for option, value in fixed.items() if value]
-            if refused:
-                raise InputError(f"--resume goes on with the comparison's own plan: give no {', '.join(refused)}")
+            o.check_resumed(context, *GROWN, "--launcher", "--jobs", "--cell", "--time", "--dry-run")
             folder, before = ComparisonFolder.open(resume)
             plan = before.extended(wanted, _listed(budgets or ""), range(seeds or 0))
             if plan != before:

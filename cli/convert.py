@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def convert(
+        context: typer.Context,
         model: Annotated[str | None, typer.Argument(help="resnet56, timm:NAME, torchvision:NAME, ...")] = None,
         target_flops: Annotated[
             str | None,
@@ -95,9 +96,8 @@ def register(app: typer.Typer) -> None:
 
         o.check_device(device)
         if resume is not None:
+            o.check_resumed(context)
             path, chosen = resume, None
-            if model is not None or target_flops is not None:
-                raise InputError("--resume takes everything from the run's own recipe: give neither MODEL nor a target")
         else:
             if model is None:
                 raise InputError("which network? e.g. routekit convert resnet56 --target-flops 50%")

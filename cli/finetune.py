@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def finetune(
+        context: typer.Context,
         model: Annotated[str | None, typer.Argument(help="resnet56, timm:NAME, torchvision:NAME, ...")] = None,
         weights: o.Weights = None,
         data: o.Data = None,
@@ -43,9 +44,8 @@ def register(app: typer.Typer) -> None:
 
         o.check_device(device)
         if resume is not None:
+            o.check_resumed(context)
             path, chosen = resume, None
-            if model is not None:
-                raise InputError("--resume takes everything from the run's own recipe: do not give MODEL")
         else:
             if model is None:
                 raise InputError("which network? e.g. routekit finetune resnet56 --data path/to/images")

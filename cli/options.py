@@ -223,6 +223,25 @@ def run_name(recipe: "Recipe") -> str:
     return "-".join(part.replace(":", "-").replace("/", "-").replace("%", "pct") for part in parts if part)
 
 
+def check_resumed(context: typer.Context, *takes: str) -> None:
+    """Raise InputError for what stands beside --resume though the plan that goes on has settled it.
+
+    `takes` are the options that are of use nevertheless, beside --device and --json.
+    """
+    from routekit.errors import InputError
+
+    useful = {"--resume", "--device", "--json", *takes}
+    refused = [
+        parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
+        for parameter in context.command.params
+        if (source := context.get_parameter_source(parameter.name)) is not None
+        and source.name == "COMMANDLINE"
+        and not useful & set(parameter.opts)
+    ]
+    if refused:
+        raise InputError(f"--resume goes on with what its own folder says: give no {', '.join(refused)}")
+
+
 def check_device(device: str | None) -> None:
     """Raise InputError early for a device that is no device."""
     machine(device)
