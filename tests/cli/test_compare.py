@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from routekit.comparison import timing
 from tests.cli.command import FAST, in_process, routekit
 
 PLAN = [
@@ -19,7 +22,9 @@ def compare(workplace: Path, *arguments: Any) -> Any:
     return in_process("compare", *arguments, "--device", "cpu", cwd=workplace)
 
 
-def test_a_comparison_from_its_plan_to_its_table(workplace: Path) -> None:
+def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "IMAGES", {1: 2, 64: 8})
+    monkeypatch.setattr(timing, "CHOICE", 0.0)
     planned = in_process(*PLAN, *METHODS, "--name", "c", "--dry-run", cwd=workplace)
     assert planned.returncode == 0, planned.stderr
     assert "4 cells, 4 to do, about" in planned.stdout

@@ -8,6 +8,8 @@ import pytest
 
 from tests.cli.command import in_process, routekit
 
+BENCH = ["--runtime", "torch", "--no-compile", "--images", "8", "--seconds", "0", "--json"]
+
 
 def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
     done = routekit("export", "runs/routed", "--out", "compact", "--dtype", "float16", "--json", cwd=workplace)
@@ -86,9 +88,7 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     done = in_process("predict", "joined", "images/test/class1/0.png", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"][0]["units"] == predicted["units"]
-    done = in_process(
-        "bench", "runs/joined", "--batch", "1", "--images", "8", "--seconds", "0.2", "--json", cwd=workplace
-    )
+    done = in_process("bench", "runs/joined", *BENCH, "--batch", "1", cwd=workplace)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["rows"]
     assert row["ideal"] > 0
@@ -116,8 +116,7 @@ def test_the_default_from_end_to_end(workplace: Path) -> None:
     assert dearer["flops"]["realized"] > record["flops"]["realized"]
     done = in_process("evaluate", record["run"], "--target-flops", "90%", cwd=workplace)
     assert (done.returncode, "as pruned" in done.stderr) == (2, True)
-    bench = ["--runtime", "torch", "--no-compile", "--batch", "4", "--images", "8", "--seconds", "0", "--json"]
-    done = in_process("bench", record["run"], *bench, cwd=workplace)
+    done = in_process("bench", record["run"], *BENCH, "--batch", "4", cwd=workplace)
     assert done.returncode == 0, done.stderr
     timed = json.loads(done.stdout)
     assert timed["flops"]["dense"] == pytest.approx(dense, rel=0.02)  # batch norms are folded
