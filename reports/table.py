@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -42,6 +43,39 @@ def table(group: str) -> str:
             f"| {routes['unique']} | {routes['entropy_bits']:.2f} | {record['seed']} | {record['epochs']:g} |"
         )
     return "\n".join(lines)
+
+
+def spread(group: str) -> str:
+    """One line for all seeds of a run, which are named alike but for `-seedN`."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in records(group):
+        found.setdefault(re.sub(r"-seed\d+$", "", record["name"]), []).append(record)
+    lines = [
+        "| run | target | realised cost | accuracy | seeds | routes | the last classifier alone |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, seeds in found.items():
+        shares, right, last, routes = (
+            [of(record) for record in seeds]
+            for of in (
+                lambda record: 100 * record["flops"]["realized"] / record["flops"]["dense"],
+                lambda record: 100 * record["accuracy"]["routed"],
+                lambda record: 100 * record["accuracy"]["dense"],
+                lambda record: record["routes"]["unique"],
+            )
+        )
+        flops = seeds[0]["flops"]
+        lines.append(
+            f"| {name} | {100 * flops['target'] / flops['dense']:.0f}% | {fmean(shares):.2f}% "
+            f"| **{mean_and_deviation(right)}** | {', '.join(str(record['seed']) for record in seeds)} "
+            f"| {', '.join(map(str, routes))} | {mean_and_deviation(last)} |"
+        )
+    return "\n".join(lines)
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """The mean, and the standard deviation where there are several."""
+    return f"{fmean(values):.2f}%" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def commands(group: str) -> str:
@@ -99,9 +133,12 @@ def curve(name: str) -> str:
     return "\n".join(lines)
 
 
+RENDERERS = {"table": table, "spread": spread, "commands": commands, "curve": curve, "speed": speed}
+
+
 def rendered(text: str) -> str:
-    """Fill every pair of markers, named `table GROUP`, `commands GROUP`, `curve GROUP/RUN` or `speed NAME`."""
-    for kind, render in (("table", table), ("commands", commands), ("curve", curve), ("speed", speed)):
+    """Fill every pair of markers: `table GROUP`, `spread GROUP`, `commands GROUP`, `curve GROUP/RUN`, `speed NAME`."""
+    for kind, render in RENDERERS.items():
         for group in re.findall(rf"<!-- begin {kind} (\S+) -->", text):
             begin, end = BEGIN.format(f"{kind} {group}"), END.format(f"{kind} {group}")
             before, _, rest = text.partition(begin)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.table import records, rendered
+from reports.table import mean_and_deviation, records, rendered
 from routekit.comparison.plan import ComparisonFolder
 from routekit.comparison.results import measured
 from routekit.cost.macs import CONVENTION
@@ -28,6 +28,11 @@ def test_a_changed_record_shows() -> None:
         assert f"{100 * record['accuracy']['routed']:.2f}%" in rendered(page)
         assert record["split"] == "test"
         assert record["flops"]["convention"].startswith("fvcore")
+
+
+def test_the_spread_over_seeds_by_hand() -> None:
+    assert mean_and_deviation([1.0, 2.0, 6.0]) == "3.00% ± 2.65"
+    assert mean_and_deviation([7.25]) == "7.25%"
 
 
 def rendered_by(drawing: Path) -> str:
