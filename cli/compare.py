@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # What makes a comparison that goes on larger.
 GROWN = ("--methods", "--stack", "--budgets", "--seeds")
+# How its cells are carried out, and timed.
+CARRIED_OUT = ("--launcher", "--jobs", "--cell", "--time", "--runtime", "--dry-run")
 METHODS = "dense,l1+cascade,cascade,branch,skip,l1,depgraph,distributedk"
 
 
@@ -59,8 +61,11 @@ def register(app: typer.Typer) -> None:
         cell: Annotated[str | None, typer.Option(help="With --resume: carry out this cell alone.")] = None,
         time_: Annotated[
             bool,
-            typer.Option("--time/--no-time", help="At the end, time the first seed's networks in turns, in torch."),
+            typer.Option("--time/--no-time", help="At the end, time the first seed's networks in turns."),
         ] = True,
+        runtime: Annotated[
+            str, typer.Option(help="What they are timed in: any of torch, onnx, openvino, with commas.")
+        ] = "torch",
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its time, and stop.")] = False,
         resume: Annotated[
             Path | None, typer.Option(help="Go on with this comparison; --methods, --budgets and --seeds add to it.")
@@ -74,14 +79,17 @@ def register(app: typer.Typer) -> None:
         from routekit.comparison.launch import launch, launchers
         from routekit.comparison.method import check_stacked
         from routekit.comparison.plan import ComparisonFolder
-        from routekit.comparison.timing import time_cells
+        from routekit.comparison.timing import check_runtimes, time_cells
         from routekit.errors import InputError
 
         wanted = _listed(methods or "") + [check_stacked(name) for name in _listed(stack or "")]
         machine = o.machine(device)
         launchers[launcher]  # an unknown one is told at once
+        timed_in = _listed(runtime)
+        if time_:
+            check_runtimes(timed_in)
         if resume is not None:
-            o.check_resumed(context, *GROWN, "--launcher", "--jobs", "--cell", "--time", "--dry-run")
+            o.check_resumed(context, *GROWN, *CARRIED_OUT)
             folder, before = ComparisonFolder.open(resume)
             plan = before.extended(wanted, _listed(budgets or ""), range(seeds or 0))
             if plan != before:
@@ -124,7 +132,7 @@ def register(app: typer.Typer) -> None:
         try:
             failures = launch(launcher, folder, plan, pending, machine, jobs)
             if cell is None and time_:
-                time_cells(folder, plan, machine)
+                time_cells(folder, plan, machine, timed_in)
         except KeyboardInterrupt:
             say(f"what was done is kept: go on with `routekit compare --resume {folder.path}`")
             raise

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from routekit.bench.forms import Setting, torch_forms
+from routekit.bench.forms import Forms, Setting, check_installed, runtimes
 from routekit.comparison.method import DENSE
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError
@@ -46,15 +47,27 @@ def _timed(folder: ComparisonFolder, plan: Plan) -> list[Cell]:
     return [cell for cell in plan.cells() if cell.seed == plan.seeds[0] and folder.of(cell).finished]
 
 
-def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine) -> None:
+def check_runtimes(names: Sequence[str]) -> None:
+    """Raise InputError for a runtime that nobody knows or that is not installed, or for none."""
+    if not names:
+        raise InputError("nothing to time in: give at least one runtime, or --no-time")
+    for name in names:
+        check_installed(name)
+
+
+def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Sequence[str] = ("torch",)) -> None:
     """Time the networks of the first seed on test images, with their own routes, and write `timings.json`.
 
-    All of them are called in turns on the same images, each in the fastest form that torch has for it, which is found
-    by a shorter comparison before. Milliseconds are of an image. The same is not done twice.
+    In each runtime of `names`, all of them are called in turns on the same images, each in the fastest form that the
+    runtime has for it, which is found by a shorter comparison before. Milliseconds are of an image. The same is not
+    done twice.
     """
     cells = _timed(folder, plan)
     before = read_timings(folder)
-    if not cells or (before is not None and set(before["milliseconds"]) == {cell.name for cell in cells}):
+    wanted = {cell.name for cell in cells}
+    if not cells or (
+        before is not None and (set(before["milliseconds"]), list(before["runtimes"])) == (wanted, [*names])
+    ):
         return
     gone = [cell.name for cell in cells if not (folder.of(cell).path / "network").exists()]
     if gone:
@@ -68,17 +81,23 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine) -> None:
     counts = {batch: min(count, len(test)) for batch, count in IMAGES.items()}
     images = draw(test, max(counts.values()), spec, recipe.seed)
     found: dict[str, dict[str, float]] = {name: {} for name in networks}
-    with TemporaryDirectory() as scratch:
-        device = machine.accelerator().device
-        setting = Setting(device, torch.get_num_threads(), compiled=False, folder=Path(scratch), say=machine.hooks.say)
-        for batch, count in counts.items():
-            parts = torch.split(images[:count].contiguous(memory_format=torch.channels_last), batch)
-            batches = [part for part in parts if len(part) == len(parts[0])]
-            fastest = {name: _fastest(network, batches, setting) for name, network in networks.items()}
-            for name, timing in in_turns(fastest, batches, seconds=0).items():
-                found[name][str(batch)] = timing.typical / len(batches[0])
+    versions: dict[str, str] = {}
+    device, threads = machine.accelerator().device, torch.get_num_threads()
+    for runtime in names:
+        with TemporaryDirectory() as scratch:
+            forms = {}
+            for place, (name, network) in enumerate(networks.items()):
+                own = Setting(device, threads, compiled=False, folder=Path(scratch, str(place)), say=machine.hooks.say)
+                forms[name] = _competing(network, runtimes[runtime](network, own))
+            versions[runtime] = next(iter(forms.values())).version
+            for batch, count in counts.items():
+                parts = torch.split(images[:count].contiguous(memory_format=torch.channels_last), batch)
+                batches = [part for part in parts if len(part) == len(parts[0])]
+                fastest = {name: _fastest(competing, batches) for name, competing in forms.items()}
+                for name, timing in in_turns(fastest, batches, seconds=0).items():
+                    found[name][f"{runtime}, batch {batch}"] = timing.typical / len(batches[0])
     document = {
-        "runtime": f"torch {torch.__version__}",
+        "runtimes": versions,
         "images": {str(batch): count for batch, count in counts.items()},
         "environment": machine.environment(),
         "milliseconds": found,
@@ -94,9 +113,13 @@ def _settled(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:
     return network.eval()
 
 
-def _fastest(network: RoutedNetwork | Cascade, batches: Sequence[Tensor], setting: Setting) -> Call:
-    forms = torch_forms(network, setting)
+def _competing(network: RoutedNetwork | Cascade, forms: Forms) -> Forms:
+    """The forms of a network that compete: of one with a fixed route, those that have nothing to decide."""
     static = isinstance(network, RoutedNetwork) and isinstance(network.routers, FixedRoute)
-    made = {name: make() for name, make in (forms.dense if static else forms.routed).items()}
+    return replace(forms, routed={}, single={}) if static else replace(forms, dense={})
+
+
+def _fastest(forms: Forms, batches: Sequence[Tensor]) -> Call:
+    made = {name: make() for name, make in forms.for_batch(len(batches[0])).items()}
     tried = in_turns(made, batches[:8], seconds=CHOICE / 3, rounds=1)
     return made[min(tried, key=lambda name: tried[name].typical)]

@@ -16,7 +16,7 @@ from routekit.errors import InputError
 class Measured:
     """One cell: what was asked for, and the record of what came of it.
 
-    `milliseconds` an image takes, by batch size; empty if it was not timed.
+    `milliseconds` an image takes, by runtime and batch size; empty if it was not timed.
     """
 
     method: str
@@ -150,15 +150,15 @@ def frontier(table: Sequence[Row], cost: Callable[[Row], float] = share) -> list
 
 def scales(table: Sequence[Row]) -> dict[str, Callable[[Row], float]]:
     """By what a row's cost can be told, title -> cost: in MACs, and in milliseconds where all rows were timed."""
-    batches = list(table[0].milliseconds) if all(row.milliseconds for row in table) else []
+    where = list(table[0].milliseconds) if all(row.milliseconds for row in table) else []
     found: dict[str, Callable[[Row], float]] = {"mean cost, % of the dense network's MACs": share}
-    for batch in batches:
-        found[f"ms an image, batch {batch}"] = partial(_milliseconds, batch)
+    for place in where:
+        found[f"ms an image, {place}"] = partial(_milliseconds, place)
     return found
 
 
-def _milliseconds(batch: str, row: Row) -> float:
-    return row.milliseconds[batch]
+def _milliseconds(place: str, row: Row) -> float:
+    return row.milliseconds[place]
 
 
 def verdict(table: Sequence[Row]) -> str:
@@ -211,9 +211,10 @@ def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = 
     timed = ""
     if timings is not None and len(scales(rows(cells))) > 1:
         images = ", ".join(f"{count} at batch {batch}" for batch, count in timings["images"].items())
+        versions = ", ".join(f"{name} {version}" for name, version in timings["runtimes"].items())
         timed = (
             f" Milliseconds are of the first seed's networks, called in turns on test images ({images}), each in the "
-            f"fastest form that {timings['runtime']} has for it, on {timings['environment']['device']}."
+            f"fastest form that the runtime has for it ({versions}), on {timings['environment']['device']}."
         )
     return (
         f"Every network began as the same dense one ({100 * first['accuracy']['dense']:.2f}% of the {first['images']} "

@@ -84,6 +84,8 @@ BAD = [
     (["compare", "resnet20", "--budgets", "50%", "--stack", "skip+l1"], "first prune, then route"),
     (["compare", "resnet20", "--budgets", "50%,1%", "--methods", "skip"], "skip at 1%"),
     (["compare", "resnet20", "--budgets", "50%", "--launcher", "raye"], "did you mean ray?"),
+    (["compare", "resnet20", "--budgets", "50%", "--runtime", "onyx"], "did you mean onnx?"),
+    (["compare", "resnet20", "--budgets", "50%", "--runtime", ","], "at least one runtime"),
     (["compare", "--resume", "images"], "is no comparison"),
     (["compare", "resnet20", "--resume", "images"], "give no MODEL"),
     (["compare", "--resume", "images", "--epochs", "3", "--jobs", "2"], "give no --epochs"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from routekit.bench.forms import torch_forms
 from routekit.comparison import timing
 from tests.cli.command import FAST, in_process, routekit
 
@@ -36,7 +37,7 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
     folder = workplace / "comparisons" / "c"
     cells = {path.name for path in (folder / "cells").iterdir()}
     assert cells == {"smaller0-seed0", "dense-seed0", "skip-60pct-seed0", "l1-60pct-seed0"}
-    assert "| ms an image, batch 1 | ms an image, batch 64 |" in done.stdout
+    assert "| ms an image, torch, batch 1 | ms an image, torch, batch 64 |" in done.stdout
     timings = (folder / "timings.json").read_text()
     assert set(json.loads(timings)["milliseconds"]) == cells
 
@@ -58,6 +59,12 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
     assert (folder / "timings.json").read_text() == timings
     assert json.loads(lost.read_text())["accuracy"] == before["accuracy"]
     assert kept.stat().st_mtime_ns == written
+
+    # In another runtime, it is timed again; torch stands in for that one here.
+    monkeypatch.setattr(timing, "runtimes", {"torch": torch_forms, "onnx": torch_forms})
+    timed = compare(workplace, "--resume", "comparisons/c", "--runtime", "torch,onnx")
+    assert timed.returncode == 0, timed.stderr
+    assert "| ms an image, torch, batch 64 | ms an image, onnx, batch 1 |" in timed.stdout
 
     # It grows by what is added; --dry-run only tells.
     grown = compare(workplace, "--resume", "comparisons/c", "--methods", "firstk", "--budgets", "80%", "--dry-run")

@@ -82,7 +82,7 @@ def test_the_table_in_markdown() -> None:
 def timed(milliseconds: dict[str, float]) -> list[Measured]:
     """The cells with the time of each method, at 40%, and dense."""
     return [
-        replace(each, milliseconds={"1": milliseconds[each.method], "64": 1.0})
+        replace(each, milliseconds={"torch, batch 1": milliseconds[each.method], "onnx, batch 64": 1.0})
         for each in CELLS
         if each.budget != "60%" and each.seed == 0
     ]
@@ -91,14 +91,14 @@ def timed(milliseconds: dict[str, float]) -> list[Measured]:
 def test_where_all_was_timed_the_frontier_is_told_in_milliseconds_too() -> None:
     table = rows(timed({"l1": 2.0, "skip": 3.0, "dense": 2.5}))
     assert list(scales(table)) == [
-        "mean cost, % of the dense network's MACs", "ms an image, batch 1", "ms an image, batch 64"
+        "mean cost, % of the dense network's MACs", "ms an image, torch, batch 1", "ms an image, onnx, batch 64"
     ]  # fmt: skip
     lines = markdown(table).splitlines()
-    assert lines[0].endswith("| bytes | ms an image, batch 1 | ms an image, batch 64 | on the frontier |")
+    assert lines[0].endswith("| bytes | ms an image, torch, batch 1 | ms an image, onnx, batch 64 | on the frontier |")
     assert lines[2] == "| 40% | l1 | 85.00 | 40.00 | 1 | 1k | 4k | 2.00 | 1.00 | yes |"
     said = verdict(table)
-    assert "On the frontier by ms an image, batch 1: l1 at 40% (85.00% in 2.00), dense (90.00% in 2.50)." in said
-    assert said.endswith("On the frontier by ms an image, batch 64: dense (90.00% in 1.00).")
+    assert "On the frontier by ms an image, torch, batch 1: l1 at 40% (85.00% in 2.00), dense (90.00% in 2.50)." in said
+    assert said.endswith("On the frontier by ms an image, onnx, batch 64: dense (90.00% in 1.00).")
     # One that was not timed has no place on such a scale.
     assert len(scales(rows([*timed({"l1": 2.0, "skip": 3.0, "dense": 2.5}), CELLS[6]]))) == 1
 

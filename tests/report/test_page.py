@@ -28,9 +28,11 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = folder.of(Cell(each.method, each.budget, each.seed)).path
         run.mkdir(parents=True)
         (run / "record.json").write_text(json.dumps(each.record))
-    times = {cell.name: {"1": 2.0, "64": 1.0 + place} for place, cell in enumerate(plan.cells())}
+    times = {
+        cell.name: {"torch, batch 1": 2.0, "torch, batch 64": 1.0 + place} for place, cell in enumerate(plan.cells())
+    }
     environment = {"device": "a CPU"}
-    document = {"milliseconds": times, "images": {"1": 9}, "runtime": "torch", "environment": environment}
+    document = {"milliseconds": times, "images": {"1": 9}, "runtimes": {"torch": "2"}, "environment": environment}
     (path / "timings.json").write_text(json.dumps(document))
     return report_comparison(path, path, "svg")[-1]
 
