@@ -117,6 +117,27 @@ def speed(name: str) -> str:
     return "\n".join(lines)
 
 
+def widths(name: str) -> str:
+    """One line a network of `speed/NAME.json`: what pruned channels save, kept one by one and in steps."""
+    report = json.loads((HERE / "speed" / f"{name}.json").read_text())
+    batches = list(dict.fromkeys(row["batch"] for row in report["rows"]))
+    heads = [f"batch {batch}, ms | of the dense time" for batch in batches]
+    lines = ["| MACs | channels kept in steps of | " + " | ".join(heads) + " |", "|---" * (2 + 2 * len(batches)) + "|"]
+    for row in report["rows"]:
+        if row["batch"] == batches[0]:
+            same = [each for each in report["rows"] if (each["share"], each["step"]) == (row["share"], row["step"])]
+            dense = [each for each in report["rows"] if each["step"] is None]
+            times = [f"{own['ms']:.2f} | {own['ms'] / full['ms']:.2f}" for own, full in zip(same, dense, strict=True)]
+            lines.append(f"| {100 * row['share']:.1f}% | {row['step'] or 'dense'} | " + " | ".join(times) + " |")
+    where = report["environment"]
+    lines += [
+        "",
+        f"`{report['command']}`  ",
+        f"{report['model']}, {report['runtime']}; {where['device']}, {where['threads']} threads; {where['date']}",
+    ]
+    return "\n".join(lines)
+
+
 def curve(name: str) -> str:
     """One line a budget of `NAME/curve.json`: one network, measured at several budgets that were met on validation."""
     report = json.loads((HERE / name / "curve.json").read_text())
@@ -133,11 +154,13 @@ def curve(name: str) -> str:
     return "\n".join(lines)
 
 
-RENDERERS = {"table": table, "spread": spread, "commands": commands, "curve": curve, "speed": speed}
+RENDERERS = {"table": table, "spread": spread, "commands": commands, "curve": curve, "speed": speed, "widths": widths}
 
 
 def rendered(text: str) -> str:
-    """Fill every pair of markers: `table GROUP`, `spread GROUP`, `commands GROUP`, `curve GROUP/RUN`, `speed NAME`."""
+    """Fill every pair of markers: `table GROUP`, `spread GROUP`, `commands GROUP`, `curve GROUP/RUN`, `speed NAME`,
+    `widths NAME`.
+    """
     for kind, render in RENDERERS.items():
         for group in re.findall(rf"<!-- begin {kind} (\S+) -->", text):
             begin, end = BEGIN.format(f"{kind} {group}"), END.format(f"{kind} {group}")

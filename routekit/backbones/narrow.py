@@ -6,6 +6,7 @@ differently (Yu et al., "Slimmable Neural Networks", 2019).
 """
 
 import copy
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -56,10 +57,32 @@ class SharedConv2d(nn.Module):
         return conv
 
 
-def narrow(block: nn.Module, keep: float) -> nn.Module:
+# Runtimes compute so many channels at once, and pad what is between: onnxruntime with AVX-512, by its NCHWc layout.
+LANES = 16
+# Blocks with fewer channels than this have too few inside to choose from.
+WIDE = 32
+
+
+def channel_step(blocks: Iterable[nn.Module]) -> int:
+    """In which steps channels inside of a network's `blocks` are best kept, so that fewer of them take less time.
+
+    `LANES`, or 1 if a block has few channels: by what the first convolution reads and the last one gives.
+    """
+    convs = [[part for part in block.modules() if isinstance(part, nn.Conv2d)] for block in blocks]
+    around = [width for block in convs if block for width in (block[0].in_channels, block[-1].out_channels)]
+    return LANES if min(around, default=0) >= WIDE else 1
+
+
+def stepped(count: float, width: int, step: int) -> int:
+    """The number of channels nearest to `count`, of `width`, that is a multiple of `step`: at least one step."""
+    return min(width, max(1, round(count / step)) * step)
+
+
+def narrow(block: nn.Module, keep: float, step: int = 1) -> nn.Module:
     """A copy of `block` with the share `keep` of the channels between its convolutions, and the block's own weights.
 
-    Those are kept that move the block's output most. All convolutions are shared, all else is the copy's own.
+    Those are kept that move the block's output most, in multiples of `step`. All convolutions are shared, all else is
+    the copy's own.
     Raises InputError for a block whose inside is not a chain of conv1, bn1, conv2, ...
     """
     convs = chain(block)
@@ -76,7 +99,7 @@ def narrow(block: nn.Module, keep: float) -> nn.Module:
             own, reader = block.get_submodule(norm), block.get_submodule(convs[place + 1][0])
             assert isinstance(own, nn.BatchNorm2d)
             assert isinstance(reader, nn.Conv2d)
-            kept = _weightiest(own, reader, keep)
+            kept = _weightiest(own, reader, stepped(keep * own.num_features, own.num_features, step))
             _set(copied, norm, _sliced(own, kept))
         _set(copied, conv, SharedConv2d(source, kept, inputs))
     return copied
@@ -119,14 +142,14 @@ def _has_tensors(module: nn.Module) -> bool:
     return bool([*module.parameters(), *module.buffers()])
 
 
-def _weightiest(norm: nn.BatchNorm2d, reader: nn.Conv2d, keep: float) -> Tensor:
-    """Indices [k], ascending, of the channels that `norm` gives and `reader` reads, by how much they move its output.
+def _weightiest(norm: nn.BatchNorm2d, reader: nn.Conv2d, count: int) -> Tensor:
+    """Indices [count], ascending, of the channels that `norm` gives and `reader` reads, that move its output most.
 
     A channel leaves the batch norm with the standard deviation |gamma|, and moves the output by that times the norm of
     the weights that read it.
     """
     importance = norm.weight.detach().abs() * torch.linalg.vector_norm(reader.weight.detach(), dim=(0, 2, 3))
-    kept: Tensor = importance.topk(max(1, round(keep * len(importance)))).indices.sort().values
+    kept: Tensor = importance.topk(count).indices.sort().values
     return kept
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
-from routekit.backbones.narrow import chain
+from routekit.backbones.narrow import chain, channel_step, stepped
 from routekit.backbones.unit import Backbone
 from routekit.cost.macs import count, describe
 from routekit.errors import InputError
@@ -64,11 +64,12 @@ prunings.register("depgraph")(Pruning(_scores("GroupMagnitudeImportance", p=2), 
 prunings.register("random")(Pruning(_scores("RandomImportance")))
 
 
-def prune(view: Backbone, method: str, target: float, seed: int = 0) -> Backbone:
+def prune(view: Backbone, method: str, target: float, seed: int = 0, step: int | None = None) -> Backbone:
     """A copy of `view` with fewer channels, whose cost is as near to `target` MACs as the method comes.
 
     The same share of channels goes everywhere, or the least important ones of all layers; between two shares that are
-    too little and too much, the first layers are pruned by the greater one.
+    too little and too much, the first layers are pruned by the greater one. What stays of a layer is a multiple of
+    `step` channels; None for what suits the network's blocks (`channel_step`).
     Raises InputError for an unknown method, blocks whose channels it does not know, and a
     target under what is left when nearly all channels are gone.
     """
@@ -76,12 +77,12 @@ def prune(view: Backbone, method: str, target: float, seed: int = 0) -> Backbone
         return copy.deepcopy(view)
     check_prunable(view, method, target)
     way = prunings[method]
-    scores = _scored(view, way, seed)
+    scores, step = _scored(view, way, seed), step or channel_step(unit.block for unit in view.units)
     low, high = 0.0, MOST
-    little, much = _plan(scores, low, way), _plan(scores, high, way)
+    little, much = _plan(scores, low, way, step), _plan(scores, high, way, step)
     for _ in range(HALVINGS):
         share = (low + high) / 2
-        plan = _plan(scores, share, way)
+        plan = _plan(scores, share, way, step)
         if _cost(_pruned(view, plan)) > target:
             low, little = share, plan
         else:
@@ -102,7 +103,8 @@ def check_prunable(view: Backbone, method: str, target: float) -> None:
     for module in view.model.modules():
         if isinstance(module, nn.BatchNorm2d):  # of a new network, these are all alike: no score tells them apart
             nn.init.uniform_(module.weight)
-    least = _cost(_pruned(view, _plan(_scored(view, way, seed=0), MOST, way)))
+    step = channel_step(unit.block for unit in view.units)
+    least = _cost(_pruned(view, _plan(_scored(view, way, seed=0), MOST, way, step)))
     if target < least:
         raise InputError(
             f"{method} cannot prune {view.spec.full_name} to {describe(target)}: to {describe(least)} at most"
@@ -130,15 +132,18 @@ def _scored(view: Backbone, way: Pruning, seed: int) -> dict[str, Tensor]:
         return {names[group[0][0].target.module]: importance(group) for group in groups}
 
 
-def _plan(scores: dict[str, Tensor], share: float, way: Pruning) -> Plan:
-    """Which channels go when `share` of them does: of each layer as many, or wherever scores are lowest."""
+def _plan(scores: dict[str, Tensor], share: float, way: Pruning, step: int) -> Plan:
+    """Which channels go when `share` of them does: of each layer as many, or wherever scores are lowest.
+
+    Of each layer, a multiple of `step` channels stays.
+    """
     every = torch.cat(list(scores.values())).sort().values
     limit = every[min(int(share * len(every)), len(every) - 1)]
     plan: Plan = {}
     for name, score in scores.items():
         count = int((score < limit).sum()) if way.everywhere else int(share * len(score))
-        count = min(count, int(MOST * len(score)))
-        plan[name] = sorted(score.argsort()[:count].tolist())
+        kept = stepped(len(score) - min(count, int(MOST * len(score))), len(score), step)
+        plan[name] = sorted(score.argsort()[: len(score) - kept].tolist())
     return plan
 
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from routekit.backbones.cifar_resnet import BasicBlock
 from routekit.backbones.load import build, spec_of
-from routekit.backbones.narrow import SharedConv2d, narrow, stand_alone
+from routekit.backbones.narrow import SharedConv2d, channel_step, narrow, stand_alone, stepped
 from routekit.errors import InputError
+from routekit.network.branches import BranchConfig, give_branches
 
 SIZE = (3, 64, 64)
 
@@ -46,6 +47,24 @@ def test_the_channels_that_move_the_output_most_are_kept() -> None:
     with torch.no_grad():
         silenced.conv2.weight[:, [1, 2]] = 0
         torch.testing.assert_close(small(features()), silenced(features()))
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "step", "nearest"),
+    [(25.6, 64, 1, 26), (0.3, 64, 1, 1), (25.6, 64, 16, 32), (23.9, 64, 16, 16), (3, 64, 16, 16), (99, 100, 16, 96),
+     (99.9, 100, 1, 100), (9, 10, 16, 10)],
+)  # fmt: skip
+def test_the_nearest_number_of_channels_in_steps(count: float, width: int, step: int, nearest: int) -> None:
+    assert stepped(count, width, step) == nearest
+
+
+@pytest.mark.parametrize(("name", "step"), [("resnet20", 1), ("torchvision:resnet18", 16), ("timm:resnet50", 16)])
+def test_networks_of_wide_blocks_keep_channels_in_sixteens(name: str, step: int) -> None:
+    view = build(spec_of(name, num_classes=10, input_size=None if name == "resnet20" else SIZE))
+    assert channel_step(unit.block for unit in view.units) == step
+    give_branches(view, BranchConfig(keep=(0.4,)), skips=True)
+    widths = {unit.branches[0].bn1.num_features for unit in view.units if unit.branches}
+    assert widths == ({6, 13, 26} if step == 1 else {32, 48, 96, 208})
 
 
 @pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18", "torchvision:resnet50", "timm:seresnet50"])

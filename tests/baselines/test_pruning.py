@@ -52,6 +52,15 @@ def test_the_cost_is_met_and_the_rest_is_the_same(method: str) -> None:
     assert prune(view, method, 2 * cost(view)).model.conv1.out_channels == 16
 
 
+@pytest.mark.parametrize("method", ["l1", "bn", "depgraph"])
+def test_wide_networks_keep_channels_in_sixteens(method: str) -> None:
+    view = trained("torchvision:resnet18")
+    pruned = prune(view, method, 0.5 * cost(view))
+    assert cost(pruned) == pytest.approx(0.5 * cost(view), rel=0.02)
+    assert {unit.block.bn1.num_features % 16 for unit in pruned.units} == {0}
+    assert {unit.block.bn2.num_features % 16 for unit in pruned.units} == {0}
+
+
 def test_l1_keeps_the_heaviest_filters_of_each_layer() -> None:
     view = trained()
     pruned = prune(view, "l1", 0.5 * cost(view))
