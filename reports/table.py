@@ -158,9 +158,7 @@ RENDERERS = {"table": table, "spread": spread, "commands": commands, "curve": cu
 
 
 def rendered(text: str) -> str:
-    """Fill every pair of markers: `table GROUP`, `spread GROUP`, `commands GROUP`, `curve GROUP/RUN`, `speed NAME`,
-    `widths NAME`.
-    """
+    """Fill every pair of markers, each named by how it is rendered and of what: `table GROUP`, `speed NAME`, ..."""
     for kind, render in RENDERERS.items():
         for group in re.findall(rf"<!-- begin {kind} (\S+) -->", text):
             begin, end = BEGIN.format(f"{kind} {group}"), END.format(f"{kind} {group}")
