@@ -53,12 +53,15 @@ def accuracy_against_cost(records: Sequence[dict[str, Any]]) -> Any:
 def frontier_picture(table: Sequence[Row]) -> Any:
     """Accuracy against cost, one line for each method, bars of one standard deviation over seeds.
 
-    A panel for each way to tell the cost: MACs and, where all was timed, milliseconds at each batch size.
+    A panel for each way to tell the cost: MACs and, where all was timed, milliseconds in each runtime, at each batch
+    size; at most three beside each other.
     """
     panels = scales(table)
-    drawn = _axes(8 if len(panels) == 1 else 5 * len(panels), 5, columns=len(panels))
+    across = min(3, len(panels))
+    down = math.ceil(len(panels) / across)
+    drawn = _grid(8 if across == 1 else 5 * across, 5 * down, down, across).ravel()
     methods = sorted({row.method for row in table})
-    for panel, (title, cost) in zip(drawn if len(panels) > 1 else [drawn], panels.items(), strict=True):
+    for panel, (title, cost) in zip(drawn, panels.items(), strict=False):
         for number, method in enumerate(methods):
             line = sorted((cost(row), row.accuracy, row.spread) for row in table if row.method == method)
             costs, accuracies, spreads = zip(*line, strict=True)
@@ -71,7 +74,9 @@ def frontier_picture(table: Sequence[Row]) -> Any:
         panel.set_xlabel(title)
         panel.set_ylabel("accuracy, % of the test images")
         panel.grid(alpha=0.3)
-    panel.legend(fontsize=8, ncols=2)
+    for spare in drawn[len(panels) :]:
+        spare.set_axis_off()
+    drawn[-1].legend(*panel.get_legend_handles_labels(), fontsize=8, ncols=2)
     return panel.figure
 
 
