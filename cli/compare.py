@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from routekit.comparison.plan import ComparisonFolder, Plan
 
 
-# What makes a comparison that goes on larger.
+# Options that add cells to a comparison that goes on,
 GROWN = ("--methods", "--stack", "--budgets", "--seeds")
-# How its cells are carried out, and timed.
+# and that say how its cells are carried out and timed.
 CARRIED_OUT = ("--launcher", "--jobs", "--cell", "--time", "--runtime", "--dry-run")
 METHODS = "dense,l1+cascade,cascade,branch,skip,l1,depgraph,distributedk"
 
@@ -64,8 +64,11 @@ def register(app: typer.Typer) -> None:
             typer.Option("--time/--no-time", help="At the end, time the first seed's networks in turns."),
         ] = True,
         runtime: Annotated[
-            str, typer.Option(help="What they are timed in: any of torch, onnx, openvino, with commas.")
-        ] = "torch",
+            str | None,
+            typer.Option(
+                help="What they are timed in: any of torch, onnx, openvino, with commas; by default torch or as before."
+            ),
+        ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its time, and stop.")] = False,
         resume: Annotated[
             Path | None, typer.Option(help="Go on with this comparison; --methods, --budgets and --seeds add to it.")
@@ -85,8 +88,8 @@ def register(app: typer.Typer) -> None:
         wanted = _listed(methods or "") + [check_stacked(name) for name in _listed(stack or "")]
         machine = o.machine(device)
         launchers[launcher]  # an unknown one is told at once
-        timed_in = _listed(runtime)
-        if time_:
+        timed_in = None if runtime is None else _listed(runtime)
+        if timed_in is not None:
             check_runtimes(timed_in)
         if resume is not None:
             o.check_resumed(context, *GROWN, *CARRIED_OUT)

@@ -57,25 +57,25 @@ class SharedConv2d(nn.Module):
         return conv
 
 
-# Runtimes compute so many channels at once, and pad what is between: onnxruntime with AVX-512, by its NCHWc layout.
+# Runtimes compute so many channels at once (onnxruntime's NCHWc layout, with AVX-512): others are padded, or, where a
+# convolution reads a number that is no multiple of four, computed in a slower layout.
 LANES = 16
-# Blocks with fewer channels than this have too few inside to choose from.
-WIDE = 32
+# Layers with fewer channels than this have too few of such groups to choose from.
+WIDE = 64
 
 
 def channel_step(blocks: Iterable[nn.Module]) -> int:
     """In which steps channels inside of a network's `blocks` are best kept, so that fewer of them take less time.
 
-    `LANES`, or 1 if a block has few channels: by what the first convolution reads and the last one gives.
+    `LANES`, or 1 if some layer has few channels.
     """
-    convs = [[part for part in block.modules() if isinstance(part, nn.Conv2d)] for block in blocks]
-    around = [width for block in convs if block for width in (block[0].in_channels, block[-1].out_channels)]
-    return LANES if min(around, default=0) >= WIDE else 1
+    convs = [part for block in blocks for part in block.modules() if isinstance(part, nn.Conv2d)]
+    return LANES if min((min(conv.in_channels, conv.out_channels) for conv in convs), default=0) >= WIDE else 1
 
 
 def stepped(count: float, width: int, step: int) -> int:
-    """The number of channels nearest to `count`, of `width`, that is a multiple of `step`: at least one step."""
-    return min(width, max(1, round(count / step)) * step)
+    """The number of channels nearest to `count`, of `width`: all of them, or a multiple of `step`, at least one."""
+    return width if count >= width else min(width, max(1, round(count / step)) * step)
 
 
 def narrow(block: nn.Module, keep: float, step: int = 1) -> nn.Module:

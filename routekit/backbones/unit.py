@@ -105,7 +105,8 @@ class Backbone:
     that a deep copy of a network copies its view as well. `notes` are sentences for the user (what was replaced).
     `classifier` is the path of the last linear layer inside `model`. `summary` says what exits look at: features
     [B, C, H, W] -> [B, S]; None for the average over the image. `pruned` is True if layers have fewer channels than
-    those of `spec`.
+    those of `spec`. `step` says in multiples of how many channels layers are pruned, and narrow forms made; None until
+    it is decided (`narrow.channel_step`).
     """
 
     model: nn.Module
@@ -117,3 +118,4 @@ class Backbone:
     summary: Callable[[Tensor], Tensor] | None = None
     notes: list[str] = field(default_factory=list)
     pruned: bool = False
+    step: int | None = None

@@ -7,7 +7,7 @@ ConvNets", 2017), FPGM (He et al., 2019), batch norm scales (Liu et al., "Networ
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -73,11 +73,12 @@ def prune(view: Backbone, method: str, target: float, seed: int = 0, step: int |
     Raises InputError for an unknown method, blocks whose channels it does not know, and a
     target under what is left when nearly all channels are gone.
     """
+    step = channel_step(unit.block for unit in view.units) if step is None else step
     if target >= _cost(view):
-        return copy.deepcopy(view)
-    check_prunable(view, method, target)
+        return replace(copy.deepcopy(view), step=step)
+    check_prunable(view, method, target, step)
     way = prunings[method]
-    scores, step = _scored(view, way, seed), step or channel_step(unit.block for unit in view.units)
+    scores = _scored(view, way, seed)
     low, high = 0.0, MOST
     little, much = _plan(scores, low, way, step), _plan(scores, high, way, step)
     for _ in range(HALVINGS):
@@ -93,17 +94,17 @@ def prune(view: Backbone, method: str, target: float, seed: int = 0, step: int |
         middle = (few + many) // 2
         few, many = (middle, many) if _cost(_pruned(view, mixed[middle])) > target else (few, middle)
     found = [_pruned(view, mixed[count]) for count in (few, many)]
-    return min(found, key=lambda pruned: abs(_cost(pruned) - target))
+    return replace(min(found, key=lambda pruned: abs(_cost(pruned) - target)), step=step)
 
 
-def check_prunable(view: Backbone, method: str, target: float) -> None:
+def check_prunable(view: Backbone, method: str, target: float, step: int | None = None) -> None:
     """Raise InputError as `prune` would."""
+    step = channel_step(unit.block for unit in view.units) if step is None else step
     way = prunings[method]
     view = copy.deepcopy(view)
     for module in view.model.modules():
         if isinstance(module, nn.BatchNorm2d):  # of a new network, these are all alike: no score tells them apart
             nn.init.uniform_(module.weight)
-    step = channel_step(unit.block for unit in view.units)
     least = _cost(_pruned(view, _plan(_scored(view, way, seed=0), MOST, way, step)))
     if target < least:
         raise InputError(

@@ -26,7 +26,8 @@ launchers: Registry[Launcher] = Registry("launcher")
 @launchers.register("here")
 def here(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine, jobs: int) -> list[Failure]:
     """One after the other in this process; with several jobs, in processes of their own, each with its share."""
-    if jobs == 1:
+    jobs = min(jobs, len(cells))
+    if jobs <= 1:
         return carry_out_all(folder, plan, cells, machine)
     devices = torch.cuda.device_count() if machine.device != "cpu" else 0
 

@@ -39,7 +39,8 @@ def read_timings(folder: ComparisonFolder) -> dict[str, Any] | None:
         found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is damaged: delete it, and compare --resume times again") from error
-    return found
+    # Before runtimes could be chosen, it did not name them.
+    return found if found is not None and "runtimes" in found else None
 
 
 def _timed(folder: ComparisonFolder, plan: Plan) -> list[Cell]:
@@ -55,19 +56,19 @@ def check_runtimes(names: Sequence[str]) -> None:
         check_installed(name)
 
 
-def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Sequence[str] = ("torch",)) -> None:
+def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Sequence[str] | None = None) -> None:
     """Time the networks of the first seed on test images, with their own routes, and write `timings.json`.
 
-    In each runtime of `names`, all of them are called in turns on the same images, each in the fastest form that the
-    runtime has for it, which is found by a shorter comparison before. Milliseconds are of an image. The same is not
-    done twice.
+    In each runtime of `names` (None for those that they were timed in before, or torch), all of them are called in
+    turns on the same images, each in the fastest form that the runtime has for it, which is found by a shorter
+    comparison before. Milliseconds are of an image. The same is not done twice.
     """
     cells = _timed(folder, plan)
     before = read_timings(folder)
+    known = {} if before is None else before["runtimes"]
+    names = list(known) or ["torch"] if names is None else names
     wanted = {cell.name for cell in cells}
-    if not cells or (
-        before is not None and (set(before["milliseconds"]), list(before["runtimes"])) == (wanted, [*names])
-    ):
+    if not cells or (before is not None and (set(before["milliseconds"]), set(known)) == (wanted, set(names))):
         return
     gone = [cell.name for cell in cells if not (folder.of(cell).path / "network").exists()]
     if gone:
@@ -89,7 +90,8 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
             for place, (name, network) in enumerate(networks.items()):
                 own = Setting(device, threads, compiled=False, folder=Path(scratch, str(place)), say=machine.hooks.say)
                 forms[name] = _competing(network, runtimes[runtime](network, own))
-            versions[runtime] = next(iter(forms.values())).version
+            one = next(iter(forms.values()))
+            versions[runtime] = one.version + (" on the CPU" if one.device != device.type else "")
             for batch, count in counts.items():
                 parts = torch.split(images[:count].contiguous(memory_format=torch.channels_last), batch)
                 batches = [part for part in parts if len(part) == len(parts[0])]

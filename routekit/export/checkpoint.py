@@ -52,6 +52,7 @@ def save_network(
         "model": asdict(network.view.spec),
         # Whether layers have fewer channels than the model's, by their tensors' shapes.
         "pruned": network.view.pruned,
+        "step": network.view.step,
         "routers": None if config is None else asdict(config),
         "exits": [asdict(each.config) | {"at": each.after} for each in network.exits],
         "skips": network.skips,
@@ -106,6 +107,7 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
         if spec.get("pruned"):
             resize(view.model, {name.removeprefix("backbone."): tensor for name, tensor in state.items()})
             view.pruned = True
+        view.step = spec.get("step", 1)
         dial, branches, settled = spec.get("dial"), spec.get("branches"), spec.get("settled", [])
         config = None if spec["routers"] is None else RouterConfig(**spec["routers"])
         network = convert(

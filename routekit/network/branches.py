@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
-from routekit.backbones.narrow import channel_step, narrow
+from routekit.backbones.narrow import narrow
 from routekit.backbones.unit import Backbone
 
 # The cost of a network whose every unit is narrow, as a share of the budget, where nobody says how narrow: what is left
@@ -55,10 +55,9 @@ def give_branches(view: Backbone, config: BranchConfig, *, skips: bool) -> None:
     A unit that always takes a narrow branch is a pruned unit: channel pruning is the static case of such a network.
     Raises InputError for blocks without a narrow form.
     """
-    step = channel_step(unit.block for unit in view.units)
     for unit in view.units:
         if unit.skippable or unit.branchable:
             copies = [copy.deepcopy(unit.block) for _ in range(config.candidates)]
-            slices = [narrow(unit.block, float(keep), step) for keep in config.keep]
+            slices = [narrow(unit.block, float(keep), view.step or 1) for keep in config.keep]
             unit.branches, unit.always = (*copies, *slices), not (skips and unit.skippable)
             unit.skippable = True  # it has a junction

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.adapters import adapt
+from routekit.backbones.narrow import channel_step
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.errors import InputError
 from routekit.network.branches import BranchConfig, give_branches
@@ -42,6 +43,8 @@ def convert(
     narrow form.
     """
     view = model if isinstance(model, Backbone) else _adapted(model, spec)
+    if view.step is None:
+        view.step = channel_step(unit.block for unit in view.units)
     if not skips and branches is None:
         for unit in view.units:
             unit.skippable = False

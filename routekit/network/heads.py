@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from routekit.backbones.narrow import channel_step, narrow, stand_alone
+from routekit.backbones.narrow import narrow, stand_alone
 from routekit.backbones.unit import Backbone, ResidualUnit
 from routekit.registry import Registry
 from routekit.routing.router import pool
@@ -104,10 +104,9 @@ class NarrowRest(nn.Module):
         # Registered is what it has of its own; nothing else of the copied model is used.
         self.end = nn.ModuleList(_called_by_head(twin))
         kept = {unit.name for unit in self._units}
-        step = channel_step(unit.block for unit in rest)
         for unit, full in zip(twin.units, place.view.units, strict=True):
             if unit.name in kept:
-                unit.block = narrow(full.block, size.keep, step)
+                unit.block = narrow(full.block, size.keep, twin.step or 1)
             if unit.computes:
                 twin.model.set_submodule(unit.name, unit.block if unit.name in kept else nn.Identity())
         self.blocks = nn.ModuleList(unit.block for unit in self._units)

@@ -1,6 +1,8 @@
 """Narrow blocks: the right channels, the block's own weights, and nothing that changes it unseen."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,10 @@ from routekit.backbones.cifar_resnet import BasicBlock
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.narrow import SharedConv2d, channel_step, narrow, stand_alone, stepped
 from routekit.errors import InputError
-from routekit.network.branches import BranchConfig, give_branches
+from routekit.export.checkpoint import load_network, save_network
+from routekit.network.branches import BranchConfig
+from routekit.network.convert import convert
+from routekit.routing.router import RouterConfig
 
 SIZE = (3, 64, 64)
 
@@ -52,7 +57,7 @@ def test_the_channels_that_move_the_output_most_are_kept() -> None:
 @pytest.mark.parametrize(
     ("count", "width", "step", "nearest"),
     [(25.6, 64, 1, 26), (0.3, 64, 1, 1), (25.6, 64, 16, 32), (23.9, 64, 16, 16), (3, 64, 16, 16), (99, 100, 16, 96),
-     (99.9, 100, 1, 100), (9, 10, 16, 10)],
+     (99.9, 100, 1, 100), (9, 10, 16, 10), (100, 100, 16, 100), (64, 64, 16, 64)],
 )  # fmt: skip
 def test_the_nearest_number_of_channels_in_steps(count: float, width: int, step: int, nearest: int) -> None:
     assert stepped(count, width, step) == nearest
@@ -62,9 +67,23 @@ def test_the_nearest_number_of_channels_in_steps(count: float, width: int, step:
 def test_networks_of_wide_blocks_keep_channels_in_sixteens(name: str, step: int) -> None:
     view = build(spec_of(name, num_classes=10, input_size=None if name == "resnet20" else SIZE))
     assert channel_step(unit.block for unit in view.units) == step
-    give_branches(view, BranchConfig(keep=(0.4,)), skips=True)
+    assert convert(view, branches=BranchConfig(keep=(0.4,))).view.step == step
     widths = {unit.branches[0].bn1.num_features for unit in view.units if unit.branches}
     assert widths == ({6, 13, 26} if step == 1 else {32, 48, 96, 208})
+
+
+@pytest.mark.parametrize("step", [1, 16])
+def test_a_saved_network_knows_its_step(tmp_path: Path, step: int) -> None:
+    view = build(spec_of("torchvision:resnet18", num_classes=10, input_size=SIZE))
+    view.step = step
+    network = convert(view, branches=BranchConfig(keep=(0.4,))).eval()
+    save_network(tmp_path, network, RouterConfig(), about={})
+    written = json.loads((tmp_path / "network.json").read_text())
+    assert written.pop("step") == step
+    if step == 1:  # as those that were saved before there were steps
+        (tmp_path / "network.json").write_text(json.dumps(written))
+    x = torch.randn(2, *SIZE)
+    assert torch.equal(load_network(tmp_path).predict(x), network.predict(x))
 
 
 @pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18", "torchvision:resnet50", "timm:seresnet50"])

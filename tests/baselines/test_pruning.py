@@ -59,6 +59,7 @@ def test_wide_networks_keep_channels_in_sixteens(method: str) -> None:
     assert cost(pruned) == pytest.approx(0.5 * cost(view), rel=0.02)
     assert {unit.block.bn1.num_features % 16 for unit in pruned.units} == {0}
     assert {unit.block.bn2.num_features % 16 for unit in pruned.units} == {0}
+    assert pruned.step == 16
 
 
 def test_l1_keeps_the_heaviest_filters_of_each_layer() -> None:
