@@ -22,7 +22,12 @@ BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
 def records(group: str) -> list[dict[str, Any]]:
     """Read the recorded runs of one group, the cheapest budget first, then the most accurate."""
     found = [json.loads(path.read_text()) | {"name": path.parent.name} for path in (HERE / group).glob("*/record.json")]
-    return sorted(found, key=lambda record: (record["flops"]["target"], -record["accuracy"]["routed"]))
+    # A dense network has no target but its own cost.
+    return sorted(found, key=lambda record: (_target(record), -record["accuracy"]["routed"]))
+
+
+def _target(record: dict[str, Any]) -> float:
+    return float(record["flops"]["target"] or record["flops"]["dense"])
 
 
 def table(group: str) -> str:
@@ -46,8 +51,9 @@ def table(group: str) -> str:
 
 
 def spread(group: str) -> str:
-    """One line for all seeds of a run, which are named alike but for `-seedN`."""
+    """One line for all seeds of a run, named alike but for `-seedN`; costs are shares of the largest network's."""
     found: dict[str, list[dict[str, Any]]] = {}
+    full = max(record["flops"]["dense"] for record in records(group))
     for record in records(group):
         found.setdefault(re.sub(r"-seed\d+$", "", record["name"]), []).append(record)
     lines = [
@@ -58,15 +64,16 @@ def spread(group: str) -> str:
         shares, right, last, routes = (
             [of(record) for record in seeds]
             for of in (
-                lambda record: 100 * record["flops"]["realized"] / record["flops"]["dense"],
+                lambda record: 100 * record["flops"]["realized"] / full,
                 lambda record: 100 * record["accuracy"]["routed"],
                 lambda record: 100 * record["accuracy"]["dense"],
                 lambda record: record["routes"]["unique"],
             )
         )
-        flops = seeds[0]["flops"]
+        target = seeds[0]["flops"]["target"]
+        asked = "" if target is None else f"{100 * target / full:.0f}%"
         lines.append(
-            f"| {name} | {100 * flops['target'] / flops['dense']:.0f}% | {fmean(shares):.2f}% "
+            f"| {name} | {asked} | {fmean(shares):.2f}% "
             f"| **{mean_and_deviation(right)}** | {', '.join(str(record['seed']) for record in seeds)} "
             f"| {', '.join(map(str, routes))} | {mean_and_deviation(last)} |"
         )
