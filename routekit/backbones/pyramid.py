@@ -5,9 +5,8 @@ pixels, then without the finest, and so on) from the same scale and from the fin
 each, the coarsest scale can be classified. `pyramid3` is the statically routed baseline of its first three columns,
 `pyramid8x2` has twice the channels.
 
-With copies of its columns beside them (`branches.candidates`) and exits, junctions have three and more ways on, as in
-the branching networks of section 5.4. There, copies are the roots of trees which never meet again; here, every image
-chooses among the copies of each column anew: ways may cross, and the trees are among them.
+The branching networks of section 5.4 are trees of its columns: `network/paths.py`. With copies of columns beside them
+(`branches.candidates`), every image chooses among the copies of each column anew, and ways may cross.
 """
 
 import itertools

@@ -79,7 +79,7 @@ def set_price(
         return evaluate(network, images, costs).cost
 
     assert network.dial is not None
-    low, high = network.dial.range.low, network.dial.range.high
+    low, high = network.dial.range.lowest, network.dial.range.highest
     found = {price: cost_at(price) for price in (low, high)}
     if not (1 - tolerance) * found[high] <= target <= (1 + tolerance) * found[low]:
         network.set_dial(min(found, key=lambda price: abs(found[price] - target)))

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from routekit.network.convert import example_input
 from routekit.network.network import RoutedNetwork
+from routekit.network.paths import arrive
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,10 @@ def fold_parts(network: RoutedNetwork) -> None:
     x = network.view.stem(example_input(network.view))
     for unit in network.view.units:
         after, leaving = unit.run(x), network.exit_after(unit)
-        parts = [(branch, x) for branch in unit.branches] + ([] if leaving is None else [(leaving.head, after)])
+        parts = [(branch, x) for branch in unit.branches]
+        if leaving is not None:
+            seen = arrive(after, len(leaving.each))[0]
+            parts += [(each.head, seen) for each in leaving.each]
         for part, features in parts:
             fold_pairs(part, find_folds(part, partial(_call, part, features)))
         x = after

@@ -16,6 +16,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from routekit.backbones.unit import Backbone
 from routekit.network.network import RoutedNetwork
+from routekit.network.paths import arrive
 
 onednn = torch.ops.mkldnn
 # For how many images the weights are laid out that serve any number but one.
@@ -82,8 +83,10 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
         x = unit.run(x)
         after[unit.name] = x
     head = _fused(view.head, view.model, x)
-    for each in network.exits:
-        each.head = _fused(each.head, each.head, after[each.after])
+    for leaving in network.exits:
+        seen = arrive(after[leaving.after], len(leaving.each))[0]
+        for each in leaving.each:
+            each.head = _fused(each.head, each.head, seen)
     shortcuts = [unit.shortcut for unit in units if isinstance(unit.shortcut, nn.Module)]
     parts = nn.ModuleList([stem, *(unit.block for unit in units), *shortcuts, head])
     return RoutedNetwork(

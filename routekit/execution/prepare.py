@@ -33,8 +33,9 @@ def prepare(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:
     network.stand_alone()
     fold(network)
     fold_parts(network)
-    for each in network.exits:
-        each.fold()
+    for leaving in network.exits:
+        for each in leaving.each:
+            each.fold()
     if isinstance(network.routers, FullyConnectedRouters):
         network.routers = StackedRouters(network.routers, network.groups).to(next(network.parameters()).device)
         network.dial = None  # the price is folded in with the rest

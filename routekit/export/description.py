@@ -12,7 +12,7 @@ from routekit.backbones.unit import ModelSpec
 from routekit.cost.cascade import CascadeCost, measure_costs
 from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel, Part
-from routekit.errors import InputError
+from routekit.errors import ExportError, InputError
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import Layout
@@ -20,6 +20,13 @@ from routekit.routing.decision import Layout
 FORMAT, VERSION = "routekit", 1
 # Beside it, in files for one family of CPUs: the layout of their weights.
 LAYOUT = "routekit.layout"
+
+
+def check_leaves_torch(network: RoutedNetwork | Cascade) -> None:
+    """Raise ExportError for a tree: which of its modules an image runs is decided inside of what a file would hold."""
+    networks = network.networks if isinstance(network, Cascade) else [network]
+    if any(each.forks for each in networks):
+        raise ExportError("a tree of paths runs in torch alone: export it as a compact checkpoint")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from routekit.errors import ExportError
 from routekit.execution.dense import Dense
 from routekit.execution.prepare import prepare
-from routekit.export.description import FORMAT, Description
+from routekit.export.description import FORMAT, Description, check_leaves_torch
 from routekit.network.convert import example_input
 from routekit.network.executor import masked
 from routekit.network.network import RoutedNetwork
@@ -38,6 +38,7 @@ def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) ->
     A program cannot skip depending on its data, so neither is faster than the dense network: they are for tools that
     read programs. Raises ExportError.
     """
+    check_leaves_torch(network)
     network = prepare(network).cpu().to(memory_format=torch.contiguous_format)
     description = Description.of(network, about)
     images = example_input(network.view).repeat(2, 1, 1, 1)

@@ -32,21 +32,32 @@ class BranchConfig:
                  are the unit's own; "auto" for one branch that fits the budget
     candidates:  how many copies of the unit there are beside it, with weights of their own, among which images are
                  routed as in Dynamic Routing Networks (Cai et al., 2021)
+    forks:       at which units paths part that never meet again, as in the branching networks of McGill and Perona
+                 (2017, section 5.4): "stages" (the first of each stage but the first), or names separated by commas;
+                 "" for nowhere. There are no other branches beside them
+    spread:      how much the paths behind a fork differ in the beginning: the standard deviation of the noise in their
+                 weights, as a share of the weights' own
     """
 
     keep: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | Literal["auto"] = AUTO
     candidates: Annotated[int, Field(ge=0)] = 0
+    forks: str = ""
+    spread: Annotated[float, Field(ge=0)] = 0.1
 
     def __post_init__(self) -> None:
-        """Raise ValueError for no branch at all, or narrow ones out of order."""
-        if not self.keep and not self.candidates:
-            raise ValueError("branches are narrow (keep), or candidates: give at least one")
+        """Raise ValueError for no branch at all, narrow ones out of order, or others beside forks."""
+        if self.forks and (self.candidates or self.keep not in (AUTO, ())):
+            raise ValueError("behind forks units have no other branches: leave keep and candidates out")
+        if not self.keep and not self.candidates and not self.forks:
+            raise ValueError("branches are narrow (keep), candidates, or forks: give at least one")
         if not isinstance(self.keep, str) and list(self.keep) != sorted(set(self.keep), reverse=True):
             raise ValueError("narrow branches go from the widest to the narrowest: keep: [0.6, 0.3]")
 
     def sized(self, budget: float) -> "BranchConfig":
         """The same, for a mean cost of the share `budget` of the dense network's where that is left open."""
-        return replace(self, keep=(narrow_for(budget),)) if isinstance(self.keep, str) else self
+        if not isinstance(self.keep, str):
+            return self
+        return replace(self, keep=() if self.forks else (narrow_for(budget),))
 
 
 def give_branches(view: Backbone, config: BranchConfig, *, skips: bool) -> None:

@@ -1,7 +1,6 @@
 """`convert`: a pretrained network in, the same network with routers out, exact until it is trained."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +8,14 @@ from torch import Tensor, nn
 from routekit.backbones.adapters import adapt
 from routekit.backbones.narrow import channel_step
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
+from routekit.cost.macs import count
 from routekit.errors import InputError
 from routekit.network.branches import BranchConfig, give_branches
 from routekit.network.dial import Dial, DialRange
 from routekit.network.exits import STEM, Exit, ExitConfig, places
 from routekit.network.heads import Place
 from routekit.network.network import RoutedNetwork
+from routekit.network.paths import ForkRouters, PathExit, forks, grow, paths_behind
 from routekit.routing.router import FixedRoute, JunctionShape, RouterBank, RouterConfig, build_bank, pool
 
 # The budget, as a share of the dense cost, where there is none yet.
@@ -35,17 +36,18 @@ def convert(
 
     The routers start fully open, so in eval mode the network's logits equal the model's bit for bit. `config` is a
     RouterConfig for learned routers (default: the paper's), or a FixedRoute, the same route for every image. With
-    `branches` a unit has more ways on. Without `skips` none is skipped: what computes least is the default, and without
-    branches exits alone decide. With a `dial`, it is to learn to decide at every price of computing
-    in that range. What is to be as narrow as a budget asks ("auto") fits half of the dense cost. A bare module needs
-    `spec` (its input size and classes).
-    Raises InputError for a model that no adapter knows, exits after units that do not exist, or units that have no
-    narrow form.
+    `branches` a unit has more ways on, or the network becomes a tree. Without `skips` none is skipped: what computes
+    least is the default, and without branches exits alone decide. With a `dial`, it is to learn to decide at every
+    price of computing in that range. What is to be as narrow as a budget asks ("auto") fits half of the dense cost. A
+    bare module needs `spec` (its input size and classes).
+    Raises InputError for a model that no adapter knows, exits after units that do not exist, units that have no
+    narrow form, or a tree without exits that learn.
     """
     view = model if isinstance(model, Backbone) else _adapted(model, spec)
     if view.step is None:
         view.step = channel_step(unit.block for unit in view.units)
-    if not skips and branches is None:
+    tree = branches is not None and bool(branches.forks)
+    if not skips and (branches is None or tree):
         for unit in view.units:
             unit.skippable = False
     decides = exits or any(unit.skippable for unit in view.units)
@@ -53,6 +55,8 @@ def convert(
         raise InputError(f"{view.spec.full_name} has no unit that can be skipped: add --junctions exit")
     if branches is not None:
         branches = branches.sized(HALF)
+        if branches.forks:
+            return _tree(view, config, exits, branches, skips=skips, dial=dial)
         give_branches(view, branches, skips=skips)
     if isinstance(config, FixedRoute):
         bank: RouterBank = config
@@ -61,7 +65,7 @@ def convert(
     # A learned bank is new; the device is the model's, wherever that is.
     device = next(view.model.parameters()).device
     found = _exits(view, exits, dial=dial is not None)
-    knob = None if dial is None else Dial(len(bank.offset), dial).to(device)
+    knob = None if dial is None else Dial(len(bank.offset), dial.sized(_dense_cost(view))).to(device)
     return RoutedNetwork(view, bank.to(device), [each.to(device) for each in found], knob, branches)
 
 
@@ -77,8 +81,43 @@ def _adapted(model: nn.Module, spec: ModelSpec | None) -> Backbone:
     return adapt(model, spec)
 
 
+def _tree(
+    view: Backbone,
+    config: RouterConfig | FixedRoute | None,
+    exits: Sequence[ExitConfig],
+    branches: BranchConfig,
+    *,
+    skips: bool,
+    dial: DialRange | None,
+) -> RoutedNetwork:
+    """Make a tree of `view`, with the exits of all its paths."""
+    if skips or dial is not None or isinstance(config, FixedRoute):
+        raise InputError("a tree (branches.forks) takes exits alone: --junctions branch,exit, and no --adaptive-cost")
+    if not exits or any(each.rule != "learned" or each.head == "narrow" for each in exits):
+        raise InputError(
+            "a tree (branches.forks) needs exits that learn, with heads conv or linear: --junctions branch,exit"
+        )
+    device = next(view.model.parameters()).device
+    at = forks(view, branches.forks)
+    paths = paths_behind(view, at)
+    before = dict(zip((unit.name for unit in view.units), _places(view), strict=False))
+    found = [
+        PathExit(place, each, paths[place.after]) if paths.get(place.after, 1) > 1 else Exit(place, each)
+        for place, each in _exit_places(view, exits)
+    ]
+    bank = ForkRouters([before[name] for name in at], config or RouterConfig())
+    grow(view, at, branches.spread)
+    view.model.to(device)
+    return RoutedNetwork(view, bank.to(device), [each.to(device) for each in found], branches=branches)
+
+
 def _exits(view: Backbone, configs: Sequence[ExitConfig], *, dial: bool) -> list[Exit]:
-    """The exits of all `configs`, in order; where several want one place after a unit, the first has it."""
+    """The exits of all `configs`, in order."""
+    return [Exit(place, config, dial=dial) for place, config in _exit_places(view, configs)]
+
+
+def _exit_places(view: Backbone, configs: Sequence[ExitConfig]) -> list[tuple[Place, ExitConfig]]:
+    """Where the exits of all `configs` lie, in order; where several want one place after a unit, the first has it."""
     wanted: dict[str, ExitConfig] = {}
     before: list[ResidualUnit] = []
     for config in configs:
@@ -88,20 +127,7 @@ def _exits(view: Backbone, configs: Sequence[ExitConfig], *, dial: bool) -> list
             if place == STEM:
                 before.append(ResidualUnit(name, nn.Identity(), view.units[0].stage, skippable=False))
     view.units[:0] = before
-    shapes = zip((unit.name for unit in view.units), _shapes(view)[1:], strict=True)
-    return [
-        Exit(Place(view, name, shape.channels, shape.features), wanted[name], dial=dial)
-        for name, shape in shapes
-        if name in wanted
-    ]
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """What lies between two units: channels, and how long the summary of it is that exits look at."""
-
-    channels: int
-    features: int
+    return [(place, wanted[place.after]) for place in _places(view)[1:] if place.after in wanted]
 
 
 @torch.no_grad()
@@ -113,23 +139,31 @@ def example_input(view: Backbone) -> Tensor:
 
 def junction_shapes(view: Backbone) -> list[JunctionShape]:
     """What each junction's router will see."""
-    shapes = _shapes(view)
-    return [
-        JunctionShape(shapes[place].channels, unit.stage, unit.sinks)
-        for place, unit in enumerate(view.units)
-        if unit.skippable
-    ]
+    before = zip(view.units, _places(view), strict=False)
+    return [JunctionShape(place.channels, unit.stage, unit.sinks) for unit, place in before if unit.skippable]
 
 
 @torch.no_grad()
-def _shapes(view: Backbone) -> list[_Shape]:
-    """Run one blank image through the network: what each unit sees, and last what the head does."""
+def _places(view: Backbone) -> list[Place]:
+    """Run one blank image through the network: what lies before the first unit, and after each."""
     was_training = view.model.training
     view.model.eval()
     x, summarize = view.stem(example_input(view)), view.summary or pool
-    shapes = [_Shape(x.shape[1], summarize(x).shape[1])]
+    found = [Place(view, STEM, x.shape[1], summarize(x).shape[1])]
     for unit in view.units:
         x = unit.run(x)
-        shapes.append(_Shape(x.shape[1], summarize(x).shape[1]))
+        found.append(Place(view, unit.name, x.shape[1], summarize(x).shape[1]))
     view.model.train(was_training)
-    return shapes
+    return found
+
+
+def _dense_cost(view: Backbone) -> float:
+    """What all of a network costs that nothing is decided in, MACs."""
+
+    def whole(x: Tensor) -> Tensor:
+        x = view.stem(x)
+        for unit in view.units:
+            x = unit.run(x)
+        return view.head(x)
+
+    return float(count(whole, (example_input(view),), view.model).flops)

@@ -161,6 +161,11 @@ class Exit(nn.Module):
         """The parameters of what decides."""
         return [] if self.certainty is not None else list(self.router.parameters())
 
+    @property
+    def each(self) -> list["Exit"]:
+        """The exits that this one consists of, each with a classifier: itself."""
+        return [self]
+
     @staticmethod
     def _measures() -> list[Certainty]:
         return [certainties[name] for name in certainties]

@@ -102,7 +102,7 @@ class NarrowRest(nn.Module):
         rest = [unit for unit in twin.units[first:] if unit.computes]
         self._head, self._units = twin.head, shallow(rest, size.depth)
         # Registered is what it has of its own; nothing else of the copied model is used.
-        self.end = nn.ModuleList(_called_by_head(twin))
+        self.end = nn.ModuleList(called_by_head(twin))
         kept = {unit.name for unit in self._units}
         for unit, full in zip(twin.units, place.view.units, strict=True):
             if unit.name in kept:
@@ -136,7 +136,7 @@ def shallow(units: Sequence[ResidualUnit], depth: float) -> list[ResidualUnit]:
 
 
 @torch.no_grad()
-def _called_by_head(view: Backbone) -> list[nn.Module]:
+def called_by_head(view: Backbone) -> list[nn.Module]:
     """The modules with parameters or buffers that the head of `view` calls, found by running a blank image."""
     called: list[nn.Module] = []
     own = [module for module in view.model.modules() if [*module.parameters(False), *module.buffers(False)]]

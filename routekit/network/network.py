@@ -5,6 +5,7 @@ from torch import Tensor
 
 from routekit.errors import InputError
 from routekit.network.executor import Execution, sparse
+from routekit.network.paths import Paths, part
 from routekit.network.remaining import Remaining
 from routekit.network.structure import Structure
 from routekit.routing.decision import GO, SKIP, Decision, RouteTrace
@@ -47,7 +48,8 @@ class RoutedNetwork(Structure):
     ) -> RouteTrace:
         """Images [B, C, H, W], normalised -> the trace of the batch, class logits [B, classes] in float32.
 
-        `routes` [B, n] bool takes the place of the routers' decisions: to ask what another route would have given.
+        `routes` [B, n] bool takes the place of the routers' decisions, whose logits are kept: to ask what another route
+        would have given.
         `k_cpt` [B] are other prices of computing than the one that the dial is set to. `keep_features` keeps what left
         each stage in the trace, for distillation. Under sparse execution an image that takes an exit leaves the batch;
         else, and in training, all go on to the end, and only the answer is the exit's.
@@ -64,11 +66,12 @@ class RoutedNetwork(Structure):
         def decide(logits: Tensor, columns: slice, gate: Gate, offset: Tensor | None = None) -> Decision:
             if offset is not None:
                 logits = torch.cat([logits[:, :SKIP] + offset, logits[:, SKIP:]], dim=1)
+            wanted = logits
             if routes is not None:
                 taken = left.pick(routes)[:, columns].to(logits)
-                logits = torch.cat([taken, 1 - taken.sum(dim=1, keepdim=True)], dim=1)
-            weights = gate(logits, temperature=temperature, generator=generator, offset=offset)
-            return Decision(logits=logits, weights=weights, choice=logits.argmax(dim=1))
+                wanted = torch.cat([taken, 1 - taken.sum(dim=1, keepdim=True)], dim=1)
+            weights = gate(wanted, temperature=temperature, generator=generator, offset=offset)
+            return Decision(logits=logits, weights=weights, choice=wanted.argmax(dim=1))
 
         x = self.view.stem(x)
         for unit in self.view.units:
@@ -88,7 +91,7 @@ class RoutedNetwork(Structure):
             else:
                 x = unit.run(x)
             if keep_features:
-                features[unit.stage] = x
+                features[unit.stage] = part(x)[0] if isinstance(unit.block, Paths) else x
             if leaving is not None:
                 kept: dict[int, Tensor] | None = {} if keep_features else None
                 said, scores = leaving(x, prices, kept)

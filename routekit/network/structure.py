@@ -84,6 +84,11 @@ class Structure(nn.Module):
         return any((unit.skippable or unit.dropped) and not unit.always for unit in self.view.units)
 
     @property
+    def forks(self) -> bool:
+        """Whether the junctions are forks, behind which paths never meet again (`network/paths.py`)."""
+        return self.routers.forks
+
+    @property
     def exits(self) -> list[Exit]:
         """The exits, in order; their columns of a route are the last ones."""
         return [each for each in self._exits if isinstance(each, Exit)]
@@ -106,7 +111,7 @@ class Structure(nn.Module):
             if unit.skippable:
                 sections += [passed] * width
             passed += self.exit_after(unit) is not None
-        return Layout(tuple(sections), passed, width)
+        return Layout(tuple(sections), passed, width, self.forks)
 
     @property
     def offset(self) -> Tensor:
@@ -163,17 +168,21 @@ class Structure(nn.Module):
         layout, section = self.layout, 0
         always = torch.zeros(layout.exits + 1, dtype=torch.int64)
         for unit in self.view.units:
-            always[section] += unit.computes and not (unit.skippable or unit.dropped)
+            decided = unit.skippable and not layout.forks
+            always[section] += unit.computes and not (decided or unit.dropped)
             section += self.exit_after(unit) is not None
         there = layout.reach(routes.cpu().double())
-        run: Tensor = (there @ always.double()).long() + routes[:, : len(layout.sections)].cpu().sum(dim=1)
-        return run
+        run: Tensor = (there @ always.double()).long()
+        return run if layout.forks else run + routes[:, : len(layout.sections)].cpu().sum(dim=1)
 
     def routing_parameters(self) -> list[nn.Parameter]:
         """The parameters that decide."""
-        return [*self.routers.parameters(), *(p for each in self.exits for p in each.deciding_parameters())]
+        of_exits = (p for leaving in self.exits for each in leaving.each for p in each.deciding_parameters())
+        return [*self.routers.parameters(), *of_exits]
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """The parameters that compute: the original's, those of branches, and the exits' classifiers."""
-        of_exits = (parameter for each in self.exits for parameter in each.head.parameters())
+        of_exits = (
+            parameter for leaving in self.exits for each in leaving.each for parameter in each.head.parameters()
+        )
         return [*self.backbone.parameters(), *self._branches.parameters(), *of_exits]

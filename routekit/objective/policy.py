@@ -1,4 +1,4 @@
-"""The terms by which exits learn: a network's exits as a tree of junctions, under a policy (McGill and Perona)."""
+"""The terms by which exits and forks learn: a network as a tree of junctions, under a policy (McGill and Perona)."""
 
 from typing import Annotated, Literal
 
@@ -25,7 +25,7 @@ from routekit.routing.policy import (
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class PolicyConfig:
-    """How exits learn to decide; defaults of the weights are the paper's (section 4.7), but for the utility's.
+    """How exits and forks learn to decide; defaults are the paper's (section 4.7), but for the utility's weight.
 
     kind:         "actor" (section 4.1), or the "pragmatic" or "optimistic" critic (4.2, 4.3)
     decisiveness: k_dec of Eq. 10, for actors
@@ -55,19 +55,38 @@ class PolicyConfig:
 
 
 def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: float | Tensor) -> Subnetwork:
-    """Look at a network with exits as a tree of junctions.
+    """Look at a network with exits, and perhaps forks, as a tree of junctions.
 
-    At each exit an image goes on, for the cost of the section behind it, or stops, for nothing more. `errors` [B] are
-    those of each leaf, `k_cpt` the price of a multiply-add, or [B] one for each image.
+    At each exit an image goes on, for the cost of the section behind it, or stops, for nothing more; at each fork it
+    goes the first way or the second, which cost the same. `errors` [B] are those of each leaf, `k_cpt` the price of a
+    multiply-add, or [B] one for each image. With forks, the trace is that of all images on every path
+    (`Layout.every_path`), and the tree is for each image once.
     """
+    layout = trace.layout
+    assert layout is not None
     price = k_cpt.unsqueeze(1) if isinstance(k_cpt, Tensor) else k_cpt
     sections = price * costs.of_sections(trace.gates)
-    network = Subnetwork(cost=sections[:, -1], error=errors[-1])
-    exits = trace.ends
-    for place in reversed(range(len(exits))):
-        stop = Subnetwork(cost=torch.zeros_like(errors[place]), error=errors[place])
-        network = Subnetwork(cost=sections[:, place], scores=exits[place].logits, sinks=(network, stop))
-    return network
+    forks = trace.decisions[: layout.junctions] if layout.forks else ()
+
+    def on(path: int, values: Tensor) -> Tensor:
+        """Of values [paths * B, ...], what the images have on one path."""
+        return values.view(layout.paths, -1, *values.shape[1:])[path]
+
+    def behind(exits: int, ways: int, path: int) -> Subnetwork:
+        """What is left behind some exits and forks, on the paths that start with `path`."""
+        if ways < len(forks) and layout.sections[ways] == exits:
+            second = path + (layout.paths >> (ways + 1))
+            sinks = (behind(exits, ways + 1, path), behind(exits, ways + 1, second))
+            scores = on(path, forks[ways].logits)
+            return Subnetwork(cost=torch.zeros_like(scores[:, 0]), scores=scores, sinks=sinks)
+        cost, error = on(path, sections[:, exits]), on(path, errors[exits])
+        if exits == len(trace.ends):
+            return Subnetwork(cost=cost, error=error)
+        stop = Subnetwork(cost=torch.zeros_like(cost), error=error)
+        scores = on(path, trace.ends[exits].logits)
+        return Subnetwork(cost=cost, scores=scores, sinks=(behind(exits + 1, ways, path), stop))
+
+    return behind(0, 0, 0)
 
 
 def policy_terms(
@@ -83,13 +102,13 @@ def policy_terms(
 ) -> dict[str, Tensor]:
     """Name the policy's terms, batch means; their sum is L_ac (Eq. 3) or L_cr (Eq. 5), with what belongs to c_mod.
 
-    `errors` [B] of each leaf are what classification minimises, `squares` [exits + 1] the squared weights of each
-    section.
+    `errors` [B] of each leaf are what classification minimises, `squares` [parts] the squared weights of each
+    part (`reach_of`).
     """
     network = exit_tree(trace, costs, errors, k_cpt)
     terms = {}
     if config.l2 > 0 and squares is not None:
-        reach = reach_of([end.logits for end in trace.ends], choice)
+        reach = reach_of(trace, choice)
         terms["l2"] = config.l2 * activated_l2(reach, squares, routes=config.l2_routes)
     if config.kind == "actor":
         terms["inference"] = expected_cost(network, choice).mean()

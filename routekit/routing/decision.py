@@ -34,11 +34,24 @@ class Layout:
     sections:  [columns] for each unit's column, in which section it lies
     exits:     how many exits there are
     width:     how many columns each unit has
+    forks:     whether the units' junctions are forks, of which a route takes the first way or the second
     """
 
     sections: tuple[int, ...]
     exits: int = 0
     width: int = 1
+    forks: bool = False
+
+    @property
+    def paths(self) -> int:
+        """How many paths there are that do not meet again."""
+        return 2 ** len(self.sections) if self.forks else 1
+
+    def every_path(self, count: int) -> Tensor:
+        """Routes [paths * count, columns] bool that take `count` images down each path in turn, to its end."""
+        bits = torch.arange(self.paths).unsqueeze(1) >> torch.arange(len(self.sections)).flip(0)
+        ways = torch.cat([bits % 2 == 0, torch.ones(self.paths, self.exits, dtype=torch.bool)], dim=1)
+        return ways.repeat_interleave(count, dim=0)
 
     @property
     def junctions(self) -> int:

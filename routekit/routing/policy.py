@@ -4,14 +4,14 @@ After McGill and Perona, "Deciding How to Decide: Dynamic Routing in Artificial 
 equation numbers are theirs. Everything is per image, [B], and differentiable wherever its inputs are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from routekit.registry import Registry
-from routekit.routing.decision import GO
+from routekit.routing.decision import GO, RouteTrace
 from routekit.routing.gate import one_hot
 
 # Scores [B, K] of a junction's sinks -> the probability [B, K] with which each is taken.
@@ -121,10 +121,24 @@ def decisiveness(network: Subnetwork, choice: Choice) -> Tensor:
     return over_junctions(network, choice, size)
 
 
-def reach_of(exits: Sequence[Tensor], choice: Choice) -> Tensor:
-    """[B, exits + 1] with which probability each image gets to each section, by the scores [B, 2] of the exits."""
-    onwards = [choice(scores)[:, GO] for scores in exits]
-    return torch.stack([torch.ones_like(onwards[0]), *onwards], dim=1).cumprod(dim=1)
+def reach_of(trace: RouteTrace, choice: Choice) -> Tensor:
+    """[B, parts] with which probability each image gets to each part of a network.
+
+    Exits and forks divide a network into parts: first what lies before them all, then what lies behind the first of
+    them, path by path, and so on. Without forks, parts are sections, and there are exits + 1. With forks, the trace is
+    that of all images on every path (`Layout.every_path`).
+    """
+    layout = trace.layout
+    assert layout is not None
+    forks = zip(layout.sections, trace.decisions, strict=False) if layout.forks else ()
+    turned = [(section, (choice(fork.logits) * fork.weights).sum(dim=1), 2) for section, fork in forks]
+    passed = [(section, choice(end.logits)[:, GO], 1) for section, end in enumerate(trace.ends)]
+    paths, on = 1, trace.logits.new_ones(len(trace.logits)).view(layout.paths, -1)
+    found = [on[:1]]
+    for _, onwards, ways in sorted(turned + passed, key=lambda met: met[0]):  # a section's forks, then its exit
+        paths, on = paths * ways, on * onwards.view(layout.paths, -1)
+        found.append(on[:: layout.paths // paths])
+    return torch.cat(found).T
 
 
 def throughput_rate(reach: Tensor, floor: float = 1e-2) -> Tensor:

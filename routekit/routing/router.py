@@ -60,6 +60,8 @@ class RouterBank(nn.Module):
     separate = True
     # Whether several junctions are asked about the same features at less cost than one by one.
     surveys = False
+    # Whether the junctions are forks: what behind one way on is never met on the other.
+    forks = False
 
     def __init__(self, junctions: int, *, width: int = 1, detach: bool = False, dial: bool = False) -> None:
         super().__init__()

@@ -30,8 +30,8 @@ def decides(network: RoutedNetwork) -> bool:
 
 
 def learns_routes(network: RoutedNetwork) -> bool:
-    """Whether units of `network` have routers that learn."""
-    return bool(network.junctions) and not isinstance(network.routers, FixedRoute)
+    """Whether units of `network` have routers that learn what running them is worth; forks learn as exits do."""
+    return bool(network.junctions) and not network.forks and not isinstance(network.routers, FixedRoute)
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Control:
         if network.dial is not None:
             self.budget = Unsteered(share, anneal)
             network.dial.surplus.copy_(self.costs.surplus / OPERATIONS)
-        elif config.gate == "benefit" and network.junctions:
+        elif config.gate == "benefit" and network.junctions and not network.forks:
             ruled = tuple(each.certainty is not None for each in network.exits)
             self.budget = Price(share, anneal, congestion=config.congestion, ruled=ruled)
         else:

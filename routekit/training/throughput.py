@@ -1,21 +1,22 @@
-"""Learn equally fast in every section of a network with exits, however few images get there."""
+"""Learn equally fast in every part of a network with exits and forks, however few images get there."""
 
 import torch
 from torch import Tensor, nn
 
 from routekit.network.network import RoutedNetwork
+from routekit.network.paths import on_paths
 from routekit.routing.policy import throughput_rate
 
 
 @torch.no_grad()
 def adjust_for_throughput(network: RoutedNetwork, reach: Tensor) -> None:
-    """Scale the gradients of each section by its throughput-adjusted rate (section 4.5 of McGill and Perona).
+    """Scale the gradients of each part by its throughput-adjusted rate (section 4.5 of McGill and Perona).
 
-    `reach` [B, exits + 1] is that of the whole batch: of several processes, each has to scale alike. The first section,
-    which all images reach, is left as it is; so are the exits' classifiers, which learn from all images, and the
+    `reach` [B, parts] is that of the whole batch (`reach_of`): of several processes, each has to scale alike. The first
+    part, which all images reach, is left as it is; so are the exits' classifiers, which learn from all images, and the
     routers.
     """
-    for column, modules in list(zip(reach.unbind(dim=1), sections(network), strict=True))[1:]:
+    for column, modules in list(zip(reach.unbind(dim=1), parts(network), strict=True))[1:]:
         rate = throughput_rate(column)
         for parameter in (each for module in modules for each in module.parameters()):
             if parameter.grad is not None:
@@ -23,21 +24,29 @@ def adjust_for_throughput(network: RoutedNetwork, reach: Tensor) -> None:
 
 
 def squares_of(network: RoutedNetwork) -> Tensor:
-    """[exits + 1] the squared weights of each section, with the classifier at its end; the stem is in the first."""
-    parts = [[*blocks, each.head] for blocks, each in zip(sections(network), network.exits, strict=False)]
-    parts.append(sections(network)[-1])
-    inside = [[p for part in section for p in part.parameters()] for section in parts]
+    """[parts] the squared weights of each part, with the classifier at its end; the stem is in the first."""
+    inside = [[p for module in modules for p in module.parameters()] for modules in parts(network, classifiers=True)]
     # What belongs to no block is the stem's and the last classifier's, and small: everybody pays for it.
-    known = {id(p) for section in inside for p in section}
+    known = {id(p) for part in inside for p in part}
     inside[0] += [p for p in network.backbone.parameters() if id(p) not in known]
-    return torch.stack([torch.stack([p.square().sum() for p in section if p.ndim > 1]).sum() for section in inside])
+    nothing = inside[0][0].new_zeros(())
+    return torch.stack([sum((p.square().sum() for p in part if p.ndim > 1), nothing) for part in inside])
 
 
-def sections(network: RoutedNetwork) -> list[list[nn.Module]]:
-    """The blocks of each section between exits."""
+def parts(network: RoutedNetwork, *, classifiers: bool = False) -> list[list[nn.Module]]:
+    """The blocks of each part of a network, in the order of `reach_of`; with the `classifiers` of its exits or not."""
+    paths = 1
     found: list[list[nn.Module]] = [[]]
     for unit in network.view.units:
-        found[-1].append(unit.block)
-        if network.exit_after(unit) is not None:
-            found.append([])
+        blocks = on_paths(unit)
+        if network.forks and unit.skippable:
+            paths = len(blocks)
+            found += [[] for _ in blocks]
+        for part, block in zip(found[-paths:], blocks, strict=True):
+            part.append(block)
+        leaving = network.exit_after(unit)
+        if leaving is not None:
+            for part, each in zip(found[-paths:], leaving.each, strict=True):
+                part += [each.head] if classifiers else []
+            found += [[] for _ in range(paths)]
     return found

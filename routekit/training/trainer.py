@@ -183,14 +183,20 @@ class Trainer:
         if self.config.frozen:
             self.network.backbone.eval()
         set_learning_rate(self.optimizer, self.schedule.learning_rate(self.step))
+        routes, layout = None, self.network.layout
+        if layout.forks:  # every path learns from all images: what the policy expects is over all of them
+            routes = layout.every_path(len(x)).to(device)
+            x, labels = x.repeat(layout.paths, 1, 1, 1), labels.repeat(layout.paths)
+        hardly = self._is_hard or layout.forks
         prices = self.control.prices(self.step, len(x), self._generator(4))
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             trace = self.model(
                 x,
-                gate=hard if self._is_hard else gates[self.config.gate],
-                execution=sparse if self._is_hard else relaxed,
+                gate=hard if hardly else gates[self.config.gate],
+                execution=sparse if hardly else relaxed,
                 temperature=self.schedule.temperature(self.step),
                 generator=self._generator(2),
+                routes=routes,
                 keep_features=self._keeps_features,
                 k_cpt=prices,
             )
@@ -203,7 +209,7 @@ class Trainer:
             cost_weight=self.control.budget.cost_weight,
             copies=self.config.copies,
             teacher=taught,
-            routing=not self._is_hard,
+            routing=not hardly,
             k_cpt=self.control.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
             choice=self._choice(),
             squares=squares_of(self.network) if self.weights.policy.l2 > 0 else None,
@@ -218,7 +224,8 @@ class Trainer:
         if self.network.exits_learn and self.config.throughput_adjusted:
             # By probabilities, also where decisions are drawn; every process has images of its own.
             soft = softly(self.schedule.temperature(self.step), epsilon=self.weights.policy.epsilon)
-            reach = self.accelerator.gather(reach_of([end.logits.detach() for end in trace.ends], soft))
+            with torch.no_grad():
+                reach = self.accelerator.gather(reach_of(trace, soft))
             adjust_for_throughput(self.network, reach)
         self.optimizer.step()
         self.control.follow(self.step, trace)

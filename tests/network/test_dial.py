@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import routekit
+from routekit.backbones.load import build, spec_of
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.evaluation.calibrate import set_price
@@ -91,6 +92,19 @@ def test_prices_that_were_not_learned() -> None:
         convert(toy_view()).set_dial(5.0)
     with pytest.raises(ValueError, match="a range of prices"):
         DialRange(low=1.0, high=0.5)
+
+
+def test_prices_go_by_what_the_network_costs() -> None:
+    toy, larger = (convert(view, dial=DialRange()) for view in (toy_view(), build(spec_of("resnet20"))))
+    for network in (toy, larger):
+        assert network.dial is not None
+        dense = CostModel.measure(network).dense
+        whole = [price * dense / OPERATIONS for price in (network.dial.range.lowest, network.dial.range.highest)]
+        assert whole == pytest.approx([0.1, 10.0])
+    half_open = DialRange(low=0.5).sized(4e7)
+    assert (half_open.lowest, half_open.highest) == pytest.approx((0.5, 2.5))
+    with pytest.raises(InputError, match=r"prices of computing from 5 to 2\.5 are no range: give both"):
+        DialRange(low=5.0).sized(4e7)
 
 
 def test_prices_are_drawn_log_uniformly() -> None:

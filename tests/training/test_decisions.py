@@ -168,7 +168,7 @@ def test_a_section_that_few_images_reach_learns_as_fast() -> None:
     def quarter(scores: torch.Tensor) -> torch.Tensor:
         return torch.tensor([0.25, 0.75]).expand(len(scores), 2)
 
-    adjust_for_throughput(network, reach_of([end.logits for end in trace.ends], quarter))
+    adjust_for_throughput(network, reach_of(trace, quarter))
     torch.testing.assert_close(first.grad, before[0])
     torch.testing.assert_close(last.grad, 4 * before[1])
 

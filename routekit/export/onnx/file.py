@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 
 from routekit.execution.prepare import prepare
-from routekit.export.description import FORMAT, LAYOUT, Description
+from routekit.export.description import FORMAT, LAYOUT, Description, check_leaves_torch
 from routekit.export.onnx.assembly import Assembly, Form
 from routekit.export.onnx.cascade import CascadeAssembly
 from routekit.export.onnx.parts import Parts
@@ -37,6 +37,7 @@ def save_onnx(
     exported before. `native` files are for onnxruntime on CPUs of this machine's family, and faster there.
     Raises ExportError for what cannot be exported.
     """
+    check_leaves_torch(network)
     network = prepare(network).cpu()
     description = Description.of(network, about)
     networks = network.networks if isinstance(network, Cascade) else [network]

@@ -1,0 +1,249 @@
+"""Trees: forks, behind which every path has units, exits and a classifier of its own."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from routekit.backbones.load import build, spec_of
+from routekit.cost.model import CostModel
+from routekit.errors import ExportError, InputError
+from routekit.execution.dense import Dense
+from routekit.export.checkpoint import load_network, save_network
+from routekit.export.onnx.file import save_onnx
+from routekit.export.program import save_program
+from routekit.network.branches import BranchConfig
+from routekit.network.convert import convert, dense
+from routekit.network.dial import DialRange
+from routekit.network.executor import masked
+from routekit.network.exits import ExitConfig
+from routekit.network.network import RoutedNetwork
+from routekit.network.paths import arrive, follow, mark, on_paths, part
+from routekit.objective.objective import ObjectiveWeights
+from routekit.objective.policy import PolicyConfig, exit_tree
+from routekit.routing.decision import Layout
+from routekit.routing.policy import expected_cost, least_cost, reach_of, softly
+from routekit.routing.router import RouterConfig
+from routekit.training.schedule import TrainingConfig
+from routekit.training.throughput import adjust_for_throughput, parts, squares_of
+from tests.agreement import executed_as_charged, executors_agree, served_alike
+from tests.toy import toy_noise, toy_view
+from tests.training.runs import BENEFIT, trainer
+
+EXITS = ExitConfig(at="body.0,body.2", head="linear", hidden=8)
+FORKS = BranchConfig(forks="body.1, body.3", spread=0.3)
+
+
+def tree(seed: int = 0) -> RoutedNetwork:
+    """A toy of four paths, which part at its second and at its last unit, whose decisions differ between images."""
+    network = convert(toy_view(seed), RouterConfig(hidden=8), exits=[EXITS], branches=FORKS, skips=False).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.routing_parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 2 / parameter.shape[-1] ** 0.5)
+        margins = network(toy_noise(64, seed), execution=masked).margins
+        network.set_offset(-margins.median(dim=0).values)
+    return network
+
+
+def along(network: RoutedNetwork, x: Tensor, turns: tuple[int, int]) -> Tensor:
+    """What the path that takes these turns answers, unit by unit."""
+    view = network.view
+    first, second, third, last = (on_paths(unit) for unit in view.units)
+    x = third[turns[0]](second[turns[0]](first[0](view.stem(x))))
+    x = last[2 * turns[0] + turns[1]](x)
+    return list(view.model.path_heads.each)[2 * turns[0] + turns[1]](x)
+
+
+def on_every_path(network: RoutedNetwork, x: Tensor):
+    return network(x.repeat(4, 1, 1, 1), routes=network.layout.every_path(len(x)), execution=masked)
+
+
+@pytest.mark.parametrize(("name", "at", "count"), [("resnet20", "stages", 4), ("pyramid8", "columns.1,columns.3", 4)])
+def test_a_tree_is_the_chain_until_it_is_trained(name: str, at: str, count: int) -> None:
+    view = build(spec_of(name, num_classes=10))
+    x = torch.randn(3, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want = dense(view).eval()(x).logits
+        costs = CostModel.measure(dense(view))
+        exits = [ExitConfig(at="stages", head="linear")]
+        network = convert(view, exits=exits, branches=BranchConfig(forks=at), skips=False).eval()
+        trace = network(x)
+    assert torch.equal(trace.logits, want)
+    assert trace.routes.all()
+    assert network.layout.paths == count
+    assert CostModel.measure(network).dense == costs.dense
+
+
+@torch.no_grad()
+def test_every_path_has_units_and_a_classifier_of_its_own() -> None:
+    network, x = tree(), toy_noise(5)
+    trace = on_every_path(network, x)
+    for path, turns in enumerate(itertools.product((0, 1), repeat=2)):
+        torch.testing.assert_close(trace.leaves[-1].view(4, 5, -1)[path], along(network, x, turns))
+    said = trace.leaves[-1].view(4, 5, -1)
+    assert all(not torch.allclose(a, b) for a, b in itertools.combinations(said, 2))
+    # Before the paths part they are the same, at an exit between the forks there are two.
+    first, between, _ = (leaf.view(4, 5, -1) for leaf in trace.leaves)
+    torch.testing.assert_close(first, first[:1].expand(4, -1, -1))
+    torch.testing.assert_close(between[0], between[1])
+    assert not torch.allclose(between[0], between[2])
+    # A route takes the first way or the second.
+    assert network.columns == ["body.1", "body.3", "past body.0", "past body.2"]
+    assert network.layout.every_path(1)[:, :2].tolist() == [[True, True], [True, False], [False, True], [False, False]]
+
+
+@torch.no_grad()
+def test_all_paths_cost_the_same() -> None:
+    network = tree()
+    costs = CostModel.measure(network)
+    spent = costs.of_routes(network.layout.every_path(1))
+    asking = costs.base.sum() - costs.dense
+    assert spent.tolist() == [costs.dense + float(asking)] * 4
+    assert costs.surplus.tolist() == [0.0, 0.0]
+    assert costs.stakes[:2].tolist() == [0.0, 0.0], "a budget speaks for no way"
+    routes = network(toy_noise(9)).routes
+    assert network.units_run(routes).tolist() == [1 + 2 * int(row[2]) + int(row[2] & row[3]) for row in routes]
+
+
+@settings(deadline=None, max_examples=12)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 17), prepared=st.booleans())
+def test_however_it_is_executed_decisions_are_the_same(seed: int, count: int, prepared: bool) -> None:
+    executors_agree(tree(seed), toy_noise(count, seed), prepared=prepared)
+
+
+def test_what_is_executed_is_what_is_charged_and_served() -> None:
+    for seed in range(3):
+        executed_as_charged(tree(seed), toy_noise(7, seed))
+    served_alike(tree(), toy_noise(16))
+    # The network without decisions is the chain: it takes every first way.
+    network, x = tree(), toy_noise(4)
+    with torch.no_grad():
+        torch.testing.assert_close(Dense(network)(x), along(network, x, (0, 0)))
+
+
+@torch.no_grad()
+def test_features_carry_their_path() -> None:
+    features, paths = torch.randn(4, 3, 2, 2), torch.tensor([2, 0, 3, 0])
+    for dtype in (torch.float32, torch.bfloat16):
+        own, found = part(mark(features.to(dtype), paths))
+        assert torch.equal(own, features.to(dtype))
+        assert torch.equal(found, paths)
+    assert arrive(features, 1)[1].tolist() == [0, 0, 0, 0]
+    ways = [lambda x, path=path: x + path for path in range(4)]
+    assert torch.equal(follow(ways, features, paths), features + paths.view(4, 1, 1, 1))
+
+
+def test_the_policy_is_over_the_whole_tree() -> None:
+    network, x = tree(), toy_noise(6)
+    costs, k_cpt = CostModel.measure(network), 1e-4
+    trace = on_every_path(network, x)
+    errors = [leaf.double().square().mean(dim=1) for leaf in trace.leaves]
+    found = exit_tree(trace, costs, errors, k_cpt)
+    choice = softly(0.7)
+
+    def of(values: Tensor, turns: tuple[int, int]) -> Tensor:
+        return values.view(4, 6, -1)[2 * turns[0] + turns[1]]
+
+    # By enumeration: at each place where an image stops, on each path to there.
+    expected, best = torch.zeros(6).double(), torch.full((6,), torch.inf).double()
+    for turns in itertools.product((0, 1), repeat=2):
+        forks = [choice(of(trace.decisions[fork].logits, turns))[:, turns[fork]] for fork in (0, 1)]
+        goes = [choice(of(end.logits, turns))[:, 0] for end in trace.ends]
+        for stop, chance in enumerate(
+            ((1 - goes[0]), goes[0] * forks[0] * (1 - goes[1]), goes[0] * forks[0] * goes[1] * forks[1])
+        ):
+            cost = k_cpt * costs.base[: stop + 1].sum() + of(errors[stop], turns)[:, 0]
+            shared = (4, 2, 1)[stop]  # so many paths come to this place together
+            expected += chance * cost / shared
+            best = torch.minimum(best, cost)
+    torch.testing.assert_close(expected_cost(found, choice), expected)
+    torch.testing.assert_close(least_cost(found), best)
+    expected.sum().backward()  # the decisions of every path learn
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.routing_parameters())
+
+
+def test_a_path_that_few_images_take_learns_as_fast() -> None:
+    network = tree()
+    trace = on_every_path(network, toy_noise(6))
+
+    def chance(scores: Tensor) -> Tensor:
+        return torch.tensor([0.25, 0.75]).expand(len(scores), 2)
+
+    reach = reach_of(trace, chance)
+    # All; past the first exit; on two paths; past the second exit on both; on four paths.
+    quarter, rest = 0.25, 0.75
+    two = [quarter * quarter, quarter * rest]
+    four = [quarter * each * way for each in two for way in (quarter, rest)]
+    want = [1.0, quarter, *two, *(quarter * each for each in two), *four]
+    torch.testing.assert_close(reach, torch.tensor(want).expand(6, -1))
+    found = parts(network)
+    assert [len(modules) for modules in found] == [1, 0, 2, 2, 0, 0, 1, 1, 1, 1]
+    assert squares_of(network).shape == (10,)
+    network.zero_grad()
+    trace.leaves[-1].square().mean().backward()
+    weights = [modules[0].conv.weight for modules in found[-4:]]
+    before = [weight.grad.clone() for weight in weights]
+    adjust_for_throughput(network, reach)
+    for weight, old, share in zip(weights, before, four, strict=True):
+        torch.testing.assert_close(weight.grad, old / max(share, 1e-2))
+
+
+@pytest.mark.parametrize("kind", ["actor", "pragmatic"])
+def test_a_tree_learns_to_meet_its_budget(kind: str) -> None:
+    torch.manual_seed(0)
+    network = convert(toy_view(), RouterConfig(hidden=8), exits=[EXITS], branches=FORKS, skips=False)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    weights = ObjectiveWeights(distillation=0.5, policy=PolicyConfig(kind=kind))
+    config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 8})
+    run = trainer(network=network, weights=weights, config=config)
+    run.fit()
+    assert run.realized == pytest.approx(0.7, abs=0.06)
+    after = network.state_dict()
+    same = [name for name in before if torch.equal(before[name], after[name])]
+    # All of every path has learned; offsets have moved only where a budget speaks.
+    assert "routers.offset" in same
+    assert not [name for name in same if "offset" not in name and "routers" not in name]
+    assert not [name for name in same if name.endswith("3.weight")], "the last layers of routers"
+
+
+@torch.no_grad()
+def test_saved_with_all_its_paths(tmp_path: Path) -> None:
+    view = build(spec_of("resnet20", num_classes=4))
+    network = convert(view, exits=[ExitConfig(at="stages")], branches=BranchConfig(forks="stages"), skips=False).eval()
+    for parameter in network.routing_parameters():
+        parameter.normal_()
+    save_network(tmp_path, network, RouterConfig(), about={})
+    again, x = load_network(tmp_path), torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    routes = network.layout.every_path(6)
+    assert torch.equal(
+        again(x.repeat(4, 1, 1, 1), routes=routes).logits, network(x.repeat(4, 1, 1, 1), routes=routes).logits
+    )
+    assert torch.equal(again(x).routes, network(x).routes)
+
+
+def test_what_a_tree_cannot_be(tmp_path: Path) -> None:
+    def made(exits: ExitConfig | None = EXITS, branches: BranchConfig = FORKS, **options) -> RoutedNetwork:
+        return convert(toy_view(), exits=[exits] if exits else [], branches=branches, **{"skips": False, **options})
+
+    with pytest.raises(InputError, match=r"no fork can lie at 'body\.9': known: stages, body\.0, body\.1, body\.2"):
+        made(branches=BranchConfig(forks="body.9"))
+    for options in ({"skips": True}, {"dial": DialRange()}):
+        with pytest.raises(InputError, match=r"a tree .* takes exits alone: --junctions branch,exit, and no --adapt"):
+            made(**options)
+    with pytest.raises(InputError, match="add --junctions exit"):
+        made(None)
+    for exits in (ExitConfig(at="body.0", rule="confidence"), ExitConfig(at="body.0", head="narrow")):
+        with pytest.raises(InputError, match=r"a tree .* needs exits that learn, with heads conv or linear"):
+            made(exits)
+    with pytest.raises(ValueError, match="behind forks units have no other branches"):
+        BranchConfig(forks="stages", candidates=1)
+    for save in (save_onnx, save_program):
+        with pytest.raises(ExportError, match="a tree of paths runs in torch alone"):
+            save(tmp_path, tree(), {})
+    assert not any(tmp_path.iterdir())
+    assert Layout((0, 1), 1).every_path(3).shape == (3, 3), "without forks there is one path"
