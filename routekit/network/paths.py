@@ -38,7 +38,7 @@ def arrive(features: Tensor, paths: int) -> tuple[Tensor, Tensor]:
     return part(features) if paths > 1 else (features, features.new_zeros(len(features), dtype=torch.int64))
 
 
-@torch.compiler.disable  # how many images are on each path is not known when a graph is made
+@torch.compiler.disable  # type: ignore[untyped-decorator] # how many images are on a path is not known to a graph
 def follow(ways: Sequence[Callable[[Tensor], Tensor]], x: Tensor, paths: Tensor) -> Tensor:
     """Inputs [B, ...] on `paths` [B] -> what the way of each path makes of its own, in the order of the inputs."""
     counts = paths.bincount(minlength=len(ways)).tolist()
@@ -64,7 +64,7 @@ class Paths(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features on their paths -> features on theirs, or what the modules make of them."""
         x, paths = arrive(x, len(self.each))
-        made = follow(list(self.each), x, paths)
+        made: Tensor = follow(list(self.each), x, paths)
         if not self.marks:
             return made
         return mark(made, paths if self.turn is None else WAYS * paths + self.turn)
@@ -94,7 +94,7 @@ class PathExit(Exit):
         """Features on their paths -> logits [B, classes] and scores [B, 2], as of an `Exit`."""
         del prices, kept
         x, paths = arrive(x, len(self.own))
-        said = follow([lambda x, own=own: torch.cat(own(x), dim=1) for own in self.each], x, paths)  # type: ignore[misc]
+        said = follow([lambda x, own=own: torch.cat(own(x), dim=1) for own in self.each], x, paths)
         logits, go, stop = said.tensor_split([-2, -1], dim=1)
         return logits, torch.cat([go + self.offset, stop], dim=1)
 

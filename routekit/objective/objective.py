@@ -36,6 +36,11 @@ class ObjectiveWeights:
         """Whether a term compares with the dense network."""
         return self.distillation > 0 or self.feature_distillation > 0
 
+    @property
+    def teaches_everywhere(self) -> bool:
+        """Whether a term teaches all of a network from all images, wherever its exits let them stop."""
+        return self.policy.heads > 0 or self.feature_distillation > 0
+
 
 @dataclass(frozen=True)
 class Losses:

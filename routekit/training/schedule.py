@@ -24,7 +24,8 @@ class TrainingConfig:
     congestion:      with the benefit gate: keeps routes diverse (see `cost/price.py`)
     frozen:          leave the network's own weights as they are: only what was added to it learns; None for where
                      that is of use, which is where all that is added has weights of its own
-    throughput_adjusted: scale what each section between exits learns by how many images get there (TALR)
+    throughput_adjusted: scale what each section between exits learns by how many images get there (TALR), where that
+                     is all that it learns from: not beside a weight of heads, or feature distillation
     check_every:     steps between two measurements of the realised cost on held-out images
     """
 

@@ -14,7 +14,7 @@ def adjust_for_throughput(network: RoutedNetwork, reach: Tensor) -> None:
 
     `reach` [B, parts] is that of the whole batch (`reach_of`): of several processes, each has to scale alike. The first
     part, which all images reach, is left as it is; so are the exits' classifiers, which learn from all images, and the
-    routers.
+    routers. It is for gradients that are as large as the share of images that get there, as the policy's are.
     """
     for column, modules in list(zip(reach.unbind(dim=1), parts(network), strict=True))[1:]:
         rate = throughput_rate(column)

@@ -221,7 +221,7 @@ class Trainer:
             )
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)
-        if self.network.exits_learn and self.config.throughput_adjusted:
+        if self._adjusts_throughput:
             # By probabilities, also where decisions are drawn; every process has images of its own.
             soft = softly(self.schedule.temperature(self.step), epsilon=self.weights.policy.epsilon)
             with torch.no_grad():
@@ -230,6 +230,11 @@ class Trainer:
         self.optimizer.step()
         self.control.follow(self.step, trace)
         return losses
+
+    @property
+    def _adjusts_throughput(self) -> bool:
+        """Whether sections learn from the images that get there, and from nothing else: other gradients would explode."""
+        return self.network.exits_learn and self.config.throughput_adjusted and not self.weights.teaches_everywhere
 
     def _choice(self) -> Choice | None:
         """By which policy exits learn; None if there is none that does."""

@@ -173,6 +173,19 @@ def test_a_section_that_few_images_reach_learns_as_fast() -> None:
     torch.testing.assert_close(last.grad, 4 * before[1])
 
 
+@pytest.mark.parametrize(("heads", "features", "adjusts"), [(0.0, 0.0, True), (0.5, 0.0, False), (0.0, 1.0, False)])
+def test_throughput_is_adjusted_where_nothing_else_teaches(
+    heads: float, features: float, adjusts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody gets behind an exit that all take: a hundred times what teaches it nevertheless would explode."""
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr("routekit.training.trainer.adjust_for_throughput", lambda _, reach: seen.append(reach))
+    options = with_exits(skips=False, heads=heads)
+    weights = replace(options["weights"], feature_distillation=features)
+    trainer(**options | {"weights": weights, "config": replace(options["config"], epochs=1)}).fit()
+    assert bool(seen) == adjusts
+
+
 def test_what_is_frozen_stays_to_the_last_bit() -> None:
     torch.manual_seed(0)
     exits = [ExitConfig(at="first", head="narrow", keep=0.5, rule="confidence", own=True)]
