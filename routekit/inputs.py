@@ -1,6 +1,7 @@
 """What a run starts from: its images, and a network that knows their classes or has yet to learn them."""
 
 import copy
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,21 @@ def check(recipe: Recipe) -> None:
             raise InputError(f"--adaptive-cost needs exits that learn: not --policy {recipe.exits.rule}")
 
 
+def dense_cost(view: Backbone) -> float:
+    """What `view` costs without decisions, MACs; of an architecture that has a name, it is measured once."""
+    own = view.pruned or view.spec.source == "custom"
+    return CostModel.measure(dense(view)).dense if own else _dense_cost(view.spec)
+
+
+@functools.cache
+def _dense_cost(spec: ModelSpec) -> float:
+    return CostModel.measure(dense(build(spec))).dense
+
+
 def target_of(recipe: Recipe, view: Backbone) -> float:
     """The budget in MACs; for routers it has to lie above what asking all of them costs."""
     assert recipe.target is not None
-    whole = CostModel.measure(dense(view)).dense
+    whole = dense_cost(view)
     if recipe.method in prunings:
         target = parse_amount(recipe.target, whole)
         check_prunable(view, recipe.method, target)
@@ -75,7 +87,7 @@ def target_of(recipe: Recipe, view: Backbone) -> float:
 def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
     """Convert a dense network as the recipe says, pruned first if it says so; else exact until it is trained."""
     assert recipe.target is not None
-    whole = CostModel.measure(dense(view)).dense
+    whole = dense_cost(view)
     target, left = parse_amount(recipe.target, whole), whole
     if recipe.pruning is not None:
         half_way = math.sqrt(target * whole)

@@ -149,12 +149,12 @@ def toy_exits(
     return network
 
 
-def small_view(seed: int = 0) -> Backbone:
-    """A CIFAR ResNet of six units in three stages, for the toy's images, with batch norms that matter."""
+def small_view(seed: int = 0, depth: int = 14) -> Backbone:
+    """A CIFAR ResNet of three stages, 14 layers and six units deep, for the toy's images; its batch norms matter."""
     torch.manual_seed(seed)
-    model = CifarResNet(14, num_classes=3).eval()
+    model = CifarResNet(depth, num_classes=3).eval()
     _shake(model)
-    return adapt(model, ModelSpec(source="cifar", name="resnet14", num_classes=3, input_size=(3, 8, 8)))
+    return adapt(model, ModelSpec(source="cifar", name=f"resnet{depth}", num_classes=3, input_size=(3, 8, 8)))
 
 
 # The ways through a unit beside itself: a narrow one, in place of or beside skipping it; several; a copy of the unit.
@@ -168,12 +168,18 @@ WAYS = {
 
 
 def small_branches(
-    seed: int = 0, *, ways: str = "narrow", offset: float = 0.0, cascade: bool = False, kind: str = "fc"
+    seed: int = 0,
+    *,
+    ways: str = "narrow",
+    offset: float = 0.0,
+    cascade: bool = False,
+    kind: str = "fc",
+    depth: int = 14,
 ) -> RoutedNetwork:
     """A network whose units have several ways on; with a cascade, it first asks a narrow form of itself."""
     exits = [ExitConfig(at="stem", head="narrow", keep=0.25, depth=0.5, rule="confidence")] if cascade else []
     config, (branches, skips) = RouterConfig(kind=kind, hidden=8), WAYS[ways]
-    network = convert(small_view(seed), config, exits=exits, branches=branches, skips=skips).eval()
+    network = convert(small_view(seed, depth), config, exits=exits, branches=branches, skips=skips).eval()
     _shake(network)
     open_to_images(network, seed)
     network.routers.offset.fill_(offset)

@@ -84,7 +84,8 @@ def prune(view: Backbone, method: str, target: float, seed: int = 0, step: int |
     for _ in range(HALVINGS):
         share = (low + high) / 2
         plan = _plan(scores, share, way, step)
-        if _cost(_pruned(view, plan)) > target:
+        # Layers lose whole channels: neighbouring shares are often one plan, whose cost is known.
+        if plan == little or (plan != much and _cost(_pruned(view, plan)) > target):
             low, little = share, plan
         else:
             high, much = share, plan

@@ -139,6 +139,10 @@ class Exit(nn.Module):
             scores = self.router(torch.cat(inputs, dim=1))
             return logits, torch.cat([scores[:, :1] + self.offset, scores[:, 1:]], dim=1)
 
+    def says(self, x: Tensor) -> Tensor:
+        """Features [B, C, H, W] -> [B, classes + 2]: the logits, and the scores."""
+        return torch.cat(self(x), dim=1)
+
     def told(self, x: Tensor) -> Tensor:
         """Features [B, C, H, W] -> [B, classes + 1]: the logits, and by how much each image prefers to go on."""
         logits, scores = self(x)

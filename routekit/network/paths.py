@@ -38,7 +38,6 @@ def arrive(features: Tensor, paths: int) -> tuple[Tensor, Tensor]:
     return part(features) if paths > 1 else (features, features.new_zeros(len(features), dtype=torch.int64))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator] # how many images are on a path is not known to a graph
 def follow(ways: Sequence[Callable[[Tensor], Tensor]], x: Tensor, paths: Tensor) -> Tensor:
     """Inputs [B, ...] on `paths` [B] -> what the way of each path makes of its own, in the order of the inputs."""
     counts = paths.bincount(minlength=len(ways)).tolist()
@@ -86,16 +85,12 @@ class PathExit(Exit):
         return [own for own in self.own if isinstance(own, Exit)]
 
     def forward(
-        self,
-        x: Tensor,
-        prices: Tensor | None = None,
-        kept: dict[int, Tensor] | None = None,
+        self, x: Tensor, prices: Tensor | None = None, kept: dict[int, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Features on their paths -> logits [B, classes] and scores [B, 2], as of an `Exit`."""
         del prices, kept
         x, paths = arrive(x, len(self.own))
-        said = follow([lambda x, own=own: torch.cat(own(x), dim=1) for own in self.each], x, paths)
-        logits, go, stop = said.tensor_split([-2, -1], dim=1)
+        logits, go, stop = follow([own.says for own in self.each], x, paths).tensor_split([-2, -1], dim=1)
         return logits, torch.cat([go + self.offset, stop], dim=1)
 
 

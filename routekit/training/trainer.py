@@ -233,7 +233,7 @@ class Trainer:
 
     @property
     def _adjusts_throughput(self) -> bool:
-        """Whether sections learn from the images that get there, and from nothing else: other gradients would explode."""
+        """Whether all that sections learn from is the images that get there: other gradients would explode."""
         return self.network.exits_learn and self.config.throughput_adjusted and not self.weights.teaches_everywhere
 
     def _choice(self) -> Choice | None:

@@ -134,10 +134,14 @@ def test_cost_is_never_rewarded() -> None:
     assert budget.cost_weight == 0
 
 
+TOY = CostModel.measure(convert(toy_view()))
+TOY_EXITS = CostModel.measure(toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear", rule="confidence")))
+
+
 @given(st.integers(0, 10_000), st.floats(0.0, 1.0))
 @settings(max_examples=40, deadline=None)
 def test_at_its_price_a_batch_costs_what_is_wanted(seed: int, share: float) -> None:
-    costs = CostModel.measure(convert(toy_view()))
+    costs = TOY
     margins = torch.randn(64, 4, generator=torch.Generator().manual_seed(seed))
     wanted = costs.minimum + share * (costs.maximum - costs.minimum)
     spent = float(costs.of_routes(margins >= price_for(margins, costs, wanted)).mean())
@@ -166,7 +170,7 @@ def test_congestion_spreads_the_runs_over_more_units_at_the_same_cost() -> None:
     routes = {}
     for congestion in (0.0, 4.0):
         price, offset = Price(target=0.55, anneal_steps=0, congestion=congestion), torch.zeros(4)
-        for step in range(300):
+        for step in range(150):
             offset = price.follow(offset, margins + offset, costs, step)
         routes[congestion] = margins + offset >= 0
         assert float(costs.of_routes(routes[congestion]).mean()) == pytest.approx(0.55 * costs.dense, rel=0.05)
@@ -179,9 +183,7 @@ def test_congestion_spreads_the_runs_over_more_units_at_the_same_cost() -> None:
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.9))
 def test_units_and_exits_by_a_rule_share_one_price(seed: int, share: float) -> None:
-    network = toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear", rule="confidence"))
-    costs = CostModel.measure(network)
-    generator = torch.Generator().manual_seed(seed)
+    costs, generator = TOY_EXITS, torch.Generator().manual_seed(seed)
     offset = torch.cat([torch.randn(4, generator=generator), torch.ones(2)]).double()
     # What is known of an image: what each unit is worth to it, and its chance of an error at each exit.
     worth = torch.cat([torch.randn(64, 4, generator=generator), torch.rand(64, 2, generator=generator)], dim=1)

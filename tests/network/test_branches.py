@@ -28,6 +28,7 @@ from tests.toy import toy_noise as images
 
 (CASCADE,) = CascadeConfig(keep=0.3, own=False).exits(0.5)
 THREE_WAYS = convert(small_view(), RouterConfig(hidden=8), branches=BranchConfig(keep=(0.25,)))
+COSTS = CostModel.measure(THREE_WAYS)
 DRAWN = {
     "seed": st.integers(0, 10_000),
     "count": st.integers(1, 9),
@@ -86,7 +87,7 @@ def test_of_several_ways_an_image_takes_the_best_by_hand() -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(*[st.floats(-5, 5)] * 4), min_size=1, max_size=6), st.floats(0.05, 0.95))
 def test_the_price_of_several_ways_spends_what_is_wanted(worths: list[tuple[float, ...]], share: float) -> None:
-    costs = CostModel.measure(THREE_WAYS)
+    costs = COSTS
     margins = torch.tensor(worths, dtype=torch.float64).repeat(1, 3)
     wanted = costs.minimum + share * (costs.maximum - costs.minimum)
     stakes = costs.stakes[: len(costs.layout.sections)]
@@ -100,7 +101,7 @@ def test_the_price_of_several_ways_spends_what_is_wanted(worths: list[tuple[floa
     assert spent(price - 1e-3) > wanted or price < -5 / float(stakes.min())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(**DRAWN, kind=st.sampled_from(sorted(banks)), prepared=st.booleans())
 def test_masked_and_sparse_execution_decide_alike_and_agree(
     seed: int, count: int, offset: float, cascade: bool, ways: str, kind: str, prepared: bool
@@ -109,7 +110,7 @@ def test_masked_and_sparse_execution_decide_alike_and_agree(
     executors_agree(network, images(count, seed), prepared=prepared)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(**DRAWN)
 def test_what_is_executed_is_what_the_cost_model_charges(
     seed: int, count: int, offset: float, cascade: bool, ways: str

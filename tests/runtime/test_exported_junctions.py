@@ -38,7 +38,7 @@ def test_a_network_with_exits_decides_alike_in_every_file(
 
 @pytest.mark.parametrize(("cascade", "ways"), [(False, "narrow"), (True, "skip or narrow")])
 def test_branches_are_in_every_file(tmp_path: Path, cascade: bool, ways: str, exporter: Exporter) -> None:
-    network = small_branches(3, ways=ways, cascade=cascade)
+    network = small_branches(3, ways=ways, cascade=cascade, depth=8)
     for native in (False, True):
         for file in save_onnx(tmp_path / str(native), network, ABOUT, exporter, native=native):
             same(load_runtime(file), network)
