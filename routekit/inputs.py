@@ -1,7 +1,6 @@
 """What a run starts from: its images, and a network that knows their classes or has yet to learn them."""
 
 import copy
-import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +47,10 @@ def check(recipe: Recipe) -> None:
         if recipe.target is None:
             raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
         target_of(recipe, build(spec))
+    if "branch" in recipe.junctions and recipe.branches.forks and (recipe.pruning is not None or recipe.freezes):
+        raise InputError(
+            "a tree (branches.forks) grows from a whole network, and all of it learns: not --prune, frozen"
+        )
     if recipe.adaptive_cost is not None:
         if "cascade" in recipe.junctions:
             raise InputError("--adaptive-cost needs decisions that learn: not --junctions cascade")
@@ -57,37 +60,30 @@ def check(recipe: Recipe) -> None:
             raise InputError(f"--adaptive-cost needs exits that learn: not --policy {recipe.exits.rule}")
 
 
-def dense_cost(view: Backbone) -> float:
-    """What `view` costs without decisions, MACs; of an architecture that has a name, it is measured once."""
-    own = view.pruned or view.spec.source == "custom"
-    return CostModel.measure(dense(view)).dense if own else _dense_cost(view.spec)
-
-
-@functools.cache
-def _dense_cost(spec: ModelSpec) -> float:
-    return CostModel.measure(dense(build(spec))).dense
-
-
 def target_of(recipe: Recipe, view: Backbone) -> float:
     """The budget in MACs; for routers it has to lie above what asking all of them costs."""
     assert recipe.target is not None
-    whole = dense_cost(view)
+    dense_costs = CostModel.measure(dense(view))
+    whole = dense_costs.dense
     if recipe.method in prunings:
         target = parse_amount(recipe.target, whole)
         check_prunable(view, recipe.method, target)
         return target
     if recipe.method != "routed":
-        return parse_target(recipe.target, CostModel.measure(dense(view)))
+        return parse_target(recipe.target, dense_costs)
     pruned = recipe.pruning is not None
     return parse_target(
-        recipe.target, CostModel.measure(routed(recipe, copy.deepcopy(view))), dense=whole if pruned else None
+        recipe.target, CostModel.measure(routed(recipe, copy.deepcopy(view), whole)), dense=whole if pruned else None
     )
 
 
-def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
-    """Convert a dense network as the recipe says, pruned first if it says so; else exact until it is trained."""
+def routed(recipe: Recipe, view: Backbone, whole: float | None = None) -> RoutedNetwork:
+    """Convert a dense network as the recipe says, pruned first if it says so; else exact until it is trained.
+
+    `whole` is what it costs as it is, MACs, where that is known.
+    """
     assert recipe.target is not None
-    whole = dense_cost(view)
+    whole = whole or CostModel.measure(dense(view)).dense
     target, left = parse_amount(recipe.target, whole), whole
     if recipe.pruning is not None:
         half_way = math.sqrt(target * whole)
@@ -95,13 +91,14 @@ def routed(recipe: Recipe, view: Backbone) -> RoutedNetwork:
         view = prune(view, recipe.pruning.method, left, recipe.seed)
     budget = target / left
     exits = {"cascade": recipe.cascade.exits(budget, view), "exit": [recipe.exits]}
+    prices = recipe.adaptive_cost
     return convert(
         view,
         recipe.routers,
         exits=[config for kind, configs in exits.items() if kind in recipe.junctions for config in configs],
         branches=recipe.branches.sized(budget) if "branch" in recipe.junctions else None,
         skips="skip" in recipe.junctions,
-        dial=recipe.adaptive_cost,
+        dial=prices and prices.sized(left, recipe.objective.error_scale),
     )
 
 

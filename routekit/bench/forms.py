@@ -97,7 +97,8 @@ def torch_forms(network: RoutedNetwork | Cascade, setting: Setting) -> Forms:
         routed["fused"] = lambda: _on(device, sparse_form(fused()))
         routed["masked"] = lambda: _on(device, sparse_form(fused(), MaskedExecutor))
     # How many images are on each path of a tree is not known when it is compiled.
-    if setting.compiled and not last().forks and _compiles():
+    trees = [each for each in (network.networks if isinstance(network, Cascade) else [network]) if each.is_tree]
+    if setting.compiled and not trees and _compiles():
         # Freezing lets the compiler lay out the weights and fuse what follows a convolution into it.
         options: Any = {"freezing": True}
         dense["compiled"] = lambda: _on(device, torch.compile(Dense(last()), dynamic=False, options=options))

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from routekit.network.convert import example_input
 from routekit.network.network import RoutedNetwork
-from routekit.network.paths import arrive
+from routekit.network.paths import arrive, every_way
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def fold(network: RoutedNetwork) -> list[Fold]:
         x = network.view.stem(example_input(network.view))
         for unit in network.view.units:
             readers.count[id(x)] += 1  # a router does, or whoever skips the unit
-            x = unit.run(x)
+            x = unit.run(x) if unit.dropped else every_way(unit.block, x)
         network.view.head(x)
 
     pairs = find_folds(network.view.model, walk)
@@ -106,7 +106,7 @@ def fold_parts(network: RoutedNetwork) -> None:
 
 
 def _call(part: nn.Module, features: Tensor, _: _Readers) -> None:
-    part(features)
+    every_way(part, features)
 
 
 @torch.no_grad()

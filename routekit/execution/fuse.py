@@ -16,7 +16,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from routekit.backbones.unit import Backbone
 from routekit.network.network import RoutedNetwork
-from routekit.network.paths import arrive
+from routekit.network.paths import Paths, arrive
 
 onednn = torch.ops.mkldnn
 # For how many images the weights are laid out that serve any number but one.
@@ -79,7 +79,8 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
     for unit in view.units:
         shortcut = None if unit.shortcut is None else _fused(unit.shortcut, view.model, x)
         branches = tuple(_fused(branch, branch, x) for branch in unit.branches)
-        units.append(replace(unit, block=_fused(unit.run, view.model, x), shortcut=shortcut, branches=branches))
+        run = unit.block if isinstance(unit.block, Paths) else unit.run
+        units.append(replace(unit, block=_fused(run, view.model, x), shortcut=shortcut, branches=branches))
         x = unit.run(x)
         after[unit.name] = x
     head = _fused(view.head, view.model, x)
@@ -114,7 +115,10 @@ class _Tracer(fx.Tracer):
 
 
 def _fused(call: Callable[[Tensor], Tensor], model: nn.Module, example: Tensor) -> nn.Module:
-    """Trace a call on features like `example`, and fuse what can be."""
+    """Trace a call on features like `example`, and fuse what can be; of one module for each path, in each."""
+    if isinstance(call, Paths):
+        seen = arrive(example, len(call.each))[0]
+        return Paths([_fused(each, each, seen) for each in call.each], turn=call.turn, marks=call.marks)
     root = _Call(call, model).eval()
     try:
         graph = _Tracer().trace(root)

@@ -33,9 +33,8 @@ def prepare(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:
     network.stand_alone()
     fold(network)
     fold_parts(network)
-    for leaving in network.exits:
-        for each in leaving.each:
-            each.fold()
+    for each in network.exits:
+        each.fold()
     if isinstance(network.routers, FullyConnectedRouters):
         network.routers = StackedRouters(network.routers, network.groups).to(next(network.parameters()).device)
         network.dial = None  # the price is folded in with the rest

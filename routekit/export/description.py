@@ -25,7 +25,7 @@ LAYOUT = "routekit.layout"
 def check_leaves_torch(network: RoutedNetwork | Cascade) -> None:
     """Raise ExportError for a tree: which of its modules an image runs is decided inside of what a file would hold."""
     networks = network.networks if isinstance(network, Cascade) else [network]
-    if any(each.forks for each in networks):
+    if any(each.is_tree for each in networks):
         raise ExportError("a tree of paths runs in torch alone: export it as a compact checkpoint")
 
 

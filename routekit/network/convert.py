@@ -91,12 +91,17 @@ def _tree(
     dial: DialRange | None,
 ) -> RoutedNetwork:
     """Make a tree of `view`, with the exits of all its paths."""
-    if skips or dial is not None or isinstance(config, FixedRoute):
-        raise InputError("a tree (branches.forks) takes exits alone: --junctions branch,exit, and no --adaptive-cost")
+    if skips or dial is not None or isinstance(config, FixedRoute) or (config is not None and config.kind != "fc"):
+        raise InputError(
+            "a tree (branches.forks) takes exits alone: --junctions branch,exit (skips=False), no --adaptive-cost, and "
+            "routers.kind fc"
+        )
     if not exits or any(each.rule != "learned" or each.head == "narrow" for each in exits):
         raise InputError(
             "a tree (branches.forks) needs exits that learn, with heads conv or linear: --junctions branch,exit"
         )
+    if view.pruned:
+        raise InputError(f"{view.spec.full_name} was pruned: a tree (branches.forks) grows from a whole network")
     device = next(view.model.parameters()).device
     at = forks(view, branches.forks)
     paths = paths_behind(view, at)
@@ -105,9 +110,10 @@ def _tree(
         PathExit(place, each, paths[place.after]) if paths.get(place.after, 1) > 1 else Exit(place, each)
         for place, each in _exit_places(view, exits)
     ]
+    if not found:
+        raise InputError(f"no exit of {view.spec.full_name} lies where --exits says: a tree (branches.forks) needs one")
     bank = ForkRouters([before[name] for name in at], config or RouterConfig())
     grow(view, at, branches.spread)
-    view.model.to(device)
     return RoutedNetwork(view, bank.to(device), [each.to(device) for each in found], branches=branches)
 
 
@@ -159,6 +165,7 @@ def _places(view: Backbone) -> list[Place]:
 
 def _dense_cost(view: Backbone) -> float:
     """What all of a network costs that nothing is decided in, MACs."""
+    was_training = view.model.training
 
     def whole(x: Tensor) -> Tensor:
         x = view.stem(x)
@@ -166,4 +173,6 @@ def _dense_cost(view: Backbone) -> float:
             x = unit.run(x)
         return view.head(x)
 
-    return float(count(whole, (example_input(view),), view.model).flops)
+    flops = count(whole, (example_input(view),), view.model).flops
+    view.model.train(was_training)
+    return float(flops)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import torch
 from pydantic import ConfigDict, Field
@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from routekit.errors import InputError
 from routekit.network.branches import AUTO
 
-Price = TypeVar("Price", float, Tensor)
-
 # The unit of a price: k_cpt is given "in units of cost per ten-million operations".
 OPERATIONS = 1e7
-# The prices of computing all of a network, in units of the loss, between which decisions are worth learning: at the
-# lowest nearly all is worth it, at the highest nearly nothing.
-WORTHWHILE = (0.1, 10.0)
+# What computing all of a network may cost, in units of the loss, for decisions to be worth learning: nearly all pays at
+# the lowest price, nearly nothing at the highest. The prices in the authors' code, 1e-9 to 6.4e-8 an operation, make
+# 0.02 to 1.5 for their network.
+WORTHWHILE = (0.02, 2.0)
 
 Bound = Annotated[float, Field(gt=0)] | Literal["auto"]
 
@@ -27,7 +26,7 @@ Bound = Annotated[float, Field(gt=0)] | Literal["auto"]
 class DialRange:
     """Between which prices a network learns to decide, in units of the loss per ten million multiply-adds.
 
-    "auto" goes by what the network costs: all of it costs 0.1 to 10 units of the loss.
+    "auto" goes by what the network costs: all of it costs 0.02 to 2 units of the loss, if the loss is cross-entropy.
     """
 
     low: Bound = AUTO
@@ -38,9 +37,12 @@ class DialRange:
         if self.low != AUTO and self.high != AUTO and not self.lowest < self.highest:
             raise ValueError("a range of prices goes from a low one to a higher one")
 
-    def sized(self, dense: float) -> "DialRange":
-        """The same for a network of `dense` multiply-adds, where it is left open. Raises InputError if it is none."""
-        fitting = (price * OPERATIONS / dense for price in WORTHWHILE)
+    def sized(self, dense: float, loss: float = 1.0) -> "DialRange":
+        """The same for a network of `dense` multiply-adds, where it is left open. Raises InputError if it is none.
+
+        `loss` says how much larger errors are than in cross-entropy (`ObjectiveWeights.error_scale`).
+        """
+        fitting = (price * loss * OPERATIONS / dense for price in WORTHWHILE)
         low, high = (fit if bound == AUTO else bound for fit, bound in zip(fitting, (self.low, self.high), strict=True))
         try:
             return replace(self, low=low, high=high)
@@ -81,9 +83,11 @@ class Dial(nn.Module):
         self.register_buffer("k_cpt", torch.tensor(0.0))
         self.register_buffer("surplus", torch.zeros(columns))
 
-    def told(self, k_cpt: Price) -> Price:
-        """What routers are told of a price: its share of the highest. They begin alike whatever networks cost."""
-        return k_cpt / self.range.highest
+    def told(self, k_cpt: Tensor) -> Tensor:
+        """What routers are told of prices: their logarithms, standardised over the range, as are their other inputs."""
+        low, high = math.log(self.range.lowest), math.log(self.range.highest)
+        deviation = (high - low) / math.sqrt(12)  # of a uniform distribution
+        return (k_cpt.clamp_min(self.range.lowest).log() - (low + high) / 2) / deviation
 
     def forget(self, columns: slice) -> None:
         """Forget a unit, in which there is nothing to decide any more."""

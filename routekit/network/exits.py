@@ -115,7 +115,7 @@ class Exit(nn.Module):
             inputs = place.features + len(self._measures()) + dial
             self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
 
-        # The price of computing, as a share of the highest, which the router of an adaptive network is told.
+        # The logarithm of the price of computing, standardised, which the router of an adaptive network is told.
         self.register_buffer("price", torch.tensor(0.0) if dial and self.certainty is None else None)
 
     def forward(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from routekit.errors import InputError
 from routekit.network.executor import Execution, sparse
-from routekit.network.paths import Paths, part
+from routekit.network.paths import Paths, unmark
 from routekit.network.remaining import Remaining
 from routekit.network.structure import Structure
 from routekit.routing.decision import GO, SKIP, Decision, RouteTrace
@@ -32,7 +32,7 @@ class RoutedNetwork(Structure):
         self.routers.offset.copy_(-k_cpt * self.dial.surplus)
         for told in (self.routers.price, *(each.price for each in self.exits)):
             if told is not None:
-                told.fill_(self.dial.told(k_cpt))
+                told.copy_(self.dial.told(self.dial.k_cpt))
 
     def forward(
         self,
@@ -91,7 +91,7 @@ class RoutedNetwork(Structure):
             else:
                 x = unit.run(x)
             if keep_features:
-                features[unit.stage] = part(x)[0] if isinstance(unit.block, Paths) else x
+                features[unit.stage] = unmark(x)[0] if isinstance(unit.block, Paths) else x
             if leaving is not None:
                 kept: dict[int, Tensor] | None = {} if keep_features else None
                 said, scores = leaving(x, prices, kept)

@@ -6,10 +6,11 @@ they are on, in a last channel, so that nothing that handles the features of sev
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from routekit.backbones.unit import Backbone, ResidualUnit
@@ -20,22 +21,25 @@ from routekit.routing.router import RouterBank, RouterConfig, open_head
 
 # A fork has two ways on: the first is that of the network which the tree grew from.
 WAYS = 2
+# Every fork doubles what there is behind it.
+MOST_FORKS = 6
 
 
-def part(features: Tensor) -> tuple[Tensor, Tensor]:
+def unmark(features: Tensor) -> tuple[Tensor, Tensor]:
     """Features on their paths [B, C + 1, H, W] -> the features [B, C, H, W], and the paths' numbers [B] int64."""
     return features[:, :-1], features[:, -1, 0, 0].round().long()
 
 
 def mark(features: Tensor, paths: Tensor) -> Tensor:
     """Features [B, C, H, W] and the paths' numbers [B] -> features on their paths [B, C + 1, H, W]."""
-    plane = paths.to(features.dtype).view(-1, 1, 1, 1).expand(-1, 1, *features.shape[2:])
-    return torch.cat([features, plane], dim=1)
+    marked = F.pad(features, (0, 0, 0, 0, 0, 1))  # which keeps the memory format; torch.cat does not
+    marked[:, -1] = paths.to(features.dtype).view(-1, 1, 1)
+    return marked
 
 
 def arrive(features: Tensor, paths: int) -> tuple[Tensor, Tensor]:
-    """Do as `part` does where there are several `paths`; features do not say so where there is one, number 0."""
-    return part(features) if paths > 1 else (features, features.new_zeros(len(features), dtype=torch.int64))
+    """Do as `unmark` does where there are several `paths`; features do not say so where there is one, number 0."""
+    return unmark(features) if paths > 1 else (features, features.new_zeros(len(features), dtype=torch.int64))
 
 
 def follow(ways: Sequence[Callable[[Tensor], Tensor]], x: Tensor, paths: Tensor) -> Tensor:
@@ -93,12 +97,24 @@ class PathExit(Exit):
         logits, go, stop = follow([own.says for own in self.each], x, paths).tensor_split([-2, -1], dim=1)
         return logits, torch.cat([go + self.offset, stop], dim=1)
 
+    def fold(self) -> None:
+        """Fold the exits of all paths."""
+        for own in self.each:
+            own.fold()
+
+    def deciding_parameters(self) -> list[nn.Parameter]:
+        """The parameters of what decides, on all paths."""
+        return [parameter for own in self.each for parameter in own.deciding_parameters()]
+
 
 class ForkRouters(RouterBank):
-    """Chooses at each fork: a router for each path that arrives, which is told what exits are told of the features."""
+    """Chooses at each fork: a router for each path that arrives, which is told what exits are told of the features.
+
+    Of a RouterConfig, it goes by `hidden` and `detach`; no way is ahead in the beginning.
+    """
 
     separate = False
-    forks = True
+    is_tree = True
 
     def __init__(self, places: Sequence[Place], config: RouterConfig) -> None:
         super().__init__(len(places), detach=config.detach)
@@ -125,6 +141,16 @@ class ForkRouters(RouterBank):
         return follow(ways, self.summaries[index](features), paths), state
 
 
+def every_way(module: nn.Module, features: Tensor) -> Tensor:
+    """Call `module` on features; where it is one for each path, call those of all paths. What it gives."""
+    if isinstance(module, Paths):
+        seen = arrive(features, len(module.each))[0]
+        for way in module.each:
+            way(seen)
+    made: Tensor = module(features)
+    return made
+
+
 def on_paths(unit: ResidualUnit) -> list[nn.Module]:
     """The blocks of `unit` on each path that leads out of it, or the one that it has."""
     ways = [list(way.each) for way in (unit.block, *unit.branches) if isinstance(way, Paths)]
@@ -134,17 +160,22 @@ def on_paths(unit: ResidualUnit) -> list[nn.Module]:
 def forks(view: Backbone, at: str) -> list[str]:
     """The units at which paths part: "stages" (the first of each stage but the first), or names with commas between.
 
-    Raises InputError for names of no units.
+    Raises InputError for names of no units, for none or too many of them, and for units that are no modules.
     """
     units = [unit for unit in view.units if unit.computes]
-    if at == "stages":
-        return [after.name for before, after in itertools.pairwise(units) if before.stage != after.stage]
     known = [unit.name for unit in units]
     wanted = [name.strip() for name in at.split(",")]
+    if at == "stages":
+        wanted = [after.name for before, after in itertools.pairwise(units) if before.stage != after.stage]
     for name in wanted:
         if name not in known:
             raise InputError(f"no fork can lie at {name!r}: known: stages, {', '.join(known)}")
-    return sorted(set(wanted), key=known.index)
+    found = sorted(set(wanted), key=known.index)
+    if not 0 < len(found) <= MOST_FORKS:
+        raise InputError(f"a tree has 1 to {MOST_FORKS} forks, here {len(found)}: name units in branches.forks")
+    if not {name for name, _ in view.model.named_modules()}.issuperset(known):
+        raise InputError(f"the units of {view.spec.full_name} are no modules of its own: no tree can grow from it")
+    return found
 
 
 def paths_behind(view: Backbone, at: Sequence[str]) -> dict[str, int]:
@@ -176,18 +207,18 @@ def grow(view: Backbone, at: Sequence[str], spread: float) -> None:
         else:
             unit.block = Paths(blocks)
         view.model.set_submodule(unit.name, unit.block)
-    heads = Paths([_Head(view, [])] + [_copied_head(chain, spread) for _ in range(paths - 1)], marks=False)
+    heads = Paths([_Head(view), *(_copied_head(chain, spread) for _ in range(paths - 1))], marks=False)
     view.model.add_module("path_heads", heads)
     view.head = heads.forward
 
 
 class _Head(nn.Module):
-    """The end of a chain as a module, which owns `parts` of what it calls."""
+    """The end of a chain as a module; of a copied chain, it owns `model`, of which nothing but the end is left."""
 
-    def __init__(self, view: Backbone, parts: Iterable[nn.Module]) -> None:
+    def __init__(self, view: Backbone, model: nn.Module | None = None) -> None:
         super().__init__()
         self.call = view.head
-        self.parts = nn.ModuleList(parts)
+        self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
         return self.call(x)
@@ -195,10 +226,17 @@ class _Head(nn.Module):
 
 def _copied_head(chain: Backbone, spread: float) -> _Head:
     twin = copy.deepcopy(chain)
-    called = called_by_head(twin)
-    for module in called:
-        _vary(module, spread)
-    return _Head(twin, called)
+    called = {id(module) for module in called_by_head(twin)}
+    gone: list[str] = []
+    for name, module in list(twin.model.named_modules()):
+        # What has no weights stays: a head may ask the model whether it is training.
+        owns = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        inside = any(name.startswith(f"{each}.") for each in gone)
+        if name and owns and not inside and id(module) not in called:
+            twin.model.set_submodule(name, nn.Identity())
+            gone.append(name)
+    _vary(twin.model, spread)
+    return _Head(twin, twin.model)
 
 
 def _varied(module: nn.Module, spread: float) -> nn.Module:

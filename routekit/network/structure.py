@@ -66,6 +66,8 @@ class Structure(nn.Module):
             for unit in self.junctions
             for sink in range(unit.sinks - 1)
         ]
+        if self.is_tree:
+            of_units = [f"first way at {name}" for name in of_units]
         return of_units + [f"past {each.after}" for each in self.exits]
 
     @property
@@ -84,9 +86,9 @@ class Structure(nn.Module):
         return any((unit.skippable or unit.dropped) and not unit.always for unit in self.view.units)
 
     @property
-    def forks(self) -> bool:
+    def is_tree(self) -> bool:
         """Whether the junctions are forks, behind which paths never meet again (`network/paths.py`)."""
-        return self.routers.forks
+        return self.routers.is_tree
 
     @property
     def exits(self) -> list[Exit]:
@@ -111,7 +113,7 @@ class Structure(nn.Module):
             if unit.skippable:
                 sections += [passed] * width
             passed += self.exit_after(unit) is not None
-        return Layout(tuple(sections), passed, width, self.forks)
+        return Layout(tuple(sections), passed, width, self.is_tree)
 
     @property
     def offset(self) -> Tensor:
@@ -168,17 +170,16 @@ class Structure(nn.Module):
         layout, section = self.layout, 0
         always = torch.zeros(layout.exits + 1, dtype=torch.int64)
         for unit in self.view.units:
-            decided = unit.skippable and not layout.forks
+            decided = unit.skippable and not layout.is_tree
             always[section] += unit.computes and not (decided or unit.dropped)
             section += self.exit_after(unit) is not None
         there = layout.reach(routes.cpu().double())
         run: Tensor = (there @ always.double()).long()
-        return run if layout.forks else run + routes[:, : len(layout.sections)].cpu().sum(dim=1)
+        return run if layout.is_tree else run + routes[:, : len(layout.sections)].cpu().sum(dim=1)
 
     def routing_parameters(self) -> list[nn.Parameter]:
         """The parameters that decide."""
-        of_exits = (p for leaving in self.exits for each in leaving.each for p in each.deciding_parameters())
-        return [*self.routers.parameters(), *of_exits]
+        return [*self.routers.parameters(), *(p for each in self.exits for p in each.deciding_parameters())]
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """The parameters that compute: the original's, those of branches, and the exits' classifiers."""

@@ -37,6 +37,11 @@ class ObjectiveWeights:
         return self.distillation > 0 or self.feature_distillation > 0
 
     @property
+    def error_scale(self) -> float:
+        """How much larger a large error is than in cross-entropy: distilled at a temperature T, about T times."""
+        return 1 + self.distillation * (self.distillation_temperature - 1)
+
+    @property
     def teaches_everywhere(self) -> bool:
         """Whether a term teaches all of a network from all images, wherever its exits let them stop."""
         return self.policy.heads > 0 or self.feature_distillation > 0

@@ -33,7 +33,8 @@ class PolicyConfig:
     error:        what an answer's error is to a critic: its "loss", or 1 if it is "wrong"
     epsilon:      the share of decisions that are explored at random
     draw:         decide by sampling, as the paper does, and not by the expectation over what would be sampled
-    heads:        weight of the mean loss of every classifier over all images: the paper has none of it
+    heads:        weight of the mean loss of every classifier over all images, or of the mean over the classifiers of
+                  all paths at one place: the paper has none of it
     l2:           k_L2 of Eq. 9, in place of a weight decay (`training.weight_decay`): of the layers that are activated
     l2_routes:    let that teach the policy as well, as in section 5.2 of the paper
     """
@@ -66,7 +67,7 @@ def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: 
     assert layout is not None
     price = k_cpt.unsqueeze(1) if isinstance(k_cpt, Tensor) else k_cpt
     sections = price * costs.of_sections(trace.gates)
-    forks = trace.decisions[: layout.junctions] if layout.forks else ()
+    forks = trace.decisions[: layout.junctions] if layout.is_tree else ()
 
     def on(path: int, values: Tensor) -> Tensor:
         """Of values [paths * B, ...], what the images have on one path."""

@@ -25,10 +25,12 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
             f"Routing has collapsed: {routes['unique']} routes, {routes['entropy_bits']:.2f} bits. This is as good as "
             "a static network: try --set with a larger training.router_learning_rate or training.congestion, or prune."
         )
-    dead = [name for name, rate in routes["run_rate"].items() if rate < RARE]
+    # Of a fork it is the share of the first way: the others take the second.
+    rates = {name: rate for name, rate in routes["run_rate"].items() if not name.startswith("first way")}
+    dead = [name for name, rate in rates.items() if rate < RARE]
     if dead:
         found.append(f"No image, or hardly any, takes {', '.join(dead)}: `routekit export` leaves out what none does.")
-    always = [name for name, rate in routes["run_rate"].items() if rate > 1 - RARE]
+    always = [name for name, rate in rates.items() if rate > 1 - RARE]
     if always:
         found.append(f"All images, or nearly all, take {', '.join(always)}: nothing is decided there.")
     off = flops["realized"] / flops["target"] - 1

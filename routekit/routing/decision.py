@@ -34,18 +34,18 @@ class Layout:
     sections:  [columns] for each unit's column, in which section it lies
     exits:     how many exits there are
     width:     how many columns each unit has
-    forks:     whether the units' junctions are forks, of which a route takes the first way or the second
+    is_tree:   whether the units' junctions are forks, of which a route takes the first way or the second
     """
 
     sections: tuple[int, ...]
     exits: int = 0
     width: int = 1
-    forks: bool = False
+    is_tree: bool = False
 
     @property
     def paths(self) -> int:
         """How many paths there are that do not meet again."""
-        return 2 ** len(self.sections) if self.forks else 1
+        return 2 ** len(self.sections) if self.is_tree else 1
 
     def every_path(self, count: int) -> Tensor:
         """Routes [paths * count, columns] bool that take `count` images down each path in turn, to its end."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from routekit.registry import Registry
-from routekit.routing.decision import GO, RouteTrace
+from routekit.routing.decision import GO, Layout, RouteTrace
 from routekit.routing.gate import one_hot
 
 # Scores [B, K] of a junction's sinks -> the probability [B, K] with which each is taken.
@@ -130,7 +130,7 @@ def reach_of(trace: RouteTrace, choice: Choice) -> Tensor:
     """
     layout = trace.layout
     assert layout is not None
-    forks = zip(layout.sections, trace.decisions, strict=False) if layout.forks else ()
+    forks = zip(layout.sections, trace.decisions, strict=False) if layout.is_tree else ()
     turned = [(section, (choice(fork.logits) * fork.weights).sum(dim=1), 2) for section, fork in forks]
     passed = [(section, choice(end.logits)[:, GO], 1) for section, end in enumerate(trace.ends)]
     paths, on = 1, trace.logits.new_ones(len(trace.logits)).view(layout.paths, -1)
@@ -139,6 +139,16 @@ def reach_of(trace: RouteTrace, choice: Choice) -> Tensor:
         paths, on = paths * ways, on * onwards.view(layout.paths, -1)
         found.append(on[:: layout.paths // paths])
     return torch.cat(found).T
+
+
+def shares(layout: Layout) -> Tensor:
+    """[parts] the share of what all images teach that comes to each part: the paths of a tree divide it evenly."""
+    paths, found = 1, [1.0]
+    forks = list(layout.sections) if layout.is_tree else []
+    for ways in [way for section in range(layout.exits + 1) for way in (*[2] * forks.count(section), 1)][:-1]:
+        paths *= ways
+        found += [1 / paths] * paths
+    return torch.tensor(found)
 
 
 def throughput_rate(reach: Tensor, floor: float = 1e-2) -> Tensor:

@@ -51,7 +51,7 @@ class RouterBank(nn.Module):
 
     `offset` [n * width] speaks for each sink but the default, junction by junction: the knob by which a budget is met
     without training. All junctions have one more sink than `width`. With a `dial`, each router is told the price of
-    computing as well, as a share of the highest: `price`, the one in force, or one for each image.
+    computing as well, as its standardised logarithm: `price`, the one in force, or one for each image.
     """
 
     offset: Tensor
@@ -61,7 +61,7 @@ class RouterBank(nn.Module):
     # Whether several junctions are asked about the same features at less cost than one by one.
     surveys = False
     # Whether the junctions are forks: what behind one way on is never met on the other.
-    forks = False
+    is_tree = False
 
     def __init__(self, junctions: int, *, width: int = 1, detach: bool = False, dial: bool = False) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ def decides(network: RoutedNetwork) -> bool:
 
 def learns_routes(network: RoutedNetwork) -> bool:
     """Whether units of `network` have routers that learn what running them is worth; forks learn as exits do."""
-    return bool(network.junctions) and not network.forks and not isinstance(network.routers, FixedRoute)
+    return bool(network.junctions) and not network.is_tree and not isinstance(network.routers, FixedRoute)
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Control:
     """Steers `network` to `target` (MACs), by what it costs on held-out images `val`.
 
     There are three kinds of decisions. Those of units learn until the last phase, and are frozen in it; those of exits
-    learn to the end, because what they decide by does; rules do not learn. A network with a dial learns at all prices,
-    and is steered by none. `say` is told in sentences what the user should know.
+    and forks learn to the end, because what they decide by does; rules do not learn. A network with a dial learns at
+    all prices, and is steered by none. `say` is told in sentences what the user should know.
     """
 
     network: RoutedNetwork
@@ -60,7 +60,7 @@ class Control:
         if network.dial is not None:
             self.budget = Unsteered(share, anneal)
             network.dial.surplus.copy_(self.costs.surplus / OPERATIONS)
-        elif config.gate == "benefit" and network.junctions and not network.forks:
+        elif config.gate == "benefit" and network.junctions and not network.is_tree:
             ruled = tuple(each.certainty is not None for each in network.exits)
             self.budget = Price(share, anneal, congestion=config.congestion, ruled=ruled)
         else:
@@ -95,7 +95,7 @@ class Control:
 
     def freeze_units(self) -> None:
         """Settle which units run."""
-        self.network.routers.requires_grad_(False)
+        self.network.routers.requires_grad_(not learns_routes(self.network))
         if self._is_settled:
             self._calibrate()
 

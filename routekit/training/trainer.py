@@ -23,7 +23,7 @@ from routekit.network.executor import relaxed, sparse
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import Losses, ObjectiveWeights, objective
 from routekit.routing.gate import gates, hard
-from routekit.routing.policy import Choice, reach_of, softly
+from routekit.routing.policy import Choice, reach_of, shares, softly
 from routekit.training.batches import Batches, step_seed
 from routekit.training.control import Control, learns_routes
 from routekit.training.log import MetricsLog, Progress
@@ -154,7 +154,8 @@ class Trainer:
             self.control.load(state)
             self.step, position = state["step"], state["log"]
             self._seconds_before = state["seconds"]
-            self.network.routers.requires_grad_(self.step <= self.schedule.hard_from)
+            frozen = learns_routes(self.network) and self.step > self.schedule.hard_from
+            self.network.routers.requires_grad_(not frozen)
             self.say(f"going on from step {self.step} of {self.schedule.steps}")
         if self.accelerator.is_main_process:
             self.log = MetricsLog(self.folder / "metrics.jsonl", position)
@@ -184,10 +185,10 @@ class Trainer:
             self.network.backbone.eval()
         set_learning_rate(self.optimizer, self.schedule.learning_rate(self.step))
         routes, layout = None, self.network.layout
-        if layout.forks:  # every path learns from all images: what the policy expects is over all of them
+        if layout.is_tree:  # every path learns from all images: what the policy expects is over all of them
             routes = layout.every_path(len(x)).to(device)
             x, labels = x.repeat(layout.paths, 1, 1, 1), labels.repeat(layout.paths)
-        hardly = self._is_hard or layout.forks
+        hardly = self._is_hard or layout.is_tree
         prices = self.control.prices(self.step, len(x), self._generator(4))
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             trace = self.model(
@@ -226,15 +227,17 @@ class Trainer:
             soft = softly(self.schedule.temperature(self.step), epsilon=self.weights.policy.epsilon)
             with torch.no_grad():
                 reach = self.accelerator.gather(reach_of(trace, soft))
-            adjust_for_throughput(self.network, reach)
+            least = shares(layout) if self.weights.teaches_everywhere else 0.0
+            adjust_for_throughput(self.network, reach.clamp_min(least))
         self.optimizer.step()
         self.control.follow(self.step, trace)
         return losses
 
     @property
     def _adjusts_throughput(self) -> bool:
-        """Whether all that sections learn from is the images that get there: other gradients would explode."""
-        return self.network.exits_learn and self.config.throughput_adjusted and not self.weights.teaches_everywhere
+        """Whether parts of the network learn from few images; those that others teach as well do not, but in a tree."""
+        alone = self.network.is_tree or not self.weights.teaches_everywhere
+        return self.network.exits_learn and self.config.throughput_adjusted and alone
 
     def _choice(self) -> Choice | None:
         """By which policy exits learn; None if there is none that does."""

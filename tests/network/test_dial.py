@@ -16,6 +16,7 @@ from routekit.network.convert import convert
 from routekit.network.dial import OPERATIONS, DialRange
 from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
+from routekit.objective.objective import ObjectiveWeights
 from routekit.routing.router import RouterConfig
 from tests.toy import open_to_images, toy_images, toy_view
 from tests.toy import toy_noise as images
@@ -30,6 +31,8 @@ def adaptive() -> RoutedNetwork:
     open_to_images(network)
     assert network.dial is not None
     network.dial.surplus.copy_(CostModel.measure(network).surplus / OPERATIONS)
+    for router in network.routers.routers:  # units run less, the dearer they are, by the price that is subtracted
+        router[1].weight.data[:, -1] *= 0.01
     (leaving,) = network.exits
     with torch.no_grad():
         for parameter in leaving.deciding_parameters():
@@ -100,10 +103,13 @@ def test_prices_go_by_what_the_network_costs() -> None:
         assert network.dial is not None
         dense = CostModel.measure(network).dense
         whole = [price * dense / OPERATIONS for price in (network.dial.range.lowest, network.dial.range.highest)]
-        assert whole == pytest.approx([0.1, 10.0])
-    half_open = DialRange(low=0.5).sized(4e7)
-    assert (half_open.lowest, half_open.highest) == pytest.approx((0.5, 2.5))
-    with pytest.raises(InputError, match=r"prices of computing from 5 to 2\.5 are no range: give both"):
+        assert whole == pytest.approx([0.02, 2.0])
+    half_open = DialRange(low=0.1).sized(4e7)
+    assert (half_open.lowest, half_open.highest) == pytest.approx((0.1, 0.5))
+    # Distilled at a temperature of 4, nine tenths of an error are four times as large.
+    distilled = DialRange().sized(4e7, ObjectiveWeights(distillation=0.9).error_scale)
+    assert (distilled.lowest, distilled.highest) == pytest.approx((3.7 * 0.005, 3.7 * 0.5))
+    with pytest.raises(InputError, match=r"prices of computing from 5 to 0\.5 are no range: give both"):
         DialRange(low=5.0).sized(4e7)
 
 

@@ -1,6 +1,7 @@
 """Trees: forks, behind which every path has units, exits and a classifier of its own."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from routekit.backbones.load import build, spec_of
 from routekit.cost.model import CostModel
 from routekit.errors import ExportError, InputError
 from routekit.execution.dense import Dense
+from routekit.execution.prepare import prepare
 from routekit.export.checkpoint import load_network, save_network
 from routekit.export.onnx.file import save_onnx
 from routekit.export.program import save_program
@@ -22,11 +24,11 @@ from routekit.network.dial import DialRange
 from routekit.network.executor import masked
 from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
-from routekit.network.paths import arrive, follow, mark, on_paths, part
+from routekit.network.paths import arrive, follow, mark, on_paths, unmark
 from routekit.objective.objective import ObjectiveWeights
 from routekit.objective.policy import PolicyConfig, exit_tree
 from routekit.routing.decision import Layout
-from routekit.routing.policy import expected_cost, least_cost, reach_of, softly
+from routekit.routing.policy import expected_cost, least_cost, reach_of, shares, softly
 from routekit.routing.router import RouterConfig
 from routekit.training.schedule import TrainingConfig
 from routekit.training.throughput import adjust_for_throughput, parts, squares_of
@@ -93,7 +95,7 @@ def test_every_path_has_units_and_a_classifier_of_its_own() -> None:
     torch.testing.assert_close(between[0], between[1])
     assert not torch.allclose(between[0], between[2])
     # A route takes the first way or the second.
-    assert network.columns == ["body.1", "body.3", "past body.0", "past body.2"]
+    assert network.columns == ["first way at body.1", "first way at body.3", "past body.0", "past body.2"]
     assert network.layout.every_path(1)[:, :2].tolist() == [[True, True], [True, False], [False, True], [False, False]]
 
 
@@ -118,7 +120,8 @@ def test_however_it_is_executed_decisions_are_the_same(seed: int, count: int, pr
 
 def test_what_is_executed_is_what_is_charged_and_served() -> None:
     for seed in range(3):
-        executed_as_charged(tree(seed), toy_noise(7, seed))
+        for network in (tree(seed), prepare(tree(seed))):
+            executed_as_charged(network, toy_noise(7, seed))
     served_alike(tree(), toy_noise(16))
     # The network without decisions is the chain: it takes every first way.
     network, x = tree(), toy_noise(4)
@@ -130,7 +133,7 @@ def test_what_is_executed_is_what_is_charged_and_served() -> None:
 def test_features_carry_their_path() -> None:
     features, paths = torch.randn(4, 3, 2, 2), torch.tensor([2, 0, 3, 0])
     for dtype in (torch.float32, torch.bfloat16):
-        own, found = part(mark(features.to(dtype), paths))
+        own, found = unmark(mark(features.to(dtype), paths))
         assert torch.equal(own, features.to(dtype))
         assert torch.equal(found, paths)
     assert arrive(features, 1)[1].tolist() == [0, 0, 0, 0]
@@ -181,6 +184,9 @@ def test_a_path_that_few_images_take_learns_as_fast() -> None:
     four = [quarter * each * way for each in two for way in (quarter, rest)]
     want = [1.0, quarter, *two, *(quarter * each for each in two), *four]
     torch.testing.assert_close(reach, torch.tensor(want).expand(6, -1))
+    # What teaches all images alike is divided over the paths.
+    assert shares(network.layout).tolist() == [1.0, 1.0, *[0.5] * 4, *[0.25] * 4]
+    assert shares(Layout((0, 0, 1), exits=2)).tolist() == [1.0] * 3
     found = parts(network)
     assert [len(modules) for modules in found] == [1, 0, 2, 2, 0, 0, 1, 1, 1, 1]
     assert squares_of(network).shape == (10,)
@@ -191,6 +197,35 @@ def test_a_path_that_few_images_take_learns_as_fast() -> None:
     adjust_for_throughput(network, reach)
     for weight, old, share in zip(weights, before, four, strict=True):
         torch.testing.assert_close(weight.grad, old / max(share, 1e-2))
+
+
+def test_forks_learn_to_the_last_step() -> None:
+    """As exits do: what they decide by learns, too."""
+    torch.manual_seed(0)
+    network = convert(toy_view(), RouterConfig(hidden=8), exits=[EXITS], branches=FORKS, skips=False)
+    seen: list[Tensor] = []
+    last = network.routers.routers[0][0][-1].weight
+    config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 2, "hard": 0.7})
+    trainer(network=network, config=config, on_step=lambda _: seen.append(last.detach().clone())).fit()
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen))
+
+
+def test_classifiers_of_all_paths_know_whether_they_learn() -> None:
+    view = build(spec_of("timm:resnet18", num_classes=4, input_size=(3, 32, 32)))
+    view.model.drop_rate = 0.5
+    view.model.train()
+    options = {"exits": [ExitConfig(at="stages")], "branches": BranchConfig(forks="layer4.0"), "skips": False}
+    network = convert(view, **options)
+    assert network.training
+    heads = list(view.model.path_heads.each)
+    x = torch.randn(2, 512, 2, 2, generator=torch.Generator().manual_seed(0))
+    for head in heads:
+        network.train()
+        assert not torch.equal(head(x), head(x))
+        network.eval()
+        assert torch.equal(head(x), head(x))
+    # Of the copied network, nothing but its classifier is kept.
+    assert [name for name, _ in heads[1].named_parameters()] == ["model.fc.weight", "model.fc.bias"]
 
 
 @pytest.mark.parametrize("kind", ["actor", "pragmatic"])
@@ -233,9 +268,17 @@ def test_what_a_tree_cannot_be(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"no fork can lie at 'body\.9': known: stages, body\.0, body\.1, body\.2"):
         made(branches=BranchConfig(forks="body.9"))
-    for options in ({"skips": True}, {"dial": DialRange()}):
-        with pytest.raises(InputError, match=r"a tree .* takes exits alone: --junctions branch,exit, and no --adapt"):
+    for options in ({"skips": True}, {"dial": DialRange()}, {"config": RouterConfig(kind="rnn")}):
+        with pytest.raises(InputError, match=r"a tree .* takes exits alone: --junctions branch,exit .* no --adapt"):
             made(**options)
+    pruned = replace(toy_view(), pruned=True)
+    with pytest.raises(InputError, match=r"custom:toy was pruned: a tree .* grows from a whole network"):
+        convert(pruned, exits=[EXITS], branches=FORKS, skips=False)
+    one_stage = build(spec_of("pyramid2", num_classes=3))
+    with pytest.raises(InputError, match="a tree has 1 to 6 forks, here 0"):
+        convert(one_stage, exits=[ExitConfig(at="all")], branches=BranchConfig(forks="stages"), skips=False)
+    with pytest.raises(InputError, match="no exit of pyramid2 lies where"):
+        convert(one_stage, exits=[ExitConfig(at="stages")], branches=BranchConfig(forks="columns.1"), skips=False)
     with pytest.raises(InputError, match="add --junctions exit"):
         made(None)
     for exits in (ExitConfig(at="body.0", rule="confidence"), ExitConfig(at="body.0", head="narrow")):
@@ -247,4 +290,3 @@ def test_what_a_tree_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(ExportError, match="a tree of paths runs in torch alone"):
             save(tmp_path, tree(), {})
     assert not any(tmp_path.iterdir())
-    assert Layout((0, 1), 1).every_path(3).shape == (3, 3), "without forks there is one path"
