@@ -7,6 +7,7 @@ import pytest
 from tests.cli.command import in_process, routekit, write_tree
 
 EXITS = ["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit"]
+TREE = ["convert", "resnet20", "--target-flops", "50%", "--junctions", "branch,exit", "--set"]
 BAD = [
     (["convert", "resnet65", "--target-flops", "50%"], "did you mean"),
     (["convert", "resnet20"], "--target-flops"),
@@ -52,6 +53,8 @@ BAD = [
     ),
     (["convert", "resnet20", "--target-flops", "50%", "--junctions", "branch", "--method", "firstk"], "static network"),
     ([*EXITS, "--adaptive-cost", "--policy", "entropy"], "--adaptive-cost needs exits that learn"),
+    ([*TREE, "branches.forks=layer9"], "no fork can lie at 'layer9': known: stages, layer1.0"),
+    ([*TREE, "branches.forks=stages", "--prune", "l1"], "a tree (branches.forks) grows from a whole network"),
     (["convert", "resnet20", "--target-flops", "50%", "--adaptive-cost", "--gate", "soft"], "--gate benefit"),
     (["convert", "resnet20", "--target-flops", "50%", "--adaptive-cost", "--method", "firstk"], "static network"),
     (["convert", "resnet20", "--target-flops", "50%", "--prune", "l1:"], "a method and a cost, l1:70%"),
