@@ -63,9 +63,9 @@ class Recipe(_Section):
     method:   "routed" decides for each image what "junctions" names; "dense" and the static methods have a fixed route,
               or fewer channels; a "cascade" is joined from networks that are done, and learns nothing
     pruning:  what is done to a network before it is routed; None for nothing
-    junctions: what a routed network decides: "skip" (which units run), "branch" (which run in full, and which narrow),
-              "exit" (where to stop), "cascade" (whether a narrow form of the whole network will do); others decide
-              nothing
+    junctions: what a routed network decides: "skip" (which units run), "branch" (which run in full, and which narrow;
+              or which path of a tree an image takes, with `branches.forks`), "exit" (where to stop), "cascade" (whether
+              a narrow form of the whole network will do); others decide nothing
     cascade:  how the exit is built that "cascade" stands for
     adaptive_cost: the prices of computing at which one network learns to decide; None for a single budget
     target:   the budget as given ("50%", "1.5e8"); None for a dense network

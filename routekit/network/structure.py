@@ -17,10 +17,10 @@ from routekit.routing.router import RouterBank
 class Structure(nn.Module):
     """The parts of a routed network: the original model, its routers, its branches, its exits.
 
-    `backbone` is the original module with its own parameter names; `view` says where its units are; `routers`
-    scores one skip junction before each skippable unit; `exits` are classifiers after some of the units, in order, each
-    of which decides whether an image goes on. With a `dial`, they decide at the price of computing that is set, so that
-    one network serves every budget.
+    `backbone` is the original module with its own parameter names; `view` says where its units are; `routers` scores
+    one junction before each unit about which something is decided; `exits` are classifiers after some of the units, in
+    order, each of which decides whether an image goes on. With a `dial`, they decide at the price of computing that is
+    set, so that one network serves every budget.
     """
 
     def __init__(

@@ -227,8 +227,9 @@ class Trainer:
             soft = softly(self.schedule.temperature(self.step), epsilon=self.weights.policy.epsilon)
             with torch.no_grad():
                 reach = self.accelerator.gather(reach_of(trace, soft))
-            least = shares(layout) if self.weights.teaches_everywhere else 0.0
-            adjust_for_throughput(self.network, reach.clamp_min(least))
+            if self.weights.teaches_everywhere:
+                reach = reach.clamp_min(shares(layout).to(reach))
+            adjust_for_throughput(self.network, reach)
         self.optimizer.step()
         self.control.follow(self.step, trace)
         return losses

@@ -16,7 +16,7 @@ PLAN = [
 ]  # fmt: skip
 
 
-METHODS = ["--methods", "dense,skip,l1", "--smaller", "runs/dense"]
+METHODS = ["--methods", "dense,skip,firstk", "--smaller", "runs/dense"]
 
 
 def compare(workplace: Path, *arguments: Any) -> Any:
@@ -36,7 +36,7 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
     assert "On the frontier: " in done.stdout
     folder = workplace / "comparisons" / "c"
     cells = {path.name for path in (folder / "cells").iterdir()}
-    assert cells == {"smaller0-seed0", "dense-seed0", "skip-60pct-seed0", "l1-60pct-seed0"}
+    assert cells == {"smaller0-seed0", "dense-seed0", "skip-60pct-seed0", "firstk-60pct-seed0"}
     assert "| ms an image, torch, batch 1 | ms an image, torch, batch 64 |" in done.stdout
     timings = (folder / "timings.json").read_text()
     assert set(json.loads(timings)["milliseconds"]) == cells
@@ -46,13 +46,13 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
     lost = folder / "cells" / "skip-60pct-seed0" / "record.json"
     before, written = json.loads(lost.read_text()), kept.stat().st_mtime_ns
     lost.unlink()
-    alone = compare(workplace, "--resume", "comparisons/c", "--cell", "l1-60pct-seed0")
+    alone = compare(workplace, "--resume", "comparisons/c", "--cell", "firstk-60pct-seed0")
     assert alone.returncode == 0, alone.stderr
     assert not lost.exists()
     again = routekit("compare", "--resume", "comparisons/c", "--device", "cpu", "--jobs", 2, "--json", cwd=workplace)
     assert again.returncode == 0, again.stderr
     rows = {row["method"]: row for row in json.loads(again.stdout)["rows"]}
-    assert set(rows) == {"smaller0", "dense", "skip", "l1"}
+    assert set(rows) == {"smaller0", "dense", "skip", "firstk"}
     # The network that was given is the one that all began with.
     assert rows["smaller0"]["share"] == 100
     assert rows["smaller0"]["accuracy"] == 100 * before["accuracy"]["dense"]
@@ -67,10 +67,10 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
     assert "| ms an image, torch, batch 64 | ms an image, onnx, batch 1 |" in timed.stdout
 
     # It grows by what is added; --dry-run only tells.
-    grown = compare(workplace, "--resume", "comparisons/c", "--methods", "firstk", "--budgets", "80%", "--dry-run")
+    grown = compare(workplace, "--resume", "comparisons/c", "--methods", "randomk", "--budgets", "80%", "--dry-run")
     assert grown.returncode == 0, grown.stderr
     assert "8 cells, 4 to do, about" in grown.stdout
-    assert "firstk" not in (folder / "plan.yaml").read_text()
+    assert "randomk" not in (folder / "plan.yaml").read_text()
 
 
 def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:

@@ -32,8 +32,11 @@ def routed(name: str, kind: str = "fc", size: int = 32) -> RoutedNetwork:
     open_to_images(network)
     # Let the routers' batch norms see images, or the features' common constant decides alike for all.
     network.routers.train()
+    for module in network.routers.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.5
     with torch.no_grad():
-        for _ in range(30):
+        for _ in range(5):
             network(images(32, size))
     return network.eval()
 

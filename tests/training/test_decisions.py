@@ -110,10 +110,10 @@ def test_narrow_forms_learn_to_meet_the_budget(cascade: bool) -> None:
     torch.manual_seed(0)
     exits = [ExitConfig(at="first", head="narrow", keep=0.25, rule="confidence")] if cascade else []
     branches = None if cascade else BranchConfig(keep=(0.25,))
-    network = convert(small_view(), RouterConfig(hidden=8), exits=exits, branches=branches, skips=False)
+    network = convert(small_view(depth=8), RouterConfig(hidden=8), exits=exits, branches=branches, skips=False)
     seen: list[Progress] = []
     config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 6})
-    run = trainer(network=network, teacher=dense(small_view()), config=config, on_step=seen.append)
+    run = trainer(network=network, teacher=dense(small_view(depth=8)), config=config, on_step=seen.append)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     run.fit()
     assert run.realized == pytest.approx(0.7, abs=0.03)
@@ -144,15 +144,17 @@ def test_one_network_learns_several_budgets() -> None:
 def test_drawing_and_exploring_resume_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("routekit.training.trainer.SAVE_EVERY_SECONDS", 0.0)
     settings: dict = {"kind": "pragmatic", "error": "wrong", "epsilon": 0.1, "draw": True}
-    whole = trainer(**with_exits(**settings)).fit()
+    options = with_exits(**settings)
+    shorter = {"config": replace(options["config"], epochs=3)}
+    whole = trainer(**options | shorter).fit()
 
     def die(progress: Progress) -> None:
-        if progress.step == 29:
+        if progress.step == 11:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        trainer(tmp_path, **with_exits(**settings), on_step=die).fit()
-    resumed = trainer(tmp_path, **with_exits(**settings)).fit()
+        trainer(tmp_path, **with_exits(**settings) | shorter, on_step=die).fit()
+    resumed = trainer(tmp_path, **with_exits(**settings) | shorter).fit()
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
