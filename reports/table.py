@@ -90,7 +90,8 @@ def commands(group: str) -> str:
     lines = []
     for record in records(group):
         where = record["environment"]
-        trained = f"{record['seconds'] / 60:.0f} minutes of training" if record["epochs"] else "no training"
+        # A network that was set for another budget was not trained for it.
+        trained = f"{record['seconds'] / 60:.0f} minutes of training" if record.get("epochs") else "no training"
         lines.append(
             f"- `{record['name']}`: `{record['command']}`  \n  {where['device']}, {where['threads']} threads, "
             f"torch {where['torch']}, {where['date']}, {trained}"

@@ -40,7 +40,7 @@ def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
     page.write_text(written, encoding="utf-8")
     interactive = out / "index.html"
     first = {(cell.method, cell.budget): command_of(plan, cell) for cell in reversed(list(plan.cells()))}
-    html = comparison_html(table, first, title=title_of(cells), how=how)
+    html = comparison_html(table, first, title=title_of(plan.model_dump(mode="json"), cells), how=how)
     interactive.write_text(html, encoding="utf-8")
     return [page, picture, interactive]
 

@@ -195,10 +195,11 @@ def markdown(table: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def title_of(cells: Sequence[Measured]) -> str:
+def title_of(plan: Mapping[str, Any], cells: Sequence[Measured]) -> str:
     """What was compared, in one line."""
-    first = cells[0].record
-    return f"{first['model']} on {first['data']}: {len({cell.method for cell in cells})} methods compared"
+    # A smaller network, and a cascade of it, have rows, but are not what it is about.
+    model, data = plan["shared"]["model.name"], cells[0].record["data"]
+    return f"{model} on {data}: {len({cell.method for cell in cells})} methods compared"
 
 
 def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = None) -> str:
@@ -248,7 +249,7 @@ def comparison_page(
     done = "" if len(cells) == planned else f" {len(cells)} of {planned} cells are done."
     return "\n".join(
         [
-            f"# {title_of(cells)}",
+            f"# {title_of(plan, cells)}",
             "",
             verdict(table) + done,
             "",

@@ -117,18 +117,20 @@ def test_the_report_says_what_was_compared_and_how(tmp_path: Path) -> None:
         methods=["dense", "skip", "l1"],
         budgets=["40%", "60%"],
         seeds=[0, 1],
+        smaller=["runs/resnet8"],
     )
     folder = ComparisonFolder.create(tmp_path / "c", plan, force=False)
     with pytest.raises(InputError, match=r"no cell of .* is done yet"):
         report_comparison(tmp_path / "c", tmp_path / "c", "svg")
-    for each in CELLS:
+    smaller = cell("smaller0", None, 0, 83.0, 30)
+    for each in [replace(smaller, record=smaller.record | {"model": "resnet8"}), *CELLS]:
         run = folder.of(Cell(each.method, each.budget, each.seed)).path
         run.mkdir(parents=True)
         (run / "record.json").write_text(json.dumps(each.record))
     files = report_comparison(tmp_path / "c", tmp_path / "c", "svg")
     text = files[0].read_text()
-    assert text.startswith("# resnet20 on cifar10: 3 methods compared")
-    assert "8 of 10 cells are done." in text
+    assert text.startswith("# resnet20 on cifar10: 4 methods compared")
+    assert "9 of 11 cells are done." in text
     assert "| skip against | 40% | 60% |" in text
     assert "| l1 | -0.10 ± 0.90 | +3.00 |" in text
     assert [file.name for file in files] == ["report.md", "frontier.svg", "index.html"]
