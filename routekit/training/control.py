@@ -74,8 +74,11 @@ class Control:
         return rise * self.network.dial.range.draw(count, generator).to(self.accelerator.device)
 
     def follow(self, step: int, trace: RouteTrace) -> None:
-        """Take in a training batch: units' offsets go where the budget wants them."""
-        if not self.schedule.is_hard(step):
+        """Take in a training batch: units' offsets go where the budget wants them.
+
+        They do so to the end where exits learn to the end: as these come to let more images past, units have to spare.
+        """
+        if not self.schedule.is_hard(step) or self.network.exits_learn:
             offset = self.budget.follow(self.network.offset, trace.margins.detach(), self.costs, step)
             self.network.set_offset(offset)
 

@@ -41,6 +41,19 @@ def test_a_network_with_exits_learns_to_meet_its_budget(kind: str, skips: bool) 
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("exits", [True, False])
+def test_units_spare_what_exits_spend_to_the_last_step(exits: bool) -> None:
+    """Exits learn to let more images past after the routers have frozen; somebody has to pay for that."""
+    run = trainer(**with_exits()) if exits else trainer(config=BENEFIT)
+    last = run.schedule.steps - 1
+    assert run.schedule.is_hard(last)
+    before = run.network.routers.offset.clone()
+    with torch.no_grad():
+        trace = run.network.eval()(toy_noise(16), execution=masked)
+    run.control.follow(last, trace)
+    assert torch.equal(run.network.routers.offset, before) != exits
+
+
 def test_only_the_weights_that_are_activated_are_held_down() -> None:
     network = convert(toy_view(), exits=[ExitConfig(at="body.1", head="linear", hidden=8)], skips=False).eval()
     model, (leaving,) = network.backbone, network.exits
