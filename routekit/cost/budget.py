@@ -71,8 +71,18 @@ class Budget:
         """The price in force of one multiply-add, in units of the loss (Eq. 2 of McGill and Perona)."""
         return self.cost_weight / costs.dense
 
-    def follow(self, offset: Tensor, margins: Tensor, costs: CostModel, step: int) -> Tensor:  # noqa: ARG002
-        """The routers' next `offset` [n], after a training batch that had `margins` [B, n] under this one."""
+    def follow(
+        self,
+        offset: Tensor,
+        margins: Tensor,  # noqa: ARG002
+        costs: CostModel,  # noqa: ARG002
+        step: int,  # noqa: ARG002
+        gains: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """The routers' next `offset` [n], after a training batch that had `margins` [B, n] under this one.
+
+        `gains` [exits] is by how much the batch's mean error falls from each exit to the end of the network.
+        """
         return offset
 
     def correct(self, realized: float, step: int) -> None:

@@ -38,6 +38,17 @@ def price_for(margins: Tensor, costs: CostModel, wanted: float, *, stakes: Tenso
     return high
 
 
+def exchange_rate(worths: Tensor, gains: Tensor, costs: CostModel) -> Tensor:
+    """Compare what going on gains with what units are said to be worth: [exits], at most 1.
+
+    `worths` [columns] is what the routers of the units that run say, `gains` [exits] what going on past each exit gains.
+    """
+    sections = torch.tensor(costs.layout.sections, device=worths.device)
+    behind = sections.unsqueeze(1) > torch.arange(len(gains), device=worths.device)
+    told: Tensor = worths @ behind.to(worths)
+    return torch.where(told > 0, (gains / told).clamp(0, 1), 1.0)
+
+
 @dataclass
 class Price(Budget):
     """Follows the price that the wanted cost asks for, for routers that predict benefits.
@@ -53,6 +64,10 @@ class Price(Budget):
     ruled:     [exits] which of the exits decide by a rule: what speaks for going on is the chance of an error, at 1 at
                first, and its price that of the units behind it; learned scores know the price already (`k_cpt`)
     rates:     [n] running mean of the units' run rates
+    exchange:  [exits] running mean of what going on at each exit gains, over what the routers of the units that run
+               behind it say they are worth. What a router learns is what its unit is worth while nothing else changes:
+               the sum over units is several times what all of them together gain, and to an exit that goes by gains,
+               each unit is as much cheaper. At most 1.
     price:     of running a unit, in units of the loss
     """
 
@@ -62,30 +77,42 @@ class Price(Budget):
     trim: float = 0.0
     ruled: tuple[bool, ...] = ()
     rates: Tensor | None = None
+    exchange: Tensor | None = None
     price: float = 0.0
 
     @torch.no_grad()
-    def follow(self, offset: Tensor, margins: Tensor, costs: CostModel, step: int) -> Tensor:
+    def follow(
+        self, offset: Tensor, margins: Tensor, costs: CostModel, step: int, gains: Tensor | None = None
+    ) -> Tensor:
         """Move the units' offsets towards the price of the wanted cost: a unit runs where its margin exceeds 0 then.
 
-        What exits have learned to decide is taken as it is; nobody stops in training, whatever a rule says.
+        What exits have learned to decide is taken as it is; nobody stops in training, whatever a rule says. `gains`
+        [exits] is by how much the batch's mean error falls from each exit to the end of the network, for exits that
+        learn; those that decide by a rule take it that the end does not err.
         """
         units, ruled = len(costs.layout.sections), torch.tensor(self.ruled, dtype=torch.bool, device=offset.device)
         own, exits = offset[:units], margins[:, units:] - ruled * (offset[units:] - 1)
-        rates = costs.layout.choose(margins)[:, :units].to(margins).mean(dim=0)
+        runs = costs.layout.choose(margins)[:, :units].to(margins)
+        rates = runs.mean(dim=0)
         self.rates = rates if self.rates is None else self.rates.to(rates).lerp(rates, 1 - self.inertia)
         free = margins[:, :units] - own
         premium = self.congestion * free.std() * (self.rates - 0.5)
+        gains = torch.zeros_like(offset[units:]) if gains is None else gains.to(own)
+        gains = torch.where(ruled, exits.mean(dim=0), gains)
+        rate = exchange_rate((free.clamp_min(0) * runs).mean(dim=0), gains, costs)
+        self.exchange = rate if self.exchange is None else self.exchange.to(rate).lerp(rate, 1 - self.inertia)
         stakes = costs.stakes.to(own)
-        stakes[units:] *= ruled
+        stakes[units:] *= ruled * self.exchange
         wanted = (self.wanted(step) - self.trim) * costs.dense
         self.price = price_for(torch.cat([free - premium, exits], dim=1), costs, wanted, stakes=stakes)
         settled = torch.where(ruled, 1 - self.price * stakes[units:], offset[units:])
         return torch.cat([own.lerp(-(self.price * stakes[:units] + premium), 1 - self.inertia), settled])
 
     def k_cpt(self, costs: CostModel) -> float:
-        """The price of a multiply-add: that of a unit, over what a unit costs."""
-        return max(0.0, self.price) / costs.typical
+        """The price of a multiply-add to exits that learn: that of a unit, over what a unit costs."""
+        learned = torch.tensor([not rule for rule in self.ruled])
+        rate = 1.0 if self.exchange is None or not learned.any() else float(self.exchange.cpu()[learned].mean())
+        return max(0.0, self.price) * rate / costs.typical
 
     def correct(self, realized: float, step: int) -> None:
         """Learn by how much held-out images exceed the wanted cost."""

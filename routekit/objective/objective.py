@@ -49,10 +49,14 @@ class ObjectiveWeights:
 
 @dataclass(frozen=True)
 class Losses:
-    """The total to minimise, and what each term gave, unweighted."""
+    """The total to minimise, and what each term gave, unweighted.
+
+    gains: [exits] by how much the mean error falls from each exit to the end of the network; None without exits
+    """
 
     total: Tensor
     by_name: dict[str, Tensor]
+    gains: Tensor | None = None
 
 
 def objective(
@@ -85,9 +89,12 @@ def objective(
             trace.logits, teacher.logits, weights.distillation_temperature
         ).mean()
         total = total + share * by_name["distillation"]
+    gains = None
     if len(trace.leaves) > 1:
         errors = [_errors(leaf, labels, weights, teacher if share > 0 else None) for leaf in trace.leaves]
-        by_policy = {"heads": torch.stack(errors).mean(dim=1).sum()}
+        means = torch.stack(errors).mean(dim=1)
+        gains = (means[:-1] - means[-1]).detach()
+        by_policy = {"heads": means.sum()}
         if choice is not None:
             by_policy["heads"] = weights.policy.heads * by_policy["heads"]
             by_policy |= policy_terms(
@@ -103,7 +110,7 @@ def objective(
         by_name["feature_distillation"] = torch.stack(hinted).sum()
         total = total + weights.feature_distillation * by_name["feature_distillation"]
     if not routing:
-        return Losses(total, by_name)
+        return Losses(total, by_name, gains)
 
     gates = trace.gates
     routes = gates.view(-1, copies, gates.shape[1])
@@ -119,7 +126,7 @@ def objective(
     if weights.regularization > 0:
         by_name["regularization"] = terms.regularization(gates)
         total = total + weights.regularization * by_name["regularization"]
-    return Losses(total, by_name)
+    return Losses(total, by_name, gains)
 
 
 def _errors(logits: Tensor, labels: Tensor, weights: ObjectiveWeights, teacher: RouteTrace | None) -> Tensor:

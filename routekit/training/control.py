@@ -73,13 +73,14 @@ class Control:
         rise = min(1.0, (step + 1) / max(1, self.schedule.anneal_steps))
         return rise * self.network.dial.range.draw(count, generator).to(self.accelerator.device)
 
-    def follow(self, step: int, trace: RouteTrace) -> None:
-        """Take in a training batch: units' offsets go where the budget wants them.
+    def follow(self, step: int, trace: RouteTrace, gains: Tensor | None = None) -> None:
+        """Take in a training batch: units' offsets go where the budget wants them; for `gains` see `Losses`.
 
         They do so to the end where exits learn to the end: as these come to let more images past, units have to spare.
         """
         if not self.schedule.is_hard(step) or self.network.exits_learn:
-            offset = self.budget.follow(self.network.offset, trace.margins.detach(), self.costs, step)
+            margins = trace.margins.detach()
+            offset = self.budget.follow(self.network.offset, margins, self.costs, step, gains)
             self.network.set_offset(offset)
 
     def check(self, step: int) -> None:

@@ -231,7 +231,7 @@ class Trainer:
                 reach = reach.clamp_min(shares(layout).to(reach))
             adjust_for_throughput(self.network, reach)
         self.optimizer.step()
-        self.control.follow(self.step, trace)
+        self.control.follow(self.step, trace, losses.gains)
         return losses
 
     @property

@@ -180,6 +180,26 @@ def test_congestion_spreads_the_runs_over_more_units_at_the_same_cost() -> None:
     assert worth[ran].min() >= worth[~ran].max()
 
 
+def test_what_units_say_they_are_worth_is_exchanged_for_what_going_on_gains() -> None:
+    costs = TOY_EXITS
+    first, second = (sum(section > place for section in costs.layout.sections) for place in (0, 1))
+    assert (first, second) == (3, 1)
+    # All units run, each said to be worth 2: those behind the first exit 6 together, where going on gains but 3.
+    margins = torch.cat([torch.full((8, 4), 2.0), torch.ones(8, 2)], dim=1)
+    gains = torch.tensor([3.0, 0.5])
+    budget = Price(1.0, 0, inertia=0.0, ruled=(False, False))
+    budget.follow(torch.zeros(6), margins, costs, 1, gains)
+    assert budget.exchange is not None
+    assert budget.exchange.tolist() == pytest.approx([0.5, 0.25])
+    budget.price = 0.8
+    assert budget.k_cpt(costs) == pytest.approx(0.8 * 0.375 / costs.typical)
+    # What goes on and only loses is free; what nobody says is worth anything keeps its price.
+    budget.follow(torch.zeros(6), margins, costs, 1, torch.tensor([-1.0, 5.0]))
+    assert budget.exchange.tolist() == pytest.approx([0.0, 1.0])
+    budget.follow(torch.zeros(6), -margins, costs, 1, gains)
+    assert budget.exchange.tolist() == [1.0, 1.0]
+
+
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.9))
 def test_units_and_exits_by_a_rule_share_one_price(seed: int, share: float) -> None:
@@ -194,7 +214,9 @@ def test_units_and_exits_by_a_rule_share_one_price(seed: int, share: float) -> N
     # A hair more is spared: whoever is on the border falls either way.
     routes = margins - offset + moved - 1e-9 >= 0
     assert float(costs.of_routes(routes).mean()) <= wanted * costs.dense + 1e-6
-    assert torch.equal(routes, worth.double() - 1e-9 >= budget.price * costs.stakes)
+    assert budget.exchange is not None
+    rates = torch.cat([torch.ones(4), budget.exchange])
+    assert torch.equal(routes, worth.double() - 1e-9 >= budget.price * rates * costs.stakes)
     # Exits that learned know the price by themselves.
     assert torch.equal(
         Price(wanted, 0, inertia=0.0, ruled=(False, False)).follow(offset, margins, costs, 1)[4:], offset[4:]
