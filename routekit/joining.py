@@ -28,8 +28,9 @@ def join(
 ) -> dict[str, Any]:
     """Join the networks of runs or checkpoints, the cheapest first, and write the run of a cascade to `out`.
 
-    `recipe` says which images, which seed and the target; nothing is trained. The threshold is set on validation
-    images; the record, which is returned, is of the test images. Raises InputError for what does not fit together.
+    `recipe` says which images, which seed and the target, of which a percentage is of what the last network costs, or
+    of what it cost before it was pruned; nothing is trained. The threshold is set on validation images; the record,
+    which is returned, is of the test images. Raises InputError for what does not fit together.
     """
     started = time.perf_counter()
     RunFolder.check_free(out, force=force)
@@ -47,8 +48,10 @@ def join(
     if [model.dense for model in costs.stages] != sorted(model.dense for model in costs.stages):
         machine.hooks.warn("a network of this cascade is dearer than the one after it")
     assert recipe.target is not None
-    target = parse_amount(recipe.target, costs.dense)
-    machine.hooks.say(f"target {describe(target)} of {describe(costs.dense)}, what {cascade.networks[-1].name} costs")
+    before = read_spec(network_folder(paths[-1]))["about"].get("record")
+    whole = costs.dense if before is None else before["flops"]["dense"]
+    target = parse_amount(recipe.target, whole)
+    machine.hooks.say(f"target {describe(target)} of {describe(whole)}, what {cascade.networks[-1].name} costs, dense")
     asked = ask_all(cascade, data.val, costs)
     cascade.cpu()
     if rule == LEARNED:
@@ -57,7 +60,6 @@ def join(
     cascade.to(machine.accelerator().device)
     folder = RunFolder.create(out, recipe, force=force)
     measured = evaluate(cascade, data.test, costs)
-    before = read_spec(network_folder(paths[-1]))["about"].get("record")
     if before is None:
         last = cascade.networks[-1]
         everything = torch.ones(len(data.test), len(last.columns), dtype=torch.bool)
@@ -71,7 +73,7 @@ def join(
         data=data.name,
         split="test",
         dense_accuracy=accuracy,
-        dense_flops=costs.dense,
+        dense_flops=whole,
         target=target,
         seconds=time.perf_counter() - started,
         environment=machine.environment(),

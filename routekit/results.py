@@ -96,7 +96,7 @@ class _Subject:
         network, costs, val = self.network, self.costs, self.data.val
         if isinstance(network, Cascade):
             assert isinstance(costs, CascadeCost)
-            wanted = parse_amount(target, costs.dense)
+            wanted = parse_amount(target, self.record["flops"]["dense"])
             network.threshold.fill_(ask_all(network, val, costs).doubts(network).threshold(wanted))
             return wanted
         assert isinstance(costs, CostModel)

@@ -41,7 +41,7 @@ def price_for(margins: Tensor, costs: CostModel, wanted: float, *, stakes: Tenso
 def exchange_rate(worths: Tensor, gains: Tensor, costs: CostModel) -> Tensor:
     """Compare what going on gains with what units are said to be worth: [exits], at most 1.
 
-    `worths` [columns] is what the routers of the units that run say, `gains` [exits] what going on past each exit gains.
+    `worths` [columns] is what the routers of the units that run say, `gains` [exits] what going on there gains.
     """
     sections = torch.tensor(costs.layout.sections, device=worths.device)
     behind = sections.unsqueeze(1) > torch.arange(len(gains), device=worths.device)

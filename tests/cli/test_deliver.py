@@ -116,6 +116,15 @@ def test_the_default_from_end_to_end(workplace: Path) -> None:
     assert dearer["flops"]["realized"] > record["flops"]["realized"]
     done = in_process("evaluate", record["run"], "--target-flops", "90%", cwd=workplace)
     assert (done.returncode, "as pruned" in done.stderr) == (2, True)
+    # As the last network of a cascade, too.
+    done = in_process(
+        "cascade", "runs/dense", record["run"], "--target-flops", "120%", "--name", "cut", "--json", cwd=workplace
+    )
+    assert done.returncode == 0, done.stderr
+    joined = json.loads(done.stdout)["flops"]
+    assert (joined["dense"], joined["target"]) == (dense, 1.2 * dense)
+    done = in_process("evaluate", "runs/cut", "--target-flops", "120%", "--json", cwd=workplace)
+    assert json.loads(done.stdout)["curve"][0]["flops"] == joined
     done = in_process("bench", record["run"], *BENCH, "--batch", "4", cwd=workplace)
     assert done.returncode == 0, done.stderr
     timed = json.loads(done.stdout)
