@@ -30,6 +30,9 @@ from routekit.routing.gate import gates
 from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
 
+# What a measurement takes over from the run's record: how its network was made.
+KEPT = ("method", "epochs", "validation", "pruning", "junctions", "policy")
+
 
 def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[str, Any]:
     """Measure a finished run, or a compact checkpoint on the recipe's data, on the test set; also with routes shuffled.
@@ -146,7 +149,7 @@ class _Subject:
             environment=self.machine.environment(),
             shuffled_accuracy=shuffled.accuracy,
             seed=seed,
-            **{key: self.record[key] for key in ("method", "pruning", "junctions", "policy") if key in self.record},
+            **{key: self.record[key] for key in KEPT if key in self.record},
             **({} if isinstance(network, Cascade) else described_exits(network, test)),
         )
 

@@ -35,6 +35,8 @@ def command_of(plan: Plan, cell: Cell) -> str:
         line = ["routekit", "cascade", *plan.smaller, shared.get("model.weights", "start"), "--average"]
         return shlex.join([*line, "--target-flops", str(cell.budget)])
     chosen = settings(cell.method, cell.budget)
+    if not chosen.get("pruning"):
+        shared = {name: value for name, value in shared.items() if not name.startswith("pruning.")}
     # A method, or junctions, that are named stand alone: what else the recipe says need not be taken back.
     values = shared | {name: value for name, value in chosen.items() if value or name not in ("junctions", "pruning")}
     recipe = DRN if cell.method == DRN else plan.base

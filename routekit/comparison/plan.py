@@ -85,14 +85,19 @@ class Plan(BaseModel):
         Raises InputError for what does not fit together.
         """
         base = DRN if cell.method == DRN else self.base
-        chosen = self.shared | {"seed": cell.seed}
+        values = settings(cell.method, cell.budget)
+        # What the user set of pruning holds for what is pruned before it is routed, and for nothing else.
+        of_pruning = {name.removeprefix("pruning."): name for name in self.shared if name.startswith("pruning.")}
+        if values.get("pruning"):
+            values["pruning"] |= {part: self.shared[name] for part, name in of_pruning.items()}
+        chosen = {name: value for name, value in self.shared.items() if name not in of_pruning.values()}
+        chosen["seed"] = cell.seed
         if start is not None:
             chosen["model.weights"] = str(start)
         recipe = load_recipe(base, chosen)
         if cell.method == DRN:  # its routers and objective, for as long and with the same schedule as the others
             ours = load_recipe(self.base, chosen).training
             chosen |= {"training.epochs": ours.epochs, "training.batch_size": ours.batch_size}
-        values = settings(cell.method, cell.budget)
         target = values.pop("target")
         recipe = load_recipe(base, chosen | values)
         return recipe.model_copy(update={"target": target})

@@ -151,9 +151,14 @@ def test_the_command_of_a_cell_makes_the_same_recipe(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(routekit.pipeline, "run", lambda recipe, *rest, **more: seen.append(recipe) or {})
     methods = ["dense", "drn", "skip", "confidence", "l1", "firstk", "l1+skip", "l1+cascade", "skip+branch"]
     several = plan(methods=methods, budgets=["60%"], seeds=[2])
-    several.shared |= {"model.weights": "none", "training.temperature": [1.0, 0.5]}
+    several.shared |= {"model.weights": "none", "training.temperature": [1.0, 0.5], "pruning.target": "80%"}
     for cell in several.cells():
         line = shlex.split(command_of(several, cell))
         assert main.call([*line[1:], "--out", "nowhere"]) == 0
         want = several.recipe(cell)
         assert seen.pop() == want, cell.name
+        if cell.method.startswith("l1+"):
+            assert want.pruning is not None
+            assert (want.pruning.method, want.pruning.target) == ("l1", "80%")
+        else:
+            assert want.pruning is None or cell.method == "drn"
