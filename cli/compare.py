@@ -31,7 +31,8 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(
                 help="dense, drn; skip, exit, branch, cascade, confidence, or several as skip+exit; l1, fpgm, bn, "
-                "depgraph, random, also before routing as l1+skip; firstk, randomk, distributedk; idk, with --smaller. "
+                "depgraph, random, also before routing as l1+skip; firstk, randomk, distributedk; idk and l1+idk, "
+                "with --smaller. "
                 f"By default {METHODS}."
             ),
         ] = None,

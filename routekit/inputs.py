@@ -77,6 +77,15 @@ def target_of(recipe: Recipe, view: Backbone) -> float:
     )
 
 
+def pruned_to(recipe: Recipe, whole: float) -> float:
+    """What the recipe's pruning leaves of `whole` MACs: half-way to the budget, unless it says how much."""
+    assert recipe.pruning is not None
+    assert recipe.target is not None
+    if recipe.pruning.target != AUTO:
+        return parse_amount(recipe.pruning.target, whole)
+    return math.sqrt(parse_amount(recipe.target, whole) * whole)
+
+
 def routed(recipe: Recipe, view: Backbone, whole: float | None = None) -> RoutedNetwork:
     """Convert a dense network as the recipe says, pruned first if it says so; else exact until it is trained.
 
@@ -86,8 +95,7 @@ def routed(recipe: Recipe, view: Backbone, whole: float | None = None) -> Routed
     whole = whole or CostModel.measure(dense(view)).dense
     target, left = parse_amount(recipe.target, whole), whole
     if recipe.pruning is not None:
-        half_way = math.sqrt(target * whole)
-        left = half_way if recipe.pruning.target == AUTO else parse_amount(recipe.pruning.target, whole)
+        left = pruned_to(recipe, whole)
         view = prune(view, recipe.pruning.method, left, recipe.seed)
     budget = target / left
     exits = {"cascade": recipe.cascade.exits(budget, view), "exit": [recipe.exits]}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from routekit.comparison.method import DENSE, IDK, SMALLER
+from routekit.comparison.method import DENSE, SMALLER
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError, RoutekitError
 from routekit.inputs import load_inputs
@@ -49,17 +49,26 @@ def carry_out(folder: ComparisonFolder, plan: Plan, cell: Cell, machine: Machine
     if cell.method.startswith(SMALLER):
         source = Path(plan.smaller[int(cell.method.removeprefix(SMALLER))])
         return _copy(source, found, plan.recipe(Cell(DENSE, None, cell.seed), start), read_record(start), machine)
-    if cell.method == IDK:
-        return join(
-            [*map(Path, plan.smaller), start],
-            plan.recipe(cell, start),
-            found.path,
-            machine,
-            rule="confidence",
-            average=True,
-            force=found.begun,
-        )
+    if cell.joined:
+        return _join(folder, plan, cell, start, machine)
     return resume(found.path, machine) if found.begun else run(plan.recipe(cell, start), found.path, machine)
+
+
+def _join(folder: ComparisonFolder, plan: Plan, cell: Cell, start: Path, machine: Machine) -> dict[str, Any]:
+    """Join the smaller networks with the dense one, or with what is left of it when it is pruned."""
+    found, recipe, last = folder.of(cell), plan.recipe(cell, start), start
+    trained: dict[str, Any] = {}
+    if recipe.pruning is not None:
+        pruned = folder.pruned(cell)
+        last = pruned.path
+        made = resume(last, machine) if pruned.begun else run(plan.pruned(cell, start), last, machine)
+        trained = {"epochs": made["epochs"], "pruning": made["method"]}
+    networks = [*map(Path, plan.smaller), last]
+    record = join(networks, recipe, found.path, machine, rule="confidence", average=True, force=found.begun)
+    if trained:
+        record |= trained | {"seconds": record["seconds"] + made["seconds"]}
+        write_record(found.path, record)
+    return record
 
 
 def _copy(source: Path, found: RunFolder, recipe: Recipe, start: dict[str, Any], machine: Machine) -> dict[str, Any]:

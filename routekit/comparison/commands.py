@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, settings
+from routekit.comparison.method import DENSE, DRN, SMALLER, settings
 from routekit.comparison.plan import Cell, Plan
 from routekit.recipe import load_recipe
 
@@ -29,11 +29,16 @@ def command_of(plan: Plan, cell: Cell) -> str:
     """One line for a shell. What the comparison trained first is its `start` run."""
     shared = dict(plan.shared)
     model = str(shared.pop("model.name"))
-    if not cell.trained and cell.method != IDK:
+    if cell.method.startswith(SMALLER):
         return shlex.join(["routekit", "evaluate", plan.smaller[int(cell.method.removeprefix(SMALLER))]])
-    if cell.method == IDK:
-        line = ["routekit", "cascade", *plan.smaller, shared.get("model.weights", "start"), "--average"]
-        return shlex.join([*line, "--target-flops", str(cell.budget)])
+    if cell.joined:
+        last = f"pruned/{cell.name}" if cell.trained else shared.get("model.weights", "start")
+        line = ["routekit", "cascade", *plan.smaller, last, "--average", "--target-flops", str(cell.budget)]
+        if not cell.trained:
+            return shlex.join(line)
+        made = plan.pruned(cell)
+        pruned = command_of(plan, Cell(made.method, made.target, cell.seed))
+        return f"{pruned} --out pruned --name {cell.name} && {shlex.join(line)}"
     chosen = settings(cell.method, cell.budget)
     if not chosen.get("pruning"):
         shared = {name: value for name, value in shared.items() if not name.startswith("pruning.")}

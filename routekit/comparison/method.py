@@ -2,8 +2,8 @@
 
 A name is a static method ("firstk"), a pruning ("l1"), or what a routed network decides, joined by plus signs
 ("skip+exit", "branch"); after a pruning, the pruned network is routed ("l1+skip"). "confidence" is an exit that goes by
-BranchyNet's rule, "drn" the recipe of Wang et al., "idk" a cascade of whole networks, and "dense" the network itself,
-fine-tuned for as long as the others.
+BranchyNet's rule, "drn" the recipe of Wang et al., "idk" a cascade of whole networks, which after a pruning ("l1+idk")
+ends with the pruned network, and "dense" the network itself, fine-tuned for as long as the others.
 """
 
 from typing import Any
@@ -29,6 +29,8 @@ def check_method(name: str) -> None:
         return
     pruner, *_ = parts = name.split("+")
     decided = parts[1:] if pruner in prunings and len(parts) > 1 else parts
+    if decided == [IDK]:
+        return
     for part in decided:
         if part not in JUNCTIONS and part not in RULES:
             raise InputError(
@@ -54,12 +56,15 @@ def check_stacked(name: str) -> str:
 def settings(name: str, budget: str | None) -> dict[str, Any]:
     """What a method sets in a recipe, by dotted names. Raises InputError for a name that is no method."""
     check_method(name)
-    if name in (DENSE, IDK) or name in orders or name in prunings:
-        return static("cascade" if name == IDK else name) | {"target": None if name == DENSE else budget}
+    if name == DENSE or name in orders or name in prunings:
+        return static(name) | {"target": None if name == DENSE else budget}
     if name == DRN:
         return {"target": budget}
     pruner, *_ = parts = name.split("+")
     decided = [part for part in parts if part not in prunings]
+    if decided == [IDK]:
+        pruned = {"pruning": {"method": pruner}} if pruner in prunings else {}
+        return static("cascade") | pruned | {"target": budget}
     chosen: dict[str, Any] = {
         "method": "routed",
         "target": budget,

@@ -10,10 +10,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from routekit.backbones.load import build
 from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, check_method, settings
+from routekit.cost.model import CostModel
 from routekit.errors import InputError
-from routekit.inputs import check
-from routekit.recipe import Recipe, load_recipe
+from routekit.inputs import check, pruned_to, spec_of_recipe
+from routekit.network.convert import dense
+from routekit.recipe import Recipe, load_recipe, static
 from routekit.run_folder import RunFolder
 from routekit.training.state import write_atomically
 
@@ -33,6 +36,11 @@ class Cell:
     def trained(self) -> bool:
         """Whether there is something to train: else the cell is made of networks that are done."""
         return self.method != IDK and not self.method.startswith(SMALLER)
+
+    @property
+    def joined(self) -> bool:
+        """Whether it is a cascade of whole networks."""
+        return self.method.split("+")[-1] == IDK
 
     @property
     def name(self) -> str:
@@ -102,11 +110,20 @@ class Plan(BaseModel):
         recipe = load_recipe(base, chosen | values)
         return recipe.model_copy(update={"target": target})
 
+    def pruned(self, cell: Cell, start: Path | None = None) -> Recipe:
+        """The recipe of the pruned network that a cascade of whole networks ends with."""
+        recipe = self.recipe(cell, start)
+        assert recipe.pruning is not None
+        whole = CostModel.measure(dense(build(spec_of_recipe(recipe)))).dense
+        return recipe.model_copy(
+            update=static(recipe.pruning.method) | {"target": f"{100 * pruned_to(recipe, whole) / whole:.2f}%"}
+        )
+
     def check(self) -> None:
         """Check every cell, all of them before the first is begun. Raises InputError that names the first at fault."""
         for method in self.methods:
             check_method(method)
-        if IDK in self.methods and not self.smaller:
+        if any(cell.joined for cell in self.cells()) and not self.smaller:
             raise InputError("method idk joins this network with smaller ones: give their runs with --smaller")
         for path in self.smaller:
             if not RunFolder(Path(path)).finished:
@@ -114,14 +131,17 @@ class Plan(BaseModel):
         for cell in self.cells():
             if cell.seed == self.seeds[0] and cell.trained:
                 try:
-                    check(self.recipe(cell))
+                    check(self.pruned(cell) if cell.joined else self.recipe(cell))
                 except InputError as error:
                     raise InputError(f"{cell.method} at {cell.budget}: {error}") from error
 
 
 @dataclass(frozen=True)
 class ComparisonFolder:
-    """`plan.yaml`, the dense network's run in `start/`, and a run in `cells/` for each cell."""
+    """`plan.yaml`, the dense network's run in `start/`, and a run in `cells/` for each cell.
+
+    What a cell needs of its own besides, a pruned network that a cascade ends with, is a run in `pruned/`.
+    """
 
     path: Path
 
@@ -133,6 +153,10 @@ class ComparisonFolder:
     def of(self, cell: Cell) -> RunFolder:
         """The run of a cell, begun or not."""
         return RunFolder(self.path / "cells" / cell.name)
+
+    def pruned(self, cell: Cell) -> RunFolder:
+        """The run of the pruned network that a cell's cascade ends with."""
+        return RunFolder(self.path / "pruned" / cell.name)
 
     @staticmethod
     def holds(path: Path) -> bool:

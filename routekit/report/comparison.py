@@ -219,8 +219,9 @@ def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = 
         )
     return (
         f"Every network began as the same dense one ({100 * first['accuracy']['dense']:.2f}% of the {first['images']} "
-        f"{first['split']} images), and was fine-tuned for as many epochs on the same images; a cascade of whole "
-        "networks (idk) is not trained, smaller networks were trained before. Budgets were met on validation images. "
+        f"{first['split']} images), and was fine-tuned for as many epochs on the same images; smaller networks were "
+        "trained before, and of a cascade of whole networks (idk) only what is pruned is trained. Budgets were met on "
+        "validation images. "
         f"Costs are {CONVENTION}, routers and exits included; ± is one standard deviation over seeds. "
         f"Measured {when} on {', '.join(machines)}.{timed}"
     )

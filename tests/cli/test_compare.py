@@ -84,6 +84,27 @@ def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_cascade_ends_with_a_network_that_was_pruned_for_it(workplace: Path) -> None:
+    plan = [*PLAN, "--budgets", "90%", "--methods", "l1+idk", "--smaller", "runs/routed", "--no-time"]
+    done = in_process(*plan, "--name", "cut", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    folder = workplace / "comparisons" / "cut"
+    pruned, joined = (folder / kind / "l1+idk-90pct-seed0" / "record.json" for kind in ("pruned", "cells"))
+    trained, record = json.loads(pruned.read_text()), json.loads(joined.read_text())
+    dense = json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
+    assert trained["flops"]["target"] == pytest.approx(0.9487 * dense)
+    assert record["flops"]["dense"] == trained["flops"]["dense"] == dense
+    assert (record["method"], record["pruning"], record["epochs"]) == ("cascade", "l1", trained["epochs"])
+    assert record["seconds"] > trained["seconds"]
+    # Killed before it was joined, it is joined again, and not trained again.
+    written = pruned.stat().st_mtime_ns
+    joined.unlink()
+    done = compare(workplace, "--resume", "comparisons/cut", "--no-time")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(joined.read_text())["accuracy"] == record["accuracy"]
+    assert pruned.stat().st_mtime_ns == written
+
+
 def test_cells_are_carried_out_by_an_engine_of_two_processes(workplace: Path) -> None:
     methods = ["--methods", "firstk,distributedk", "--launcher", "ray", "--jobs", "2", "--no-time"]
     done = routekit(*PLAN, *methods, "--name", "ray", "--json", cwd=workplace)

@@ -43,6 +43,27 @@ def test_what_methods_set() -> None:
     assert stacked["pruning"] == {"method": "l1"}
 
 
+def test_a_cascade_ends_with_the_network_or_with_what_is_left_of_it() -> None:
+    several = plan(methods=["idk", "l1+idk"], budgets=["49%"], smaller=["runs/small"])
+    names = ["smaller0-seed0", "idk-49pct-seed0", "l1+idk-49pct-seed0", "l1+idk-49pct-seed1"]
+    assert [cell.name for cell in several.cells()] == names
+    _, plain, cut, _ = several.cells()
+    assert several.recipe(plain).pruning is None
+    assert (several.recipe(cut).method, several.recipe(cut).target) == ("cascade", "49%")
+    # Half-way to 49% is 70% of the dense network.
+    made = several.pruned(cut, Path("start"))
+    assert (made.method, made.pruning, made.junctions, made.training.epochs) == ("l1", None, [], 4)
+    assert made.target == "70.00%"
+    first, then = command_of(several, cut).split(" && ")
+    assert first.startswith("routekit convert resnet20 ")
+    assert f"--method l1 --target-flops {made.target} --seed 0 --out pruned --name l1+idk-49pct-seed0" in first
+    assert then == "routekit cascade runs/small pruned/l1+idk-49pct-seed0 --average --target-flops 49%"
+    several.shared["pruning.target"] = "80%"
+    assert several.pruned(cut).target == "80.00%"
+    with pytest.raises(InputError, match="give their runs with --smaller"):
+        plan(methods=["l1+idk"]).check()
+
+
 def test_what_is_stacked_is_pruned_first() -> None:
     assert check_stacked("prune+skip") == "l1+skip"
     assert check_stacked("fpgm+skip+exit") == "fpgm+skip+exit"
