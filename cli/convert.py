@@ -38,7 +38,8 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 help="What is decided, one or several: skip (which units run), branch (which run in full and which "
                 "narrow), exit (where to stop), cascade (whether a narrow form of the network will do). By default "
-                "cascade, of the network as --prune l1 leaves it; where you name them, only --prune prunes."
+                "cascade, for budgets under half the cost of the network as --prune l1 leaves it; where you name "
+                "them, only --prune prunes."
             ),
         ] = None,
         narrow: Annotated[
@@ -88,6 +89,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Convert MODEL into a routed network that costs --target-flops an image on average."""
         from routekit.errors import InputError
+        from routekit.inputs import settled
         from routekit.pipeline import resume as go_on
         from routekit.pipeline import run
         from routekit.recipe import load_recipe
@@ -127,7 +129,7 @@ def register(app: typer.Typer) -> None:
                     **o.overrides(set_),
                 },
             )
-            path = out / (name or o.run_name(chosen))
+            path = out / (name or o.run_name(settled(chosen)))
         with o.training(device, path) as machine:
             record = go_on(path, machine) if chosen is None else run(chosen, path, machine, force=force)
         if record:

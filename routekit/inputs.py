@@ -77,6 +77,19 @@ def target_of(recipe: Recipe, view: Backbone) -> float:
     )
 
 
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe as it is carried out: without its pruning, if that is for smaller budgets only.
+
+    Raises InputError for a network or a budget that cannot be.
+    """
+    if recipe.pruning is None or recipe.pruning.below == 1 or recipe.target is None:
+        return recipe
+    whole = CostModel.measure(dense(build(spec_of_recipe(recipe)))).dense
+    if parse_amount(recipe.target, whole) < recipe.pruning.below * whole:
+        return recipe
+    return recipe.model_copy(update={"pruning": None})
+
+
 def pruned_to(recipe: Recipe, whole: float) -> float:
     """What the recipe's pruning leaves of `whole` MACs: half-way to the budget, unless it says how much."""
     assert recipe.pruning is not None

@@ -14,7 +14,7 @@ from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.evaluation.evaluate import dense_accuracy, evaluate
 from routekit.export.checkpoint import save_network
-from routekit.inputs import Inputs, check, load_inputs, routed, target_of, view_of_run
+from routekit.inputs import Inputs, check, load_inputs, routed, settled, target_of, view_of_run
 from routekit.machine import Machine
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
@@ -36,6 +36,9 @@ def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) ->
     training cannot go on. Of several processes, only the first one gets a record, the others an empty one.
     """
     RunFolder.check_free(path, force=force)
+    given, recipe = recipe, settled(recipe)
+    if given.pruning is not None and recipe.pruning is None:
+        machine.hooks.say(f"not pruned: that is for budgets under {given.pruning.below:.0%} (pruning.below)")
     check(recipe)
     inputs = load_inputs(recipe, machine.hooks)
     return _train(recipe, inputs, _create(path, recipe, machine, force=force), machine)

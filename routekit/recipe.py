@@ -51,10 +51,12 @@ class PruningSection(_Section):
     """How the network is pruned before it is routed: by which method, and to which cost.
 
     target:  "auto" is half-way to the budget: pruning and routing then take the same share
+    below:   only for budgets under this share of the dense cost: larger ones are met by routing alone
     """
 
     method: Pruner = "l1"
     target: str = AUTO
+    below: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class Recipe(_Section):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from routekit.errors import InputError
+from routekit.inputs import settled
 from routekit.recipe import load_recipe, shipped_recipes
 from tests.cli.command import in_process
 
@@ -44,6 +45,15 @@ def test_what_freezes() -> None:
     assert not load_recipe("default", cascade | {"junctions": ["skip", "cascade"]}).freezes
     assert not load_recipe("default", {"junctions": ["skip"], "pruning": None}).freezes
     assert load_recipe("skip", {"junctions": ["exit"], "training.frozen": True}).freezes
+
+
+def test_what_is_for_small_budgets_only_is_left_out_for_larger_ones() -> None:
+    for budget, prunes in (("49.9%", True), ("50%", False), ("2.0e7", True), ("2.1e7", False)):  # of 41M
+        recipe = load_recipe("default", {"model.name": "resnet20", "target": budget})
+        assert (settled(recipe).pruning is not None) == prunes
+        # Whoever asks for it gets it.
+        assert settled(load_recipe("default", {"target": budget, "pruning": {"method": "l1"}})).pruning is not None
+    assert settled(load_recipe("default", {"target": "60%"})).freezes
 
 
 def test_settings_that_an_option_gives_have_no_line(tmp_path: Path) -> None:

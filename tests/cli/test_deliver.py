@@ -97,22 +97,30 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
 
 def test_the_default_from_end_to_end(workplace: Path) -> None:
     """The pruned network's cascade with itself: whatever is told of its cost is told beside the network that came."""
-    done = in_process(
-        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", "1",
-        "--set", "training.batch_size=16", "--json", cwd=workplace,
-    )  # fmt: skip
+    convert = [
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--set", "training.batch_size=16",
+        "--json", "--target-flops",
+    ]  # fmt: skip
+    done = in_process(*convert, "50%", "--epochs", "0", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "not pruned: that is for budgets under 50%" in done.stderr
+    whole = json.loads(done.stdout)
+    assert whole["run"] == "runs/resnet20-images-cascade-50pct-seed0"
+    assert "pruning" not in whole
+    assert "pruning: null" in (workplace / whole["run"] / "recipe.yaml").read_text()
+    done = in_process(*convert, "45%", "--epochs", "1", cwd=workplace)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert record["run"] == "runs/resnet20-images-l1+cascade-60pct-seed0"
+    assert record["run"] == "runs/resnet20-images-l1+cascade-45pct-seed0"
     assert (record["pruning"], record["junctions"]) == ("l1", ["cascade"])
     dense = json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
     assert record["flops"]["dense"] == dense
-    assert record["flops"]["target"] == 0.6 * dense
-    done = in_process("evaluate", record["run"], "--target-flops", "60%,70%", "--json", cwd=workplace)
+    assert record["flops"]["target"] == 0.45 * dense
+    done = in_process("evaluate", record["run"], "--target-flops", "45%,60%", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     same, dearer = json.loads(done.stdout)["curve"]
     assert same["flops"] == record["flops"]
-    assert dearer["flops"]["target"] == 0.7 * dense
+    assert dearer["flops"]["target"] == 0.6 * dense
     assert dearer["flops"]["realized"] > record["flops"]["realized"]
     done = in_process("evaluate", record["run"], "--target-flops", "90%", cwd=workplace)
     assert (done.returncode, "as pruned" in done.stderr) == (2, True)
