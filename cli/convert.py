@@ -38,8 +38,8 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 help="What is decided, one or several: skip (which units run), branch (which run in full and which "
                 "narrow), exit (where to stop), cascade (whether a narrow form of the network will do). By default "
-                "cascade, for budgets under half the cost of the network as --prune l1 leaves it; where you name "
-                "them, only --prune prunes."
+                "cascade, and for budgets under half of the dense cost the network is pruned before, as by --prune l1; "
+                "where you name them, only --prune prunes."
             ),
         ] = None,
         narrow: Annotated[

@@ -82,7 +82,7 @@ def settled(recipe: Recipe) -> Recipe:
 
     Raises InputError for a network or a budget that cannot be.
     """
-    if recipe.pruning is None or recipe.pruning.below == 1 or recipe.target is None:
+    if recipe.pruning is None or recipe.target is None or recipe.method != "routed":
         return recipe
     whole = CostModel.measure(dense(build(spec_of_recipe(recipe)))).dense
     if parse_amount(recipe.target, whole) < recipe.pruning.below * whole:

@@ -24,13 +24,22 @@ from routekit.run_folder import RunFolder
 
 
 def join(
-    paths: list[Path], recipe: Recipe, out: Path, machine: Machine, *, rule: str, average: bool, force: bool
+    paths: list[Path],
+    recipe: Recipe,
+    out: Path,
+    machine: Machine,
+    *,
+    rule: str,
+    average: bool,
+    force: bool,
+    trained: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Join the networks of runs or checkpoints, the cheapest first, and write the run of a cascade to `out`.
 
     `recipe` says which images, which seed and the target, of which a percentage is of what the last network costs, or
     of what it cost before it was pruned; nothing is trained. The threshold is set on validation images; the record,
-    which is returned, is of the test images. Raises InputError for what does not fit together.
+    which is returned, is of the test images. `trained` is the record of the last network, if that was trained for this
+    cascade. Raises InputError for what does not fit together.
     """
     started = time.perf_counter()
     RunFolder.check_free(out, force=force)
@@ -75,11 +84,12 @@ def join(
         dense_accuracy=accuracy,
         dense_flops=whole,
         target=target,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + (0.0 if trained is None else trained["seconds"]),
         environment=machine.environment(),
         method="cascade",
         seed=recipe.seed,
-        epochs=0,
+        epochs=0 if trained is None else trained["epochs"],
+        **({} if recipe.pruning is None else {"pruning": recipe.pruning.method}),
         validation=data.val_origin,
         threshold=float(cascade.threshold),
     )

@@ -37,10 +37,10 @@ def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) ->
     """
     RunFolder.check_free(path, force=force)
     given, recipe = recipe, settled(recipe)
-    if given.pruning is not None and recipe.pruning is None:
-        machine.hooks.say(f"not pruned: that is for budgets under {given.pruning.below:.0%} (pruning.below)")
     check(recipe)
     inputs = load_inputs(recipe, machine.hooks)
+    if given.pruning is not None and recipe.pruning is None:
+        machine.hooks.say(f"not pruned: that is for budgets under {given.pruning.below:.0%} (pruning.below)")
     return _train(recipe, inputs, _create(path, recipe, machine, force=force), machine)
 
 
@@ -83,7 +83,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
         network,
         data,
         costs,
-        replace(recipe.training, frozen=recipe.freezes),
+        replace(recipe.training, frozen=recipe.freezes and not from_scratch),
         _objective(recipe),
         target=costs.dense if target is None else target,
         accelerator=accelerator,

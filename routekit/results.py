@@ -31,7 +31,7 @@ from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
 
 # What a measurement takes over from the run's record: how its network was made.
-KEPT = ("method", "epochs", "validation", "pruning", "junctions", "policy")
+KEPT = ("method", "pruning", "junctions", "policy")
 
 
 def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[str, Any]:
@@ -149,6 +149,7 @@ class _Subject:
             environment=self.machine.environment(),
             shuffled_accuracy=shuffled.accuracy,
             seed=seed,
+            validation=self.data.val_origin,
             **{key: self.record[key] for key in KEPT if key in self.record},
             **({} if isinstance(network, Cascade) else described_exits(network, test)),
         )

@@ -57,18 +57,21 @@ def carry_out(folder: ComparisonFolder, plan: Plan, cell: Cell, machine: Machine
 def _join(folder: ComparisonFolder, plan: Plan, cell: Cell, start: Path, machine: Machine) -> dict[str, Any]:
     """Join the smaller networks with the dense one, or with what is left of it when it is pruned."""
     found, recipe, last = folder.of(cell), plan.recipe(cell, start), start
-    trained: dict[str, Any] = {}
+    trained = None
     if recipe.pruning is not None:
         pruned = folder.pruned(cell)
         last = pruned.path
-        made = resume(last, machine) if pruned.begun else run(plan.pruned(cell, start), last, machine)
-        trained = {"epochs": made["epochs"], "pruning": made["method"]}
-    networks = [*map(Path, plan.smaller), last]
-    record = join(networks, recipe, found.path, machine, rule="confidence", average=True, force=found.begun)
-    if trained:
-        record |= trained | {"seconds": record["seconds"] + made["seconds"]}
-        write_record(found.path, record)
-    return record
+        trained = resume(last, machine) if pruned.begun else run(plan.pruned(cell, start), last, machine)
+    return join(
+        [*map(Path, plan.smaller), last],
+        recipe,
+        found.path,
+        machine,
+        rule="confidence",
+        average=True,
+        force=found.begun,
+        trained=trained,
+    )
 
 
 def _copy(source: Path, found: RunFolder, recipe: Recipe, start: dict[str, Any], machine: Machine) -> dict[str, Any]:

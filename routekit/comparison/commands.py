@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from routekit.comparison.method import DENSE, DRN, SMALLER, settings
-from routekit.comparison.plan import Cell, Plan
+from routekit.comparison.plan import PRUNED_TO, Cell, Plan
 from routekit.recipe import load_recipe
 
 # Settings that have an option of their own; all others are told by --set.
@@ -38,10 +38,10 @@ def command_of(plan: Plan, cell: Cell) -> str:
             return shlex.join(line)
         made = plan.pruned(cell)
         pruned = command_of(plan, Cell(made.method, made.target, cell.seed))
-        return f"{pruned} --out pruned --name {cell.name} && {shlex.join(line)}"
+        return f"{pruned} --out pruned --name {cell.name} && {shlex.join([*line, '--seed', str(cell.seed)])}"
     chosen = settings(cell.method, cell.budget)
     if not chosen.get("pruning"):
-        shared = {name: value for name, value in shared.items() if not name.startswith("pruning.")}
+        shared.pop(PRUNED_TO, None)
     # A method, or junctions, that are named stand alone: what else the recipe says need not be taken back.
     values = shared | {name: value for name, value in chosen.items() if value or name not in ("junctions", "pruning")}
     recipe = DRN if cell.method == DRN else plan.base

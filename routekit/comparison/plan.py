@@ -12,15 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routekit.backbones.load import build
 from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, check_method, settings
+from routekit.cost.budget import parse_amount
+from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.inputs import check, pruned_to, spec_of_recipe
 from routekit.network.convert import dense
 from routekit.recipe import Recipe, load_recipe, static
+from routekit.report.record import read_record
 from routekit.run_folder import RunFolder
 from routekit.training.state import write_atomically
 
 VERSION = 1
+# Of what pruning is, the one thing that methods do not say.
+PRUNED_TO = "pruning.target"
 HEADER = f"# routekit comparison, version {VERSION}\n"
 
 
@@ -94,12 +99,11 @@ class Plan(BaseModel):
         """
         base = DRN if cell.method == DRN else self.base
         values = settings(cell.method, cell.budget)
-        # What the user set of pruning holds for what is pruned before it is routed, and for nothing else.
-        of_pruning = {name.removeprefix("pruning."): name for name in self.shared if name.startswith("pruning.")}
-        if values.get("pruning"):
-            values["pruning"] |= {part: self.shared[name] for part, name in of_pruning.items()}
-        chosen = {name: value for name, value in self.shared.items() if name not in of_pruning.values()}
-        chosen["seed"] = cell.seed
+        chosen = self.shared | {"seed": cell.seed}
+        # How far the user wants to prune holds for what is pruned before it is routed, and for nothing else.
+        left = chosen.pop(PRUNED_TO, None)
+        if values.get("pruning") and left is not None:
+            values["pruning"]["target"] = left
         if start is not None:
             chosen["model.weights"] = str(start)
         recipe = load_recipe(base, chosen)
@@ -114,17 +118,22 @@ class Plan(BaseModel):
         """The recipe of the pruned network that a cascade of whole networks ends with."""
         recipe = self.recipe(cell, start)
         assert recipe.pruning is not None
-        whole = CostModel.measure(dense(build(spec_of_recipe(recipe)))).dense
-        return recipe.model_copy(
-            update=static(recipe.pruning.method) | {"target": f"{100 * pruned_to(recipe, whole) / whole:.2f}%"}
-        )
+        whole = _dense_cost(recipe)
+        left = f"{100 * pruned_to(recipe, whole) / whole:.2f}%"
+        return recipe.model_copy(update=static(recipe.pruning.method) | {"target": left})
 
     def check(self) -> None:
         """Check every cell, all of them before the first is begun. Raises InputError that names the first at fault."""
         for method in self.methods:
             check_method(method)
-        if any(cell.joined for cell in self.cells()) and not self.smaller:
-            raise InputError("method idk joins this network with smaller ones: give their runs with --smaller")
+        joined = next((cell.method for cell in self.cells() if cell.joined), None)
+        if joined is not None and not self.smaller:
+            raise InputError(
+                f"method {joined} joins this network with smaller ones: begin a comparison with their runs, --smaller"
+            )
+        for name in self.shared:
+            if name.partition(".")[0] == "pruning" and name != PRUNED_TO:
+                raise InputError(f"--set {name}: methods say what is pruned, as fpgm+skip; --set {PRUNED_TO} how far")
         for path in self.smaller:
             if not RunFolder(Path(path)).finished:
                 raise InputError(f"--smaller {path}: no finished run")
@@ -132,8 +141,29 @@ class Plan(BaseModel):
             if cell.seed == self.seeds[0] and cell.trained:
                 try:
                     check(self.pruned(cell) if cell.joined else self.recipe(cell))
+                    if cell.joined:
+                        self._check_reach(self.recipe(cell))
                 except InputError as error:
                     raise InputError(f"{cell.method} at {cell.budget}: {error}") from error
+
+    def _check_reach(self, recipe: Recipe) -> None:
+        """Raise InputError if a cascade that ends with a pruned network cannot cost what it should."""
+        assert recipe.target is not None
+        whole = _dense_cost(recipe)
+        left, target = pruned_to(recipe, whole), parse_amount(recipe.target, whole)
+        smaller = [float(read_record(Path(path))["flops"]["realized"]) for path in self.smaller]
+        if not smaller[0] <= target <= sum(smaller) + left:
+            raise InputError(
+                f"{describe(target)} is out of reach: this cascade can cost from {describe(smaller[0])}, the smallest "
+                f"network alone, to {describe(sum(smaller) + left)}"
+            )
+        if left >= whole:
+            raise InputError(f"nothing is pruned for so large a budget: --methods {IDK}")
+
+
+def _dense_cost(recipe: Recipe) -> float:
+    """What the recipe's network costs as it is, MACs."""
+    return CostModel.measure(dense(build(spec_of_recipe(recipe)))).dense
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,10 @@ class Budget:
         """The price in force of one multiply-add, in units of the loss (Eq. 2 of McGill and Perona)."""
         return self.cost_weight / costs.dense
 
+    def stakes(self, costs: CostModel) -> Tensor:
+        """How a price per unit is shared out over units and exits: `CostModel.stakes`, in this budget's prices."""
+        return costs.stakes
+
     def follow(
         self,
         offset: Tensor,

@@ -101,12 +101,19 @@ class Price(Budget):
         gains = torch.where(ruled, exits.mean(dim=0), gains)
         rate = exchange_rate((free.clamp_min(0) * runs).mean(dim=0), gains, costs)
         self.exchange = rate if self.exchange is None else self.exchange.to(rate).lerp(rate, 1 - self.inertia)
-        stakes = costs.stakes.to(own)
-        stakes[units:] *= ruled * self.exchange
+        stakes = self.stakes(costs).to(own)
+        stakes[units:] *= ruled
         wanted = (self.wanted(step) - self.trim) * costs.dense
         self.price = price_for(torch.cat([free - premium, exits], dim=1), costs, wanted, stakes=stakes)
         settled = torch.where(ruled, 1 - self.price * stakes[units:], offset[units:])
         return torch.cat([own.lerp(-(self.price * stakes[:units] + premium), 1 - self.inertia), settled])
+
+    def stakes(self, costs: CostModel) -> Tensor:
+        """How a price per unit is shared out: to an exit, a unit is as much cheaper as it is worth less."""
+        stakes, units = costs.stakes, len(costs.layout.sections)
+        if self.exchange is not None:
+            stakes[units:] *= self.exchange.to(stakes)
+        return stakes
 
     def k_cpt(self, costs: CostModel) -> float:
         """The price of a multiply-add to exits that learn: that of a unit, over what a unit costs."""

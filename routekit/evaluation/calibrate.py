@@ -21,13 +21,15 @@ def calibrate(
     costs: CostModel,
     target: float,
     *,
+    stakes: Tensor | None = None,
     indices: Tensor | None = None,
     tolerance: float = 0.002,
     tries: int = 12,
 ) -> float:
     """Find what to add to all offsets for the mean realised cost to lie within `tolerance` of `target` (MACs).
 
-    What is added is per unit; to an exit's offset, it is added for each of the units behind it (`CostModel.stakes`).
+    What is added is per unit; to an exit's offset, it is added for each of the units behind it (`CostModel.stakes`, or
+    `stakes`).
 
     Raising the offsets makes every router readier to run, which is how a threshold other than 0.5 in Eq. 11 acts.
     The margins of one pass say how much would do if routes did not change what later routers see; where that
@@ -35,7 +37,8 @@ def calibrate(
     with the best offsets seen; returns its realised cost. Routes that all images share move in jumps, so the tolerance
     may be missed: the caller reports what was realised.
     """
-    before, stakes = network.offset, costs.stakes.to(network.offset)
+    before = network.offset
+    stakes = (costs.stakes if stakes is None else stakes).to(before)
     at = 0.0
     low, high = -math.inf, math.inf
     best, best_at = math.inf, at
@@ -48,7 +51,7 @@ def calibrate(
             break
         low, high = (low, min(high, at)) if excess > 0 else (max(low, at), high)
         # What the routes did to later routers is corrected for by as much as it missed.
-        guess = -price_for(measured.margins - at * stakes.cpu(), costs, target - 0.5 * excess)
+        guess = -price_for(measured.margins - at * stakes.cpu(), costs, target - 0.5 * excess, stakes=stakes)
         if not low < guess < high:
             # Where nothing brackets the target yet, go on by a step that is sure to move.
             guess = (low + high) / 2 if math.isfinite(high - low) else at - math.copysign(1.0, excess)

@@ -134,8 +134,11 @@ class Control:
     def _calibrate(self) -> None:
         """Meet the budget on all held-out images by what is added to all offsets, or by the dial."""
         try:
-            meet = calibrate if self.network.dial is None else set_price
-            cost = meet(self.network, self.val, self.costs, self.target)
+            if self.network.dial is None:
+                stakes = self.budget.stakes(self.costs)
+                cost = calibrate(self.network, self.val, self.costs, self.target, stakes=stakes)
+            else:
+                cost = set_price(self.network, self.val, self.costs, self.target)
         except InputError as error:
             # What was trained is good for other budgets: it stays at the price that came nearest.
             self.say(str(error))

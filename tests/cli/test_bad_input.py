@@ -63,6 +63,7 @@ BAD = [
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--prune", "l1:70%"], "static network"),
     (["convert", "resnet20", "--target-flops", "1%", "--method", "fpgm"], "fpgm cannot prune resnet20"),
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--narrow", "30%"], "--narrow is for"),
+    (["convert", "resnet20", "--target-flops", "60%", "--method", "dense"], "is a static network"),
     (["convert", "resnet20", "--target-flops", "50%", "--method", "rooted", "--junctions", "skip"], "'routed'"),
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--junctions", "skip"], "static network"),
     ([*EXITS, "--gate", "soft"], "--gate is for units"),

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from routekit.export.checkpoint import load_network
 from routekit.training.log import CLOCK_FIELDS, read_metrics
 from tests.cli.command import COMMAND, ENVIRONMENT, FAST, in_process, routekit
 
@@ -113,6 +115,21 @@ def test_interrupted_then_resumed_is_the_uninterrupted_run(workplace: Path) -> N
     record, before = json.loads(done.stdout), json.loads((workplace / "routed.json").read_text())
     assert record["accuracy"] == before["accuracy"]
     assert record["flops"] == before["flops"]
+
+
+def test_what_has_learned_nothing_yet_is_not_frozen(workplace: Path) -> None:
+    """By default the network stays as it is beside its narrow form; one that is trained from scratch cannot."""
+    stems = []
+    for epochs in (0, 1):
+        done = in_process(
+            "convert", "resnet20", "--weights", "none", "--data", "images", "--target-flops", "60%", "--epochs", epochs,
+            "--set", "dense.epochs=0", "--set", "training.batch_size=16", "--name", f"scratch{epochs}", cwd=workplace,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        network = load_network(workplace / "runs" / f"scratch{epochs}")
+        assert [each.after for each in network.exits] == ["stem"]
+        stems.append(network.view.stem(torch.ones(1, 3, 32, 32)))
+    assert not torch.equal(*stems)
 
 
 def test_two_processes_train_one_network(workplace: Path) -> None:

@@ -57,11 +57,28 @@ def test_a_cascade_ends_with_the_network_or_with_what_is_left_of_it() -> None:
     first, then = command_of(several, cut).split(" && ")
     assert first.startswith("routekit convert resnet20 ")
     assert f"--method l1 --target-flops {made.target} --seed 0 --out pruned --name l1+idk-49pct-seed0" in first
-    assert then == "routekit cascade runs/small pruned/l1+idk-49pct-seed0 --average --target-flops 49%"
+    assert then == "routekit cascade runs/small pruned/l1+idk-49pct-seed0 --average --target-flops 49% --seed 0"
     several.shared["pruning.target"] = "80%"
     assert several.pruned(cut).target == "80.00%"
-    with pytest.raises(InputError, match="give their runs with --smaller"):
+    with pytest.raises(InputError, match=r"method l1\+idk joins this network .* --smaller"):
         plan(methods=["l1+idk"]).check()
+
+
+def test_a_cascade_with_a_pruned_network_is_not_begun_for_a_budget_out_of_its_reach(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text('{"flops": {"realized": 2.0e7}}')  # of 4.1e7
+    methods: dict[str, Any] = {"methods": ["l1+idk"], "smaller": [str(tmp_path)]}
+    plan(**methods, budgets=["60%", "90%"]).check()
+    for budget, said in (("40%", "from 2.00e7"), ("200%", "out of reach"), ("100%", "nothing is pruned")):
+        with pytest.raises(InputError, match=f"l1.idk at {budget}: .*{said}"):
+            plan(**methods, budgets=[budget]).check()
+
+
+@pytest.mark.parametrize("setting", ["pruning.method", "pruning.below", "pruning"])
+def test_what_is_pruned_is_said_by_methods(setting: str) -> None:
+    wrong = plan(methods=["l1+skip"])
+    wrong.shared[setting] = "fpgm"
+    with pytest.raises(InputError, match=f"--set {setting}: methods say what is pruned"):
+        wrong.check()
 
 
 def test_what_is_stacked_is_pruned_first() -> None:
