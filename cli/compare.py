@@ -172,11 +172,12 @@ def _document(folder: "ComparisonFolder", plan: "Plan") -> tuple[dict[str, Any],
     from dataclasses import asdict
 
     from routekit.comparison.results import measured
-    from routekit.report.comparison import markdown, rows, verdict
+    from routekit.report.comparison import rows
+    from routekit.report.comparison_page import markdown, verdict
 
     cells = measured(folder, plan)
     table = rows(cells)
-    text = f"{markdown(table)}\n\n{verdict(table)}" if table else "nothing is done yet"
+    text = f"{markdown(table)}\n\n{verdict(cells)}" if table else "nothing is done yet"
     return {"comparison": str(folder.path), "rows": [asdict(row) for row in table]}, text
 
 

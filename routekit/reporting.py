@@ -9,7 +9,8 @@ from routekit.comparison.results import measured
 from routekit.comparison.timing import read_timings
 from routekit.errors import InputError
 from routekit.report import pictures, run_page
-from routekit.report.comparison import comparison_page, how_measured, rows, title_of
+from routekit.report.comparison import rows
+from routekit.report.comparison_page import comparison_page, how_measured, title_of, verdict
 from routekit.report.page import comparison_html
 from routekit.report.record import read_record
 from routekit.results import analyse_run
@@ -40,7 +41,8 @@ def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
     page.write_text(written, encoding="utf-8")
     interactive = out / "index.html"
     first = {(cell.method, cell.budget): command_of(plan, cell) for cell in reversed(list(plan.cells()))}
-    html = comparison_html(table, first, title=title_of(plan.model_dump(mode="json"), cells), how=how)
+    title = title_of(plan.model_dump(mode="json"), cells)
+    html = comparison_html(table, first, title=title, said=verdict(cells), how=how)
     interactive.write_text(html, encoding="utf-8")
     return [page, picture, interactive]
 

@@ -1,12 +1,10 @@
-"""The table of a comparison and what it says: pure functions of records."""
+"""The table of a comparison: pure functions of records."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-
-import yaml
 
 from routekit.cost.macs import CONVENTION
 from routekit.errors import InputError
@@ -95,40 +93,6 @@ def _target(cells: Sequence[Measured]) -> float:
     return float(flops["target"] or flops["dense"])
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How much more accurate `method` is than `other` at a budget, seed by seed, in points."""
-
-    method: str
-    other: str
-    budget: str
-    mean: float
-    error: float | None
-    seeds: int
-
-
-def differences(cells: Sequence[Measured], method: str) -> list[Difference]:
-    """`method` against each other method, at each budget, over the seeds that both have.
-
-    `error` is the standard error of the mean difference; None for one seed. The dense network stands at every budget.
-    """
-    own = {(cell.budget, cell.seed): cell for cell in cells if cell.method == method}
-    found = []
-    for other in sorted({cell.method for cell in cells} - {method}):
-        theirs = {(cell.budget, cell.seed): cell for cell in cells if cell.method == other}
-        for budget in sorted({budget for budget, _ in own if budget is not None}):
-            pairs = [
-                cell.accuracy - theirs[key].accuracy
-                for (at, seed), cell in own.items()
-                for key in [(at, seed) if (at, seed) in theirs else (None, seed)]
-                if at == budget and key in theirs
-            ]
-            if pairs:
-                error = statistics.stdev(pairs) / len(pairs) ** 0.5 if len(pairs) > 1 else None
-                found.append(Difference(method, other, budget, statistics.fmean(pairs), error, len(pairs)))
-    return found
-
-
 def share(row: Row) -> float:
     """What a row costs, in MACs."""
     return row.share
@@ -159,138 +123,3 @@ def scales(table: Sequence[Row]) -> dict[str, Callable[[Row], float]]:
 
 def _milliseconds(place: str, row: Row) -> float:
     return row.milliseconds[place]
-
-
-def verdict(table: Sequence[Row]) -> str:
-    """Say in words who is on the frontier, who is best at each budget, and by how much."""
-    sentences = ["On the frontier: " + ", ".join(f"{row.name} ({_figures(row)})" for row in frontier(table)) + "."]
-    for budget in dict.fromkeys(row.budget for row in table if row.budget is not None):
-        best, *others = (row for row in table if row.budget == budget)
-        if others:
-            lead = best.accuracy - others[0].accuracy
-            spread = max(best.spread, others[0].spread)
-            one = min(best.seeds, others[0].seeds) == 1
-            doubt = "one seed: no spread is known" if one else f"spread over seeds {spread:.2f}"
-            clear = "" if one or lead > spread else ", which is within the spread"
-            sentences.append(
-                f"At {budget}, {best.method} is best, {lead:.2f} points over {others[0].method} ({doubt}){clear}."
-            )
-    for title, cost in list(scales(table).items())[1:]:
-        named = ", ".join(f"{row.name} ({row.accuracy:.2f}% in {cost(row):.2f})" for row in frontier(table, cost))
-        sentences.append(f"On the frontier by {title}: {named}.")
-    return " ".join(sentences)
-
-
-def _figures(row: Row) -> str:
-    return f"{row.accuracy:.2f}% at {row.share:.1f}%"
-
-
-def markdown(table: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    names = [*columns(table), "on the frontier"]
-    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-    best = frontier(table)
-    for row in table:
-        lines.append("| " + " | ".join([*figures(row, table), "yes" if row in best else ""]) + " |")
-    return "\n".join(lines)
-
-
-def title_of(plan: Mapping[str, Any], cells: Sequence[Measured]) -> str:
-    """What was compared, in one line."""
-    # A smaller network, and a cascade of it, have rows, but are not what it is about.
-    model, data = plan["shared"]["model.name"], cells[0].record["data"]
-    return f"{model} on {data}: {len({cell.method for cell in cells})} methods compared"
-
-
-def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = None) -> str:
-    """On which terms, and where and when."""
-    # What the dense network's own record calls "dense" is what came of fine-tuning it further.
-    first = next((cell for cell in cells if cell.record["method"] != "dense"), cells[0]).record
-    machines = sorted({str(each.record["environment"]["device"]) for each in cells})
-    dates = sorted({each.record["environment"]["date"] for each in cells})
-    when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
-    timed = ""
-    if timings is not None and len(scales(rows(cells))) > 1:
-        images = ", ".join(f"{count} at batch {batch}" for batch, count in timings["images"].items())
-        versions = ", ".join(f"{name} {version}" for name, version in timings["runtimes"].items())
-        timed = (
-            f" Milliseconds are of the first seed's networks, called in turns on test images ({images}), each in the "
-            f"fastest form that the runtime has for it ({versions}), on {timings['environment']['device']}."
-        )
-    return (
-        f"Every network began as the same dense one ({100 * first['accuracy']['dense']:.2f}% of the {first['images']} "
-        f"{first['split']} images), and was fine-tuned for as many epochs on the same images; smaller networks were "
-        "trained before, and of a cascade of whole networks (idk) only what is pruned is trained. Budgets were met on "
-        "validation images. "
-        f"Costs are {CONVENTION}, routers and exits included; ± is one standard deviation over seeds. "
-        f"Measured {when} on {', '.join(machines)}.{timed}"
-    )
-
-
-def columns(table: Sequence[Row]) -> list[str]:
-    """What `figures` are of."""
-    timed = list(scales(table))[1:]
-    return ["budget", "method", "accuracy, %", "of the dense MACs, %", "seeds", "parameters", "bytes", *timed]
-
-
-def figures(row: Row, table: Sequence[Row]) -> list[str]:
-    """A row's entries in the columns of `table`."""
-    spread = f" ± {row.spread:.2f}" if row.seeds > 1 else ""
-    sizes = [_short(row.parameters), _short(row.size)]
-    times = [f"{cost(row):.2f}" for cost in list(scales(table).values())[1:]]
-    accuracy = f"{row.accuracy:.2f}{spread}"
-    return [row.budget or "none", row.method, accuracy, f"{row.share:.2f}", str(row.seeds), *sizes, *times]
-
-
-def comparison_page(
-    plan: dict[str, Any], cells: Sequence[Measured], table: Sequence[Row], *, picture: str, planned: int, how: str
-) -> str:
-    """The report in Markdown: what was compared, what came of it, `how` it was measured."""
-    best = max((row for row in table if row.budget is not None), key=lambda row: row.accuracy, default=table[0])
-    done = "" if len(cells) == planned else f" {len(cells)} of {planned} cells are done."
-    return "\n".join(
-        [
-            f"# {title_of(plan, cells)}",
-            "",
-            verdict(table) + done,
-            "",
-            f"![accuracy against cost]({picture})",
-            "",
-            markdown(table),
-            "",
-            how,
-            "",
-            against(cells, best.method),
-            "",
-            "Differences in points, seed by seed; ± is the standard error of their mean.",
-            "",
-            "The plan:",
-            "",
-            "```yaml",
-            str(yaml.safe_dump(plan, sort_keys=False)).rstrip(),
-            "```",
-            "",
-        ]
-    )
-
-
-def against(cells: Sequence[Measured], method: str) -> str:
-    """How `method` compares with each other one, as a Markdown table: mean difference over seeds, in points."""
-    found = differences(cells, method)
-    budgets = list(dict.fromkeys(each.budget for each in found))
-    lines = [f"| {method} against | " + " | ".join(budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
-    for other in dict.fromkeys(each.other for each in found):
-        by_budget = {each.budget: each for each in found if each.other == other}
-        entries = [_difference(by_budget.get(budget)) for budget in budgets]
-        lines.append(f"| {other} | " + " | ".join(entries) + " |")
-    return "\n".join(lines)
-
-
-def _difference(found: Difference | None) -> str:
-    if found is None:
-        return ""
-    return f"{found.mean:+.2f}" if found.error is None else f"{found.mean:+.2f} ± {found.error:.2f}"
-
-
-def _short(number: float) -> str:
-    return f"{number / 1e6:.2f}M" if number >= 1e6 else f"{number / 1e3:.0f}k"

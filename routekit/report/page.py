@@ -6,7 +6,8 @@ from importlib import resources
 from textwrap import wrap
 from typing import Any
 
-from routekit.report.comparison import Row, columns, figures, frontier, scales, verdict
+from routekit.report.comparison import Row, frontier, scales
+from routekit.report.comparison_page import columns, figures
 from routekit.runtime.runtime import need
 
 # So many letters of a command are on a line beside a point: it has to fit on a phone.
@@ -14,11 +15,12 @@ NARROW = 40
 
 
 def comparison_html(
-    table: Sequence[Row], commands: Mapping[tuple[str, str | None], str], *, title: str, how: str
+    table: Sequence[Row], commands: Mapping[tuple[str, str | None], str], *, title: str, said: str, how: str
 ) -> str:
-    """The page of `table`; `commands` are those of each row's first seed, `how` says how it was measured.
+    """The page of `table`; `commands` are those of each row's first seed.
 
-    It loads nothing from elsewhere. The same arguments give the same bytes.
+    `said` is what the table says in words, `how` how it was measured. The page loads nothing from
+    elsewhere. The same arguments give the same bytes.
     """
     need("plotly", "report")
     best = frontier(table)
@@ -26,7 +28,7 @@ def comparison_html(
     head = "".join(f"<th>{escape(name)}" for name in columns(table))
     return shell(
         title,
-        f"<p>{escape(verdict(table))}</p>\n{_plot(table, commands)}\n"
+        f"<p>{escape(said)}</p>\n{_plot(table, commands)}\n"
         "<p>Click a point or a row for the command that makes it.</p><code id=command>&nbsp;</code>\n"
         f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
         f"<p>{escape(how)}</p>",

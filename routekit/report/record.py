@@ -8,6 +8,7 @@ from typing import Any
 from routekit.cost.macs import CONVENTION
 from routekit.data.image_set import Images
 from routekit.errors import InputError
+from routekit.evaluation.answers import pack
 from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.exits import measure_exits
 from routekit.export.compact import compact
@@ -34,6 +35,7 @@ def run_record(
 ) -> dict[str, Any]:
     """Say what an evaluation found: accuracies are fractions, costs MACs, run rates per unit by name.
 
+    "right" tells of each image whether it was answered right, as `evaluation.answers.pack` writes it.
     `dense_accuracy` and `dense_flops` are those of the network before it was routed, all of its units in it.
     """
     statistics = measured.statistics
@@ -60,6 +62,7 @@ def run_record(
             "run_rate": dict(zip(network.columns, statistics.run_rate, strict=True)),
         },
         "size": size_of(network, measured),
+        "right": pack(measured.correct),
         "seconds": seconds,
         **more,
     }

@@ -6,11 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.cost.macs import CONVENTION
 from routekit.errors import InputError
-from routekit.report.comparison import Measured, differences, frontier, markdown, rows, scales, verdict
+from routekit.evaluation.answers import pack
+from routekit.report.comparison import Measured, frontier, rows, scales
+from routekit.report.comparison_page import markdown, verdict
+from routekit.report.differences import differences
 from routekit.reporting import report_comparison
 
 
@@ -66,11 +70,43 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert found["dense", "60%"].mean == pytest.approx(1.0)
 
 
+def answering(method: str, seed: int, right: str) -> Measured:
+    """A cell of four images that records which were right: "1101"."""
+    made = cell(method, "40%", seed, 100 * right.count("1") / len(right), 40)
+    answers = pack(torch.tensor([digit == "1" for digit in right]))
+    return replace(made, record=made.record | {"images": len(right), "right": answers})
+
+
+def test_the_error_of_one_seed_is_that_over_paired_images() -> None:
+    """Leads are 1, 0, 0, 0 of four images: their mean is 1/4, their variance 1/4, its error sqrt(1/4/4)."""
+    pair = [answering("skip", 0, "1101"), answering("l1", 0, "0101")]
+    (found,) = differences(pair, "skip")
+    assert (found.mean, found.error, found.clear) == (25.0, pytest.approx(25.0), False)
+    assert "At 40%, skip is best, +25.00 ± 25.00 points over l1 on the one seed of both, which may be chance." in (
+        verdict(pair)
+    )
+
+
+def test_with_more_seeds_the_variance_over_seeds_is_added() -> None:
+    """Leads by image, over seeds, are 1, 1/2, 0, 0: variance 11/48, of the mean 11/192; by seed 1/4 and 1/2: 1/64."""
+    both = [answering("skip", 0, "1101"), answering("l1", 0, "0101")]
+    both += [answering("skip", 1, "1101"), answering("l1", 1, "0001")]
+    (found,) = differences(both, "skip")
+    assert (found.mean, found.seeds) == (37.5, 2)
+    assert found.error == pytest.approx(100 * (11 / 192 + 1 / 64) ** 0.5)
+    assert "+37.50 ± 27.00 points over l1 over the 2 seeds of both, which may be chance" in verdict(both)
+
+
+def test_a_lead_without_a_seed_of_both_is_told_as_such() -> None:
+    said = verdict([answering("skip", 0, "1101"), answering("l1", 1, "0101")])
+    assert "At 40%, skip is best, 25.00 points over l1, no seed being of both." in said
+
+
 def test_the_verdict_says_what_is_in_doubt() -> None:
-    said = verdict(rows(CELLS))
+    said = verdict(CELLS)
     assert "On the frontier: l1 at 40% (85.10% at 40.0%), skip at 60% (91.00% at 60.0%)." in said
-    assert "At 40%, l1 is best, 0.10 points over skip (spread over seeds 1.41), which is within the spread." in said
-    assert "At 60%, skip is best, 3.00 points over l1 (one seed: no spread is known)." in said
+    assert "At 40%, l1 is best, +0.10 ± 0.90 points over skip over the 2 seeds of both, which may be chance." in said
+    assert "At 60%, skip is best, +3.00 points over l1 on the one seed of both, of which no error is known." in said
 
 
 def test_the_table_in_markdown() -> None:
@@ -89,14 +125,15 @@ def timed(milliseconds: dict[str, float]) -> list[Measured]:
 
 
 def test_where_all_was_timed_the_frontier_is_told_in_milliseconds_too() -> None:
-    table = rows(timed({"l1": 2.0, "skip": 3.0, "dense": 2.5}))
+    cells = timed({"l1": 2.0, "skip": 3.0, "dense": 2.5})
+    table = rows(cells)
     assert list(scales(table)) == [
         "mean cost, % of the dense network's MACs", "ms an image, torch, batch 1", "ms an image, onnx, batch 64"
     ]  # fmt: skip
     lines = markdown(table).splitlines()
     assert lines[0].endswith("| bytes | ms an image, torch, batch 1 | ms an image, onnx, batch 64 | on the frontier |")
     assert lines[2] == "| 40% | l1 | 85.00 | 40.00 | 1 | 1k | 4k | 2.00 | 1.00 | yes |"
-    said = verdict(table)
+    said = verdict(cells)
     assert "On the frontier by ms an image, torch, batch 1: l1 at 40% (85.00% in 2.00), dense (90.00% in 2.50)." in said
     assert said.endswith("On the frontier by ms an image, onnx, batch 64: dense (90.00% in 1.00).")
     # One that was not timed has no place on such a scale.
