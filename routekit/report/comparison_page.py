@@ -14,8 +14,7 @@ def verdict(cells: Sequence[Measured]) -> str:
     """Say in words who is on the frontier, who is best at each budget, by how much, and whether that may be chance."""
     table = rows(cells)
     sentences = ["On the frontier: " + ", ".join(f"{row.name} ({_figures(row)})" for row in frontier(table)) + "."]
-    for budget in dict.fromkeys(row.budget for row in table if row.budget is not None):
-        best, *others = (row for row in table if row.budget == budget)
+    for budget, (best, *others) in _by_budget(table).items():
         if others:
             sentences.append(f"At {budget}, {best.method} is best, {_lead(cells, best, others[0])}.")
     for title, cost in list(scales(table).items())[1:]:
@@ -101,7 +100,6 @@ def comparison_page(
     plan: dict[str, Any], cells: Sequence[Measured], table: Sequence[Row], *, picture: str, planned: int, how: str
 ) -> str:
     """The report in Markdown: what was compared, what came of it, `how` it was measured."""
-    best = max((row for row in table if row.budget is not None), key=lambda row: row.accuracy, default=table[0])
     done = "" if len(cells) == planned else f" {len(cells)} of {planned} cells are done."
     return "\n".join(
         [
@@ -115,11 +113,7 @@ def comparison_page(
             "",
             how,
             "",
-            against(cells, best.method),
-            "",
-            "Differences in points over the seeds that both have; ± is their standard error: over the test images, "
-            "paired, and, with more than one seed, over seeds.",
-            "",
+            *_paired(cells),
             "The plan:",
             "",
             "```yaml",
@@ -130,21 +124,36 @@ def comparison_page(
     )
 
 
-def against(cells: Sequence[Measured], method: str) -> str:
-    """How `method` compares with each other one, as a Markdown table: mean difference over seeds, in points."""
-    found = differences(cells, method)
-    budgets = list(dict.fromkeys(each.budget for each in found))
-    lines = [f"| {method} against | " + " | ".join(budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
-    for other in dict.fromkeys(each.other for each in found):
-        by_budget = {each.budget: each for each in found if each.other == other}
-        entries = [_difference(by_budget.get(budget)) for budget in budgets]
-        lines.append(f"| {other} | " + " | ".join(entries) + " |")
+def _paired(cells: Sequence[Measured]) -> list[str]:
+    compared = against(cells)
+    explained = (
+        "Differences of the best at each budget, in points over the seeds that both have; ± is their standard error: "
+        "over the test images, paired, and, with more than one seed, over seeds."
+    )
+    return [compared, "", explained, ""] if compared else []
+
+
+def against(cells: Sequence[Measured]) -> str:
+    """How the best at each budget compares with each other method there, in points: Markdown, "" if there is none."""
+    bests = {budget: found[0].method for budget, found in _by_budget(rows(cells)).items()}
+    found = [each for budget, best in bests.items() for each in differences(cells, best) if each.budget == budget]
+    if not found:
+        return ""
+    titles = [f"{best} at {budget}" for budget, best in bests.items()]
+    lines = ["| against | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    for other in sorted({each.other for each in found}):
+        by_budget = {each.budget: _difference(each) for each in found if each.other == other}
+        lines.append(f"| {other} | " + " | ".join(by_budget.get(budget, "") for budget in bests) + " |")
     return "\n".join(lines)
 
 
-def _difference(found: Difference | None) -> str:
-    if found is None:
-        return ""
+def _by_budget(table: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows at each budget, the best first."""
+    budgets = dict.fromkeys(row.budget for row in table if row.budget is not None)
+    return {budget: [row for row in table if row.budget == budget] for budget in budgets}
+
+
+def _difference(found: Difference) -> str:
     return f"{found.mean:+.2f}" if found.error is None else f"{found.mean:+.2f} ± {found.error:.2f}"
 
 
