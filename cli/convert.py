@@ -63,6 +63,13 @@ def register(app: typer.Typer) -> None:
                 "none."
             ),
         ] = None,
+        smaller: Annotated[
+            list[Path] | None,
+            typer.Option(
+                help="A finished run of a smaller network for the same classes, or several, the cheapest first: MODEL, "
+                "pruned as by --prune l1, answers what they are not sure of (--prune none: as it is)."
+            ),
+        ] = None,
         adaptive_cost: Annotated[
             bool,
             typer.Option(
@@ -121,6 +128,7 @@ def register(app: typer.Typer) -> None:
                     **o.given(
                         {
                             "adaptive_cost": {} if adaptive_cost else None,
+                            "smaller": [str(path) for path in smaller or []] or None,
                             "training.epochs": epochs,
                             "training.learning_rate": learning_rate,
                             "seed": seed,

@@ -218,7 +218,8 @@ def run_name(recipe: "Recipe") -> str:
     data = Path(recipe.data.source).name or "data"
     pruning, adaptive = recipe.pruning, "adaptive" if recipe.adaptive_cost else None
     pruned = [] if pruning is None else [pruning.method + pruning.target.removeprefix(AUTO)]
-    method = "+".join([*pruned, *recipe.junctions]) if recipe.method == "routed" else recipe.method
+    smaller = [Path(path).resolve().name for path in recipe.smaller]
+    method = "+".join([*smaller, *pruned, *recipe.junctions]) if recipe.method == "routed" else recipe.method
     parts = [recipe.model.name, data, method, adaptive, recipe.target, f"seed{recipe.seed}"]
     return "-".join(part.replace(":", "-").replace("/", "-").replace("%", "pct") for part in parts if part)
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,17 +11,20 @@ from routekit.backbones.load import build, has_published_weights, load_backbone,
 from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.baselines.pruning import check_prunable, prune, prunings
 from routekit.cost.budget import parse_amount, parse_target
+from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.data.sources import DataSplits, load_data
 from routekit.errors import InputError
-from routekit.export.checkpoint import load_network
+from routekit.export.checkpoint import load_network, network_folder, read_spec
 from routekit.machine import Hooks
 from routekit.network.branches import AUTO
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
-from routekit.recipe import Recipe
+from routekit.recipe import Recipe, static
 from routekit.routing.router import FixedRoute
 from routekit.training.batches import step_seed
+
+NO_BUDGET = "which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Inputs:
 
 def check(recipe: Recipe) -> None:
     """Raise InputError for a network, weights or a budget that cannot be, before anything is loaded or written."""
+    if recipe.smaller:
+        _check_smaller(recipe)
+        recipe = last_of(recipe)
     spec = spec_of_recipe(recipe)
     weights = recipe.model.weights
     if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
@@ -45,7 +51,7 @@ def check(recipe: Recipe) -> None:
         raise InputError(f"--method {recipe.method} is a static network: it takes no --prune and no --adaptive-cost")
     if recipe.method != "dense":
         if recipe.target is None:
-            raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
+            raise InputError(NO_BUDGET)
         target_of(recipe, build(spec))
     if "branch" in recipe.junctions and recipe.branches.forks and (recipe.pruning is not None or recipe.freezes):
         raise InputError(
@@ -58,6 +64,46 @@ def check(recipe: Recipe) -> None:
             raise InputError("--adaptive-cost needs routers that learn what a unit is worth: --gate benefit")
         if "exit" in recipe.junctions and recipe.exits.rule != "learned":
             raise InputError(f"--adaptive-cost needs exits that learn: not --policy {recipe.exits.rule}")
+
+
+def _check_smaller(recipe: Recipe) -> None:
+    """Raise InputError for smaller networks that are not there, or do not bring the cost where it should be."""
+    if recipe.method != "routed" or recipe.junctions != ["cascade"]:
+        raise InputError("--smaller makes a cascade of whole networks: --junctions cascade alone, --prune or not")
+    if recipe.target is None:
+        raise InputError(NO_BUDGET)
+    least, *others = map(_mean_cost, recipe.smaller)
+    whole = _dense_cost(recipe)
+    most = least + sum(others) + (whole if recipe.pruning is None else pruned_to(recipe, whole))
+    target = parse_amount(recipe.target, whole)
+    if not least <= target <= most:
+        raise InputError(
+            f"{describe(target)} is out of reach: this cascade can cost from {describe(least)}, the smallest network "
+            f"alone, to {describe(most)}"
+        )
+
+
+def _mean_cost(path: str) -> float:
+    """What an image costs in a network that is done, MACs."""
+    record = read_spec(network_folder(Path(path)))["about"].get("record")
+    if record is None:
+        raise InputError(f"--smaller {path}: nothing says what it costs; give the run that it came from")
+    return float(record["flops"]["realized"])
+
+
+def dense_of(recipe: Recipe, *, untrained: bool) -> Recipe:
+    """The recipe of the dense network that a recipe begins with: as it is, or trained first."""
+    training = recipe.dense if untrained else replace(recipe.dense, epochs=0)
+    return recipe.model_copy(update=static("dense") | {"smaller": [], "target": None, "training": training})
+
+
+def last_of(recipe: Recipe, *, untrained: bool = False) -> Recipe:
+    """The recipe of the network behind the smaller ones: pruned half-way to the budget, or the dense one."""
+    if recipe.pruning is None:
+        return dense_of(recipe, untrained=untrained)
+    whole = _dense_cost(recipe)
+    left = f"{100 * pruned_to(recipe, whole) / whole:.2f}%"
+    return recipe.model_copy(update=static(recipe.pruning.method) | {"smaller": [], "target": left})
 
 
 def target_of(recipe: Recipe, view: Backbone) -> float:
@@ -84,10 +130,15 @@ def settled(recipe: Recipe) -> Recipe:
     """
     if recipe.pruning is None or recipe.target is None or recipe.method != "routed":
         return recipe
-    whole = CostModel.measure(dense(build(spec_of_recipe(recipe)))).dense
-    if parse_amount(recipe.target, whole) < recipe.pruning.below * whole:
+    whole = _dense_cost(recipe)
+    if parse_amount(recipe.target, whole) < recipe.prunes_below * whole:
         return recipe
     return recipe.model_copy(update={"pruning": None})
+
+
+def _dense_cost(recipe: Recipe) -> float:
+    """What the recipe's network costs as it is, MACs."""
+    return CostModel.measure(dense(build(spec_of_recipe(recipe)))).dense
 
 
 def pruned_to(recipe: Recipe, whole: float) -> float:

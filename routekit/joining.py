@@ -1,6 +1,7 @@
 """Networks that are done, joined to a cascade that meets a budget."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +32,24 @@ def join(
     *,
     rule: str,
     average: bool,
-    force: bool,
+    force: bool = False,
     trained: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Join the networks of runs or checkpoints, the cheapest first, and write the run of a cascade to `out`.
 
     `recipe` says which images, which seed and the target, of which a percentage is of what the last network costs, or
     of what it cost before it was pruned; nothing is trained. The threshold is set on validation images; the record,
-    which is returned, is of the test images. `trained` is the record of the last network, if that was trained for this
-    cascade. Raises InputError for what does not fit together.
+    which is returned, is of the test images. `trained` is the record of the last network, if that was made for this
+    cascade, within the run at `out`. Raises InputError for what does not fit together.
     """
     started = time.perf_counter()
-    RunFolder.check_free(out, force=force)
+    if trained is None:
+        RunFolder.check_free(out, force=force)
     cascade = Cascade([load_network(path) for path in paths], rule=rule, average=average)
-    classes = [tuple(read_spec(network_folder(path))["about"].get("classes") or ()) for path in paths]
-    if len({names for names in classes if names}) > 1:
-        raise InputError("the networks know different classes: no cascade can be made of them")
     data = load_splits(recipe, cascade.spec.input_size)
     for warning in data.warnings:
         machine.hooks.warn(warning)
-    if len(data.classes) != cascade.spec.num_classes:
-        raise InputError(f"the networks know {cascade.spec.num_classes} classes, the data has {len(data.classes)}")
+    check_classes(paths, data.classes)
     cascade.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     costs = CascadeCost.measure(cascade)
     if [model.dense for model in costs.stages] != sorted(model.dense for model in costs.stages):
@@ -67,7 +65,7 @@ def join(
         learn_to_know(cascade, asked, target)
     cascade.threshold.fill_(asked.doubts(cascade).threshold(target))
     cascade.to(machine.accelerator().device)
-    folder = RunFolder.create(out, recipe, force=force)
+    folder = RunFolder(out) if trained is not None else RunFolder.create(out, recipe, force=force)
     measured = evaluate(cascade, data.test, costs)
     if before is None:
         last = cascade.networks[-1]
@@ -96,3 +94,13 @@ def join(
     save_cascade(folder.path / "network", cascade, paths, about={"classes": list(data.classes), "record": record})
     write_record(folder.path, record)
     return record
+
+
+def check_classes(paths: Sequence[Path], classes: Sequence[str]) -> None:
+    """Raise InputError unless the networks of runs or checkpoints know one set of classes, and as many as the data."""
+    specs = [read_spec(network_folder(path)) for path in paths]
+    named = {tuple(spec["about"].get("classes") or ()) for spec in specs} - {()}
+    if len(named) > 1:
+        raise InputError("the networks know different classes: no cascade can be made of them")
+    for count in {spec["model"]["num_classes"] for spec in specs} - {len(classes)}:
+        raise InputError(f"the networks know {count} classes, the data has {len(classes)}")

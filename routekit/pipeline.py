@@ -14,12 +14,13 @@ from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.evaluation.evaluate import dense_accuracy, evaluate
 from routekit.export.checkpoint import save_network
-from routekit.inputs import Inputs, check, load_inputs, routed, settled, target_of, view_of_run
+from routekit.inputs import Inputs, check, dense_of, last_of, load_inputs, routed, settled, target_of, view_of_run
+from routekit.joining import check_classes, join
 from routekit.machine import Machine
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights
-from routekit.recipe import Recipe, static
+from routekit.recipe import Recipe
 from routekit.report.record import described_exits, read_record, run_record, write_record
 from routekit.routing.gate import gates
 from routekit.routing.router import FixedRoute
@@ -39,9 +40,10 @@ def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) ->
     given, recipe = recipe, settled(recipe)
     check(recipe)
     inputs = load_inputs(recipe, machine.hooks)
+    check_classes([Path(path) for path in recipe.smaller], inputs.data.classes)
     if given.pruning is not None and recipe.pruning is None:
-        machine.hooks.say(f"not pruned: that is for budgets under {given.pruning.below:.0%} (pruning.below)")
-    return _train(recipe, inputs, _create(path, recipe, machine, force=force), machine)
+        machine.hooks.say(f"not pruned: that is for budgets under {given.prunes_below:.0%} (pruning.below)")
+    return _carry_out(recipe, inputs, _create(path, recipe, machine, force=force), machine)
 
 
 def resume(path: Path, machine: Machine) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def resume(path: Path, machine: Machine) -> dict[str, Any]:
     folder, recipe = RunFolder.open(path)
     if folder.finished:
         return read_record(path)
-    return _train(recipe, load_inputs(recipe, machine.hooks), folder, machine)
+    return _carry_out(recipe, load_inputs(recipe, machine.hooks), folder, machine)
 
 
 def _create(path: Path, recipe: Recipe, machine: Machine, *, force: bool) -> RunFolder:
@@ -59,6 +61,29 @@ def _create(path: Path, recipe: Recipe, machine: Machine, *, force: bool) -> Run
         RunFolder.create(path, recipe, force=force)
     accelerator.wait_for_everyone()
     return RunFolder(path)
+
+
+def _carry_out(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) -> dict[str, Any]:
+    """Train what the recipe says; smaller networks that come before it join it then."""
+    if not recipe.smaller:
+        return _train(recipe, inputs, folder, machine)
+    trained = _within(folder.last, last_of(recipe, untrained=inputs.untrained), inputs, machine)
+    accelerator, record = machine.accelerator(), dict[str, Any]()
+    if accelerator.is_main_process:
+        networks = [*map(Path, recipe.smaller), folder.last.path]
+        rule = recipe.cascade.rule
+        record = join(networks, recipe, folder.path, machine, rule=rule, average=True, trained=trained)
+    accelerator.wait_for_everyone()
+    return record
+
+
+def _within(folder: RunFolder, recipe: Recipe, inputs: Inputs, machine: Machine) -> dict[str, Any]:
+    """Carry out a run that another one needs, inside its folder, unless that is done; returns its record."""
+    if folder.finished:
+        return read_record(folder.path)
+    if not folder.begun:
+        _create(folder.path, recipe, machine, force=False)
+    return _train(recipe, inputs, folder, machine)
 
 
 def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) -> dict[str, Any]:
@@ -149,15 +174,12 @@ def _decides(recipe: Recipe) -> dict[str, Any]:
 def _train_dense_first(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) -> Backbone:
     """Fine-tune the dense network inside the run's folder, or take it from there if that is done."""
     dense_folder = folder.dense
-    dense_recipe = recipe.model_copy(update=static("dense") | {"target": None, "training": recipe.dense})
     if not dense_folder.finished:
         machine.hooks.say(
             f"no weights of {recipe.model.name} for {inputs.data.name} are at hand: training the dense network first "
             f"({recipe.dense.epochs:g} epochs, as `routekit finetune` does), into {dense_folder.path}"
         )
-        if not dense_folder.begun:
-            _create(dense_folder.path, dense_recipe, machine, force=False)
-        record = _train(dense_recipe, inputs, dense_folder, machine)
+        record = _within(dense_folder, dense_of(recipe, untrained=True), inputs, machine)
         if record:
             machine.hooks.say(f"the dense network has {100 * record['accuracy']['dense']:.2f}% on test")
     return view_of_run(dense_folder.path, recipe, len(inputs.data.classes))

@@ -51,7 +51,8 @@ class PruningSection(_Section):
     """How the network is pruned before it is routed: by which method, and to which cost.
 
     target:  "auto" is half-way to the budget: pruning and routing then take the same share
-    below:   only for budgets under this share of the dense cost: larger ones are met by routing alone
+    below:   only for budgets under this share of the dense cost: larger ones are met by routing alone; behind smaller
+             networks it is for all budgets under the dense cost
     """
 
     method: Pruner = "l1"
@@ -65,6 +66,8 @@ class Recipe(_Section):
     method:   "routed" decides for each image what "junctions" names; "dense" and the static methods have a fixed route,
               or fewer channels; a "cascade" is joined from networks that are done, and learns nothing
     pruning:  what is done to a network before it is routed; None for nothing
+    smaller:  runs or checkpoints of smaller networks for the same classes, the cheapest first: they answer what they
+              are sure of, and the recipe's own network comes last; the junction "cascade" then lies between whole ones
     junctions: what a routed network decides: "skip" (which units run), "branch" (which run in full, and which narrow;
               or which path of a tree an image takes, with `branches.forks`), "exit" (where to stop), "cascade" (whether
               a narrow form of the whole network will do); others decide nothing
@@ -81,6 +84,7 @@ class Recipe(_Section):
     data: DataSection = DataSection()
     target: str | None = None
     pruning: PruningSection | None = None
+    smaller: list[str] = []
     junctions: list[Literal["skip", "exit", "branch", "cascade"]] = ["skip"]
     routers: RouterConfig = RouterConfig()
     exits: ExitConfig = ExitConfig()
@@ -92,6 +96,14 @@ class Recipe(_Section):
     training: TrainingConfig = TrainingConfig()
     dense: TrainingConfig = TrainingConfig()
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def prunes_below(self) -> float:
+        """For which budgets the network is pruned before, as a share of the dense cost."""
+        if self.pruning is None:
+            return 0.0
+        # More images can go on to a pruned network, whose answers are as good to those of another (reports/README.md).
+        return 1.0 if self.smaller else self.pruning.below
 
     @property
     def freezes(self) -> bool:

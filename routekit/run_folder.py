@@ -19,7 +19,8 @@ VERSION = 1
 class RunFolder:
     """`recipe.yaml` (resolved), `metrics.jsonl`, `state.pt` (resumable), `network/`, `record.json`.
 
-    A run that had to fine-tune its dense network first holds that run in `dense/`.
+    A run that had to fine-tune its dense network first holds that run in `dense/`; one that is a cascade of smaller
+    networks and its own holds the run of its own in `last/`.
     """
 
     path: Path
@@ -38,6 +39,11 @@ class RunFolder:
     def dense(self) -> "RunFolder":
         """The run of the dense network inside this one."""
         return RunFolder(self.path / "dense")
+
+    @property
+    def last(self) -> "RunFolder":
+        """The run of the network that comes last in a cascade, inside this one."""
+        return RunFolder(self.path / "last")
 
     @staticmethod
     def check_free(path: Path, *, force: bool) -> None:

@@ -47,7 +47,8 @@ LAYERS = [
     ["recipe"],
     ["run_folder", "machine"],
     ["inputs"],
-    ["pipeline", "results", "deliver", "timing", "joining"],
+    ["joining"],
+    ["pipeline", "results", "deliver", "timing"],
     ["comparison"],
     ["reporting"],
 ]

@@ -2,15 +2,14 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from routekit.comparison.method import DENSE, SMALLER
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError, RoutekitError
-from routekit.inputs import load_inputs
-from routekit.joining import join
+from routekit.inputs import dense_of, load_inputs
 from routekit.machine import Machine
 from routekit.pipeline import resume, run
 from routekit.recipe import Recipe
@@ -34,9 +33,8 @@ def begin(folder: ComparisonFolder, plan: Plan, machine: Machine) -> Path:
             resume(start.path, machine)
         else:
             untrained = load_inputs(recipe, machine.hooks).untrained
-            training = recipe.dense if untrained else replace(recipe.dense, epochs=0)
             machine.hooks.say("the dense network that all methods begin with:")
-            run(recipe.model_copy(update={"training": training}), start.path, machine)
+            run(dense_of(recipe, untrained=untrained), start.path, machine)
     return start.path
 
 
@@ -49,29 +47,7 @@ def carry_out(folder: ComparisonFolder, plan: Plan, cell: Cell, machine: Machine
     if cell.method.startswith(SMALLER):
         source = Path(plan.smaller[int(cell.method.removeprefix(SMALLER))])
         return _copy(source, found, plan.recipe(Cell(DENSE, None, cell.seed), start), read_record(start), machine)
-    if cell.joined:
-        return _join(folder, plan, cell, start, machine)
     return resume(found.path, machine) if found.begun else run(plan.recipe(cell, start), found.path, machine)
-
-
-def _join(folder: ComparisonFolder, plan: Plan, cell: Cell, start: Path, machine: Machine) -> dict[str, Any]:
-    """Join the smaller networks with the dense one, or with what is left of it when it is pruned."""
-    found, recipe, last = folder.of(cell), plan.recipe(cell, start), start
-    trained = None
-    if recipe.pruning is not None:
-        pruned = folder.pruned(cell)
-        last = pruned.path
-        trained = resume(last, machine) if pruned.begun else run(plan.pruned(cell, start), last, machine)
-    return join(
-        [*map(Path, plan.smaller), last],
-        recipe,
-        found.path,
-        machine,
-        rule="confidence",
-        average=True,
-        force=found.begun,
-        trained=trained,
-    )
 
 
 def _copy(source: Path, found: RunFolder, recipe: Recipe, start: dict[str, Any], machine: Machine) -> dict[str, Any]:

@@ -31,14 +31,6 @@ def command_of(plan: Plan, cell: Cell) -> str:
     model = str(shared.pop("model.name"))
     if cell.method.startswith(SMALLER):
         return shlex.join(["routekit", "evaluate", plan.smaller[int(cell.method.removeprefix(SMALLER))]])
-    if cell.joined:
-        last = f"pruned/{cell.name}" if cell.trained else shared.get("model.weights", "start")
-        line = ["routekit", "cascade", *plan.smaller, last, "--average", "--target-flops", str(cell.budget)]
-        if not cell.trained:
-            return shlex.join(line)
-        made = plan.pruned(cell)
-        pruned = command_of(plan, Cell(made.method, made.target, cell.seed))
-        return f"{pruned} --out pruned --name {cell.name} && {shlex.join([*line, '--seed', str(cell.seed)])}"
     chosen = settings(cell.method, cell.budget)
     if not chosen.get("pruning"):
         shared.pop(PRUNED_TO, None)
@@ -55,11 +47,12 @@ def command_of(plan: Plan, cell: Cell) -> str:
     if cell.method == DRN:
         ours = load_recipe(plan.base, plan.shared).training
         values |= {"training.epochs": ours.epochs, "training.batch_size": ours.batch_size}
+    smaller = [part for path in plan.smaller if cell.joined for part in ("--smaller", path)]
     line = ["routekit", "finetune" if cell.method == DENSE else "convert", model, "--recipe", recipe]
     for name, value in values.items():
         if value is not None:
             line += _told(name, value)
-    return shlex.join([*line, "--seed", str(cell.seed)])
+    return shlex.join([*line, *smaller, "--seed", str(cell.seed)])
 
 
 def _told(name: str, value: Any) -> list[str]:

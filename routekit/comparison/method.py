@@ -2,8 +2,8 @@
 
 A name is a static method ("firstk"), a pruning ("l1"), or what a routed network decides, joined by plus signs
 ("skip+exit", "branch"); after a pruning, the pruned network is routed ("l1+skip"). "confidence" is an exit that goes by
-BranchyNet's rule, "drn" the recipe of Wang et al., "idk" a cascade of whole networks, which after a pruning ("l1+idk")
-ends with the pruned network, and "dense" the network itself, fine-tuned for as long as the others.
+BranchyNet's rule, "drn" the recipe of Wang et al., "idk" a cascade of whole networks (`convert --smaller`), which after
+a pruning ("l1+idk") ends with the pruned network, and "dense" the network itself, fine-tuned for as long as the others.
 """
 
 from typing import Any
@@ -20,6 +20,8 @@ SMALLER = "smaller"
 JUNCTIONS = ("skip", "exit", "branch", "cascade")
 # Exits that decide by a rule, and not by what they learned.
 RULES = ("confidence", "entropy")
+# What is decided where a method is not called by its junction: where to stop, or whether a smaller network will do.
+JUNCTION_OF = {**dict.fromkeys(RULES, "exit"), IDK: "cascade"}
 
 
 def check_method(name: str) -> None:
@@ -62,13 +64,10 @@ def settings(name: str, budget: str | None) -> dict[str, Any]:
         return {"target": budget}
     pruner, *_ = parts = name.split("+")
     decided = [part for part in parts if part not in prunings]
-    if decided == [IDK]:
-        pruned = {"pruning": {"method": pruner}} if pruner in prunings else {}
-        return static("cascade") | pruned | {"target": budget}
     chosen: dict[str, Any] = {
         "method": "routed",
         "target": budget,
-        "junctions": ["exit" if part in RULES else part for part in decided],
+        "junctions": [JUNCTION_OF.get(part, part) for part in decided],
         "pruning": {"method": pruner} if pruner in prunings else None,
     }
     rule = next((part for part in decided if part in RULES), None)

@@ -10,16 +10,10 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from routekit.backbones.load import build
 from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, check_method, settings
-from routekit.cost.budget import parse_amount
-from routekit.cost.macs import describe
-from routekit.cost.model import CostModel
 from routekit.errors import InputError
-from routekit.inputs import check, pruned_to, spec_of_recipe
-from routekit.network.convert import dense
-from routekit.recipe import Recipe, load_recipe, static
-from routekit.report.record import read_record
+from routekit.inputs import check
+from routekit.recipe import Recipe, load_recipe
 from routekit.run_folder import RunFolder
 from routekit.training.state import write_atomically
 
@@ -110,17 +104,11 @@ class Plan(BaseModel):
         if cell.method == DRN:  # its routers and objective, for as long and with the same schedule as the others
             ours = load_recipe(self.base, chosen).training
             chosen |= {"training.epochs": ours.epochs, "training.batch_size": ours.batch_size}
+        if cell.joined:
+            chosen["smaller"] = self.smaller
         target = values.pop("target")
         recipe = load_recipe(base, chosen | values)
         return recipe.model_copy(update={"target": target})
-
-    def pruned(self, cell: Cell, start: Path | None = None) -> Recipe:
-        """The recipe of the pruned network that a cascade of whole networks ends with."""
-        recipe = self.recipe(cell, start)
-        assert recipe.pruning is not None
-        whole = _dense_cost(recipe)
-        left = f"{100 * pruned_to(recipe, whole) / whole:.2f}%"
-        return recipe.model_copy(update=static(recipe.pruning.method) | {"target": left})
 
     def check(self) -> None:
         """Check every cell, all of them before the first is begun. Raises InputError that names the first at fault."""
@@ -138,40 +126,16 @@ class Plan(BaseModel):
             if not RunFolder(Path(path)).finished:
                 raise InputError(f"--smaller {path}: no finished run")
         for cell in self.cells():
-            if cell.seed == self.seeds[0] and cell.trained:
+            if cell.seed == self.seeds[0] and not cell.method.startswith(SMALLER):
                 try:
-                    check(self.pruned(cell) if cell.joined else self.recipe(cell))
-                    if cell.joined:
-                        self._check_reach(self.recipe(cell))
+                    check(self.recipe(cell))
                 except InputError as error:
                     raise InputError(f"{cell.method} at {cell.budget}: {error}") from error
-
-    def _check_reach(self, recipe: Recipe) -> None:
-        """Raise InputError if a cascade that ends with a pruned network cannot cost what it should."""
-        assert recipe.target is not None
-        whole = _dense_cost(recipe)
-        left, target = pruned_to(recipe, whole), parse_amount(recipe.target, whole)
-        smaller = [float(read_record(Path(path))["flops"]["realized"]) for path in self.smaller]
-        if not smaller[0] <= target <= sum(smaller) + left:
-            raise InputError(
-                f"{describe(target)} is out of reach: this cascade can cost from {describe(smaller[0])}, the smallest "
-                f"network alone, to {describe(sum(smaller) + left)}"
-            )
-        if left >= whole:
-            raise InputError(f"nothing is pruned for so large a budget: --methods {IDK}")
-
-
-def _dense_cost(recipe: Recipe) -> float:
-    """What the recipe's network costs as it is, MACs."""
-    return CostModel.measure(dense(build(spec_of_recipe(recipe)))).dense
 
 
 @dataclass(frozen=True)
 class ComparisonFolder:
-    """`plan.yaml`, the dense network's run in `start/`, and a run in `cells/` for each cell.
-
-    What a cell needs of its own besides, a pruned network that a cascade ends with, is a run in `pruned/`.
-    """
+    """`plan.yaml`, the dense network's run in `start/`, and a run in `cells/` for each cell."""
 
     path: Path
 
@@ -183,10 +147,6 @@ class ComparisonFolder:
     def of(self, cell: Cell) -> RunFolder:
         """The run of a cell, begun or not."""
         return RunFolder(self.path / "cells" / cell.name)
-
-    def pruned(self, cell: Cell) -> RunFolder:
-        """The run of the pruned network that a cell's cascade ends with."""
-        return RunFolder(self.path / "pruned" / cell.name)
 
     @staticmethod
     def holds(path: Path) -> bool:

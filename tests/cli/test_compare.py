@@ -1,6 +1,7 @@
 """`compare`: cells are done once, killed ones are gone on with, and the table says what came of them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,15 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
 
 
 def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:
-    # A cascade of a network and itself costs at least as much as the network.
-    methods = ["--methods", "idk,distributedk", "--smaller", "runs/dense", "--no-time"]
+    torn = workplace / "runs" / "torn"
+    shutil.copytree(workplace / "runs" / "routed", torn)
+    (torn / "network" / "network.safetensors").write_bytes(b"torn")
+    methods = ["--budgets", "90%", "--methods", "idk,distributedk", "--smaller", "runs/torn", "--no-time"]
     done = in_process(*PLAN, *methods, "--name", "bad", cwd=workplace)
     assert done.returncode == 1
-    assert "idk-60pct-seed0: a mean cost of" in done.stderr
-    assert "1 cells failed; try them again with `routekit compare --resume comparisons/bad`" in done.stderr
-    assert "| 60% | distributedk |" in done.stdout
+    assert "idk-90pct-seed0: runs/torn" in done.stderr
+    assert "2 cells failed; try them again with `routekit compare --resume comparisons/bad`" in done.stderr
+    assert "| 90% | distributedk |" in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -88,8 +91,8 @@ def test_a_cascade_ends_with_a_network_that_was_pruned_for_it(workplace: Path) -
     plan = [*PLAN, "--budgets", "90%", "--methods", "l1+idk", "--smaller", "runs/routed", "--no-time"]
     done = in_process(*plan, "--name", "cut", cwd=workplace)
     assert done.returncode == 0, done.stderr
-    folder = workplace / "comparisons" / "cut"
-    pruned, joined = (folder / kind / "l1+idk-90pct-seed0" / "record.json" for kind in ("pruned", "cells"))
+    cell = workplace / "comparisons" / "cut" / "cells" / "l1+idk-90pct-seed0"
+    pruned, joined = cell / "last" / "record.json", cell / "record.json"
     trained, record = json.loads(pruned.read_text()), json.loads(joined.read_text())
     dense = json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
     assert trained["flops"]["target"] == pytest.approx(0.9487 * dense)

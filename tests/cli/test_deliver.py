@@ -227,6 +227,37 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     assert (done.returncode, "can cost from" in done.stderr) == (2, True)
 
 
+def test_a_smaller_network_answers_before_the_one_that_is_converted(workplace: Path) -> None:
+    convert = [
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--smaller", "runs/routed",
+        "--target-flops", "90%", "--epochs", "1", "--set", "training.batch_size=16", "--json",
+    ]  # fmt: skip
+    joined = ["cascade", "runs/routed", "--target-flops", "90%", "--average", "--json"]
+    for prune, name, pruned in ([], "l1+cascade", "l1"), (["--prune", "none"], "cascade", None):
+        done = in_process(*convert, *prune, cwd=workplace)
+        assert done.returncode == 0, done.stderr
+        record = json.loads(done.stdout)
+        assert record["run"] == f"runs/resnet20-images-routed+{name}-90pct-seed0"
+        assert (record["method"], record.get("pruning"), record["epochs"]) == ("cascade", pruned, 1 if pruned else 0)
+        # It is the cascade that can be joined by hand of the same networks.
+        done = in_process(*joined, f"{record['run']}/last", "--name", f"by-hand-{name}", cwd=workplace)
+        assert done.returncode == 0, done.stderr
+        assert {key: json.loads(done.stdout)[key] for key in ("accuracy", "flops", "right")} == {
+            key: record[key] for key in ("accuracy", "flops", "right")
+        }
+    done = in_process("evaluate", record["run"], "--json", cwd=workplace)
+    assert json.loads(done.stdout)["right"] == record["right"]
+    for wrong, says in (
+        (["--target-flops", "10%"], "out of reach: this cascade can cost from"),
+        (["--smaller", "runs/nowhere"], "runs/nowhere does not exist"),
+        (["--junctions", "skip"], "a cascade of whole networks"),
+        (["--method", "l1"], "a cascade of whole networks"),
+    ):
+        done = in_process(*convert, *wrong, "--name", "wrong", cwd=workplace)
+        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+        assert not (workplace / "runs" / "wrong").exists()
+
+
 @pytest.mark.parametrize(("junctions", "columns"), [("branch", 9), ("skip,branch,cascade", 19)])
 def test_branches_and_cascades_from_end_to_end(workplace: Path, junctions: str, columns: int) -> None:
     name = junctions.replace(",", "-")

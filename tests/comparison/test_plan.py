@@ -1,5 +1,7 @@
 """Which cells a comparison has, and what recipe each is."""
 
+import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.comparison.timing import read_timings
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
-from routekit.inputs import routed, target_of
+from routekit.export.checkpoint import save_network
+from routekit.inputs import last_of, routed, settled, target_of
 from routekit.network.convert import dense
+from routekit.recipe import load_recipe
 
 
 def plan(**more: Any) -> Plan:
@@ -48,29 +52,45 @@ def test_a_cascade_ends_with_the_network_or_with_what_is_left_of_it() -> None:
     names = ["smaller0-seed0", "idk-49pct-seed0", "l1+idk-49pct-seed0", "l1+idk-49pct-seed1"]
     assert [cell.name for cell in several.cells()] == names
     _, plain, cut, _ = several.cells()
-    assert several.recipe(plain).pruning is None
-    assert (several.recipe(cut).method, several.recipe(cut).target) == ("cascade", "49%")
+    for cell, pruning in ((plain, None), (cut, "l1")):
+        recipe = several.recipe(cell, Path("start"))
+        assert (recipe.smaller, recipe.junctions, recipe.target) == (["runs/small"], ["cascade"], "49%")
+        assert (recipe.pruning and recipe.pruning.method) == pruning
+    command = command_of(several, cut)
+    assert command.startswith("routekit convert resnet20 ")
+    assert command.endswith("--target-flops 49% --junctions cascade --prune l1 --smaller runs/small --seed 0")
+    assert "--prune" not in command_of(several, plain)
     # Half-way to 49% is 70% of the dense network.
-    made = several.pruned(cut, Path("start"))
+    made = last_of(several.recipe(cut))
     assert (made.method, made.pruning, made.junctions, made.training.epochs) == ("l1", None, [], 4)
-    assert made.target == "70.00%"
-    first, then = command_of(several, cut).split(" && ")
-    assert first.startswith("routekit convert resnet20 ")
-    assert f"--method l1 --target-flops {made.target} --seed 0 --out pruned --name l1+idk-49pct-seed0" in first
-    assert then == "routekit cascade runs/small pruned/l1+idk-49pct-seed0 --average --target-flops 49% --seed 0"
+    assert (made.target, made.smaller) == ("70.00%", [])
     several.shared["pruning.target"] = "80%"
-    assert several.pruned(cut).target == "80.00%"
+    assert last_of(several.recipe(cut)).target == "80.00%"
     with pytest.raises(InputError, match=r"method l1\+idk joins this network .* --smaller"):
         plan(methods=["l1+idk"]).check()
 
 
 def test_a_cascade_with_a_pruned_network_is_not_begun_for_a_budget_out_of_its_reach(tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text('{"flops": {"realized": 2.0e7}}')  # of 4.1e7
-    methods: dict[str, Any] = {"methods": ["l1+idk"], "smaller": [str(tmp_path)]}
-    plan(**methods, budgets=["60%", "90%"]).check()
-    for budget, said in (("40%", "from 2.00e7"), ("200%", "out of reach"), ("100%", "nothing is pruned")):
-        with pytest.raises(InputError, match=f"l1.idk at {budget}: .*{said}"):
-            plan(**methods, budgets=[budget]).check()
+    record = {"flops": {"realized": 2.0e7}}  # of 4.1e7
+    save_network(tmp_path / "network", dense(build(spec_of("resnet20"))), None, about={"record": record})
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    smaller = [str(tmp_path)]
+    plan(methods=["l1+idk", "idk"], smaller=smaller, budgets=["60%", "90%"]).check()
+    for method, budget, said in (
+        ("l1+idk", "40%", "from 2.00e7"),
+        ("idk", "40%", "from 2.00e7"),
+        ("idk", "149%", "to 6.09e7"),
+    ):
+        with pytest.raises(InputError, match=f"{re.escape(method)} at {budget}: .*{said}"):
+            plan(methods=[method], smaller=smaller, budgets=[budget]).check()
+
+
+def test_behind_smaller_networks_the_default_prunes_for_every_budget_under_the_dense_cost() -> None:
+    chosen = load_recipe("default", {"model.name": "resnet20", "target": "60%"})
+    assert settled(chosen).pruning is None
+    behind = chosen.model_copy(update={"smaller": ["runs/small"]})
+    assert settled(behind).pruning == behind.pruning
+    assert settled(behind.model_copy(update={"target": "100%"})).pruning is None
 
 
 @pytest.mark.parametrize("setting", ["pruning.method", "pruning.below", "pruning"])
