@@ -27,6 +27,18 @@ def register(app: typer.Typer) -> None:
         lines = []
         for image in report["images"]:
             classes = ", ".join(f"{each['class']} {100 * each['probability']:.1f}%" for each in image["top"])
-            ran, share = len(image["units"]), 100 * image["flops"] / report["dense_flops"]
-            lines.append(f"{image['image']}: {classes}  ({ran} of {report['units']} units, {share:.0f}% of the MACs)")
+            share = 100 * image["flops"] / report["dense_flops"]
+            taken = [*_taken(image["route"], report["decided"]), f"{share:.0f}% of the MACs"]
+            lines.append(f"{image['image']}: {classes}  ({', '.join(taken)})")
         result(report, "\n".join(lines), as_json=json)
+
+
+def _taken(route: list[str], decided: list[str]) -> list[str]:
+    """How much of what is decided a route takes: of the units, and of the exits, where images go on or are done."""
+    exits = {name for name in decided if name.split("/")[-1].startswith(("past ", "ask "))}
+    units, taken = set(decided) - exits, set(route)
+    said = {
+        f"{len(taken & units)} of {len(units)} units": units,
+        f"on at {len(taken & exits)} of {len(exits)} exits": exits,
+    }
+    return [text for text, names in said.items() if names]

@@ -128,7 +128,7 @@ def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> di
                 {
                     "image": file,
                     "top": [{"class": about.classes[index], "probability": value} for index, value in ranked],
-                    "units": [unit for unit, ran in zip(about.units, answer.routes[row].tolist(), strict=True) if ran],
+                    "route": [name for name, taken in zip(about.columns, answer.routes[row], strict=True) if taken],
                     "flops": float(costs[row]),
                 }
             )
@@ -136,7 +136,7 @@ def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> di
         "model": str(path),
         "convention": CONVENTION,
         "dense_flops": about.dense,
-        "units": len(about.units),
+        "decided": about.columns,
         "images": predictions,
         "seconds": time.perf_counter() - started,
     }

@@ -33,20 +33,20 @@ def check_leaves_torch(network: RoutedNetwork | Cascade) -> None:
 class Description:
     """A routed network in words and numbers.
 
-    spec:   the architecture, its input size and normalisation
-    units:  the names of the units that can be skipped, column by column of the routes
-    costs:  the cost table, MACs
-    about:  the classes, and the record of the run
+    spec:    the architecture, its input size and normalisation
+    columns: what is decided, by name, column by column of the routes
+    costs:   the cost table, MACs
+    about:   the classes, and the record of the run
     """
 
     spec: ModelSpec
-    units: list[str]
+    columns: list[str]
     costs: CostModel | CascadeCost
     about: dict[str, Any]
 
     @classmethod
     def of(cls, network: RoutedNetwork | Cascade, about: dict[str, Any]) -> "Description":
-        """Describe a network, or a cascade: its units are what its columns decide."""
+        """Describe a network, or a cascade."""
         return cls(network.spec, network.columns, measure_costs(network), about)
 
     @property
@@ -72,7 +72,7 @@ class Description:
                 "mean": list(self.spec.mean),
                 "std": list(self.spec.std),
             },
-            "units": self.units,
+            "units": self.columns,
             "costs": {"convention": CONVENTION, **_table(self.costs)},
             "about": self.about,
         }

@@ -67,7 +67,7 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     done = in_process("predict", "runs/joined", "images/test/class1/0.png", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     (predicted,) = json.loads(done.stdout)["images"]
-    assert predicted["units"]
+    assert predicted["route"]
     for arguments, said in (
         (["runs/dense", "--target-flops", "90%"], "at least two networks"),
         (["runs/routed", "runs/dense", "--target-flops", "20%"], "out of reach"),
@@ -87,7 +87,7 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     assert json.loads(done.stdout)["verified"]["batch.onnx"]["images"] == 36
     done = in_process("predict", "joined", "images/test/class1/0.png", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["images"][0]["units"] == predicted["units"]
+    assert json.loads(done.stdout)["images"][0]["route"] == predicted["route"]
     done = in_process("bench", "runs/joined", *BENCH, "--batch", "1", cwd=workplace)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["rows"]
@@ -185,7 +185,7 @@ def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Pa
         assert [len(image["top"]) for image in said[-1]] == [2] * 12
     for image, *others in zip(*said, strict=True):
         for other in others:
-            assert other["units"] == image["units"]
+            assert other["route"] == image["route"]
             assert other["top"][0]["class"] == image["top"][0]["class"]
             assert other["flops"] == image["flops"]
     done = in_process("predict", "runs/routed", "images/test/class1/0.png", cwd=workplace)
@@ -202,6 +202,8 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
+    done = in_process("predict", "runs/cascade", "images/test/class1/0.png", cwd=workplace)
+    assert re.search(r"class\d [\d.]+%  \(on at [01] of 1 exits, \d+% of the MACs\)\n", done.stdout)
     assert [each["after"] for each in record["exits"]] == ["stem", "end"]
     assert record["routes"]["run_rate"].keys() == {"past stem"}
     done = in_process("evaluate", "runs/cascade", "--target-flops", "50%,70%,90%", "--json", cwd=workplace)

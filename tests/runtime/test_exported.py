@@ -96,7 +96,7 @@ def test_an_onnx_file_says_what_it_is(exported: tuple[RoutedNetwork, Path]) -> N
     described, form = Description.from_json(properties[FORMAT], folder)
     assert form == "batch"
     assert described.classes == ["red", "green", "blue"]
-    assert described.units == ["body.0", "body.1", "body.2", "body.3"]
+    assert described.columns == ["body.0", "body.1", "body.2", "body.3"]
     assert described.spec == network.view.spec
     routes = torch.tensor([[True, False, True, False], [False, True, False, True]])
     # The file's cost table is that of what it holds: batch norms are folded.

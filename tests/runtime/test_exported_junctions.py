@@ -65,7 +65,7 @@ def test_a_cascade_is_one_file(tmp_path: Path, rule: str, average: bool, exporte
         others = save_openvino(tmp_path / "openvino", files[:1]) if limit == threshold and average else []
         for file in [*files, *others, tmp_path]:
             runtime = load_runtime(file)
-            assert runtime.description.units == cascade.columns
+            assert runtime.description.columns == cascade.columns
             for count in (1, 2, 7):
                 want, got = cascade(images(count)), runtime(images(count))
                 assert torch.equal(got.routes, want.routes)
