@@ -114,6 +114,8 @@ def register(app: typer.Typer) -> None:
                 raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
             base = recipe or o.default_recipe(data)
             planned, wanted = load_recipe(base), o.junctions(junctions)
+            if smaller and narrow is not None:
+                raise InputError("--narrow is for forms of one network, --smaller puts another one before it")
             routers = adaptive_cost or router is not None or gate is not None
             if routers and method is None and wanted is None and planned.junctions == ["cascade"]:
                 wanted = ["skip"]  # a cascade has no routers

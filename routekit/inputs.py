@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -94,7 +95,7 @@ def _mean_cost(path: str) -> float:
 def dense_of(recipe: Recipe, *, untrained: bool) -> Recipe:
     """The recipe of the dense network that a recipe begins with: as it is, or trained first."""
     training = recipe.dense if untrained else replace(recipe.dense, epochs=0)
-    return recipe.model_copy(update=static("dense") | {"smaller": [], "target": None, "training": training})
+    return recipe.model_copy(update=static("dense") | {"target": None, "training": training})
 
 
 def last_of(recipe: Recipe, *, untrained: bool = False) -> Recipe:
@@ -103,7 +104,7 @@ def last_of(recipe: Recipe, *, untrained: bool = False) -> Recipe:
         return dense_of(recipe, untrained=untrained)
     whole = _dense_cost(recipe)
     left = f"{100 * pruned_to(recipe, whole) / whole:.2f}%"
-    return recipe.model_copy(update=static(recipe.pruning.method) | {"smaller": [], "target": left})
+    return recipe.model_copy(update=static(recipe.pruning.method) | {"target": left})
 
 
 def target_of(recipe: Recipe, view: Backbone) -> float:
@@ -138,7 +139,12 @@ def settled(recipe: Recipe) -> Recipe:
 
 def _dense_cost(recipe: Recipe) -> float:
     """What the recipe's network costs as it is, MACs."""
-    return CostModel.measure(dense(build(spec_of_recipe(recipe)))).dense
+    return _dense_cost_of(spec_of_recipe(recipe))
+
+
+@cache
+def _dense_cost_of(spec: ModelSpec) -> float:
+    return CostModel.measure(dense(build(spec))).dense
 
 
 def pruned_to(recipe: Recipe, whole: float) -> float:

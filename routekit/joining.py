@@ -1,7 +1,8 @@
 """Networks that are done, joined to a cascade that meets a budget."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from routekit.cost.budget import parse_amount
 from routekit.cost.cascade import CascadeCost
 from routekit.cost.macs import describe
+from routekit.data.sources import DataSplits
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.know import learn_to_know
@@ -20,36 +22,43 @@ from routekit.inputs import load_splits
 from routekit.machine import Machine
 from routekit.network.cascade import LEARNED, Cascade
 from routekit.recipe import Recipe
-from routekit.report.record import run_record, write_record
+from routekit.report.record import about, run_record, write_record
 from routekit.run_folder import RunFolder
 
 
 def join(
-    paths: list[Path],
-    recipe: Recipe,
-    out: Path,
-    machine: Machine,
-    *,
-    rule: str,
-    average: bool,
-    force: bool = False,
-    trained: dict[str, Any] | None = None,
+    paths: list[Path], recipe: Recipe, out: Path, machine: Machine, *, rule: str, average: bool, force: bool = False
 ) -> dict[str, Any]:
     """Join the networks of runs or checkpoints, the cheapest first, and write the run of a cascade to `out`.
 
-    `recipe` says which images, which seed and the target, of which a percentage is of what the last network costs, or
-    of what it cost before it was pruned; nothing is trained. The threshold is set on validation images; the record,
-    which is returned, is of the test images. `trained` is the record of the last network, if that was made for this
-    cascade, within the run at `out`. Raises InputError for what does not fit together.
+    `recipe` says which images, which seed and the target, as `meet` takes them; nothing is trained. Raises InputError
+    for what does not fit together.
     """
-    started = time.perf_counter()
-    if trained is None:
-        RunFolder.check_free(out, force=force)
+    RunFolder.check_free(out, force=force, needs=paths)
     cascade = Cascade([load_network(path) for path in paths], rule=rule, average=average)
     data = load_splits(recipe, cascade.spec.input_size)
     for warning in data.warnings:
         machine.hooks.warn(warning)
     check_classes(paths, data.classes)
+    return meet(cascade, paths, recipe, data, machine, partial(RunFolder.create, out, recipe, force=force))
+
+
+def meet(
+    cascade: Cascade,
+    paths: Sequence[Path],
+    recipe: Recipe,
+    data: DataSplits,
+    machine: Machine,
+    folder: Callable[[], RunFolder],
+    trained: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Let a cascade meet the recipe's target on validation images, measure it on test images, and write its run.
+
+    Of a target, a percentage is of what the last network costs, or of what it cost before it was pruned. `paths` are
+    where the networks lie, `folder` gives the run's once it is needed, and `trained` is the record of the last network,
+    if that was made for this cascade. Returns the record. Raises InputError for a target out of reach.
+    """
+    started = time.perf_counter()
     cascade.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     costs = CascadeCost.measure(cascade)
     if [model.dense for model in costs.stages] != sorted(model.dense for model in costs.stages):
@@ -61,11 +70,11 @@ def join(
     machine.hooks.say(f"target {describe(target)} of {describe(whole)}, what {cascade.networks[-1].name} costs, dense")
     asked = ask_all(cascade, data.val, costs)
     cascade.cpu()
-    if rule == LEARNED:
+    if cascade.rule == LEARNED:
         learn_to_know(cascade, asked, target)
     cascade.threshold.fill_(asked.doubts(cascade).threshold(target))
     cascade.to(machine.accelerator().device)
-    folder = RunFolder(out) if trained is not None else RunFolder.create(out, recipe, force=force)
+    path = folder().path
     measured = evaluate(cascade, data.test, costs)
     if before is None:
         last = cascade.networks[-1]
@@ -74,7 +83,7 @@ def join(
     else:
         accuracy = before["accuracy"]["dense"]
     record = run_record(
-        str(out),
+        str(path),
         cascade,
         measured,
         data=data.name,
@@ -91,15 +100,27 @@ def join(
         validation=data.val_origin,
         threshold=float(cascade.threshold),
     )
-    save_cascade(folder.path / "network", cascade, paths, about={"classes": list(data.classes), "record": record})
-    write_record(folder.path, record)
+    save_cascade(path / "network", cascade, paths, about=about(record, data.classes))
+    write_record(path, record)
     return record
 
 
-def check_classes(paths: Sequence[Path], classes: Sequence[str]) -> None:
-    """Raise InputError unless the networks of runs or checkpoints know one set of classes, and as many as the data."""
+def check_smaller(paths: Sequence[Path], input_size: tuple[int, int, int], classes: Sequence[str]) -> None:
+    """Raise InputError for networks that cannot come before one that is yet to be made for such images and classes."""
+    for path in paths:
+        found = load_network(path).spec.input_size
+        if found != input_size:
+            raise InputError(f"{path} takes images of {found}, not of {input_size}: no cascade can be made of them")
+    check_classes(paths, classes, tuple(classes))
+
+
+def check_classes(paths: Sequence[Path], classes: Sequence[str], *more: tuple[str, ...]) -> None:
+    """Raise InputError unless the networks of runs or checkpoints know one set of classes, and as many as the data.
+
+    `more` are names of classes that other networks will know.
+    """
     specs = [read_spec(network_folder(path)) for path in paths]
-    named = {tuple(spec["about"].get("classes") or ()) for spec in specs} - {()}
+    named = {tuple(spec["about"].get("classes") or ()) for spec in specs}.union(more) - {()}
     if len(named) > 1:
         raise InputError("the networks know different classes: no cascade can be made of them")
     for count in {spec["model"]["num_classes"] for spec in specs} - {len(classes)}:

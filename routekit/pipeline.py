@@ -12,16 +12,29 @@ from routekit.baselines.depth import static_route
 from routekit.baselines.pruning import prune, prunings
 from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
+from routekit.errors import InputError
 from routekit.evaluation.evaluate import dense_accuracy, evaluate
-from routekit.export.checkpoint import save_network
-from routekit.inputs import Inputs, check, dense_of, last_of, load_inputs, routed, settled, target_of, view_of_run
-from routekit.joining import check_classes, join
+from routekit.export.checkpoint import load_network, save_network
+from routekit.inputs import (
+    Inputs,
+    check,
+    dense_of,
+    last_of,
+    load_inputs,
+    routed,
+    settled,
+    spec_of_recipe,
+    target_of,
+    view_of_run,
+)
+from routekit.joining import check_smaller, meet
 from routekit.machine import Machine
+from routekit.network.cascade import Cascade
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights
 from routekit.recipe import Recipe
-from routekit.report.record import described_exits, read_record, run_record, write_record
+from routekit.report.record import about, described_exits, read_record, run_record, write_record
 from routekit.routing.gate import gates
 from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
@@ -36,11 +49,10 @@ def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) ->
     user gave is checked before the folder is made. Raises InputError for what is wrong with it, TrainingError if
     training cannot go on. Of several processes, only the first one gets a record, the others an empty one.
     """
-    RunFolder.check_free(path, force=force)
+    RunFolder.check_free(path, force=force, needs=[Path(needed) for needed in (recipe.model.weights, *recipe.smaller)])
     given, recipe = recipe, settled(recipe)
     check(recipe)
-    inputs = load_inputs(recipe, machine.hooks)
-    check_classes([Path(path) for path in recipe.smaller], inputs.data.classes)
+    inputs = _load(recipe, machine)
     if given.pruning is not None and recipe.pruning is None:
         machine.hooks.say(f"not pruned: that is for budgets under {given.prunes_below:.0%} (pruning.below)")
     return _carry_out(recipe, inputs, _create(path, recipe, machine, force=force), machine)
@@ -51,7 +63,18 @@ def resume(path: Path, machine: Machine) -> dict[str, Any]:
     folder, recipe = RunFolder.open(path)
     if folder.finished:
         return read_record(path)
-    return _carry_out(recipe, load_inputs(recipe, machine.hooks), folder, machine)
+    if recipe.method == "cascade":
+        raise InputError(f"{path} was not joined to its end, and holds nothing: join it again, with --force")
+    return _carry_out(recipe, _load(recipe, machine), folder, machine)
+
+
+def _load(recipe: Recipe, machine: Machine) -> Inputs:
+    """Load what the recipe names, and see that smaller networks fit it before anything is trained for them."""
+    inputs = load_inputs(recipe, machine.hooks)
+    check_smaller([*map(Path, recipe.smaller)], spec_of_recipe(recipe).input_size, inputs.data.classes)
+    if recipe.smaller and inputs.untrained and recipe.dense.epochs == 0:
+        raise InputError("the last network of this cascade would come from no dense one: dense.epochs is 0")
+    return inputs
 
 
 def _create(path: Path, recipe: Recipe, machine: Machine, *, force: bool) -> RunFolder:
@@ -70,20 +93,20 @@ def _carry_out(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machi
     trained = _within(folder.last, last_of(recipe, untrained=inputs.untrained), inputs, machine)
     accelerator, record = machine.accelerator(), dict[str, Any]()
     if accelerator.is_main_process:
-        networks = [*map(Path, recipe.smaller), folder.last.path]
-        rule = recipe.cascade.rule
-        record = join(networks, recipe, folder.path, machine, rule=rule, average=True, trained=trained)
+        paths = [*map(Path, recipe.smaller), folder.last.path]
+        cascade = Cascade([load_network(path) for path in paths], rule=recipe.cascade.rule, average=True)
+        record = meet(cascade, paths, recipe, inputs.data, machine, lambda: folder, trained)
     accelerator.wait_for_everyone()
     return record
 
 
 def _within(folder: RunFolder, recipe: Recipe, inputs: Inputs, machine: Machine) -> dict[str, Any]:
     """Carry out a run that another one needs, inside its folder, unless that is done; returns its record."""
-    if folder.finished:
-        return read_record(folder.path)
-    if not folder.begun:
-        _create(folder.path, recipe, machine, force=False)
-    return _train(recipe, inputs, folder, machine)
+    accelerator = machine.accelerator()
+    if accelerator.is_main_process and not folder.begun:
+        RunFolder.create(folder.path, recipe, force=False)
+    accelerator.wait_for_everyone()
+    return read_record(folder.path) if folder.finished else _train(recipe, inputs, folder, machine)
 
 
 def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) -> dict[str, Any]:
@@ -146,8 +169,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             **described_exits(network, data.test),
         )
         config = None if isinstance(network.routers, FixedRoute) else recipe.routers
-        about = {"classes": list(data.classes), "record": record}
-        save_network(folder.path / "network", network, config, about=about)
+        save_network(folder.path / "network", network, config, about=about(record, data.classes))
         write_record(folder.path, record)
     accelerator.wait_for_everyone()
     return record

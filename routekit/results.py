@@ -25,7 +25,7 @@ from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe
 from routekit.report.analysis import Analysis, analyse
-from routekit.report.record import described_exits, read_record, run_record, write_record
+from routekit.report.record import about, described_exits, read_record, run_record, write_record
 from routekit.routing.gate import gates
 from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
@@ -126,7 +126,7 @@ class _Subject:
         )
         config = None if isinstance(network.routers, FixedRoute) else self.recipe.routers
         record = record | {"run": str(out)}
-        save_network(out / "network", network, config, about={"classes": list(self.data.classes), "record": record})
+        save_network(out / "network", network, config, about=about(record, self.data.classes))
         write_record(out, record)
 
     def measure(self, target: float | None = None) -> dict[str, Any]:

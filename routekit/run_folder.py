@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +47,15 @@ class RunFolder:
         return RunFolder(self.path / "last")
 
     @staticmethod
-    def check_free(path: Path, *, force: bool) -> None:
-        """Raise InputError if `path` holds a run already and `force` is off, or something else, or cannot be made."""
+    def check_free(path: Path, *, force: bool, needs: Sequence[Path] = ()) -> None:
+        """Raise InputError if `path` holds a run already and `force` is off, or something else, or cannot be made.
+
+        What the new run `needs` must not lie in the old one.
+        """
         marker = path / "recipe.yaml"
+        for needed in needs:
+            if needed.exists() and path.resolve() in (needed.resolve(), *needed.resolve().parents):
+                raise InputError(f"{path} would be made of {needed}, which is in it: choose another --out or --name")
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file: choose another --out")
         if marker.exists() and not force:

@@ -25,8 +25,12 @@ OPTIONS = {
 }
 
 
+# What is nothing where a method does not say it.
+LEFT_OUT = ("junctions", "pruning", "smaller")
+
+
 def command_of(plan: Plan, cell: Cell) -> str:
-    """One line for a shell. What the comparison trained first is its `start` run."""
+    """One line for a shell."""
     shared = dict(plan.shared)
     model = str(shared.pop("model.name"))
     if cell.method.startswith(SMALLER):
@@ -35,7 +39,7 @@ def command_of(plan: Plan, cell: Cell) -> str:
     if not chosen.get("pruning"):
         shared.pop(PRUNED_TO, None)
     # A method, or junctions, that are named stand alone: what else the recipe says need not be taken back.
-    values = shared | {name: value for name, value in chosen.items() if value or name not in ("junctions", "pruning")}
+    values = shared | {name: value for name, value in chosen.items() if value or name not in LEFT_OUT}
     recipe = DRN if cell.method == DRN else plan.base
     if cell.method == DENSE:
         # `finetune` trains as the recipe's `dense` says, a comparison as its `training` does, like all the others.

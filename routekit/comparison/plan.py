@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, check_method, settings
 from routekit.errors import InputError
-from routekit.inputs import check
+from routekit.inputs import check, settled
 from routekit.recipe import Recipe, load_recipe
 from routekit.run_folder import RunFolder
 from routekit.training.state import write_atomically
@@ -128,7 +128,10 @@ class Plan(BaseModel):
         for cell in self.cells():
             if cell.seed == self.seeds[0] and not cell.method.startswith(SMALLER):
                 try:
-                    check(self.recipe(cell))
+                    recipe = self.recipe(cell)
+                    check(recipe)
+                    if recipe.pruning is not None and settled(recipe).pruning is None:
+                        raise InputError("nothing is pruned for so large a budget")
                 except InputError as error:
                     raise InputError(f"{cell.method} at {cell.budget}: {error}") from error
 

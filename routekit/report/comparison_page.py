@@ -30,9 +30,14 @@ def _lead(cells: Sequence[Measured], best: Row, second: Row) -> str:
     if not paired:
         return f"{best.accuracy - second.accuracy:.2f} points over {second.method}, no seed being of both"
     (found,) = paired
-    doubt = "of which no error is known" if found.error is None else "" if found.clear else "which may be chance"
     seeds = "on the one seed of both" if found.seeds == 1 else f"over the {found.seeds} seeds of both"
-    return f"{_difference(found)} points over {second.method} {seeds}" + (f", {doubt}" if doubt else "")
+    if found.mean <= 0:  # a seed that only one of them has made it the best
+        lead = best.accuracy - second.accuracy
+        return f"{lead:.2f} points over {second.method} in the mean, but {_difference(found)} {seeds}"
+    said = f"{_difference(found)} points over {second.method} {seeds}"
+    if found.clear:
+        return said
+    return said + (", of which no error is known" if found.error is None else ", which may be chance")
 
 
 def _figures(row: Row) -> str:
@@ -76,7 +81,7 @@ def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = 
         f"{first['split']} images), and was fine-tuned for as many epochs on the same images; smaller networks were "
         "trained before, and of a cascade of whole networks (idk) only what is pruned is trained. Budgets were met on "
         "validation images. "
-        f"Costs are {CONVENTION}, routers and exits included; ± is one standard deviation over seeds. "
+        f"Costs are {CONVENTION}, routers and exits included; in the table, ± is one standard deviation over seeds. "
         f"Measured {when} on {', '.join(machines)}.{timed}"
     )
 
@@ -128,7 +133,8 @@ def _paired(cells: Sequence[Measured]) -> list[str]:
     compared = against(cells)
     explained = (
         "Differences of the best at each budget, in points over the seeds that both have; ± is their standard error: "
-        "over the test images, paired, and, with more than one seed, over seeds."
+        "over the test images, paired, and, with more than one seed, over seeds. What another seed would change is not "
+        "in that of one seed."
     )
     return [compared, "", explained, ""] if compared else []
 

@@ -1,6 +1,7 @@
 """The record of a run: what was measured, as one JSON document."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,11 @@ def described_exits(network: RoutedNetwork, images: Images) -> dict[str, Any]:
     """What the exits do on `images`, for the record of a network that has any."""
     found = measure_exits(network, images)
     return {"exits": [asdict(each) for each in found], "classes": list(images.classes)} if found else {}
+
+
+def about(record: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """What a network that is shipped says of itself: its classes, and the record but for which images were right."""
+    return {"classes": list(classes), "record": {key: value for key, value in record.items() if key != "right"}}
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -249,15 +250,29 @@ def test_a_smaller_network_answers_before_the_one_that_is_converted(workplace: P
         }
     done = in_process("evaluate", record["run"], "--json", cwd=workplace)
     assert json.loads(done.stdout)["right"] == record["right"]
+    shutil.copytree(workplace / "images", workplace / "others")
+    for split in ("train", "val", "test"):
+        (workplace / "others" / split / "class0").rename(workplace / "others" / split / "another")
     for wrong, says in (
         (["--target-flops", "10%"], "out of reach: this cascade can cost from"),
         (["--smaller", "runs/nowhere"], "runs/nowhere does not exist"),
         (["--junctions", "skip"], "a cascade of whole networks"),
         (["--method", "l1"], "a cascade of whole networks"),
+        (["--narrow", "30%"], "--narrow is for forms of one network"),
+        (
+            ["--set", "data.input_size=16", "--target-flops", "3e7"],
+            "runs/routed takes images of (3, 32, 32), not of (3, 16, 16)",
+        ),
+        (["--data", "others"], "the networks know different classes"),
+        (["--weights", "none", "--set", "dense.epochs=0"], "would come from no dense one"),
     ):
         done = in_process(*convert, *wrong, "--name", "wrong", cwd=workplace)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr
         assert not (workplace / "runs" / "wrong").exists()
+    # What a run is made of is not deleted for it.
+    done = in_process(*convert, "--name", "routed", "--force", cwd=workplace)
+    assert (done.returncode, "which is in it" in done.stderr) == (2, True), done.stderr
+    assert (workplace / "runs" / "routed" / "record.json").exists()
 
 
 @pytest.mark.parametrize(("junctions", "columns"), [("branch", 9), ("skip,branch,cascade", 19)])

@@ -35,7 +35,7 @@ def test_every_combination_is_a_cell_and_the_first_seed_comes_first() -> None:
 
 
 def test_what_methods_set() -> None:
-    nothing: dict[str, Any] = {"junctions": [], "pruning": None}
+    nothing: dict[str, Any] = {"junctions": [], "pruning": None, "smaller": []}
     assert settings("dense", None) == {"method": "dense", "target": None} | nothing
     assert settings("firstk", "40%") == {"method": "firstk", "target": "40%"} | nothing
     routed = {"method": "routed", "target": "40%", "junctions": ["skip", "exit"], "pruning": None}
@@ -80,6 +80,7 @@ def test_a_cascade_with_a_pruned_network_is_not_begun_for_a_budget_out_of_its_re
         ("l1+idk", "40%", "from 2.00e7"),
         ("idk", "40%", "from 2.00e7"),
         ("idk", "149%", "to 6.09e7"),
+        ("l1+idk", "100%", "nothing is pruned for so large a budget"),
     ):
         with pytest.raises(InputError, match=f"{re.escape(method)} at {budget}: .*{said}"):
             plan(methods=[method], smaller=smaller, budgets=[budget]).check()
@@ -99,6 +100,11 @@ def test_what_is_pruned_is_said_by_methods(setting: str) -> None:
     wrong.shared[setting] = "fpgm"
     with pytest.raises(InputError, match=f"--set {setting}: methods say what is pruned"):
         wrong.check()
+
+
+def test_a_budget_for_which_nothing_is_pruned_is_none_of_a_method_that_prunes() -> None:
+    with pytest.raises(InputError, match=r"l1\+skip at 100%: nothing is pruned for so large a budget"):
+        plan(methods=["l1+skip"], budgets=["100%"]).check()
 
 
 def test_what_is_stacked_is_pruned_first() -> None:
