@@ -170,13 +170,15 @@ def routed(recipe: Recipe, view: Backbone, whole: float | None = None) -> Routed
     budget = target / left
     exits = {"cascade": recipe.cascade.exits(budget, view), "exit": [recipe.exits]}
     prices = recipe.adaptive_cost
+    if prices is not None and ("exit" in recipe.junctions or not prices.is_open):
+        prices = prices.sized(left, recipe.objective.error_scale)
     return convert(
         view,
         recipe.routers,
         exits=[config for kind, configs in exits.items() if kind in recipe.junctions for config in configs],
         branches=recipe.branches.sized(budget) if "branch" in recipe.junctions else None,
         skips="skip" in recipe.junctions,
-        dial=prices and prices.sized(left, recipe.objective.error_scale),
+        dial=prices,
     )
 
 

@@ -99,7 +99,7 @@ class Budget:
 
 
 class Unsteered(Budget):
-    """For a network with a dial: it learns at every price, and the price that meets the budget is found afterwards."""
+    """For a network that learns at given prices: the one that meets the budget is found afterwards, by its dial."""
 
     def correct(self, realized: float, step: int) -> None:
         """Leave everything as it is."""

@@ -1,6 +1,7 @@
 """Meet a budget by a price: the threshold on what routers predict at which the wanted cost is spent."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,9 @@ from routekit.cost.model import CostModel
 
 # Halvings of the range in which the price lies.
 HALVINGS = 50
+# Of what the target saves, a network with a dial saves this much at its lowest price. At its highest it saves this much
+# of what the target leaves: the last phase changes what prices come to, and the target is to stay within.
+LEEWAY = 0.05
 
 
 def price_for(margins: Tensor, costs: CostModel, wanted: float, *, stakes: Tensor | None = None) -> float:
@@ -123,4 +127,46 @@ class Price(Budget):
 
     def correct(self, realized: float, step: int) -> None:
         """Learn by how much held-out images exceed the wanted cost."""
+        self.trim += self.integral * (realized - self.wanted(step))
+
+
+@dataclass
+class PriceRange(Budget):
+    """Finds the prices that a network with a dial is to learn, from where nearly all of it runs to the wanted cost.
+
+    What units are worth falls by orders of magnitude as the cheaper ways learn: a range that was fixed before would
+    teach them nothing, or nothing else.
+
+    low, high: the prices, in units of the loss per ten million multiply-adds
+    least:     no price is lower
+    inertia:   how slowly they follow from batch to batch
+    integral:  how much of an excess on held-out images, at the highest price, goes into `trim`
+    trim:      what is taken off the wanted cost, because held-out images came out dearer
+    """
+
+    low: float
+    high: float
+    least: float
+    inertia: float = 0.9
+    integral: float = 0.1
+    trim: float = 0.0
+
+    def find(self, worths: Tensor, dearest: int, costs: CostModel, surplus: Tensor, step: int) -> tuple[float, float]:
+        """Move both prices to where a batch's `worths` [B, columns] say that they should be.
+
+        The first `dearest` images were told the highest price: what a unit is worth to an image depends on what else it
+        runs. `surplus` [columns] is what each way costs over the default, in ten million multiply-adds.
+        """
+        wanted = self.wanted(step)
+        low = price_for(worths, costs, (1 - LEEWAY * (1 - wanted)) * costs.dense, stakes=surplus)
+        high = price_for(worths[:dearest], costs, (wanted - self.trim) * costs.dense, stakes=surplus)
+        self.low = self._nearer(self.low, max(low, self.least))
+        self.high = max(self._nearer(self.high, max(high, self.least)), 2 * self.low)
+        return self.low, self.high
+
+    def _nearer(self, price: float, to: float) -> float:
+        return math.exp(self.inertia * math.log(price) + (1 - self.inertia) * math.log(to))
+
+    def correct(self, realized: float, step: int) -> None:
+        """Learn by how much held-out images exceed the wanted cost at the highest price."""
         self.trim += self.integral * (realized - self.wanted(step))

@@ -38,8 +38,9 @@ def convert(
     RouterConfig for learned routers (default: the paper's), or a FixedRoute, the same route for every image. With
     `branches` a unit has more ways on, or the network becomes a tree. Without `skips` none is skipped: what computes
     least is the default, and without branches exits alone decide. With a `dial`, it is to learn to decide at every
-    price of computing in that range. What is to be as narrow as a budget asks ("auto") fits half of the dense cost. A
-    bare module needs `spec` (its input size and classes).
+    price of computing in that range; where it is open, and units decide alone, training finds it. What is to be as
+    narrow as a budget asks ("auto") fits half of the dense cost. A bare module needs `spec` (its input size and
+    classes).
     Raises InputError for a model that no adapter knows, exits after units that do not exist, units that have no
     narrow form, or a tree without exits that learn.
     """
@@ -65,7 +66,10 @@ def convert(
     # A learned bank is new; the device is the model's, wherever that is.
     device = next(view.model.parameters()).device
     found = _exits(view, exits, dial=dial is not None)
-    knob = None if dial is None else Dial(len(bank.offset), dial.sized(_dense_cost(view))).to(device)
+    knob = None
+    if dial is not None:
+        finds = dial.is_open and not found
+        knob = Dial(len(bank.offset), dial.sized(_dense_cost(view)), finds=finds).to(device)
     return RoutedNetwork(view, bank.to(device), [each.to(device) for each in found], knob, branches)
 
 

@@ -27,6 +27,7 @@ class DialRange:
     """Between which prices a network learns to decide, in units of the loss per ten million multiply-adds.
 
     "auto" goes by what the network costs: all of it costs 0.02 to 2 units of the loss, if the loss is cross-entropy.
+    What units are worth nobody knows before: where they decide, and no exits, training finds both bounds.
     """
 
     low: Bound = AUTO
@@ -61,15 +62,22 @@ class DialRange:
         """The highest price, once it is known."""
         return float(self.high)
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw prices [count], log-uniformly."""
+    @property
+    def is_open(self) -> bool:
+        """Whether both bounds are left open."""
+        return self.low == self.high == AUTO
+
+    def draw(self, count: int, generator: torch.Generator, dearest: float = 0.0) -> Tensor:
+        """Draw prices [count], log-uniformly; the first are the highest, a share of `dearest`."""
         share = torch.rand(count, generator=generator)
+        share[: round(dearest * count)] = 1.0
         return (math.log(self.lowest) + share * math.log(self.highest / self.lowest)).exp()
 
 
 class Dial(nn.Module):
     """The price at which a network decides, and what it means for its units.
 
+    range:    the prices that it knows; with `finds`, training begins with them and finds its own
     k_cpt:    the price in force, as in `DialRange`
     surplus:  [columns] what each way through each unit costs, in ten million multiply-adds over the default
     """
@@ -77,9 +85,9 @@ class Dial(nn.Module):
     k_cpt: Tensor
     surplus: Tensor
 
-    def __init__(self, columns: int, range_: DialRange) -> None:
+    def __init__(self, columns: int, range_: DialRange, *, finds: bool = False) -> None:
         super().__init__()
-        self.range = range_
+        self.range, self.finds = range_, finds
         self.register_buffer("k_cpt", torch.tensor(0.0))
         self.register_buffer("surplus", torch.zeros(columns))
 

@@ -10,7 +10,7 @@ from routekit.backbones.load import build, spec_of
 from routekit.cost.budget import Budget, parse_target
 from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
-from routekit.cost.price import Price, price_for
+from routekit.cost.price import LEEWAY, Price, PriceRange, price_for
 from routekit.cost.weight import CostWeight
 from routekit.errors import InputError
 from routekit.network.convert import convert, dense, example_input
@@ -221,3 +221,27 @@ def test_units_and_exits_by_a_rule_share_one_price(seed: int, share: float) -> N
     assert torch.equal(
         Price(wanted, 0, inertia=0.0, ruled=(False, False)).follow(offset, margins, costs, 1)[4:], offset[4:]
     )
+
+
+def test_a_range_of_prices_goes_from_nearly_all_to_the_target() -> None:
+    """Each unit is worth something else to each image; the bounds are the worths at which so much is spent."""
+    costs = CostModel.measure(convert(toy_view(), RouterConfig(hidden=16)))
+    surplus = costs.surplus / 1e7
+    worths = torch.rand(400, 4, generator=torch.Generator().manual_seed(0)) * surplus * 100  # uniform in price, to 100
+    found = PriceRange(0.5, 0, low=1.0, high=2.0, least=1e-3, inertia=0.0)
+    low, high = found.find(worths, 400, costs, surplus, step=0)
+
+    def spent(price: float) -> float:
+        return float(costs.of_routes(worths > price * surplus).mean()) / costs.dense
+
+    assert spent(high) == pytest.approx(0.5, abs=0.01)
+    assert spent(low) == pytest.approx(1 - LEEWAY * 0.5, abs=0.01)
+    # What held-out images exceed is taken off, and prices follow slowly, by their logarithms.
+    found.correct(0.7, step=0)
+    found.inertia, found.integral = 0.5, 0.1
+    assert found.trim == pytest.approx(0.02)
+    slower = PriceRange(0.5, 0, low=low, high=high * 4, least=1e-3, inertia=0.5)
+    assert slower.find(worths, 400, costs, surplus, step=0)[1] == pytest.approx(high * 2)
+    # Where units are worth nothing, both are as low as can be, and twice as much.
+    free = PriceRange(0.5, 0, low=1.0, high=2.0, least=0.5, inertia=0.0)
+    assert free.find(-worths, 400, costs, surplus, step=0) == pytest.approx((0.5, 1.0))

@@ -113,10 +113,25 @@ def test_prices_go_by_what_the_network_costs() -> None:
         DialRange(low=5.0).sized(4e7)
 
 
+def test_units_alone_find_their_prices_if_both_bounds_are_open() -> None:
+    def finds(range_: DialRange, *exits: ExitConfig) -> bool:
+        dial = convert(toy_view(), RouterConfig(hidden=8), exits=exits, dial=range_).dial
+        assert dial is not None
+        return dial.finds
+
+    assert finds(DialRange())
+    assert not finds(DialRange(low=1.0))
+    assert not finds(DialRange(low=1.0, high=2.0))
+    assert not finds(DialRange(), EXITS)
+
+
 def test_prices_are_drawn_log_uniformly() -> None:
     drawn = DialRange(low=0.01, high=1.0).draw(20_000, torch.Generator().manual_seed(0))
     assert 0.01 <= float(drawn.min()) < float(drawn.max()) <= 1.0
     assert float((drawn < 0.1).double().mean()) == pytest.approx(0.5, abs=0.02)
+    half = DialRange(low=0.01, high=1.0).draw(1000, torch.Generator().manual_seed(0), dearest=0.5)
+    torch.testing.assert_close(half[:500], torch.ones(500))
+    assert float(half[500:].max()) < 1.0
 
 
 @torch.no_grad()

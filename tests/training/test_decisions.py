@@ -154,6 +154,27 @@ def test_one_network_learns_several_budgets() -> None:
     assert found[0] > found[1]
 
 
+@pytest.mark.parametrize("skips", [True, False])
+def test_units_find_the_prices_of_their_budgets(skips: bool) -> None:
+    torch.manual_seed(0)
+    branches = None if skips else BranchConfig(keep=(0.25,))
+    network = convert(small_view(depth=8), RouterConfig(hidden=8), branches=branches, skips=skips, dial=DialRange())
+    config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 6, "check_every": 2})
+    run = trainer(network=network, config=config)
+    first = network.dial.range
+    run.fit()
+    found = network.dial.range
+    assert found.lowest >= first.lowest
+    assert (found.lowest, found.highest) != (first.lowest, first.highest)
+    prices = []
+    for share in (0.7, 0.8, 0.9):
+        cost = set_price(network, run.data.val, run.costs, share * run.costs.dense)
+        prices.append(float(network.dial.k_cpt))
+        assert cost / run.costs.dense == pytest.approx(share, abs=0.06)
+    assert prices == sorted(prices, reverse=True)
+    assert len(set(prices)) == 3
+
+
 def test_drawing_and_exploring_resume_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("routekit.training.trainer.SAVE_EVERY_SECONDS", 0.0)
     settings: dict = {"kind": "pragmatic", "error": "wrong", "epsilon": 0.1, "draw": True}
