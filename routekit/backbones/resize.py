@@ -25,8 +25,11 @@ def resize(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             _reshape(module, name, state)
         elif isinstance(module, OptionAShortcut) and source is not None:
             parent, _, own = name.rpartition(".")
-            # How many inputs there are is what stands for an output that has none: the greatest entry.
-            setattr(model.get_submodule(parent), own, SourcedShortcut(int(source.max()), source.clone()))
+            # It reads what its block's first convolution does, though it need not use all of that. Of a block that was
+            # dropped nothing else is left: what stands for an output without an input is the number of inputs.
+            reads = state.get(f"{parent}.conv1.weight")
+            inputs = int(source.max()) if reads is None else reads.shape[1]
+            setattr(model.get_submodule(parent), own, SourcedShortcut(inputs, source.clone()))
 
 
 def _reshape(module: nn.Module, name: str, state: Mapping[str, Tensor]) -> None:

@@ -5,12 +5,16 @@ from pathlib import Path
 import onnx
 import torch
 
-from routekit.backbones.cifar_resnet import CifarResNet, OptionAShortcut, adapt_cifar
+from routekit.backbones.cifar_resnet import CifarResNet, OptionAShortcut, SourcedShortcut, adapt_cifar
+from routekit.backbones.resize import resize
 from routekit.backbones.unit import ModelSpec
+from routekit.baselines.pruning import prune
+from routekit.cost.model import CostModel
+from routekit.export.checkpoint import load_network, save_network
 from routekit.export.compact import compact
 from routekit.export.onnx.file import save_onnx
 from routekit.export.onnx.shortcut import convolve_shortcuts
-from routekit.network.convert import convert
+from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import RouterConfig
 
@@ -29,6 +33,36 @@ def test_a_shortcut_as_a_convolution_gives_the_same_bits() -> None:
     convolve_shortcuts(network)
     assert not any(isinstance(module, OptionAShortcut) for module in network.modules())
     assert torch.equal(network.backbone(images), want)
+
+
+def test_a_pruned_shortcut_keeps_its_sources(tmp_path: Path) -> None:
+    """Pruning between blocks leaves outputs with and without an input in any order."""
+    images = torch.randn(3, 3, 32, 32)
+    view = small().view
+    pruned = prune(view, "depgraph", 0.4 * CostModel.measure(dense(view)).dense, seed=0)
+    network = convert(pruned, RouterConfig(hidden=8)).eval()
+    want = network.predict(images)
+    save_network(tmp_path, network, RouterConfig(hidden=8), about={})
+    for each in (network, load_network(tmp_path).eval()):
+        assert torch.equal(each.predict(images), want)
+        convolve_shortcuts(each)
+        assert not any(isinstance(module, OptionAShortcut) for module in each.modules())
+        assert torch.equal(each.predict(images), want)
+
+
+@torch.no_grad()
+def test_a_shortcut_may_have_lost_all_its_zeros_and_not_read_all_inputs() -> None:
+    network, images = small(), torch.randn(2, 16, 8, 8)
+    block = network.backbone.layer2[0]
+    sourced = SourcedShortcut.of(block.shortcut)
+    sourced.lose_outputs([*range(8), 22, 23, *range(24, 32)])  # the last two inputs with them
+    assert sourced.source.tolist() == list(range(14))
+    state = {"layer2.0.conv1.weight": block.conv1.weight, "layer2.0.shortcut.source": sourced.source}
+    resize(network.backbone, state)
+    assert block.shortcut.channels_in == 16
+    want = block.shortcut(images)
+    convolve_shortcuts(network)
+    assert torch.equal(block.shortcut(images), want)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from routekit.backbones.cifar_resnet import BasicBlock, OptionAShortcut
+from routekit.backbones.cifar_resnet import BasicBlock, OptionAShortcut, SourcedShortcut
 from routekit.network.network import RoutedNetwork
 
 
@@ -22,9 +22,9 @@ def convolve_shortcuts(network: RoutedNetwork) -> None:
 
 
 def _convolution(shortcut: OptionAShortcut) -> nn.Conv2d:
-    channels, new = shortcut.channels_in, shortcut.new_channels
-    conv = nn.Conv2d(channels, channels + new, 1, stride=2, bias=False)
+    source = (shortcut if isinstance(shortcut, SourcedShortcut) else SourcedShortcut.of(shortcut)).source.cpu()
+    conv = nn.Conv2d(shortcut.channels_in, len(source), 1, stride=2, bias=False)
     nn.init.zeros_(conv.weight)
-    each = torch.arange(channels)
-    conv.weight[each + new // 2, each] = 1
+    there = source < shortcut.channels_in
+    conv.weight[there.nonzero().squeeze(1), source[there]] = 1
     return conv
