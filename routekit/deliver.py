@@ -15,14 +15,14 @@ from routekit.data.decode import decode
 from routekit.data.folder import EXTENSIONS, image_files
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
-from routekit.export.cascade import load, read_about
+from routekit.export.cascade import cascade_folder, load, read_about
 from routekit.export.checkpoint import SPEC, TENSORS, load_network, network_folder, read_spec, save_network
 from routekit.export.compact import compact
+from routekit.files import check_apart
 from routekit.inputs import load_splits
 from routekit.machine import Hooks, Machine
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
-from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
 from routekit.runtime.load import load_runtime
 from routekit.runtime.runtime import TorchRuntime, need
@@ -41,20 +41,12 @@ def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool,
     started = time.perf_counter()
     folder, recipe = RunFolder.open(path)
     network = load_network(path).to(machine.accelerator().device)
-    _check_free(out, force)
+    _check_free(path, out, force)
     spec = read_spec(network_folder(path))
     data = load_splits(recipe, network.view.spec.input_size)
     routes = evaluate(network, data.val, CostModel.measure(network)).routes
     small = compact(network, routes)
-    config = None if isinstance(network.routers, FixedRoute) else recipe.routers
-    save_network(
-        out,
-        small.network,
-        config,
-        about=spec["about"],
-        folded=small.folded,
-        dtype=dtype,
-    )
+    save_network(out, small.network, about=spec["about"], dtype=dtype)
     _remove_others(out, {SPEC, TENSORS})
     return {
         "run": str(folder.path),
@@ -86,7 +78,7 @@ def export_program(
     if kind == "openvino":
         need("openvino", "openvino")
     network = load(path)
-    _check_free(out, force)
+    _check_free(path, out, force)
     hooks.say(f"exporting {path} to {out}")
     files = _write(kind, out, network, read_about(path), native=native)
     # OpenVINO writes two files for each form.
@@ -156,7 +148,8 @@ def _remove_others(out: Path, written: set[str]) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _check_free(out: Path, force: bool) -> None:
+def _check_free(path: Path, out: Path, force: bool) -> None:
+    check_apart(out, [path, cascade_folder(path) or network_folder(path)])
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
 

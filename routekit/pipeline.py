@@ -78,8 +78,9 @@ def _load(recipe: Recipe, machine: Machine) -> Inputs:
 
 
 def _create(path: Path, recipe: Recipe, machine: Machine, *, force: bool) -> RunFolder:
-    """Make the folder, once for all processes."""
+    """Make the folder, once for all processes, when all have seen that it can be made."""
     accelerator = machine.accelerator()
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         RunFolder.create(path, recipe, force=force)
     accelerator.wait_for_everyone()
@@ -168,8 +169,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             **_decides(recipe),
             **described_exits(network, data.test),
         )
-        config = None if isinstance(network.routers, FixedRoute) else recipe.routers
-        save_network(folder.path / "network", network, config, about=about(record, data.classes))
+        save_network(folder.path / "network", network, about=about(record, data.classes))
         write_record(folder.path, record)
     accelerator.wait_for_everyone()
     return record

@@ -8,6 +8,7 @@ from routekit.comparison.plan import ComparisonFolder
 from routekit.comparison.results import measured
 from routekit.comparison.timing import read_timings
 from routekit.errors import InputError
+from routekit.files import write_atomically
 from routekit.report import pictures, run_page
 from routekit.report.comparison import rows
 from routekit.report.comparison_page import comparison_page, how_measured, title_of, verdict
@@ -16,7 +17,6 @@ from routekit.report.record import read_record
 from routekit.results import analyse_run
 from routekit.runtime.runtime import need
 from routekit.training.log import read_metrics
-from routekit.training.state import write_atomically
 
 ANALYSIS = "analysis.json"
 

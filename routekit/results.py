@@ -27,7 +27,6 @@ from routekit.recipe import Recipe
 from routekit.report.analysis import Analysis, analyse
 from routekit.report.record import about, described_exits, read_record, run_record, write_record
 from routekit.routing.gate import gates
-from routekit.routing.router import FixedRoute
 from routekit.run_folder import RunFolder
 
 # What a measurement takes over from the run's record: how its network was made.
@@ -124,9 +123,8 @@ class _Subject:
         RunFolder.create(
             out, self.recipe.model_copy(update={"target": f"{record['flops']['target']:.0f}"}), force=False
         )
-        config = None if isinstance(network.routers, FixedRoute) else self.recipe.routers
         record = record | {"run": str(out)}
-        save_network(out / "network", network, config, about=about(record, self.data.classes))
+        save_network(out / "network", network, about=about(record, self.data.classes))
         write_record(out, record)
 
     def measure(self, target: float | None = None) -> dict[str, Any]:

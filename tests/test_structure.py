@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 # From the ground up: a module imports only from rows before its own, or from its own package.
 LAYERS = [
     ["errors"],
+    ["files"],
     ["registry"],
     ["routing.decision", "cost.macs", "data"],
     ["backbones.unit", "routing.certainty", "routing.gate", "routing.router", "routing.stacked"],

@@ -96,6 +96,14 @@ class ResidualUnit:
         return x if self.shortcut is None else self.shortcut(x)
 
 
+@dataclass(frozen=True)
+class Fold:
+    """Paths in the model of a convolution and of the batch norm that alone reads its output."""
+
+    conv: str
+    norm: str
+
+
 @dataclass
 class Backbone:
     """A model and the view of it that routing needs; `model` keeps its own parameter names and forward.
@@ -106,7 +114,7 @@ class Backbone:
     `classifier` is the path of the last linear layer inside `model`. `summary` says what exits look at: features
     [B, C, H, W] -> [B, S]; None for the average over the image. `pruned` is True if layers have fewer channels than
     those of `spec`. `step` says in multiples of how many channels layers are pruned, and narrow forms made; None until
-    it is decided (`narrow.channel_step`).
+    it is decided (`narrow.channel_step`). `folded` says which batch norms are in the convolutions before them.
     """
 
     model: nn.Module
@@ -119,3 +127,4 @@ class Backbone:
     notes: list[str] = field(default_factory=list)
     pruned: bool = False
     step: int | None = None
+    folded: list[Fold] = field(default_factory=list)

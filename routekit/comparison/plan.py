@@ -1,7 +1,6 @@
 """The plan of a comparison: which cells there are, and the recipe of each. One file, which grows and never shrinks."""
 
 import itertools
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, check_method, settings
 from routekit.errors import InputError
+from routekit.files import check_folder, make_folder, write_atomically
 from routekit.inputs import check, settled
 from routekit.recipe import Recipe, load_recipe
 from routekit.run_folder import RunFolder
-from routekit.training.state import write_atomically
 
 VERSION = 1
 # Of what pruning is, the one thing that methods do not say.
 PRUNED_TO = "pruning.target"
+# What every comparison has from its beginning.
+MARKER = "plan.yaml"
 HEADER = f"# routekit comparison, version {VERSION}\n"
 
 
@@ -66,6 +67,12 @@ class Plan(BaseModel):
     budgets: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[int], Field(min_length=1)]
     smaller: list[str] = []
+
+    @property
+    def needs(self) -> list[Path]:
+        """The files and runs that the cells are made of, if they are there."""
+        weights = self.shared.get("model.weights") or load_recipe(self.base).model.weights
+        return [Path(self.base), Path(weights), *map(Path, self.smaller)]
 
     def extended(self, methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[int]) -> "Plan":
         """The same with more methods, budgets or seeds; what was planned stays so."""
@@ -154,42 +161,26 @@ class ComparisonFolder:
     @staticmethod
     def holds(path: Path) -> bool:
         """Whether there is a comparison at `path`."""
-        return (path / "plan.yaml").exists()
+        return (path / MARKER).exists()
 
     @classmethod
     def create(cls, path: Path, plan: Plan, *, force: bool) -> "ComparisonFolder":
-        """Write the plan of a new comparison.
-
-        Raises InputError if the folder holds a comparison and `force` is off, or something else, or cannot be made.
-        """
-        if cls.holds(path) and not force:
-            raise InputError(f"{path} holds a comparison: go on with --resume {path}, or start over with --force")
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file: choose another --out")
-        if path.exists() and not cls.holds(path) and any(path.iterdir()):
-            raise InputError(f"{path} holds other files: choose another --out or --name")
-        try:
-            if cls.holds(path):
-                shutil.rmtree(path)
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write to {path}: {error.strerror}") from error
+        """Write the plan of a new comparison. Raises InputError if there can be none here, as `check_folder` says."""
+        check_folder(path, "comparison", MARKER, force=force, needs=plan.needs)
+        make_folder(path, MARKER)
         folder = cls(path)
         folder.write(plan)
         return folder
 
     def write(self, plan: Plan) -> None:
-        """Write the plan. Raises InputError if it cannot be written."""
+        """Write the plan. Raises RoutekitError if it cannot be written."""
         text = HEADER + str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
-        try:
-            write_atomically(self.path / "plan.yaml", lambda stream: stream.write(text.encode()))
-        except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {error.strerror}") from error
+        write_atomically(self.path / MARKER, lambda stream: stream.write(text.encode()))
 
     @classmethod
     def open(cls, path: Path) -> tuple["ComparisonFolder", Plan]:
         """Open a comparison. Raises InputError: none, damaged, or of another version."""
-        file = path / "plan.yaml"
+        file = path / MARKER
         if not cls.holds(path):
             raise InputError(f"{path} is no comparison (plan.yaml is missing)")
         try:

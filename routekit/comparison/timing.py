@@ -17,13 +17,13 @@ from routekit.errors import InputError
 from routekit.execution.timing import Call, in_turns
 from routekit.export.cascade import load
 from routekit.export.compact import compact
+from routekit.files import write_atomically
 from routekit.inputs import load_splits
 from routekit.machine import Machine
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute
 from routekit.timing import draw
-from routekit.training.state import write_atomically
 
 TIMINGS = "timings.json"
 # How many test images are timed at each batch size: with fewer, their routes would cost other than the mean.

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,17 +11,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from routekit.backbones.unit import Fold
 from routekit.network.convert import example_input
 from routekit.network.network import RoutedNetwork
 from routekit.network.paths import arrive, every_way
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Paths in the model of a convolution and of the batch norm that alone reads its output."""
-
-    conv: str
-    norm: str
 
 
 class _Readers(TorchFunctionMode):
@@ -86,6 +78,7 @@ def fold(network: RoutedNetwork) -> list[Fold]:
 
     pairs = find_folds(network.view.model, walk)
     fold_pairs(network.view.model, pairs)
+    network.view.folded = [*network.view.folded, *pairs]
     return pairs
 
 

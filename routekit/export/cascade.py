@@ -11,9 +11,9 @@ from torch import nn
 
 from routekit.errors import InputError
 from routekit.export.checkpoint import CASCADE, SPEC, TENSORS, VERSION, load_network, network_folder, read_spec
+from routekit.files import write_atomically
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
-from routekit.training.state import write_atomically
 
 FORMAT = "routekit cascade"
 

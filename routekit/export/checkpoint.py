@@ -12,17 +12,17 @@ from torch import nn
 
 from routekit.backbones.load import build
 from routekit.backbones.resize import resize
-from routekit.backbones.unit import ModelSpec
+from routekit.backbones.unit import Fold, ModelSpec
 from routekit.errors import InputError
-from routekit.execution.fold import Fold, fold_structure
+from routekit.execution.fold import fold_structure
 from routekit.export.drop import reduce
+from routekit.files import write_atomically
 from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
 from routekit.network.dial import DialRange
 from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, RouterConfig
-from routekit.training.state import write_atomically
 
 FORMAT, VERSION = "routekit", 1
 SPEC, TENSORS = "network.json", "network.safetensors"
@@ -31,21 +31,14 @@ CASCADE = "cascade.json"
 
 
 def save_network(
-    folder: Path,
-    network: RoutedNetwork,
-    config: RouterConfig | None,
-    *,
-    about: dict[str, Any],
-    folded: list[Fold] | None = None,
-    dtype: torch.dtype | None = None,
+    folder: Path, network: RoutedNetwork, *, about: dict[str, Any], dtype: torch.dtype | None = None
 ) -> None:
     """Write `network` to `folder`.
 
-    config:   how its routers are built; None for a fixed route
-    about:    what a user of the file needs beside the network: classes, costs, accuracy
-    folded:   batch norms that were folded into the convolution before them
-    dtype:    in which floating-point tensors are stored; they are computed with in float32
+    about: what a user of the file needs beside the network: classes, costs, accuracy
+    dtype: in which floating-point tensors are stored; they are computed with in float32
     """
+    config = network.routers.config
     spec = {
         "format": FORMAT,
         "version": VERSION,
@@ -63,7 +56,7 @@ def save_network(
         # Units that are left out because no image runs them, and those without a router because every image does.
         "dropped": [unit.name for unit in network.view.units if unit.dropped],
         "settled": [unit.name for unit in network.view.units if not (unit.skippable or unit.dropped)],
-        "folded": [asdict(fold) for fold in folded or []],
+        "folded": [asdict(fold) for fold in network.view.folded],
         "about": about,
     }
     tensors = {}
@@ -121,7 +114,8 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
         if spec.get("alone"):
             network.stand_alone()
         reduce(network, spec["dropped"], settled)
-        fold_structure(view.model, [Fold(**fold) for fold in spec["folded"]])
+        view.folded = [Fold(**fold) for fold in spec["folded"]]
+        fold_structure(view.model, view.folded)
         network.load_state_dict(state)
     except FileNotFoundError:
         raise InputError(f"{folder / TENSORS} is missing") from None

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from routekit.execution.fold import Fold, fold
+from routekit.backbones.unit import Fold
+from routekit.execution.fold import fold
 from routekit.export.drop import reduce
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute

@@ -117,7 +117,7 @@ class ForkRouters(RouterBank):
     is_tree = True
 
     def __init__(self, places: Sequence[Place], config: RouterConfig) -> None:
-        super().__init__(len(places), detach=config.detach)
+        super().__init__(len(places), config)
         self.summaries = [place.summarize for place in places]
         self.routers = nn.ModuleList(
             nn.ModuleList(

@@ -13,10 +13,10 @@ from routekit.evaluation.answers import pack
 from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.exits import measure_exits
 from routekit.export.compact import compact
+from routekit.files import write_atomically
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute
-from routekit.training.state import write_atomically
 
 RECORD = "record.json"
 

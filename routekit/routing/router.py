@@ -50,8 +50,9 @@ class RouterBank(nn.Module):
     """The routers of a network; subclasses define `score`.
 
     `offset` [n * width] speaks for each sink but the default, junction by junction: the knob by which a budget is met
-    without training. All junctions have one more sink than `width`. With a `dial`, each router is told the price of
-    computing as well, as its standardised logarithm: `price`, the one in force, or one for each image.
+    without training. `config` says how they were built, if they learn. All junctions have one more sink than `width`.
+    With a `dial`, each router is told the price of computing as well, as its standardised logarithm: `price`, the one
+    in force, or one for each image.
     """
 
     offset: Tensor
@@ -63,9 +64,11 @@ class RouterBank(nn.Module):
     # Whether the junctions are forks: what behind one way on is never met on the other.
     is_tree = False
 
-    def __init__(self, junctions: int, *, width: int = 1, detach: bool = False, dial: bool = False) -> None:
+    def __init__(
+        self, junctions: int, config: RouterConfig | None = None, *, width: int = 1, dial: bool = False
+    ) -> None:
         super().__init__()
-        self.detach, self.width = detach, width
+        self.config, self.width = config, width
         self.register_buffer("offset", torch.zeros(junctions * width))
         self.register_buffer("price", torch.tensor(0.0) if dial else None)
 
@@ -104,7 +107,7 @@ class RouterBank(nn.Module):
         self, index: int, features: Tensor, state: Any = None, prices: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """`score`, in the routers' own precision whatever the autocast: no decision hangs on bf16."""
-        features = features.detach() if self.detach else features
+        features = features.detach() if self.config is not None and self.config.detach else features
         with torch.autocast(features.device.type, enabled=False):
             return self.score(index, features.to(self.offset.dtype), state, prices)
 
@@ -158,7 +161,7 @@ class FullyConnectedRouters(RouterBank):
     surveys = True
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> None:
-        super().__init__(len(shapes), width=_width(shapes), detach=config.detach, dial=dial)
+        super().__init__(len(shapes), config, width=_width(shapes), dial=dial)
         self.routers = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm1d(shape.channels, affine=False) if config.normalize else nn.Identity(),
@@ -196,7 +199,7 @@ class ConvolutionalRouters(RouterBank):
     """
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> None:
-        super().__init__(len(shapes), width=_width(shapes), detach=config.detach, dial=dial)
+        super().__init__(len(shapes), config, width=_width(shapes), dial=dial)
         self.convs = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(shape.channels, shape.channels, 3, stride=2, padding=1, bias=False),
@@ -226,7 +229,7 @@ class RecurrentRouters(RouterBank):
     separate = False
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> None:
-        super().__init__(len(shapes), width=_width(shapes), detach=config.detach, dial=dial)
+        super().__init__(len(shapes), config, width=_width(shapes), dial=dial)
         # A stage's first unit still sees the previous stage's channels, so projections go by (stage, channels).
         keys = [f"{shape.stage}_{shape.channels}" for shape in shapes]
         self.keys = keys
@@ -271,4 +274,4 @@ class FixedRoute(RouterBank):
 
 def build_bank(shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> RouterBank:
     """Build the bank of learned routers that `config.kind` names, which with a `dial` are told the price."""
-    return banks[config.kind](shapes, config, dial=dial)  # type: ignore[call-arg, arg-type]
+    return banks[config.kind](shapes, config, dial=dial)  # type: ignore[arg-type]

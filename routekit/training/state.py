@@ -1,29 +1,14 @@
 """The resumable state of a run: written atomically, so that a kill at any moment leaves the last good one."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from routekit.errors import InputError, RoutekitError
+from routekit.errors import InputError
+from routekit.files import write_atomically
 
 VERSION = 1
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write to a neighbour file, flush it to disk, then rename it over `path`. Raises RoutekitError if it can't."""
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with temporary.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RoutekitError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

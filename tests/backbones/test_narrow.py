@@ -15,7 +15,6 @@ from routekit.errors import InputError
 from routekit.export.checkpoint import load_network, save_network
 from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
-from routekit.routing.router import RouterConfig
 
 SIZE = (3, 64, 64)
 
@@ -77,7 +76,7 @@ def test_a_saved_network_knows_its_step(tmp_path: Path, step: int) -> None:
     view = build(spec_of("torchvision:resnet18", num_classes=10, input_size=SIZE))
     view.step = step
     network = convert(view, branches=BranchConfig(keep=(0.4,))).eval()
-    save_network(tmp_path, network, RouterConfig(), about={})
+    save_network(tmp_path, network, about={})
     written = json.loads((tmp_path / "network.json").read_text())
     assert written.pop("step") == step
     if step == 1:  # as those that were saved before there were steps

@@ -123,7 +123,7 @@ def test_pruned_and_routed_it_is_saved_and_executed(tmp_path: Path, name: str) -
     executors_agree(network, x, prepared=True)
     if name == "resnet20":
         executed_as_charged(network, x)
-    save_network(tmp_path, network, RouterConfig(hidden=8), about={})
+    save_network(tmp_path, network, about={})
     again = load_network(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(x).logits, network(x).logits)

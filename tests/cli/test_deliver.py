@@ -29,6 +29,16 @@ def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
     assert evaluated["flops"]["dense"] == json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
 
 
+def test_what_is_exported_is_not_replaced_by_its_export(workplace: Path) -> None:
+    before = (workplace / "runs/routed/network/network.safetensors").read_bytes()
+    for out in ("runs/routed", "runs/routed/network", "runs"):
+        for form in ([], ["--format", "onnx"]):
+            done = in_process("export", "runs/routed", "--out", out, "--force", *form, cwd=workplace)
+            assert done.returncode == 2
+            assert "which is in it" in done.stderr
+    assert (workplace / "runs/routed/network/network.safetensors").read_bytes() == before
+
+
 def test_what_is_replaced_is_gone(workplace: Path) -> None:
     (workplace / "again").mkdir()
     for name in ("single.onnx", "batch.xml", "notes.txt"):

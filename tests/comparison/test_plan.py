@@ -72,7 +72,7 @@ def test_a_cascade_ends_with_the_network_or_with_what_is_left_of_it() -> None:
 
 def test_a_cascade_with_a_pruned_network_is_not_begun_for_a_budget_out_of_its_reach(tmp_path: Path) -> None:
     record = {"flops": {"realized": 2.0e7}}  # of 4.1e7
-    save_network(tmp_path / "network", dense(build(spec_of("resnet20"))), None, about={"record": record})
+    save_network(tmp_path / "network", dense(build(spec_of("resnet20"))), about={"record": record})
     (tmp_path / "record.json").write_text(json.dumps(record))
     smaller = [str(tmp_path)]
     plan(methods=["l1+idk", "idk"], smaller=smaller, budgets=["60%", "90%"]).check()
@@ -182,6 +182,12 @@ def test_a_comparison_is_opened_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "c" / "cells").mkdir()
     ComparisonFolder.create(tmp_path / "c", plan(seeds=[3]), force=True)
     assert not (tmp_path / "c" / "cells").exists()
+    kept = tmp_path / "c" / "start"
+    kept.mkdir()
+    for needed in ({"shared": {"model.weights": str(kept)}}, {"smaller": [str(kept)]}):
+        with pytest.raises(InputError, match=r"would be made of .*start, which is in it"):
+            ComparisonFolder.create(tmp_path / "c", plan().model_copy(update=needed), force=True)
+    assert kept.exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("")
     with pytest.raises(InputError, match="other files"):

@@ -51,7 +51,7 @@ def images(count: int = 12, size: int = 32) -> torch.Tensor:
 def test_a_network_survives_the_disk_bit_for_bit(tmp_path: Path, kind: str) -> None:
     network = routed("resnet20", kind)
     network.routers.offset.fill_(0.25)
-    save_network(tmp_path, network, RouterConfig(kind=kind), about={"classes": list("abcde")})
+    save_network(tmp_path, network, about={"classes": list("abcde")})
     again = routekit.load(tmp_path)
     with torch.no_grad():
         want, got = network(images()), again(images())
@@ -64,7 +64,7 @@ def test_a_network_survives_the_disk_bit_for_bit(tmp_path: Path, kind: str) -> N
 def test_a_fixed_route_survives_the_disk(tmp_path: Path) -> None:
     view = build(spec_of("resnet20"))
     network = convert(view, FixedRoute([True, False] * 4 + [True])).eval()
-    save_network(tmp_path, network, None, about={})
+    save_network(tmp_path, network, about={})
     assert torch.equal(load_network(tmp_path)(images()).logits, network(images()).logits)
 
 
@@ -81,13 +81,7 @@ def test_the_compact_form_takes_the_same_routes_to_the_same_logits(tmp_path: Pat
     assert small.dropped == [name for name, rate in rates if rate == 0]
     assert small.settled == [name for name, rate in rates if rate == 1]
     assert len(small.folded) > 0
-    save_network(
-        tmp_path,
-        small.network,
-        RouterConfig(),
-        about={},
-        folded=small.folded,
-    )
+    save_network(tmp_path, small.network, about={})
     with torch.no_grad():
         got = load_network(tmp_path)(images(size=size))
     undecided = want.routes.any(0) & ~want.routes.all(0)
@@ -103,7 +97,7 @@ def test_dropped_units_leave_the_file_and_the_cost(tmp_path: Path) -> None:
     before = CostModel.measure(network)
     small = compact(network, routes)
     assert small.dropped == ["layer1.1", "layer2.0", "layer2.1"]
-    save_network(tmp_path, small.network, RouterConfig(), about={}, folded=small.folded)
+    save_network(tmp_path, small.network, about={})
     names = set(load_file(tmp_path / "network.safetensors"))
     assert not any(
         name.startswith(("backbone.layer1.1.", "backbone.layer2.0.", "backbone.layer2.1.")) for name in names
@@ -130,12 +124,23 @@ def test_what_is_left_can_be_loaded_however_alike_the_routes_are(tmp_path: Path,
     view = build(spec_of("resnet20"))
     network = convert(view, FixedRoute([rate] * 9)).eval() if fixed else routed("resnet20")
     small = compact(network, torch.full((4, 9), rate))
-    save_network(tmp_path, small.network, None if fixed else RouterConfig(), about={}, folded=small.folded)
+    save_network(tmp_path, small.network, about={})
     again = load_network(tmp_path)
     with torch.no_grad():
         want, got = small.network(images()), again(images())
     assert torch.equal(got.logits, want.logits)
     assert torch.equal(routekit.optimize(again)(images()).routes, want.routes)
+    save_network(tmp_path / "again", again, about={})  # as `evaluate --keep` does
+    with torch.no_grad():
+        assert torch.equal(load_network(tmp_path / "again")(images()).logits, want.logits)
+
+
+def test_routers_are_saved_as_they_were_built(tmp_path: Path) -> None:
+    network = convert(build(spec_of("resnet20")), RouterConfig(hidden=5, open_logit=0.7, detach=False))
+    save_network(tmp_path, network, about={})
+    again = load_network(tmp_path)
+    assert again.routers.config == network.routers.config
+    assert again.routers.routers[0][1].out_features == 5
 
 
 def test_compacting_leaves_the_network_alone() -> None:
@@ -149,8 +154,8 @@ def test_compacting_leaves_the_network_alone() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     network = routed("resnet20")
-    save_network(tmp_path / "full", network, RouterConfig(), about={})
-    save_network(tmp_path / "half", network, RouterConfig(), about={}, dtype=dtype)
+    save_network(tmp_path / "full", network, about={})
+    save_network(tmp_path / "half", network, about={}, dtype=dtype)
     sizes = [(tmp_path / name / "network.safetensors").stat().st_size for name in ("full", "half")]
     assert sizes[1] < 0.6 * sizes[0]
     again = load_network(tmp_path / "half")
@@ -177,7 +182,7 @@ def test_a_users_own_network_is_loaded_into_an_instance_of_it(tmp_path: Path) ->
     model = OwnNet().eval()
     network = routekit.convert(model, spec=toy_view().spec).eval()
     open_to_images(network)
-    save_network(tmp_path, network, RouterConfig(), about={})
+    save_network(tmp_path, network, about={})
     x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(routekit.load(tmp_path, model=OwnNet())(x).logits, network(x).logits)
@@ -217,7 +222,7 @@ def _damage(folder: Path, what: str) -> None:
     ],
 )
 def test_damage_is_one_clear_error(tmp_path: Path, what: str, says: str) -> None:
-    save_network(tmp_path, routed("resnet20"), RouterConfig(), about={})
+    save_network(tmp_path, routed("resnet20"), about={})
     _damage(tmp_path, what)
     with pytest.raises(InputError, match=says):
         load_network(tmp_path)
@@ -227,7 +232,7 @@ def test_evaluation_of_a_loaded_network_runs(tmp_path: Path) -> None:
     from routekit.data.image_set import ImageSet
 
     network = routed("resnet20")
-    save_network(tmp_path, network, RouterConfig(), about={})
+    save_network(tmp_path, network, about={})
     data = ImageSet(
         torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
         torch.arange(10) % 5,

@@ -42,7 +42,7 @@ def test_a_pruned_shortcut_keeps_its_sources(tmp_path: Path) -> None:
     pruned = prune(view, "depgraph", 0.4 * CostModel.measure(dense(view)).dense, seed=0)
     network = convert(pruned, RouterConfig(hidden=8)).eval()
     want = network.predict(images)
-    save_network(tmp_path, network, RouterConfig(hidden=8), about={})
+    save_network(tmp_path, network, about={})
     for each in (network, load_network(tmp_path).eval()):
         assert torch.equal(each.predict(images), want)
         convolve_shortcuts(each)

@@ -149,8 +149,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path, cascade: bool, ways: st
     assert "layer1.2" in small.dropped
     assert "layer2.1" in small.settled
     for name, kept in {"whole": network, "compact": small.network}.items():
-        folded = small.folded if name == "compact" else []
-        save_network(tmp_path / name, kept, RouterConfig(), about={}, folded=folded)
+        save_network(tmp_path / name, kept, about={})
         again = load_network(tmp_path / name)
         with torch.no_grad():
             assert torch.equal(again(x).logits, kept(x).logits)
@@ -162,7 +161,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path, cascade: bool, ways: st
         return
     # What is shared is not stored twice: only what the narrow forms have of their own.
     sizes = {name: (tmp_path / name / "network.safetensors").stat().st_size for name in ("whole", "compact")}
-    save_network(tmp_path / "plain", convert(build(spec_of("resnet20"))), RouterConfig(), about={})
+    save_network(tmp_path / "plain", convert(build(spec_of("resnet20"))), about={})
     assert sizes["whole"] < 1.15 * (tmp_path / "plain" / "network.safetensors").stat().st_size
 
 
@@ -237,7 +236,7 @@ def test_a_cascade_with_weights_of_its_own(tmp_path: Path) -> None:
     assert torch.equal(own(x, execution=masked).leaves[0], first)
     assert not torch.allclose(shared(x, execution=masked).leaves[0], first)
     own.exits[0].head.blocks[0].conv1.weight.mul_(2)
-    save_network(tmp_path, own, RouterConfig(), about={})
+    save_network(tmp_path, own, about={})
     again = load_network(tmp_path)
     assert torch.equal(again(x, execution=masked).leaves[0], own(x, execution=masked).leaves[0])
     assert CostModel.measure(again).minimum == CostModel.measure(shared).minimum
@@ -264,7 +263,7 @@ def test_several_narrow_forms_are_asked_from_the_narrowest_on(tmp_path: Path) ->
     executed_as_charged(network, x)
     executors_agree(network, x, prepared=True)
     served_alike(network, x)
-    save_network(tmp_path, network, RouterConfig(), about={})
+    save_network(tmp_path, network, about={})
     again = load_network(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(x).logits, network(x).logits)

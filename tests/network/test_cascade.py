@@ -15,7 +15,6 @@ from routekit.export.checkpoint import save_network
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.certainty import confidence, evenness
-from routekit.routing.router import RouterConfig
 from tests.toy import toy_noise as images
 from tests.toy import toy_routed as routed
 
@@ -153,7 +152,7 @@ def test_a_cascade_survives_the_disk(tmp_path: Path) -> None:
     for name in names:
         torch.manual_seed(0)
         network = routekit.convert(routekit.load_backbone(name, weights="none")).eval()
-        save_network(tmp_path / name, network, RouterConfig(), about={})
+        save_network(tmp_path / name, network, about={})
         stages.append(network)
     cascade = Cascade(stages, rule="learned", average=True, threshold=0.3)
     cascade.learned[0].weight.copy_(torch.tensor([1.0, -2.0, 0.5]))

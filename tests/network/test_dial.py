@@ -143,7 +143,7 @@ def test_saved_with_its_dial(tmp_path: Path) -> None:
     open_to_images(network)
     network.dial.surplus.copy_(CostModel.measure(network).surplus / OPERATIONS)
     network.set_dial(0.5)
-    save_network(tmp_path, network, RouterConfig(), about={})
+    save_network(tmp_path, network, about={})
     again, x = load_network(tmp_path), torch.randn(4, 3, 32, 32)
     for price in (None, 0.2):
         if price is not None:

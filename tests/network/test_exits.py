@@ -19,7 +19,7 @@ from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import Layout
 from routekit.routing.gate import gates
-from routekit.routing.router import RouterConfig, banks
+from routekit.routing.router import banks
 from tests.agreement import executed_as_charged, executors_agree, served_alike
 from tests.toy import ToyNet, toy_exits, toy_images, toy_view
 from tests.toy import toy_noise as images
@@ -199,8 +199,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path, skips: bool) -> None:
         want = network(x)
     small = compact(network, want.routes)
     for name, kept in {"whole": network, "compact": small.network}.items():
-        folded = small.folded if name == "compact" else []
-        save_network(tmp_path / name, kept, RouterConfig(), about={}, folded=folded)
+        save_network(tmp_path / name, kept, about={})
         again = load_network(tmp_path / name)
         with torch.no_grad():
             got, kept_gives = again(x), kept(x)

@@ -253,7 +253,7 @@ def test_saved_with_all_its_paths(tmp_path: Path) -> None:
     network = convert(view, exits=[ExitConfig(at="stages")], branches=BranchConfig(forks="stages"), skips=False).eval()
     for parameter in network.routing_parameters():
         parameter.normal_()
-    save_network(tmp_path, network, RouterConfig(), about={})
+    save_network(tmp_path, network, about={})
     again, x = load_network(tmp_path), torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     routes = network.layout.every_path(6)
     assert torch.equal(

@@ -110,7 +110,7 @@ def test_an_interrupted_write_leaves_the_old_state(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     save_state(path, {"step": 1})
     with pytest.raises(ZeroDivisionError):
-        from routekit.training.state import write_atomically
+        from routekit.files import write_atomically
 
         write_atomically(path, lambda stream: 1 / 0)
     assert load_state(path)["step"] == 1

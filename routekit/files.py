@@ -1,0 +1,58 @@
+"""Files that are never half written, and folders that are not replaced while something in them is needed."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+from routekit.errors import InputError, RoutekitError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write to a neighbour file, flush it to disk, then rename it over `path`. Raises RoutekitError if it can't."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with temporary.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RoutekitError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
+
+
+def check_apart(path: Path, needs: Sequence[Path]) -> None:
+    """Raise InputError if something that is needed to fill the folder `path` lies in it: replacing would delete it."""
+    for needed in needs:
+        if needed.exists() and path.resolve() in (needed.resolve(), *needed.resolve().parents):
+            raise InputError(f"{path} would be made of {needed}, which is in it: choose another --out or --name")
+
+
+def check_folder(path: Path, kind: str, marker: str, *, force: bool, needs: Sequence[Path] = ()) -> None:
+    """Raise InputError if a new "run" or "comparison" cannot be made at `path`; `marker` is the file that each has.
+
+    It holds one already and `force` is off, or something else, or cannot be made; or it would replace an old one that
+    holds what the new one `needs`.
+    """
+    check_apart(path, needs)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: choose another --out")
+    if (path / marker).exists() and not force:
+        raise InputError(f"{path} holds a {kind}: go on with --resume {path}, or start over with --force")
+    if path.exists() and not (path / marker).exists() and any(path.iterdir()):
+        raise InputError(f"{path} holds other files: choose another --out or --name")
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"cannot write to {path}: {there} is no folder that can be written to")
+
+
+def make_folder(path: Path, marker: str) -> None:
+    """Make the folder `path` anew, in the place of one that has a `marker`. Raises InputError if it can't."""
+    try:
+        if (path / marker).exists():
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror}") from error
