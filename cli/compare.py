@@ -101,7 +101,7 @@ def register(app: typer.Typer) -> None:
         else:
             if model is None:
                 raise InputError("which network? e.g. routekit compare resnet56 --budgets 30%,50%,70%")
-            if budgets is None:
+            if not (listed := _listed(budgets or "")):
                 raise InputError("which budgets? e.g. --budgets 30%,50%,70% (of the dense cost)")
             if cell is not None:
                 raise InputError("--cell is for a comparison that is there: add --resume")
@@ -113,7 +113,7 @@ def register(app: typer.Typer) -> None:
                     **o.overrides(set_),
                 },
                 methods=wanted if methods else _listed(METHODS) + wanted,
-                budgets=budgets,
+                budgets=listed,
                 seeds=seeds or 1,
                 smaller=smaller or [],
             )
@@ -141,14 +141,14 @@ def register(app: typer.Typer) -> None:
             say(f"what was done is kept: go on with `routekit compare --resume {folder.path}`")
             raise
         document, text = _document(folder, plan)
-        result(document, text, as_json=json)
+        result(document | {"failed": {each.cell.name: each.reason for each in failures}}, text, as_json=json)
         if failures:
             say(f"{len(failures)} cells failed; try them again with `routekit compare --resume {folder.path}`")
             raise typer.Exit(1)
 
 
 def _plan(
-    base: str, shared: dict[str, Any], *, methods: list[str], budgets: str, seeds: int, smaller: list[Path]
+    base: str, shared: dict[str, Any], *, methods: list[str], budgets: list[str], seeds: int, smaller: list[Path]
 ) -> "Plan":
     from routekit.comparison.plan import Plan
 
@@ -156,7 +156,7 @@ def _plan(
         base=base,
         shared=shared,
         methods=list(dict.fromkeys(methods)),
-        budgets=_listed(budgets),
+        budgets=budgets,
         seeds=list(range(seeds)),
         smaller=[str(path) for path in smaller],
     )

@@ -19,3 +19,8 @@ class TrainingError(RoutekitError):
 
 class ExportError(RoutekitError):
     """A network, or a part of it, that a format cannot hold; or an exported file that does not do what it should."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of another library says, in one line; its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -2,9 +2,11 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +27,8 @@ from routekit.recipe import Recipe, static
 from routekit.routing.router import FixedRoute
 from routekit.training.batches import step_seed
 
+# The classes of the CIFAR networks' published weights, in their order.
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NO_BUDGET = "which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8"
 
 
@@ -46,6 +50,10 @@ def check(recipe: Recipe) -> None:
     weights = recipe.model.weights
     if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
         raise InputError(f"--weights {weights}: no such file or run")
+    if recipe.method == "cascade":
+        raise InputError("--method cascade is what `routekit cascade` makes; of one network: --junctions cascade")
+    if recipe.method == "dense" and recipe.target is not None:
+        raise InputError("--method dense meets no budget: `routekit finetune` trains the network as it is")
     if recipe.method == "routed" and not recipe.junctions:
         raise InputError("a routed network decides something: --junctions skip, exit, branch or cascade")
     if recipe.method != "routed" and (recipe.adaptive_cost is not None or recipe.pruning is not None):
@@ -207,7 +215,7 @@ def load_inputs(recipe: Recipe, hooks: Hooks) -> Inputs:
         hooks.warn(warning)
     weights = recipe.model.weights
     if Path(weights).is_dir():
-        return Inputs(data, view_of_run(Path(weights), recipe, len(data.classes)), untrained=False)
+        return Inputs(data, view_of_run(Path(weights), recipe, data.classes), untrained=False)
     if weights == "auto" and not _fits(recipe, data):
         weights = "none"
     # New layers are drawn from the global generator.
@@ -219,18 +227,27 @@ def load_inputs(recipe: Recipe, hooks: Hooks) -> Inputs:
     return Inputs(data, view, untrained=weights == "none" or bool(view.notes))
 
 
-def view_of_run(path: Path, recipe: Recipe, classes: int) -> Backbone:
-    """The dense network that an earlier run left."""
+def view_of_run(path: Path, recipe: Recipe, classes: Sequence[str]) -> Backbone:
+    """The dense network that an earlier run left. Raises InputError for another one, or one of other classes."""
     network = load_network(path)
     spec = network.view.spec
     name = spec_of(recipe.model.name).full_name
     if spec.full_name != name:
         raise InputError(f"{path} holds {spec.full_name}, not {name}")
-    if spec.num_classes != classes:
-        raise InputError(f"{path} was trained for {spec.num_classes} classes, the data has {classes}")
+    check_classes(path, spec.num_classes, read_spec(network_folder(path))["about"], classes)
     if not isinstance(network.routers, FixedRoute) or not bool(network.routers.route.all()):
         raise InputError(f"{path} is not a dense network: convert starts from one (`routekit finetune`)")
     return network.view
+
+
+def check_classes(path: Path, count: int, about: dict[str, Any], classes: Sequence[str]) -> None:
+    """Raise InputError unless the network of `path` knows the `classes` of the data, by name where it knows names."""
+    if count != len(classes):
+        raise InputError(f"{path} was trained for {count} classes, the data has {len(classes)}")
+    known = about.get("classes") or classes
+    differs = next((pair for pair in zip(known, classes, strict=True) if pair[0] != pair[1]), None)
+    if differs is not None:
+        raise InputError(f"{path} was trained for other classes: {differs[0]!r} is where the data has {differs[1]!r}")
 
 
 def spec_of_recipe(recipe: Recipe) -> ModelSpec:
@@ -242,5 +259,5 @@ def spec_of_recipe(recipe: Recipe) -> ModelSpec:
 def _fits(recipe: Recipe, data: DataSplits) -> bool:
     """Whether the source's own weights say anything about this data: CIFAR networks know CIFAR-10 alone."""
     if resolve(recipe.model.name)[0] == "cifar":
-        return data.name == "cifar10" and has_published_weights(recipe.model.name)
+        return data.name == "cifar10" and tuple(data.classes) == CIFAR10 and has_published_weights(recipe.model.name)
     return has_published_weights(recipe.model.name)

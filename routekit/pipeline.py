@@ -204,7 +204,7 @@ def _train_dense_first(recipe: Recipe, inputs: Inputs, folder: RunFolder, machin
         record = _within(dense_folder, dense_of(recipe, untrained=True), inputs, machine)
         if record:
             machine.hooks.say(f"the dense network has {100 * record['accuracy']['dense']:.2f}% on test")
-    return view_of_run(dense_folder.path, recipe, len(inputs.data.classes))
+    return view_of_run(dense_folder.path, recipe, inputs.data.classes)
 
 
 def _build(recipe: Recipe, view: Backbone, target: float | None) -> RoutedNetwork:

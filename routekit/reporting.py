@@ -1,6 +1,8 @@
 """Draw recorded runs: the pictures that there are for them, into a folder."""
 
+import itertools
 import json
+from collections.abc import Container
 from pathlib import Path
 
 from routekit.comparison.commands import command_of
@@ -97,12 +99,20 @@ def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:
     for run, record in zip(runs, records, strict=True):
         if record.get("exits") and (run / "metrics.jsonl").exists():
             metrics = read_metrics(run / "metrics.jsonl")
-            figures[f"training-{run.resolve().name}"] = pictures.dataflow_over_training(record, metrics)
+            if any(line["kind"] == "validation" for line in metrics):  # a cascade may be made without training
+                figures[_another(f"training-{run.resolve().name}", figures)] = pictures.dataflow_over_training(
+                    record, metrics
+                )
     files = []
     for name, figure in figures.items():
         files.append(out / f"{name}.{kind}")
         pictures.save(figure, files[-1])
     return files
+
+
+def _another(name: str, taken: Container[str]) -> str:
+    """The name, or one like it that is not taken: runs in different folders may be called alike."""
+    return next(each for each in (name, *(f"{name}-{number}" for number in itertools.count(2))) if each not in taken)
 
 
 def _known(kind: str) -> str:

@@ -18,7 +18,7 @@ from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.threshold import ask_all
 from routekit.export.cascade import load, read_about
 from routekit.export.checkpoint import load_network, save_network
-from routekit.inputs import load_splits
+from routekit.inputs import check_classes, load_splits
 from routekit.machine import Machine
 from routekit.network.cascade import Cascade
 from routekit.network.convert import convert, dense
@@ -88,8 +88,7 @@ class _Subject:
         if recipe is None:
             _, recipe = RunFolder.open(path)
         data = load_splits(recipe, network.spec.input_size)
-        if len(data.classes) != network.spec.num_classes:
-            raise InputError(f"{path} knows {network.spec.num_classes} classes, the data has {len(data.classes)}")
+        check_classes(path, network.spec.num_classes, read_about(path), data.classes)
         network.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(path, recipe, machine, network, measure_costs(network), data, record)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from routekit.errors import InputError
+from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_atomically
 from routekit.recipe import Recipe
 
@@ -72,4 +72,4 @@ class RunFolder:
                 raise InputError(f"{path} was written by another version of routekit; start over with --force")
             return cls(path), Recipe.model_validate(yaml.safe_load(text))
         except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-            raise InputError(f"{marker} is damaged: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{marker} is damaged: {first_line(error)}") from error

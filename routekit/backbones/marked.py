@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.split_module import split_module
 
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
-from routekit.errors import InputError
+from routekit.errors import InputError, first_line
 from routekit.registry import nearest
 
 _WAY_OUT = "register an adapter instead"
@@ -116,7 +116,7 @@ def _traced(model: nn.Module, marked: dict[nn.Module, str]) -> fx.GraphModule:
     try:
         return fx.GraphModule(root, _Tracer(set(marked)).trace(root))
     except Exception as error:  # whatever the user's forward raises on a proxy
-        raise InputError(f"{type(model).__name__} cannot be traced ({_first_line(error)}): {_WAY_OUT}") from error
+        raise InputError(f"{type(model).__name__} cannot be traced ({first_line(error)}): {_WAY_OUT}") from error
 
 
 def _split(graph: fx.GraphModule, marked: dict[nn.Module, str]) -> list[tuple[str, nn.Module]]:
@@ -174,7 +174,7 @@ def _check(view: Backbone) -> None:
         want = view.model(x)
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{type(view.model).__name__} takes no images of {list(view.spec.input_size)}: {_first_line(error)}"
+            f"{type(view.model).__name__} takes no images of {list(view.spec.input_size)}: {first_line(error)}"
         ) from error
     x = view.stem(x)
     stage, before = 0, None
@@ -190,7 +190,3 @@ def _check(view: Backbone) -> None:
         unit.stage, before, x = stage, y.shape, y
     if not torch.equal(view.head(x), want):
         raise InputError(f"the traced {type(view.model).__name__} computes something else than itself: {_WAY_OUT}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from routekit.errors import InputError, RoutekitError
+from routekit.errors import InputError, RoutekitError, first_line
 
 State = dict[str, Tensor]
 
@@ -78,9 +78,9 @@ def _download(url: str) -> Path:
             f"cannot download {url} ({error.reason}): give --weights PATH, or --weights none"
         ) from error
     except RuntimeError as error:
-        raise InputError(f"{url} is not the file that its name promises: {_first_line(error)}") from error
+        raise InputError(f"{url} is not the file that its name promises: {first_line(error)}") from error
     except (OSError, HTTPException, ValueError) as error:
-        raise RoutekitError(f"cannot download {url} ({_first_line(error)}): give --weights PATH") from error
+        raise RoutekitError(f"cannot download {url} ({first_line(error)}): give --weights PATH") from error
     return target
 
 
@@ -113,7 +113,3 @@ def load_into(model: nn.Module, state: State, *, classifier: str, source: str) -
         raise InputError(f"{source} is no checkpoint of this network: tensors " + "; ".join(faults))
     model.load_state_dict(state)
     return notes
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

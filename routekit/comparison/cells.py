@@ -8,7 +8,7 @@ from typing import Any
 
 from routekit.comparison.method import DENSE, SMALLER
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
-from routekit.errors import InputError, RoutekitError
+from routekit.errors import InputError, RoutekitError, first_line
 from routekit.inputs import dense_of, load_inputs
 from routekit.machine import Machine
 from routekit.pipeline import resume, run
@@ -77,15 +77,16 @@ class Failure:
 
 
 def carry_out_all(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine) -> list[Failure]:
-    """Carry out cells, one after the other. What fails is told and left for the next time; the others go on."""
+    """Carry out cells, one after the other. What fails, for whatever reason, is told and left; the others go on."""
     failures = []
     for place, cell in enumerate(cells, start=1):
         machine.hooks.say(f"cell {place} of {len(cells)}: {cell.name}")
         try:
             record = carry_out(folder, plan, cell, machine)
-        except RoutekitError as error:
-            failures.append(Failure(cell, str(error)))
-            machine.hooks.warn(f"{cell.name}: {error}")
+        except Exception as error:  # out of memory, say
+            reason = str(error) if isinstance(error, RoutekitError) else f"{type(error).__name__}: {first_line(error)}"
+            failures.append(Failure(cell, reason))
+            machine.hooks.warn(f"{cell.name}: {reason}")
             continue
         if record:
             machine.hooks.say(

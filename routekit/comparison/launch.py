@@ -1,5 +1,6 @@
 """Who carries out the cells: this process, several of them, or an engine that has many machines."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -29,16 +32,20 @@ def here(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: M
     jobs = min(jobs, len(cells))
     if jobs <= 1:
         return carry_out_all(folder, plan, cells, machine)
-    devices = torch.cuda.device_count() if machine.device != "cpu" else 0
+    devices = visible_gpus() if machine.device != "cpu" else []
+    places: SimpleQueue[int] = SimpleQueue()
+    for place in range(jobs):
+        places.put(place)
 
-    def alone(place: int, cell: Cell) -> Failure | None:
+    def alone(cell: Cell) -> Failure | None:
+        place = places.get()  # as many threads as places: there is one
         environment = os.environ | share(place, jobs, devices)
         done = subprocess.run(command(folder, cell, machine), env=environment, capture_output=True, text=True)
-        machine.hooks.say(f"{cell.name}: {'done' if done.returncode == 0 else 'failed'}")
-        return None if done.returncode == 0 else Failure(cell, (done.stderr.strip().splitlines() or ["no word"])[-1])
+        places.put(place)
+        return _told(None if done.returncode == 0 else Failure(cell, _reason(cell, done)), cell, machine)
 
     with ThreadPoolExecutor(jobs) as pool:
-        return [found for found in pool.map(alone, range(len(cells)), cells) if found is not None]
+        return [found for found in pool.map(alone, cells) if found is not None]
 
 
 @launchers.register("ray")
@@ -48,14 +55,20 @@ def ray(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Ma
         raise InputError("--launcher ray needs ray: pip install 'routekit[ray]'")
     engine: Any = import_module("ray")
     gpus = 1 if machine.device != "cpu" and torch.cuda.is_available() else 0
-    there, quiet = ComparisonFolder(folder.path.resolve()), Machine(machine.device)
+    place, quiet = Path.cwd(), Machine(machine.device)
 
     def remote(cell: Cell) -> list[Failure]:
-        return carry_out_all(there, plan, [cell], quiet)
+        os.chdir(place)  # the plan's paths may be relative to it
+        return carry_out_all(folder, plan, [cell], quiet)
 
     engine.init(ignore_reinit_error=True, log_to_driver=False)
-    task = engine.remote(num_cpus=max(1, engine.cluster_resources()["CPU"] // jobs), num_gpus=gpus)(remote)
+    # A task runs on one machine: it cannot have more cores than the largest has.
+    largest = max(node["Resources"].get("CPU", 1) for node in engine.nodes() if node["Alive"])
+    cores = max(1, min(largest, engine.cluster_resources()["CPU"] // jobs))
+    task = engine.remote(num_cpus=cores, num_gpus=gpus)(remote)
     found: list[list[Failure]] = engine.get([task.remote(cell) for cell in cells])
+    for cell, failures in zip(cells, found, strict=True):
+        _told(next(iter(failures), None), cell, machine)
     return [failure for failures in found for failure in failures]
 
 
@@ -67,13 +80,37 @@ def launch(
     return launchers[name](folder, plan, cells, machine, jobs)
 
 
-def share(place: int, jobs: int, devices: int) -> dict[str, str]:
+def _told(failure: Failure | None, cell: Cell, machine: Machine) -> Failure | None:
+    """Say how it went with a cell that was carried out elsewhere."""
+    if failure is None:
+        machine.hooks.say(f"{cell.name}: done")
+    else:
+        machine.hooks.warn(f"{cell.name}: {failure.reason}")
+    return failure
+
+
+def _reason(cell: Cell, done: "subprocess.CompletedProcess[str]") -> str:
+    """Why a process did not carry out its cell: what it says, or the last that was heard of it."""
+    try:
+        return str(json.loads(done.stdout)["failed"][cell.name])
+    except (ValueError, KeyError, TypeError):
+        return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}, without a word"])[-1]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count()
+    return named[:count] if named else [str(index) for index in range(count)]
+
+
+def share(place: int, jobs: int, devices: Sequence[str]) -> dict[str, str]:
     """What the job at `place` of `jobs` may use, as environment variables: a GPU, or its part of the CPU's cores.
 
     With all cores each, they would wait for each other. A caller's own OMP_NUM_THREADS stays as it is.
     """
     if devices:
-        return {"CUDA_VISIBLE_DEVICES": str(place % devices)}
+        return {"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]}
     threads = max(1, torch.get_num_threads() // jobs)
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
 
@@ -82,4 +119,4 @@ def command(folder: ComparisonFolder, cell: Cell, machine: Machine) -> list[str]
     """The command that carries out one cell alone, on whatever machine sees the folder."""
     device = [] if machine.device is None else ["--device", machine.device]
     resumed = ["compare", "--resume", str(folder.path), "--cell", cell.name, *device]
-    return [sys.executable, "-m", "routekit_cli.main", *resumed]
+    return [sys.executable, "-m", "routekit_cli.main", *resumed, "--json"]

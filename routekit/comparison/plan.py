@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, check_method, settings
-from routekit.errors import InputError
+from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_atomically
 from routekit.inputs import check, settled
 from routekit.recipe import Recipe, load_recipe
@@ -189,4 +189,4 @@ class ComparisonFolder:
                 raise InputError(f"{path} was written by another version of routekit; start over with --force")
             return cls(path), Plan.model_validate(yaml.safe_load(text))
         except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-            raise InputError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{file} is damaged: {first_line(error)}") from error

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from routekit.errors import InputError
+from routekit.errors import InputError, first_line
 
 LARGE = 96
 """From this input size (pixels) on, images are preprocessed and augmented as is usual for ImageNet."""
@@ -51,7 +51,7 @@ def _read(path: str, size: tuple[int, int]) -> Image.Image:
             return fit(image.convert("RGB"), size)
     # What Pillow raises, depending on the format and on where a file is broken.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise InputError(f"cannot read the image {path} ({reason}): repair or remove it") from error
 
 

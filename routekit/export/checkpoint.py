@@ -13,7 +13,7 @@ from torch import nn
 from routekit.backbones.load import build
 from routekit.backbones.resize import resize
 from routekit.backbones.unit import Fold, ModelSpec
-from routekit.errors import InputError
+from routekit.errors import InputError, first_line
 from routekit.execution.fold import fold_structure
 from routekit.export.drop import reduce
 from routekit.files import write_atomically
@@ -122,7 +122,7 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{folder} is damaged: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{folder} is damaged: {first_line(error)}") from error
     return network.eval()
 
 

@@ -12,7 +12,7 @@ from routekit.backbones.unit import ModelSpec
 from routekit.cost.cascade import CascadeCost, measure_costs
 from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel, Part
-from routekit.errors import ExportError, InputError
+from routekit.errors import ExportError, InputError, first_line
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import Layout
@@ -91,7 +91,7 @@ class Description:
             spec = TypeAdapter(ModelSpec).validate_python(document["model"])
             return cls(spec, document["units"], _costs(document["costs"]), document["about"]), document["form"]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} holds a damaged description: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{file} holds a damaged description: {first_line(error)}") from error
 
 
 def _table(costs: CostModel | CascadeCost) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 import openvino
 
-from routekit.errors import ExportError
+from routekit.errors import ExportError, first_line
 from routekit.export.description import FORMAT
 
 
@@ -17,7 +17,7 @@ def save_openvino(folder: Path, files: Sequence[Path]) -> list[Path]:
         try:
             model = openvino.convert_model(str(file))
         except Exception as error:
-            raise ExportError(f"OpenVINO cannot convert the network: {str(error).splitlines()[0]}") from error
+            raise ExportError(f"OpenVINO cannot convert the network: {first_line(error)}") from error
         text = next(prop.value for prop in onnx.load(str(file)).metadata_props if prop.key == FORMAT)
         model.set_rt_info(text, [FORMAT])
         target = folder / file.with_suffix(".xml").name

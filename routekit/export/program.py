@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from routekit.errors import ExportError
+from routekit.errors import ExportError, first_line
 from routekit.execution.dense import Dense
 from routekit.execution.prepare import prepare
 from routekit.export.description import FORMAT, Description, check_leaves_torch
@@ -48,7 +48,7 @@ def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) ->
         try:
             program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise ExportError(f"torch.export cannot follow {network.view.spec.full_name}: {reason}") from error
         file = folder / f"{form}.pt2"
         torch.export.save(program, file, extra_files={DESCRIPTION: description.to_json(form)})

@@ -41,14 +41,14 @@ class ExitConfig:
     """
 
     at: str = "auto"
-    count: int = 3
+    count: Annotated[int, Field(ge=1)] = 3
     head: Literal["conv", "linear", "narrow"] = "conv"
-    width: int = 64
+    width: Annotated[int, Field(ge=1)] = 64
     keep: Share = 0.3
     depth: Share = 1.0
     own: bool = False
     rule: Literal["learned", "confidence", "entropy"] = "learned"
-    hidden: int = 32
+    hidden: Annotated[int, Field(ge=1)] = 32
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))

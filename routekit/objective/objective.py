@@ -1,9 +1,10 @@
 """The objective: the weighted, named sum of the terms (Eq. 9 of Wang et al.)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from routekit.objective.policy import PolicyConfig, policy_terms
 from routekit.routing.decision import RouteTrace
 from routekit.routing.policy import Choice
 
+Weight = Annotated[float, Field(ge=0)]
+
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class ObjectiveWeights:
@@ -21,14 +24,14 @@ class ObjectiveWeights:
     The cost's weight mu is not here: the budget controller adapts it. `policy` is how exits learn.
     """
 
-    consistency: float = 0.2
-    diversity: float = 0.2
-    regularization: float = 0.5
-    consistency_margin: float = 0.2
-    diversity_margin: float = 0.5
-    distillation: float = 0.0
-    distillation_temperature: float = 4.0
-    feature_distillation: float = 0.0
+    consistency: Weight = 0.2
+    diversity: Weight = 0.2
+    regularization: Weight = 0.5
+    consistency_margin: Weight = 0.2
+    diversity_margin: Weight = 0.5
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    distillation_temperature: Annotated[float, Field(gt=0)] = 4.0
+    feature_distillation: Weight = 0.0
     policy: PolicyConfig = PolicyConfig()
 
     @property
@@ -49,7 +52,7 @@ class ObjectiveWeights:
 
 @dataclass(frozen=True)
 class Losses:
-    """The total to minimise, and what each term gave, unweighted.
+    """The total to minimise, and what each term gave: unweighted, but for those by which exits learn.
 
     gains: [exits] by how much the mean error falls from each exit to the end of the network; None without exits
     """

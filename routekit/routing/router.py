@@ -5,11 +5,11 @@ fully open: it runs every unit of every image, so that a converted network begin
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
@@ -40,7 +40,7 @@ class RouterConfig:
     """
 
     kind: Literal["fc", "cnn", "rnn"] = "fc"
-    hidden: int = 16
+    hidden: Annotated[int, Field(ge=1)] = 16
     normalize: bool = True
     open_logit: float = 2.0
     detach: bool = True

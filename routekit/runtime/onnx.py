@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from routekit.errors import InputError
+from routekit.errors import InputError, first_line
 from routekit.execution.executor import Answer
 from routekit.export.description import FORMAT, LAYOUT
 from routekit.runtime.runtime import TwoForms, need
@@ -27,7 +27,7 @@ class OnnxRuntime(TwoForms):
         try:
             session = self.library.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise InputError(f"{file} cannot be opened by onnxruntime: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{file} cannot be opened by onnxruntime: {first_line(error)}") from error
         found = session.get_modelmeta().custom_metadata_map
         if LAYOUT in found:
             from routekit.export.onnx.native import layout

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from routekit.errors import InputError
+from routekit.errors import InputError, first_line
 from routekit.execution.executor import Answer
 from routekit.export.description import FORMAT
 from routekit.runtime.runtime import TwoForms, need
@@ -30,7 +30,7 @@ class OpenVinoRuntime(TwoForms):
             text = model.get_rt_info([FORMAT]).astype(str) if model.has_rt_info([FORMAT]) else None
             return text, self.core.compile_model(model, "CPU", self.options)
         except RuntimeError as error:
-            raise InputError(f"{file} cannot be opened by OpenVINO: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{file} cannot be opened by OpenVINO: {first_line(error)}") from error
 
     def run(self, model: Any, images: Tensor) -> Answer:
         """Run a compiled model."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from routekit.errors import InputError
+from routekit.errors import InputError, first_line
 from routekit.execution.executor import Answer
 from routekit.export.description import Description
 from routekit.export.program import DESCRIPTION
@@ -21,7 +21,7 @@ class ProgramRuntime:
         try:
             self.program = torch.export.load(file, extra_files=extra).module()
         except Exception as error:
-            raise InputError(f"{file} cannot be opened by torch: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{file} cannot be opened by torch: {first_line(error)}") from error
         self.description, form = Description.from_json(extra[DESCRIPTION] or None, file)
         if form != "masked":
             raise InputError(f"{file} does not route: use masked.pt2 beside it")

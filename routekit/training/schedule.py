@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
+Temperature = Annotated[float, Field(gt=0)]
+
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainingConfig:
@@ -41,7 +43,7 @@ class TrainingConfig:
     half_life: Annotated[float, Field(gt=0)] = 0.125
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
     gate: Literal["soft", "straight-through", "gumbel", "bernoulli", "benefit"] = "benefit"
-    temperature: tuple[float, float] = (1.0, 1.0)
+    temperature: tuple[Temperature, Temperature] = (1.0, 1.0)
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.1
     hard: Annotated[float, Field(ge=0, le=1)] = 0.7
     congestion: Annotated[float, Field(ge=0)] = 0.4

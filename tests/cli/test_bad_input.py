@@ -63,7 +63,16 @@ BAD = [
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--prune", "l1:70%"], "static network"),
     (["convert", "resnet20", "--target-flops", "1%", "--method", "fpgm"], "fpgm cannot prune resnet20"),
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--narrow", "30%"], "--narrow is for"),
-    (["convert", "resnet20", "--target-flops", "60%", "--method", "dense"], "is a static network"),
+    (["convert", "resnet20", "--target-flops", "60%", "--method", "dense"], "meets no budget: `routekit finetune`"),
+    (["convert", "resnet20", "--target-flops", "60%", "--method", "cascade"], "is what `routekit cascade` makes"),
+    (["convert", "resnet20", "--target-flops", "50%", "--set", "training.temperature=[1"], "is no YAML value"),
+    (["convert", "resnet20", "--target-flops", "50%", "--set", "training.temperature=[0,1]"], "greater than 0"),
+    (["convert", "resnet20", "--target-flops", "50%", "--set", "routers.hidden=0"], "routers.hidden"),
+    (
+        ["convert", "resnet20", "--target-flops", "50%", "--set", "objective.distillation=1.5"],
+        "less than or equal to 1",
+    ),
+    (["compare", "resnet20", "--budgets", ","], "which budgets?"),
     (["convert", "resnet20", "--target-flops", "50%", "--method", "rooted", "--junctions", "skip"], "'routed'"),
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--junctions", "skip"], "static network"),
     ([*EXITS, "--gate", "soft"], "--gate is for units"),
@@ -199,6 +208,17 @@ def test_a_network_of_other_classes_is_refused(workplace: Path, tmp_path: Path) 
     )
     assert done.returncode == 2
     assert "3 classes, the data has 4" in done.stderr
+    write_tree(tmp_path / "others", train=2)
+    for split in ("train", "val", "test"):
+        (tmp_path / "others" / split / "class1").rename(tmp_path / "others" / split / "other")
+    convert = ["convert", "resnet20", "--weights", workplace / "runs" / "dense", "--target-flops", "60%"]
+    for command in (convert, ["evaluate", workplace / "compact-others"]):
+        if command[0] == "evaluate":
+            exported = in_process("export", "runs/routed", "--out", "compact-others", cwd=workplace)
+            assert exported.returncode == 0, exported.stderr
+        done = in_process(*command, "--data", "others", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "other classes: 'class1' is where the data has 'class2'" in done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

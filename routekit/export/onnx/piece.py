@@ -13,7 +13,7 @@ import torch
 from onnx import NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from routekit.errors import ExportError
+from routekit.errors import ExportError, first_line
 
 OPSET = 20
 
@@ -121,7 +121,7 @@ def _export(name: str, call: Callable[..., Any], owner: nn.Module, example: Tens
                 verbose=False,
             )
     except Exception as error:
-        raise ExportError(f"{name} cannot be exported to ONNX: {str(error).strip().splitlines()[0]}") from error
+        raise ExportError(f"{name} cannot be exported to ONNX: {first_line(error)}") from error
     finally:
         log.level = level
     assert program is not None
