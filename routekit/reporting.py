@@ -112,7 +112,8 @@ def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:
 
 def _another(name: str, taken: Container[str]) -> str:
     """The name, or one like it that is not taken: runs in different folders may be called alike."""
-    return next(each for each in (name, *(f"{name}-{number}" for number in itertools.count(2))) if each not in taken)
+    others = (f"{name}-{number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], others) if each not in taken)
 
 
 def _known(kind: str) -> str:

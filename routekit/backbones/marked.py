@@ -1,7 +1,6 @@
 """A user's own network, without an adapter: name its shape-preserving blocks, and the rest is found by tracing."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.split_module import split_module
 
-from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit, evaluating
 from routekit.errors import InputError, first_line
 from routekit.registry import nearest
 
@@ -81,7 +80,7 @@ def mark_units(model: nn.Module, names: Sequence[str], spec: ModelSpec) -> Backb
     if not names or len(set(names)) < len(names):
         raise InputError("mark_units needs at least one block, and each of them once")
     marked = {modules[name]: name for name in names}
-    with _evaluating(model):
+    with evaluating(model):
         pieces = _split(_traced(model, marked), marked)
         first, *_, last = [index for index, (name, _) in enumerate(pieces) if name] * 2
         view = Backbone(
@@ -97,18 +96,6 @@ def mark_units(model: nn.Module, names: Sequence[str], spec: ModelSpec) -> Backb
         )
         _check(view)
     return view
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode; each module gets its own mode back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _traced(model: nn.Module, marked: dict[nn.Module, str]) -> fx.GraphModule:

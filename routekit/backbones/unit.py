@@ -1,6 +1,7 @@
 """A pretrained network as routekit sees it: a stem, a chain of residual units, a head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -94,6 +95,19 @@ class ResidualUnit:
             out: Tensor = self.branches[-1](x)
             return out
         return x if self.shortcut is None else self.shortcut(x)
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Eval mode for as long as it lasts; then each module has its own mode again, whatever happened."""
+    modes = {module: module.training for model in models for module in model.modules()}
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from routekit.backbones.unit import evaluating
 from routekit.cost.macs import Count, count
 from routekit.network.convert import example_input
 from routekit.network.network import RoutedNetwork
@@ -57,57 +58,59 @@ class CostModel:
     def measure(cls, network: RoutedNetwork) -> "CostModel":
         """Run one blank image through the parts of `network` and count each with fvcore."""
         view = network.view
-        was_training = network.training
-        network.eval()
-        parts: list[Part] = []
-        run: list[int] = []
-        skip: list[int] = []
-        ask: list[int] = []
-        ends = {index: group for group in network.groups for index in group}
-        seen: dict[Any, Count] = {}  # units of one stage are alike: count each kind once
-        uncounted: set[str] = set()
+        with evaluating(network):
+            parts: list[Part] = []
+            run: list[int] = []
+            skip: list[int] = []
+            ask: list[int] = []
+            ends = {index: group for group in network.groups for index in group}
+            seen: dict[Any, Count] = {}  # units of one stage are alike: count each kind once
+            uncounted: set[str] = set()
 
-        def cost_of(key: Any, call: Any, inputs: tuple[Any, ...], owner: Any) -> int:
-            if key not in seen:
-                seen[key] = count(call, inputs, owner)
-                uncounted.update(seen[key].uncounted)
-            return seen[key].flops
+            def cost_of(key: Any, call: Any, inputs: tuple[Any, ...], owner: Any) -> int:
+                if key not in seen:
+                    seen[key] = count(call, inputs, owner)
+                    uncounted.update(seen[key].uncounted)
+                return seen[key].flops
 
-        base = [0.0]
-        x = example_input(view)
-        parts.append(Part("stem", "stem", cost_of("stem", view.stem, (x,), view.model), skippable=False))
-        base[-1] += parts[-1].flops
-        x = view.stem(x)
-        state: Any = None
-        for unit in view.units:
-            # Blocks of the libraries that look alike compute alike; a user's own may differ in what repr leaves out.
-            # What is narrow has the backbone's convolutions: the tracer has to see whose they are.
-            kind = (unit.name if view.spec.source == "custom" else repr(unit.block), tuple(x.shape))
-            parts.append(Part(unit.name, "unit", cost_of(("run", *kind), unit.run, (x,), unit.block), unit.skippable))
-            if unit.skippable:
-                index = len(skip)
-                run.append(parts[-1].flops)
-                for sink, branch in enumerate(unit.branches[: unit.sinks - 2], start=1):
-                    run.append(cost_of((f"branch {sink}", *kind), branch, (x,), network))
-                skip.append(0 if unit.keeps else cost_of(("skip", *kind), unit.skip, (x,), network))
-                # Asking depends on the features' shape, on how many are asked, and on whether there is a state.
-                rest = range(index, ends[index].stop)
-                asked = ("ask", tuple(x.shape), len(rest), state is None)
-                ask.append(cost_of(asked, _Ask(network, rest, state), (x,), network.routers))
-                _, state = network.routers(index, x, state)
-                base[-1] += skip[-1] + (ask[-1] if index == ends[index].start else 0)
-            else:
-                base[-1] += parts[-1].flops
-            x = unit.run(x)
-            leaving = network.exit_after(unit)
-            if leaving is not None:
-                flops = cost_of(("exit", leaving.after), leaving, (x,), network)
-                parts.append(Part(f"exit after {unit.name}", "exit", flops, skippable=False))
-                base[-1] += flops
-                base.append(0.0)
-        parts.append(Part("head", "head", cost_of("head", view.head, (x,), view.model), skippable=False))
-        base[-1] += parts[-1].flops
-        network.train(was_training)
+            base = [0.0]
+            x = example_input(view)
+            parts.append(Part("stem", "stem", cost_of("stem", view.stem, (x,), view.model), skippable=False))
+            base[-1] += parts[-1].flops
+            x = view.stem(x)
+            state: Any = None
+            for unit in view.units:
+                # Blocks of the libraries that look alike compute alike; a user's own may differ in what repr leaves
+                # out, and what is left of dropped ones does not lie in the block. What is narrow has the backbone's
+                # convolutions: the tracer has to see whose they are.
+                alike = view.spec.source != "custom" and not unit.dropped
+                kind = (repr(unit.block) if alike else unit.name, tuple(x.shape))
+                parts.append(
+                    Part(unit.name, "unit", cost_of(("run", *kind), unit.run, (x,), unit.block), unit.skippable)
+                )
+                if unit.skippable:
+                    index = len(skip)
+                    run.append(parts[-1].flops)
+                    for sink, branch in enumerate(unit.branches[: unit.sinks - 2], start=1):
+                        run.append(cost_of((f"branch {sink}", *kind), branch, (x,), network))
+                    skip.append(0 if unit.keeps else cost_of(("skip", *kind), unit.skip, (x,), network))
+                    # Asking depends on the features' shape, on how many are asked, and on whether there is a state.
+                    rest = range(index, ends[index].stop)
+                    asked = ("ask", tuple(x.shape), len(rest), state is None)
+                    ask.append(cost_of(asked, _Ask(network, rest, state), (x,), network.routers))
+                    _, state = network.routers(index, x, state)
+                    base[-1] += skip[-1] + (ask[-1] if index == ends[index].start else 0)
+                else:
+                    base[-1] += parts[-1].flops
+                x = unit.run(x)
+                leaving = network.exit_after(unit)
+                if leaving is not None:
+                    flops = cost_of(("exit", leaving.after), leaving, (x,), network)
+                    parts.append(Part(f"exit after {unit.name}", "exit", flops, skippable=False))
+                    base[-1] += flops
+                    base.append(0.0)
+            parts.append(Part("head", "head", cost_of("head", view.head, (x,), view.model), skippable=False))
+            base[-1] += parts[-1].flops
         return cls(
             parts=tuple(parts),
             run=torch.tensor(run, dtype=torch.float64),

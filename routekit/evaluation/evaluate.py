@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from routekit.backbones.unit import evaluating
 from routekit.cost.cascade import CascadeCost
 from routekit.cost.model import CostModel
 from routekit.data.augment import normalize
@@ -73,27 +74,25 @@ def evaluate(
     `routes` [N, n] forces a route on each image; `gate` and `seed` are for sampled inference (Table 4b). `everywhere`
     executes all of a network, so that margins are known behind exits that are taken as well.
     """
-    was_training = network.training
-    network.eval()
-    device = next(network.parameters()).device
-    spec = network.spec
-    generator = torch.Generator().manual_seed(seed)
-    correct, spent, taken, preferred, seen = [], [], [], [], []
-    indices = torch.arange(len(images)) if indices is None else indices
-    done = 0
-    for batch, labels in images.batches(indices, batch_size):
-        x = normalize(batch.to(device), spec.mean, spec.std)
-        forced = None if routes is None else routes[done : done + len(batch)].to(device)
-        done += len(batch)
-        options: dict[str, Any] = {"execution": masked} if everywhere else {}
-        trace = network(x, gate=gate, generator=generator, routes=forced, **options)
-        ran = trace.ran
-        correct.append(trace.logits.argmax(dim=1).cpu() == labels)
-        spent.append(costs.of_routes(ran).cpu())
-        taken.append(ran.cpu())
-        preferred.append(trace.margins.cpu())
-        seen.append(labels)
-    network.train(was_training)
+    with evaluating(network):
+        device = next(network.parameters()).device
+        spec = network.spec
+        generator = torch.Generator().manual_seed(seed)
+        correct, spent, taken, preferred, seen = [], [], [], [], []
+        indices = torch.arange(len(images)) if indices is None else indices
+        done = 0
+        for batch, labels in images.batches(indices, batch_size):
+            x = normalize(batch.to(device), spec.mean, spec.std)
+            forced = None if routes is None else routes[done : done + len(batch)].to(device)
+            done += len(batch)
+            options: dict[str, Any] = {"execution": masked} if everywhere else {}
+            trace = network(x, gate=gate, generator=generator, routes=forced, **options)
+            ran = trace.ran
+            correct.append(trace.logits.argmax(dim=1).cpu() == labels)
+            spent.append(costs.of_routes(ran).cpu())
+            taken.append(ran.cpu())
+            preferred.append(trace.margins.cpu())
+            seen.append(labels)
     return Evaluation(torch.cat(correct), torch.cat(spent), torch.cat(taken), torch.cat(preferred), torch.cat(seen))
 
 

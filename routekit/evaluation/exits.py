@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from routekit.backbones.unit import evaluating
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.network.executor import masked
@@ -32,17 +33,15 @@ def measure_exits(network: RoutedNetwork, images: Images, *, batch_size: int = 2
     """Ask every classifier of `network` about all images, in eval mode; none for a network without exits."""
     if not network.exits:
         return []
-    was_training = network.training
-    network.eval()
-    device, spec = next(network.parameters()).device, network.spec
-    right, answers, seen = [], [], []
-    for batch, labels in images.batches(torch.arange(len(images)), batch_size):
-        trace = network(normalize(batch.to(device), spec.mean, spec.std), execution=masked)
-        right.append(torch.stack([leaf.argmax(dim=1).cpu() == labels for leaf in trace.leaves], dim=1))
-        # The image is answered by the last classifier that it gets to.
-        seen.append(labels)
-        answers.append(trace.routes[:, -len(network.exits) :].cpu().sum(dim=1))
-    network.train(was_training)
+    with evaluating(network):
+        device, spec = next(network.parameters()).device, network.spec
+        right, answers, seen = [], [], []
+        for batch, labels in images.batches(torch.arange(len(images)), batch_size):
+            trace = network(normalize(batch.to(device), spec.mean, spec.std), execution=masked)
+            right.append(torch.stack([leaf.argmax(dim=1).cpu() == labels for leaf in trace.leaves], dim=1))
+            # The image is answered by the last classifier that it gets to.
+            seen.append(labels)
+            answers.append(trace.routes[:, -len(network.exits) :].cpu().sum(dim=1))
     correct, answered, of = torch.cat(right).double(), torch.cat(answers), torch.cat(seen)
     found = []
     for place, after in enumerate([*(each.after for each in network.exits), "end"]):

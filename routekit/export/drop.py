@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from routekit.backbones.unit import ResidualUnit
+from routekit.backbones.unit import ResidualUnit, evaluating
 from routekit.network.network import RoutedNetwork
 
 
@@ -56,12 +56,10 @@ def _children_called(unit: ResidualUnit) -> set[str]:
     ]
     first = next(module for module in unit.block.modules() if isinstance(module, nn.Conv2d))
     x = torch.zeros(1, first.in_channels, 8, 8, device=first.weight.device, dtype=first.weight.dtype)
-    was_training = unit.block.training
-    unit.block.eval()
     try:
-        unit.skip(x)
+        with evaluating(unit.block):
+            unit.skip(x)
     finally:
         for hook in hooks:
             hook.remove()
-        unit.block.train(was_training)
     return called

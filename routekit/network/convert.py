@@ -1,13 +1,14 @@
 """`convert`: a pretrained network in, the same network with routers out, exact until it is trained."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from routekit.backbones.adapters import adapt
 from routekit.backbones.narrow import channel_step
-from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit, evaluating
 from routekit.cost.macs import count
 from routekit.errors import InputError
 from routekit.network.branches import BranchConfig, give_branches
@@ -45,6 +46,8 @@ def convert(
     narrow form, or a tree without exits that learn.
     """
     view = model if isinstance(model, Backbone) else _adapted(model, spec)
+    # What is decided about its units is the network's own affair: the caller may convert the same model otherwise.
+    view = replace(view, units=[replace(unit) for unit in view.units])
     if view.step is None:
         view.step = channel_step(unit.block for unit in view.units)
     tree = branches is not None and bool(branches.forks)
@@ -156,20 +159,17 @@ def junction_shapes(view: Backbone) -> list[JunctionShape]:
 @torch.no_grad()
 def _places(view: Backbone) -> list[Place]:
     """Run one blank image through the network: what lies before the first unit, and after each."""
-    was_training = view.model.training
-    view.model.eval()
-    x, summarize = view.stem(example_input(view)), view.summary or pool
-    found = [Place(view, STEM, x.shape[1], summarize(x).shape[1])]
-    for unit in view.units:
-        x = unit.run(x)
-        found.append(Place(view, unit.name, x.shape[1], summarize(x).shape[1]))
-    view.model.train(was_training)
+    with evaluating(view.model):
+        x, summarize = view.stem(example_input(view)), view.summary or pool
+        found = [Place(view, STEM, x.shape[1], summarize(x).shape[1])]
+        for unit in view.units:
+            x = unit.run(x)
+            found.append(Place(view, unit.name, x.shape[1], summarize(x).shape[1]))
     return found
 
 
 def _dense_cost(view: Backbone) -> float:
     """What all of a network costs that nothing is decided in, MACs."""
-    was_training = view.model.training
 
     def whole(x: Tensor) -> Tensor:
         x = view.stem(x)
@@ -177,6 +177,6 @@ def _dense_cost(view: Backbone) -> float:
             x = unit.run(x)
         return view.head(x)
 
-    flops = count(whole, (example_input(view),), view.model).flops
-    view.model.train(was_training)
+    with evaluating(view.model):
+        flops = count(whole, (example_input(view),), view.model).flops
     return float(flops)

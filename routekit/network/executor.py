@@ -7,12 +7,13 @@ They take the same decisions and differ in what they compute:
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from routekit.backbones.unit import ResidualUnit
+from routekit.backbones.unit import ResidualUnit, evaluating
 from routekit.routing.decision import Decision
 
 Execution = Callable[[ResidualUnit, Tensor, Decision], Tensor]
@@ -83,7 +84,9 @@ def sparse(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
     for sink, rows in ways:
         if unit.keeps and sink == unit.sinks - 1:
             continue
-        made = unit.take(x[rows], sink)
+        # One image has no statistics for a batch norm: in training, it is normalised as it would be at inference.
+        with evaluating(unit.block, *unit.branches) if unit.block.training and len(rows) == 1 else nullcontext():
+            made = unit.take(x[rows], sink)
         if out is None:
             out = torch.empty_like(made[:1].expand(len(x), *made.shape[1:]))
         out = out.to(made.dtype).index_put((rows,), made)

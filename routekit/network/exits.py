@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from routekit.backbones.unit import Backbone
+from routekit.backbones.unit import Backbone, evaluating
 from routekit.cost.macs import count
 from routekit.errors import InputError
 from routekit.network.branches import AUTO, narrow_for
@@ -204,14 +204,12 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
 
 def _spent(view: Backbone, x: Tensor) -> dict[str, float]:
     """What has been computed after each unit, MACs."""
-    was_training = view.model.training
-    view.model.eval()
-    total = float(count(view.stem, (x,), view.model).flops)
-    x = view.stem(x)
-    spent = {}
-    for unit in view.units:
-        total += count(unit.run, (x,), unit.block).flops
-        spent[unit.name] = total
-        x = unit.run(x)
-    view.model.train(was_training)
+    with evaluating(view.model):
+        total = float(count(view.stem, (x,), view.model).flops)
+        x = view.stem(x)
+        spent = {}
+        for unit in view.units:
+            total += count(unit.run, (x,), unit.block).flops
+            spent[unit.name] = total
+            x = unit.run(x)
     return spent

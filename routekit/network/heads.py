@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.narrow import narrow, stand_alone
-from routekit.backbones.unit import Backbone, ResidualUnit
+from routekit.backbones.unit import Backbone, ResidualUnit, evaluating
 from routekit.registry import Registry
 from routekit.routing.router import pool
 
@@ -140,15 +140,13 @@ def called_by_head(view: Backbone) -> list[nn.Module]:
     """The modules with parameters or buffers that the head of `view` calls, found by running a blank image."""
     called: list[nn.Module] = []
     own = [module for module in view.model.modules() if [*module.parameters(False), *module.buffers(False)]]
-    was_training = view.model.training
-    view.model.eval()
-    parameter = next(view.model.parameters())
-    x = view.stem(torch.zeros(1, *view.spec.input_size, device=parameter.device, dtype=parameter.dtype))
-    for unit in view.units:
-        x = unit.run(x)
-    hooks = [module.register_forward_pre_hook(lambda module, _: called.append(module)) for module in own]
-    view.head(x)
-    for hook in hooks:
-        hook.remove()
-    view.model.train(was_training)
+    with evaluating(view.model):
+        parameter = next(view.model.parameters())
+        x = view.stem(torch.zeros(1, *view.spec.input_size, device=parameter.device, dtype=parameter.dtype))
+        for unit in view.units:
+            x = unit.run(x)
+        hooks = [module.register_forward_pre_hook(lambda module, _: called.append(module)) for module in own]
+        view.head(x)
+        for hook in hooks:
+            hook.remove()
     return called

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from routekit.backbones.unit import evaluating
 from routekit.errors import InputError
 from routekit.network.executor import Execution, sparse
 from routekit.network.paths import Paths, unmark
@@ -128,10 +129,8 @@ class RoutedNetwork(Structure):
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W], normalised -> class logits [B, classes], under hard routing in eval mode."""
-        was_training = self.training
-        self.eval()
-        logits: Tensor = self(x).logits
-        self.train(was_training)
+        with evaluating(self):
+            logits: Tensor = self(x).logits
         return logits
 
 

@@ -70,7 +70,7 @@ def run_record(
 
 
 def size_of(network: RoutedNetwork | Cascade, measured: Evaluation) -> dict[str, int]:
-    """Parameters and bytes of what has to be kept: routers and exits included, units that no image runs not."""
+    """Parameters and bytes of what has to be kept: of a static network in its compact form, of a routed one all."""
     if isinstance(network, RoutedNetwork) and isinstance(network.routers, FixedRoute):
         network = compact(network, measured.routes).network
     tensors = network.state_dict().values()

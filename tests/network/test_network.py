@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from routekit.errors import InputError
 from routekit.network.convert import convert, dense
 from routekit.network.executor import masked, relaxed, sparse
+from routekit.network.exits import ExitConfig
 from routekit.routing.decision import RUN, Decision
 from routekit.routing.gate import gates, hard, soft
 from routekit.routing.router import FixedRoute, RouterConfig, banks
@@ -62,6 +63,19 @@ def test_masked_and_sparse_take_the_same_decisions_and_agree(seed: int, count: i
         one, other = network(x, execution=masked), network(x, execution=sparse)
     assert torch.equal(one.routes, other.routes)
     torch.testing.assert_close(one.logits, other.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_one_image_alone_in_a_unit_is_normalised_as_at_inference() -> None:
+    """In training, a batch norm has no statistics of one image whose features are one pixel."""
+    network = convert(toy_view(), RouterConfig()).train()
+    unit, x = network.view.units[0], torch.randn(4, 4, 1, 1)
+    weights = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    before = copy.deepcopy(unit.block.state_dict())
+    out = sparse(unit, x, Decision(logits=weights, weights=weights, choice=weights.argmax(dim=1)))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in unit.block.state_dict().items())
+    assert all(module.training for module in unit.block.modules())
+    assert torch.equal(out[1:], x[1:])
+    torch.testing.assert_close(out[:1], unit.block.eval()(x[:1]))
 
 
 def test_sparse_computes_only_what_runs() -> None:
@@ -139,6 +153,14 @@ def test_a_dense_network_has_one_route() -> None:
     network = dense(toy_view()).eval()
     assert network(images(3)).routes.all()
     assert not network.routing_parameters()
+
+
+def test_one_backbone_can_be_converted_twice() -> None:
+    view = toy_view()
+    convert(view, exits=[ExitConfig(at="body.1", head="linear")], skips=False)
+    again = convert(view, exits=[ExitConfig(at="stem", head="linear")])
+    assert [unit.name for unit in again.junctions] == [unit.name for unit in view.units]
+    assert all(unit.skippable for unit in view.units)
 
 
 def test_a_deep_copy_is_independent_and_complete() -> None:

@@ -91,6 +91,15 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
         assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
 
 
+def test_runs_called_alike_and_runs_without_training_are_drawn(tmp_path: Path) -> None:
+    for place in ("a", "b", "untrained"):
+        (tmp_path / place).mkdir()
+    runs = [recorded(tmp_path / place / "last", record()) for place in ("a", "b", "untrained")]
+    (runs[-1] / "metrics.jsonl").write_text("")
+    files = draw(runs, tmp_path / "out", "svg")
+    assert [file.stem for file in files[2:]] == ["training-last", "training-last-2"]
+
+
 def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of these runs has exits"):
         pictures.dataflow([record(exits=False)])
