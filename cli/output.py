@@ -67,7 +67,6 @@ class TrainingDisplay:
     def __call__(self, progress: "TrainingProgress") -> None:
         """Show a step."""
         losses = " ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
-        left = (progress.steps - progress.step) / max(progress.images_per_second, 1e-9)
         cost = f"cost {100 * progress.realized:.1f}% (wanted {100 * progress.wanted:.1f}%)"
         detail = f"{losses}  {cost}  {progress.images_per_second:.0f} images/s"
         if err.is_terminal:
@@ -79,7 +78,6 @@ class TrainingDisplay:
             self.bar.update(self.task, description=progress.phase, completed=progress.step, detail=detail)
             self.last = progress.step
             return
-        del left
         now = time.monotonic()
         if now - self.last >= self.LINE_EVERY_SECONDS or progress.step == progress.steps:
             self.last = now

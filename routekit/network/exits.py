@@ -14,8 +14,11 @@ from routekit.cost.macs import count
 from routekit.errors import InputError
 from routekit.network.branches import AUTO, narrow_for
 from routekit.network.heads import Place, Size, heads, shallow
-from routekit.routing.certainty import Certainty, certainties
+from routekit.routing.certainty import certainties, confidence, negentropy
 from routekit.routing.router import open_head
+
+# What a learned exit is told of its classifier's answer. Networks are saved with routers for these, in this order.
+MEASURES = (confidence, negentropy)
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -112,7 +115,7 @@ class Exit(nn.Module):
         if self.certainty is None:
             self.summarize = place.summarize
             self.normalize: nn.Module = nn.BatchNorm1d(place.features, affine=False)
-            inputs = place.features + len(self._measures()) + dial
+            inputs = place.features + len(MEASURES) + dial
             self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
 
         # The logarithm of the price of computing, standardised, which the router of an adaptive network is told.
@@ -132,7 +135,7 @@ class Exit(nn.Module):
             if self.certainty is not None:
                 score = -self.certainty(probabilities) + self.offset
                 return logits, torch.stack([score, torch.zeros_like(score)], dim=1)
-            known = [measure(probabilities) for measure in self._measures()]
+            known = [measure(probabilities) for measure in MEASURES]
             if self.price is not None:
                 known.append(self.price.expand(x.shape[0]) if prices is None else prices)
             inputs = [self.normalize(self.summarize(x.detach().float())), torch.stack(known, dim=1)]
@@ -169,10 +172,6 @@ class Exit(nn.Module):
     def each(self) -> list["Exit"]:
         """The exits that this one consists of, each with a classifier: itself."""
         return [self]
-
-    @staticmethod
-    def _measures() -> list[Certainty]:
-        return [certainties[name] for name in certainties]
 
 
 @torch.no_grad()

@@ -18,15 +18,15 @@ def confidence(probabilities: Tensor) -> Tensor:
 
 
 @certainties.register("entropy")
-def evenness(probabilities: Tensor) -> Tensor:
-    """One less the entropy's share of its largest value: 1 if one class has it all, 0 if none is likelier."""
+def negentropy(probabilities: Tensor) -> Tensor:
+    """One less the normalised entropy (over its largest value): 1 if one class has it all, 0 if none is likelier."""
     return 1 + torch.xlogy(probabilities, probabilities).sum(dim=1) / torch.tensor(probabilities.shape[1]).log()
 
 
 def measures(probabilities: Tensor) -> Tensor:
-    """[B, classes] -> [B, 3]: the likeliest class's probability, its lead over the second, and `evenness`."""
+    """[B, classes] -> [B, 3]: the likeliest class's probability, its lead over the second, and `negentropy`."""
     first, second = probabilities.topk(2, dim=1).values.unbind(dim=1)
-    return torch.stack([first, first - second, evenness(probabilities)], dim=1)
+    return torch.stack([first, first - second, negentropy(probabilities)], dim=1)
 
 
 class LearnedCertainty(nn.Module):

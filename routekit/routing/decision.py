@@ -96,11 +96,6 @@ class Decision:
     choice: Tensor
 
     @property
-    def probs(self) -> Tensor:
-        """[B, K] the probabilities that the logits stand for."""
-        return torch.softmax(self.logits, dim=1)
-
-    @property
     def chosen(self) -> Tensor:
         """[B, K - 1] bool: the columns of the route."""
         sinks = torch.arange(self.logits.shape[1] - 1, device=self.choice.device)
@@ -151,11 +146,6 @@ class RouteTrace:
     def margins(self) -> Tensor:
         """[B, n] by how much each router prefers to run its unit, or to go on, to what is done by default."""
         return self._stack([d.logits[:, :SKIP] - d.logits[:, SKIP:] for d in self.decisions])
-
-    @property
-    def probs(self) -> Tensor:
-        """[B, n] the probability of running each unit."""
-        return self._stack([d.probs[:, :SKIP] for d in self.decisions])
 
     def _struck(self, chosen: Tensor) -> Tensor:
         return chosen if self.layout is None else self.layout.strike(chosen)

@@ -14,7 +14,7 @@ from routekit.export.cascade import load, save_cascade
 from routekit.export.checkpoint import save_network
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
-from routekit.routing.certainty import confidence, evenness
+from routekit.routing.certainty import confidence, negentropy
 from tests.toy import toy_noise as images
 from tests.toy import toy_routed as routed
 
@@ -31,9 +31,9 @@ def answers(network: RoutedNetwork, x: Tensor) -> Tensor:
 def test_certainties_by_hand() -> None:
     sure, torn, leaning = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.75, 0.25]]).unbind()
     assert confidence(torch.stack([sure, torn, leaning])).tolist() == [1.0, 0.5, 0.75]
-    assert evenness(torch.stack([sure, torn])).tolist() == [1.0, 0.0]
+    assert negentropy(torch.stack([sure, torn])).tolist() == [1.0, 0.0]
     # 0.75 log2(0.75) + 0.25 log2(0.25) = -0.8113 bits, of at most one.
-    assert float(evenness(leaning.unsqueeze(0))) == pytest.approx(1 - 0.8113, abs=1e-4)
+    assert float(negentropy(leaning.unsqueeze(0))) == pytest.approx(1 - 0.8113, abs=1e-4)
 
 
 @pytest.mark.parametrize("rule", ["confidence", "entropy"])

@@ -139,13 +139,13 @@ def test_the_routers_gradient_reaches_the_features_unless_it_is_kept_out(kind: s
     assert (features.grad is None) == detach
 
 
-def test_a_trace_holds_gates_routes_and_probabilities() -> None:
+def test_a_trace_holds_gates_margins_and_routes() -> None:
     network = convert(toy_view()).eval()
     open_to_images(network)
     with torch.no_grad():
         trace = network(images(9), gate=hard)
-    assert trace.gates.shape == trace.routes.shape == trace.probs.shape == (9, 4)
-    assert torch.equal(trace.routes, trace.probs >= 0.5)
+    assert trace.gates.shape == trace.routes.shape == trace.margins.shape == (9, 4)
+    assert torch.equal(trace.routes, trace.margins >= 0)
     assert torch.equal(trace.routes[:, 2], trace.decisions[2].choice == RUN)
 
 

@@ -81,15 +81,15 @@ class CascadeAssembly:
         if self.cascade.rule == "confidence":
             return str(graph.add("ReduceMax", probabilities, graph.constant([1])))
         if self.cascade.rule == "entropy":
-            return self._evenness(probabilities)
+            return self._negentropy(probabilities)
         known = self.cascade.learned[number]
         two, _ = graph.add("TopK", probabilities, graph.constant([2]), outputs=2, axis=1)
         first, second = graph.add("Split", two, outputs=2, axis=1, num_outputs=2)
-        measures = graph.add("Concat", first, graph.add("Sub", first, second), self._evenness(probabilities), axis=1)
+        measures = graph.add("Concat", first, graph.add("Sub", first, second), self._negentropy(probabilities), axis=1)
         weight, bias = known.weight.detach().numpy().reshape(-1, 1), known.bias.detach().numpy().reshape(1)
         return str(graph.add("Sigmoid", graph.add("Gemm", measures, graph.constant(weight), graph.constant(bias))))
 
-    def _evenness(self, probabilities: str) -> str:
+    def _negentropy(self, probabilities: str) -> str:
         graph = self.graph
         # 0 log 0 is 0: what is nearly 0 is multiplied by a logarithm that is finite.
         logs = graph.add("Log", graph.add("Max", probabilities, graph.constant(float(np.finfo(np.float32).tiny))))

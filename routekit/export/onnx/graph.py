@@ -70,7 +70,6 @@ class Graph:
         for name, build in (("then", then), ("else", otherwise)):
             with self.branch() as nodes:
                 # What a branch gives must be made in it.
-                made = {output for node in nodes for output in node.output}
                 values = build()
                 made = {output for node in nodes for output in node.output}
                 values = [value if value in made else self.add("Identity", value) for value in values]
