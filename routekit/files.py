@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,26 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise RoutekitError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
+
+
+@contextmanager
+def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Be the only process at work on `folder` for as long as it lasts; wait for another one that is, and say so.
+
+    A process that dies gives way. Where the system, or the folder's file system, knows no locks, nobody waits.
+    """
+    with ExitStack() as held:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            opened = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, opened)
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another process that is at work on {folder}")
+                fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
 
 
 def check_apart(path: Path, needs: Sequence[Path]) -> None:

@@ -1,6 +1,8 @@
 """The walk down the way of the data: load, convert, train, evaluate, save. `run` begins it, `resume` goes on."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import dense_accuracy, evaluate
 from routekit.export.checkpoint import load_network, save_network
+from routekit.files import alone
 from routekit.inputs import (
     Inputs,
     check,
@@ -55,17 +58,31 @@ def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) ->
     inputs = _load(recipe, machine)
     if given.pruning is not None and recipe.pruning is None:
         machine.hooks.say(f"not pruned: that is for budgets under {given.prunes_below:.0%} (pruning.below)")
-    return _carry_out(recipe, inputs, _create(path, recipe, machine, force=force), machine)
+    folder = _create(path, recipe, machine, force=force)
+    with _alone(folder, machine):
+        return _carry_out(recipe, inputs, folder, machine)
 
 
 def resume(path: Path, machine: Machine) -> dict[str, Any]:
     """Carry a run that was stopped to its end; of a finished one, return the record."""
     folder, recipe = RunFolder.open(path)
+    if recipe.method == "cascade" and not folder.finished:
+        raise InputError(f"{path} was not joined to its end, and holds nothing: join it again, with --force")
     if folder.finished:
         return read_record(path)
-    if recipe.method == "cascade":
-        raise InputError(f"{path} was not joined to its end, and holds nothing: join it again, with --force")
-    return _carry_out(recipe, _load(recipe, machine), folder, machine)
+    with _alone(folder, machine):
+        if folder.finished:  # another process has just done it
+            return read_record(path)
+        return _carry_out(recipe, _load(recipe, machine), folder, machine)
+
+
+@contextmanager
+def _alone(folder: RunFolder, machine: Machine) -> Iterator[None]:
+    """Let nobody else go on with a run meanwhile; the processes that train it together are one."""
+    accelerator = machine.accelerator()
+    with alone(folder.path, machine.hooks.say) if accelerator.is_main_process else nullcontext():
+        accelerator.wait_for_everyone()
+        yield
 
 
 def _load(recipe: Recipe, machine: Machine) -> Inputs:

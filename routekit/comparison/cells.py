@@ -9,6 +9,7 @@ from typing import Any
 from routekit.comparison.method import DENSE, SMALLER
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError, RoutekitError, first_line
+from routekit.files import alone
 from routekit.inputs import dense_of, load_inputs
 from routekit.machine import Machine
 from routekit.pipeline import resume, run
@@ -28,10 +29,11 @@ def begin(folder: ComparisonFolder, plan: Plan, machine: Machine) -> Path:
     if Path(recipe.model.weights).is_dir():
         return Path(recipe.model.weights)
     start = RunFolder(folder.start)
-    if not start.finished:
-        if start.begun:
+    # Cells are carried out by several processes, each of which may be the first to need it.
+    with alone(folder.path, machine.hooks.say):
+        if not start.finished and start.begun:
             resume(start.path, machine)
-        else:
+        elif not start.finished:
             untrained = load_inputs(recipe, machine.hooks).untrained
             machine.hooks.say("the dense network that all methods begin with:")
             run(dense_of(recipe, untrained=untrained), start.path, machine)
