@@ -114,8 +114,8 @@ def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetw
         if spec.get("alone"):
             network.stand_alone()
         reduce(network, spec["dropped"], settled)
-        view.folded = [Fold(**fold) for fold in spec["folded"]]
-        fold_structure(view.model, view.folded)
+        network.view.folded = [Fold(**fold) for fold in spec["folded"]]
+        fold_structure(view.model, network.view.folded)
         network.load_state_dict(state)
     except FileNotFoundError:
         raise InputError(f"{folder / TENSORS} is missing") from None

@@ -66,8 +66,9 @@ def test_the_nearest_number_of_channels_in_steps(count: float, width: int, step:
 def test_networks_of_wide_blocks_keep_channels_in_sixteens(name: str, step: int) -> None:
     view = build(spec_of(name, num_classes=10, input_size=None if name == "resnet20" else SIZE))
     assert channel_step(unit.block for unit in view.units) == step
-    assert convert(view, branches=BranchConfig(keep=(0.4,))).view.step == step
-    widths = {unit.branches[0].bn1.num_features for unit in view.units if unit.branches}
+    network = convert(view, branches=BranchConfig(keep=(0.4,)))
+    assert network.view.step == step
+    widths = {unit.branches[0].bn1.num_features for unit in network.view.units if unit.branches}
     assert widths == ({6, 13, 26} if step == 1 else {32, 48, 96, 208})
 
 
