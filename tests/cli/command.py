@@ -16,6 +16,8 @@ FAST = [
     *("--set", "training.batch_size=16", "--set", "training.check_every=2", "--set", "training.check_images=12"),
     *("--set", "training.hard=0.5"),
 ]
+# A benchmark of no length: what it says, and not how fast.
+BENCH = ["--runtime", "torch", "--no-compile", "--images", "8", "--seconds", "0", "--json"]
 
 
 def routekit(*arguments: object, cwd: Path, timeout: int = 600) -> subprocess.CompletedProcess[str]:

@@ -2,14 +2,11 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import in_process, routekit
-
-BENCH = ["--runtime", "torch", "--no-compile", "--images", "8", "--seconds", "0", "--json"]
+from tests.cli.command import BENCH, in_process, routekit
 
 
 def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
@@ -50,60 +47,6 @@ def test_what_is_replaced_is_gone(workplace: Path) -> None:
         "network.safetensors",
         "notes.txt",
     }
-
-
-def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
-    done = in_process(
-        "cascade", "runs/routed", "runs/dense", "--target-flops", "100%", "--average", "--name", "joined", "--json",
-        cwd=workplace,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)
-    assert record["model"] == "resnet20 -> resnet20"
-    assert record["flops"]["target"] == record["flops"]["dense"]
-    assert 0 < record["routes"]["run_rate"]["ask 1"] < 1
-    done = in_process("evaluate", "runs/joined", "--json", cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    again = json.loads(done.stdout)
-    for key in ("accuracy", "flops", "routes"):
-        assert again[key] == record[key]
-    # Nothing was trained for that budget: another one takes another threshold.
-    done = in_process("evaluate", "runs/joined", "--target-flops", "100%,150%", "--json", cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    curve = json.loads(done.stdout)["curve"]
-    assert curve[0]["flops"] == record["flops"]
-    assert curve[1]["flops"]["realized"] > record["flops"]["realized"]
-    done = in_process("evaluate", "runs/routed", "--target-flops", "50%", cwd=workplace)
-    assert (done.returncode, "trained for one budget" in done.stderr) == (2, True)
-    done = in_process("predict", "runs/joined", "images/test/class1/0.png", "--json", cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    (predicted,) = json.loads(done.stdout)["images"]
-    assert predicted["route"]
-    for arguments, said in (
-        (["runs/dense", "--target-flops", "90%"], "at least two networks"),
-        (["runs/routed", "runs/dense", "--target-flops", "20%"], "out of reach"),
-        (["runs/routed", "runs/dense", "--target-flops", "90%", "--name", "joined"], "--force"),
-        (["runs/routed", "runs/absent", "--target-flops", "90%"], "runs/absent does not exist"),
-    ):
-        done = in_process("cascade", *arguments, cwd=workplace)
-        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
-    done = in_process("export", "runs/joined", "--out", "joined", cwd=workplace)
-    assert done.returncode == 2
-    assert "a cascade of networks" in done.stderr
-    done = in_process(
-        "export", "runs/joined", "--out", "joined", "--format", "onnx", "--verify", "images/test", "--json",
-        cwd=workplace,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["verified"]["batch.onnx"]["images"] == 36
-    done = in_process("predict", "joined", "images/test/class1/0.png", "--json", cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["images"][0]["route"] == predicted["route"]
-    done = in_process("bench", "runs/joined", *BENCH, "--batch", "1", cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    (row,) = json.loads(done.stdout)["rows"]
-    assert row["ideal"] > 0
-    assert row["speedup"] > 0
 
 
 def test_the_default_from_end_to_end(workplace: Path) -> None:
@@ -203,86 +146,6 @@ def test_an_exported_file_is_verified_and_predicts_as_the_run_does(workplace: Pa
     assert re.fullmatch(
         r"images/test/class1/0\.png: class\d [\d.]+%  \(\d of 9 units, \d+% of the MACs\)\n", done.stdout
     )
-
-
-def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path) -> None:
-    done = in_process(
-        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "70%", "--junctions",
-        "cascade", "--narrow", "25%", "--epochs", "1", "--set", "training.batch_size=16", "--name", "cascade", "--json",
-        cwd=workplace,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)
-    done = in_process("predict", "runs/cascade", "images/test/class1/0.png", cwd=workplace)
-    assert re.search(r"class\d [\d.]+%  \(on at [01] of 1 exits, \d+% of the MACs\)\n", done.stdout)
-    assert [each["after"] for each in record["exits"]] == ["stem", "end"]
-    assert record["routes"]["run_rate"].keys() == {"past stem"}
-    done = in_process("evaluate", "runs/cascade", "--target-flops", "50%,70%,90%", "--json", cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    curve = json.loads(done.stdout)["curve"]
-    assert curve[1]["flops"] == record["flops"]
-    assert curve[1]["accuracy"] == record["accuracy"]
-    spent = [each["flops"]["realized"] for each in curve]
-    assert spent == sorted(spent)
-    assert spent[0] < spent[2]
-    kept = ["evaluate", "runs/cascade", "--keep", "runs/kept", "--target-flops"]
-    for wrong, says in ((["50%,70%"], "give one target"), ([], "")):
-        done = in_process(*kept, *wrong, cwd=workplace)
-        assert done.returncode == 2
-        assert says in done.stderr
-    done = in_process(*kept, "70%", cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    # It costs what it was set to, wherever it is taken.
-    again = json.loads(in_process("evaluate", "runs/kept", "--json", cwd=workplace).stdout)
-    assert again["flops"] == json.loads((workplace / "runs" / "kept" / "record.json").read_text())["flops"]
-    assert in_process("export", "runs/kept", "--out", "kept", cwd=workplace).returncode == 0
-    done = in_process("evaluate", "runs/cascade", "--target-flops", "20%", cwd=workplace)
-    assert (done.returncode, "can cost from" in done.stderr) == (2, True)
-
-
-def test_a_smaller_network_answers_before_the_one_that_is_converted(workplace: Path) -> None:
-    convert = [
-        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--smaller", "runs/routed",
-        "--target-flops", "90%", "--epochs", "1", "--set", "training.batch_size=16", "--json",
-    ]  # fmt: skip
-    joined = ["cascade", "runs/routed", "--target-flops", "90%", "--average", "--json"]
-    for prune, name, pruned in ([], "l1+cascade", "l1"), (["--prune", "none"], "cascade", None):
-        done = in_process(*convert, *prune, cwd=workplace)
-        assert done.returncode == 0, done.stderr
-        record = json.loads(done.stdout)
-        assert record["run"] == f"runs/resnet20-images-routed+{name}-90pct-seed0"
-        assert (record["method"], record.get("pruning"), record["epochs"]) == ("cascade", pruned, 1 if pruned else 0)
-        # It is the cascade that can be joined by hand of the same networks.
-        done = in_process(*joined, f"{record['run']}/last", "--name", f"by-hand-{name}", cwd=workplace)
-        assert done.returncode == 0, done.stderr
-        assert {key: json.loads(done.stdout)[key] for key in ("accuracy", "flops", "right")} == {
-            key: record[key] for key in ("accuracy", "flops", "right")
-        }
-    done = in_process("evaluate", record["run"], "--json", cwd=workplace)
-    assert json.loads(done.stdout)["right"] == record["right"]
-    shutil.copytree(workplace / "images", workplace / "others")
-    for split in ("train", "val", "test"):
-        (workplace / "others" / split / "class0").rename(workplace / "others" / split / "another")
-    for wrong, says in (
-        (["--target-flops", "10%"], "out of reach: this cascade can cost from"),
-        (["--smaller", "runs/nowhere"], "runs/nowhere does not exist"),
-        (["--junctions", "skip"], "a cascade of whole networks"),
-        (["--method", "l1"], "a cascade of whole networks"),
-        (["--narrow", "30%"], "--narrow is for forms of one network"),
-        (
-            ["--set", "data.input_size=16", "--target-flops", "3e7"],
-            "runs/routed takes images of (3, 32, 32), not of (3, 16, 16)",
-        ),
-        (["--data", "others"], "was trained for other classes"),
-        (["--weights", "none", "--set", "dense.epochs=0"], "would come from no dense one"),
-    ):
-        done = in_process(*convert, *wrong, "--name", "wrong", cwd=workplace)
-        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
-        assert not (workplace / "runs" / "wrong").exists()
-    # What a run is made of is not deleted for it.
-    done = in_process(*convert, "--name", "routed", "--force", cwd=workplace)
-    assert (done.returncode, "which is in it" in done.stderr) == (2, True), done.stderr
-    assert (workplace / "runs" / "routed" / "record.json").exists()
 
 
 @pytest.mark.parametrize(("junctions", "columns"), [("branch", 9), ("skip,branch,cascade", 19)])
