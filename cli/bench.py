@@ -38,8 +38,8 @@ def register(app: typer.Typer) -> None:
 
         Every runtime's fastest routed form is compared with the same runtime's fastest dense form.
         """
+        from routekit.pipeline.bench import bench_model
         from routekit.report.bench import bench_html, bench_picture, bench_text, check_drawing
-        from routekit.timing import bench_model
 
         check_drawing(picture, html)
         report: dict[str, Any] = bench_model(

@@ -39,9 +39,9 @@ def register(app: typer.Typer) -> None:
 
         The images are those of the last network's run, or of --data.
         """
-        from routekit.joining import join
+        from routekit.pipeline.join import join
+        from routekit.pipeline.run_folder import RunFolder
         from routekit.recipe import load_recipe, static
-        from routekit.run_folder import RunFolder
 
         from .summary import summary
 

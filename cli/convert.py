@@ -96,9 +96,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Convert MODEL into a routed network that costs --target-flops an image on average."""
         from routekit.errors import InputError
-        from routekit.inputs import settled
-        from routekit.pipeline import resume as go_on
-        from routekit.pipeline import run
+        from routekit.pipeline.build import settled
+        from routekit.pipeline.train import resume as go_on
+        from routekit.pipeline.train import run
         from routekit.recipe import load_recipe
 
         from .summary import summary

@@ -29,9 +29,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Measure RUN on its test images under hard routing: accuracy, realised cost, routes."""
         from routekit.errors import InputError
+        from routekit.pipeline.measure import evaluate_curve, evaluate_run
+        from routekit.pipeline.run_folder import RunFolder
         from routekit.recipe import load_recipe
-        from routekit.results import evaluate_curve, evaluate_run
-        from routekit.run_folder import RunFolder
 
         from .summary import summary
 

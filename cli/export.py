@@ -39,8 +39,8 @@ def register(app: typer.Typer) -> None:
         onnx, openvino: files that skip what an image does not need, one for single images, one for batches.
         torch: torch.export programs, which compute everything.
         """
-        from routekit.deliver import export_program, export_run
         from routekit.errors import InputError
+        from routekit.pipeline.export import export_program, export_run
 
         if format_ not in FORMATS:
             raise InputError(f"unknown format {format_!r}: {', '.join(FORMATS)}")

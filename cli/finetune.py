@@ -36,8 +36,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Fine-tune the dense MODEL; with --epochs 0 it is only measured and packed."""
         from routekit.errors import InputError
-        from routekit.pipeline import resume as go_on
-        from routekit.pipeline import run
+        from routekit.pipeline.train import resume as go_on
+        from routekit.pipeline.train import run
         from routekit.recipe import load_recipe, static
 
         from .summary import summary

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from routekit.machine import Machine
+    from routekit.pipeline.machine import Machine
     from routekit.recipe import Recipe
 
 Weights = Annotated[str | None, typer.Option(help="auto, none, a dense run's folder, a file or a URL.")]
@@ -189,7 +189,7 @@ def default_recipe(data: str | None) -> str:
 def machine(device: str | None, on_step: Any = lambda progress: None) -> "Machine":
     """The machine to run on, telling what it does on stderr. Raises InputError for an unknown device."""
     from routekit.errors import InputError
-    from routekit.machine import Hooks, Machine
+    from routekit.pipeline.machine import Hooks, Machine
 
     from .output import say, warn
 

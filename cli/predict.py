@@ -21,9 +21,9 @@ def register(app: typer.Typer) -> None:
         json: o.Json = False,
     ) -> None:
         """Print the likeliest classes of IMAGES, and what each of them cost."""
-        from routekit import deliver
+        from routekit.pipeline.predict import predict as answers
 
-        report = deliver.predict(model, images, top=top, machine=o.machine(device))
+        report = answers(model, images, top=top, machine=o.machine(device))
         lines = []
         for image in report["images"]:
             classes = ", ".join(f"{each['class']} {100 * each['probability']:.1f}%" for each in image["top"])

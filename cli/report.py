@@ -30,9 +30,10 @@ def register(app: typer.Typer) -> None:
         Several RUNS are drawn together: accuracy against cost and, where there are exits, where images are answered.
         """
         from routekit.comparison.plan import ComparisonFolder
+        from routekit.comparison.report import report_comparison
         from routekit.errors import InputError
+        from routekit.pipeline.report import draw, report_run
         from routekit.report.record import read_record
-        from routekit.reporting import draw, report_comparison, report_run
 
         compared = [path for path in runs if ComparisonFolder.holds(path)]
         if compared and len(runs) > 1:

@@ -11,9 +11,9 @@ import json
 import sys
 from pathlib import Path
 
-from routekit.machine import Machine
+from routekit.pipeline.machine import Machine
+from routekit.pipeline.measure import evaluate_run
 from routekit.report.record import read_record
-from routekit.results import evaluate_run
 
 HERE = Path(__file__).parent
 

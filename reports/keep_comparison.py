@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from routekit.comparison.plan import ComparisonFolder
+from routekit.comparison.report import report_comparison
 from routekit.comparison.timing import TIMINGS
-from routekit.reporting import report_comparison
 
 # The interactive page holds 5 MB of plotly: whoever wants it makes it.
 PAGE = "index.html"

@@ -19,10 +19,10 @@ from torch import Tensor
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.export.checkpoint import load_network
-from routekit.inputs import load_splits
 from routekit.network.executor import masked
 from routekit.network.network import RoutedNetwork
-from routekit.run_folder import RunFolder
+from routekit.pipeline.inputs import load_splits
+from routekit.pipeline.run_folder import RunFolder
 
 
 def probabilities(network: RoutedNetwork, images: Images) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from routekit.backbones.load import load_backbone
 from routekit.data.augment import normalize
-from routekit.inputs import load_splits
+from routekit.pipeline.inputs import load_splits
 from routekit.recipe import load_recipe
 from routekit.routing.router import pool
 

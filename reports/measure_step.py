@@ -20,10 +20,10 @@ from routekit.cost.model import CostModel
 from routekit.data.augment import Augmentation
 from routekit.data.image_set import ImageSet
 from routekit.data.sources import DataSplits
-from routekit.machine import Machine
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights
+from routekit.pipeline.machine import Machine
 from routekit.recipe import load_recipe
 from routekit.training.trainer import Trainer
 

@@ -23,8 +23,8 @@ from routekit.baselines.pruning import prune
 from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel
 from routekit.execution.timing import in_turns
-from routekit.machine import Machine
 from routekit.network.convert import dense
+from routekit.pipeline.machine import Machine
 
 SHARES = (0.7, 0.5)
 BATCHES = (1, 8)

@@ -33,8 +33,8 @@ from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import DISTINCT, in_turns
-from routekit.machine import Machine
-from routekit.timing import subject
+from routekit.pipeline.bench import subject
+from routekit.pipeline.machine import Machine
 
 
 def main() -> None:

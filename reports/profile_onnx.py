@@ -23,8 +23,8 @@ import torch
 from routekit.export.onnx.assembly import Form
 from routekit.export.onnx.file import save_onnx
 from routekit.export.onnx.piece import Exporter
-from routekit.machine import Machine
-from routekit.timing import subject
+from routekit.pipeline.bench import subject
+from routekit.pipeline.machine import Machine
 
 
 def main() -> None:

@@ -24,6 +24,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise RoutekitError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file, or leave the one before: `write_atomically`."""
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
 @contextmanager
 def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Be the only process at work on `folder` for as long as it lasts; wait for another one that is, and say so.
@@ -77,3 +82,12 @@ def make_folder(path: Path, marker: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {path}: {error.strerror}") from error
+
+
+def existing(folder: Path) -> Path:
+    """The folder, made if it is not there. Raises InputError if it can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}") from error
+    return folder

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from routekit.errors import InputError
-from routekit.inputs import settled
+from routekit.pipeline.build import settled
 from routekit.recipe import load_recipe, shipped_recipes
 from tests.cli.command import in_process
 

@@ -46,12 +46,11 @@ LAYERS = [
     ["bench"],
     ["report"],
     ["recipe"],
-    ["run_folder", "machine"],
-    ["inputs"],
-    ["joining"],
-    ["pipeline", "results", "deliver", "timing"],
+    ["pipeline.machine", "pipeline.run_folder", "pipeline.build"],
+    ["pipeline.check", "pipeline.inputs"],
+    ["pipeline.join", "pipeline.analyse"],
+    ["pipeline"],
     ["comparison"],
-    ["reporting"],
 ]
 
 

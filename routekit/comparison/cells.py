@@ -10,14 +10,15 @@ from routekit.comparison.method import DENSE, SMALLER
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError, RoutekitError, first_line
 from routekit.files import alone
-from routekit.inputs import dense_of, load_inputs
-from routekit.machine import Machine
-from routekit.pipeline import resume, run
+from routekit.pipeline.build import dense_of
+from routekit.pipeline.inputs import load_inputs
+from routekit.pipeline.machine import Machine
+from routekit.pipeline.measure import evaluate_run
+from routekit.pipeline.run_folder import RunFolder
+from routekit.pipeline.train import resume, run
 from routekit.recipe import Recipe
 from routekit.registry import nearest
 from routekit.report.record import read_record, write_record
-from routekit.results import evaluate_run
-from routekit.run_folder import RunFolder
 
 
 def begin(folder: ComparisonFolder, plan: Plan, machine: Machine) -> Path:

@@ -9,8 +9,9 @@ import torch
 from routekit.backbones.load import build
 from routekit.comparison.method import DENSE
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
-from routekit.inputs import load_splits, spec_of_recipe
-from routekit.machine import Machine
+from routekit.pipeline.build import spec_of_recipe
+from routekit.pipeline.inputs import load_splits
+from routekit.pipeline.machine import Machine
 from routekit.report.record import read_record
 from routekit.training.precision import use_bf16
 

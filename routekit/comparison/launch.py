@@ -17,7 +17,7 @@ import torch
 from routekit.comparison.cells import Failure, begin, carry_out_all
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError
-from routekit.machine import Machine
+from routekit.pipeline.machine import Machine
 from routekit.registry import Registry
 
 # (folder, plan, cells, machine, how many at once) -> what failed.

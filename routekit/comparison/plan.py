@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, check_method, settings
 from routekit.errors import InputError, first_line
-from routekit.files import check_folder, make_folder, write_atomically
-from routekit.inputs import check, settled
+from routekit.files import check_folder, make_folder, write_text
+from routekit.pipeline.build import settled
+from routekit.pipeline.check import check
+from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe, load_recipe
-from routekit.run_folder import RunFolder
 
 VERSION = 1
 # Of what pruning is, the one thing that methods do not say.
@@ -175,7 +176,7 @@ class ComparisonFolder:
     def write(self, plan: Plan) -> None:
         """Write the plan. Raises RoutekitError if it cannot be written."""
         text = HEADER + str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
-        write_atomically(self.path / MARKER, lambda stream: stream.write(text.encode()))
+        write_text(self.path / MARKER, text)
 
     @classmethod
     def open(cls, path: Path) -> tuple["ComparisonFolder", Plan]:

@@ -17,13 +17,13 @@ from routekit.errors import InputError
 from routekit.execution.timing import Call, in_turns
 from routekit.export.cascade import load
 from routekit.export.compact import compact
-from routekit.files import write_atomically
-from routekit.inputs import load_splits
-from routekit.machine import Machine
+from routekit.files import write_text
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
+from routekit.pipeline.bench import draw
+from routekit.pipeline.inputs import load_splits
+from routekit.pipeline.machine import Machine
 from routekit.routing.router import FixedRoute
-from routekit.timing import draw
 
 TIMINGS = "timings.json"
 # How many test images are timed at each batch size: with fewer, their routes would cost other than the mean.
@@ -105,7 +105,7 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
         "milliseconds": found,
     }
     text = json.dumps(document, indent=2) + "\n"
-    write_atomically(folder.path / TIMINGS, lambda stream: stream.write(text.encode()))
+    write_text(folder.path / TIMINGS, text)
 
 
 def _settled(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:

@@ -111,3 +111,13 @@ def image_files(folder: Path) -> list[str]:
         for name in names
         if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
     )
+
+
+def files_of(folder: Path) -> list[str]:
+    """List the image files below `folder`. Raises InputError if there are none, or no folder."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder of images")
+    files = image_files(folder)
+    if not files:
+        raise InputError(f"{folder} has no images ({', '.join(EXTENSIONS)})")
+    return files

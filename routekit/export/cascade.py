@@ -11,7 +11,7 @@ from torch import nn
 
 from routekit.errors import InputError
 from routekit.export.checkpoint import CASCADE, SPEC, TENSORS, VERSION, load_network, network_folder, read_spec
-from routekit.files import write_atomically
+from routekit.files import write_text
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 
@@ -36,7 +36,7 @@ def save_cascade(folder: Path, cascade: Cascade, paths: Sequence[Path], *, about
         "about": about,
     }
     text = json.dumps(document, indent=2) + "\n"
-    write_atomically(folder / CASCADE, lambda stream: stream.write(text.encode()))
+    write_text(folder / CASCADE, text)
 
 
 def cascade_folder(path: Path) -> Path | None:

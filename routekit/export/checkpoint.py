@@ -16,7 +16,7 @@ from routekit.backbones.unit import Fold, ModelSpec
 from routekit.errors import InputError, first_line
 from routekit.execution.fold import fold_structure
 from routekit.export.drop import reduce
-from routekit.files import write_atomically
+from routekit.files import write_atomically, write_text
 from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
 from routekit.network.dial import DialRange
@@ -66,7 +66,7 @@ def save_network(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TENSORS, lambda stream: stream.write(save(tensors)))
     text = json.dumps(spec, indent=2) + "\n"
-    write_atomically(folder / SPEC, lambda stream: stream.write(text.encode()))
+    write_text(folder / SPEC, text)
 
 
 def read_spec(folder: Path) -> dict[str, Any]:

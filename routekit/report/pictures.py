@@ -25,6 +25,14 @@ _MARKERS = "osv"
 ROUTES = 6
 
 
+def known(kind: str) -> str:
+    """The kind of picture. Raises InputError for one that there is not, or without what draws it."""
+    if kind not in FORMATS:
+        raise InputError(f"unknown format {kind!r}: {' or '.join(FORMATS)}")
+    need("matplotlib", "report")
+    return kind
+
+
 def accuracy_against_cost(records: Sequence[dict[str, Any]]) -> Any:
     """Error rate against mean cost (Fig. 5, 9 and 10): one line for each kind of network, one point for each run.
 

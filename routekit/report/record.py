@@ -13,7 +13,7 @@ from routekit.evaluation.answers import pack
 from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.exits import measure_exits
 from routekit.export.compact import compact
-from routekit.files import write_atomically
+from routekit.files import write_text
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute
@@ -94,7 +94,7 @@ def about(record: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write the record into a run's folder."""
     text = json.dumps(record, indent=2) + "\n"
-    write_atomically(folder / RECORD, lambda stream: stream.write(text.encode()))
+    write_text(folder / RECORD, text)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

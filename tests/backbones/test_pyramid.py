@@ -19,7 +19,7 @@ from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert, dense
 from routekit.network.executor import masked
 from routekit.network.exits import ExitConfig
-from routekit.results import cost_table
+from routekit.pipeline.measure import cost_table
 from routekit.routing.router import RouterConfig
 from tests.toy import open_to_images
 

@@ -16,8 +16,8 @@ from routekit.comparison.timing import read_timings
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.export.checkpoint import save_network
-from routekit.inputs import last_of, routed, settled, target_of
 from routekit.network.convert import dense
+from routekit.pipeline.build import last_of, routed, settled, target_of
 from routekit.recipe import load_recipe
 
 
@@ -215,10 +215,10 @@ def test_the_command_of_a_cell_makes_the_same_recipe(monkeypatch: pytest.MonkeyP
     """What the report tells the user to type comes to the very recipe that was carried out."""
     from routekit_cli import main
 
-    import routekit.pipeline
+    import routekit.pipeline.train
 
     seen: list[Any] = []
-    monkeypatch.setattr(routekit.pipeline, "run", lambda recipe, *rest, **more: seen.append(recipe) or {})
+    monkeypatch.setattr(routekit.pipeline.train, "run", lambda recipe, *rest, **more: seen.append(recipe) or {})
     methods = ["dense", "drn", "skip", "confidence", "l1", "firstk", "l1+skip", "l1+cascade", "skip+branch"]
     several = plan(methods=methods, budgets=["60%"], seeds=[2])
     several.shared |= {"model.weights": "none", "training.temperature": [1.0, 0.5], "pruning.target": "80%"}

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
+from routekit.comparison.report import report_comparison
 from routekit.cost.macs import CONVENTION
 from routekit.errors import InputError
 from routekit.evaluation.answers import pack
 from routekit.report.comparison import Measured, frontier, rows, scales
 from routekit.report.comparison_page import markdown, verdict
 from routekit.report.differences import differences
-from routekit.reporting import report_comparison
 
 
 def cell(method: str, budget: str | None, seed: int, accuracy: float, share: float) -> Measured:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
-from routekit.reporting import report_comparison
+from routekit.comparison.report import report_comparison
 from tests.report.test_comparison import CELLS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

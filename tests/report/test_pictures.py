@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from routekit.errors import InputError
+from routekit.pipeline.report import draw
 from routekit.report import pictures
-from routekit.reporting import draw
 
 
 def record(target: float | None = 50.0, seed: int = 0, exits: bool = True, **more: Any) -> dict[str, Any]:

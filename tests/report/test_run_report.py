@@ -9,7 +9,7 @@ import torch
 from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel
 from routekit.evaluation.evaluate import evaluate
-from routekit.report.analysis import analyse
+from routekit.pipeline.analyse import analyse
 from routekit.report.run_page import html, markdown, warnings
 from tests.toy import toy_exits, toy_images
 
@@ -45,7 +45,7 @@ def test_what_is_found_agrees_with_the_evaluation() -> None:
 
 def test_images_that_change_nothing_keep_their_route(monkeypatch: pytest.MonkeyPatch) -> None:
     network, images = toy_exits(seed=3), toy_images(30)
-    monkeypatch.setattr("routekit.report.analysis.VARIATIONS", {"left alone": lambda batch: batch})
+    monkeypatch.setattr("routekit.pipeline.analyse.VARIATIONS", {"left alone": lambda batch: batch})
     assert analyse(network, images, CostModel.measure(network)).kept == {"left alone": 1.0}
 
 

@@ -24,14 +24,14 @@ from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
 from routekit.export.cascade import load
-from routekit.inputs import load_splits
-from routekit.machine import Machine
 from routekit.network.cascade import Cascade
 from routekit.network.convert import convert
 from routekit.network.network import RoutedNetwork
+from routekit.pipeline.inputs import load_splits
+from routekit.pipeline.machine import Machine
+from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe, load_recipe
 from routekit.routing.router import RouterConfig
-from routekit.run_folder import RunFolder
 
 
 def bench_model(

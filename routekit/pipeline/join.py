@@ -18,12 +18,12 @@ from routekit.evaluation.know import learn_to_know
 from routekit.evaluation.threshold import ask_all
 from routekit.export.cascade import save_cascade
 from routekit.export.checkpoint import load_network, network_folder, read_spec
-from routekit.inputs import load_splits
-from routekit.machine import Machine
 from routekit.network.cascade import LEARNED, Cascade
+from routekit.pipeline.inputs import check_classes, load_splits
+from routekit.pipeline.machine import Machine
+from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
 from routekit.report.record import about, run_record, write_record
-from routekit.run_folder import RunFolder
 
 
 def join(
@@ -39,7 +39,8 @@ def join(
     data = load_splits(recipe, cascade.spec.input_size)
     for warning in data.warnings:
         machine.hooks.warn(warning)
-    check_classes(paths, data.classes)
+    for path in paths:
+        check_classes(path, data.classes)
     return meet(cascade, paths, recipe, data, machine, partial(RunFolder.create, out, recipe, force=force))
 
 
@@ -111,17 +112,4 @@ def check_smaller(paths: Sequence[Path], input_size: tuple[int, int, int], class
         found = load_network(path).spec.input_size
         if found != input_size:
             raise InputError(f"{path} takes images of {found}, not of {input_size}: no cascade can be made of them")
-    check_classes(paths, classes, tuple(classes))
-
-
-def check_classes(paths: Sequence[Path], classes: Sequence[str], *more: tuple[str, ...]) -> None:
-    """Raise InputError unless the networks of runs or checkpoints know one set of classes, and as many as the data.
-
-    `more` are names of classes that other networks will know.
-    """
-    specs = [read_spec(network_folder(path)) for path in paths]
-    named = {tuple(spec["about"].get("classes") or ()) for spec in specs}.union(more) - {()}
-    if len(named) > 1:
-        raise InputError("the networks know different classes: no cascade can be made of them")
-    for count in {spec["model"]["num_classes"] for spec in specs} - {len(classes)}:
-        raise InputError(f"the networks know {count} classes, the data has {len(classes)}")
+        check_classes(path, classes)

@@ -10,38 +10,25 @@ from typing import Any
 import torch
 
 from routekit.backbones.unit import Backbone
-from routekit.baselines.depth import static_route
-from routekit.baselines.pruning import prune, prunings
+from routekit.baselines.pruning import prunings
 from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import dense_accuracy, evaluate
 from routekit.export.checkpoint import load_network, save_network
 from routekit.files import alone
-from routekit.inputs import (
-    Inputs,
-    check,
-    dense_of,
-    last_of,
-    load_inputs,
-    routed,
-    settled,
-    spec_of_recipe,
-    target_of,
-    view_of_run,
-)
-from routekit.joining import check_smaller, meet
-from routekit.machine import Machine
 from routekit.network.cascade import Cascade
-from routekit.network.convert import convert, dense
-from routekit.network.network import RoutedNetwork
+from routekit.network.convert import dense
 from routekit.objective.objective import ObjectiveWeights
+from routekit.pipeline.build import dense_of, last_of, network_of, settled, spec_of_recipe, target_of
+from routekit.pipeline.check import check
+from routekit.pipeline.inputs import Inputs, load_inputs, view_of_run
+from routekit.pipeline.join import check_smaller, meet
+from routekit.pipeline.machine import Machine
+from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
 from routekit.report.record import about, described_exits, read_record, run_record, write_record
 from routekit.routing.gate import gates
-from routekit.routing.router import FixedRoute
-from routekit.run_folder import RunFolder
-from routekit.training.batches import step_seed
 from routekit.training.trainer import Trainer
 
 
@@ -140,7 +127,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
     # Training changes the network in place: this copy is the reference, and the teacher.
     original = copy.deepcopy(dense(view))
     target = None if recipe.target is None else target_of(recipe, view)
-    network = _build(recipe, view, target)
+    network = network_of(recipe, view, target)
     costs, whole = CostModel.measure(network), CostModel.measure(original).dense
     if target is not None:
         deciding = [f"{len(network.junctions)} units"] + [f"{len(network.exits)} exits"] * bool(network.exits)
@@ -222,15 +209,3 @@ def _train_dense_first(recipe: Recipe, inputs: Inputs, folder: RunFolder, machin
         if record:
             machine.hooks.say(f"the dense network has {100 * record['accuracy']['dense']:.2f}% on test")
     return view_of_run(dense_folder.path, recipe, inputs.data.classes)
-
-
-def _build(recipe: Recipe, view: Backbone, target: float | None) -> RoutedNetwork:
-    torch.manual_seed(step_seed(recipe.seed, 1))
-    if recipe.method == "dense" or target is None:
-        return dense(view)
-    if recipe.method == "routed":
-        return routed(recipe, view)
-    if recipe.method in prunings:
-        return dense(prune(view, recipe.method, target, recipe.seed))
-    costs = CostModel.measure(dense(view))
-    return convert(view, FixedRoute(static_route(recipe.method, view, costs, target, recipe.seed)))

@@ -1,4 +1,4 @@
-"""A run made ready for use: its compact form, its files for other runtimes, its answers to image files."""
+"""A run made ready for use: its compact form, its files for other runtimes."""
 
 import time
 from pathlib import Path
@@ -8,22 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel
-from routekit.data.augment import normalize
-from routekit.data.decode import decode
-from routekit.data.folder import EXTENSIONS, image_files
+from routekit.data.folder import files_of
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
 from routekit.export.cascade import cascade_folder, load, read_about
 from routekit.export.checkpoint import SPEC, TENSORS, load_network, network_folder, read_spec, save_network
 from routekit.export.compact import compact
 from routekit.files import check_apart
-from routekit.inputs import load_splits
-from routekit.machine import Hooks, Machine
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
-from routekit.run_folder import RunFolder
+from routekit.pipeline.inputs import load_splits
+from routekit.pipeline.machine import Hooks, Machine
+from routekit.pipeline.run_folder import RunFolder
 from routekit.runtime.load import load_runtime
 from routekit.runtime.runtime import TorchRuntime, need
 from routekit.runtime.verify import verify
@@ -70,7 +67,7 @@ def export_program(
     With `images`, each file is run beside the network on every image of that folder. Raises ExportError if they differ.
     """
     started = time.perf_counter()
-    paths = [] if images is None else _image_files(images)
+    paths = [] if images is None else files_of(images)
     if kind != "torch":
         need("onnxscript", "onnx")
     if native:
@@ -102,38 +99,6 @@ def export_program(
     return report | {"seconds": time.perf_counter() - started}
 
 
-def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> dict[str, Any]:
-    """Classify image files, or all images of folders, with a run, a checkpoint or an exported file."""
-    started = time.perf_counter()
-    files = [file for place in images for file in (_image_files(place) if place.is_dir() else [str(place)])]
-    runtime = load_runtime(path, machine.accelerator().device)
-    about = runtime.description
-    predictions = []
-    for start in range(0, len(files), BATCH):
-        batch = files[start : start + BATCH]
-        answer = runtime(normalize(decode(batch, about.spec.input_size[1:]), about.spec.mean, about.spec.std))
-        probabilities, classes = answer.logits.softmax(dim=1).topk(min(top, about.spec.num_classes))
-        costs = about.costs.of_routes(answer.routes)
-        for row, file in enumerate(batch):
-            ranked = zip(classes[row].tolist(), probabilities[row].tolist(), strict=True)
-            predictions.append(
-                {
-                    "image": file,
-                    "top": [{"class": about.classes[index], "probability": value} for index, value in ranked],
-                    "route": [name for name, taken in zip(about.columns, answer.routes[row], strict=True) if taken],
-                    "flops": float(costs[row]),
-                }
-            )
-    return {
-        "model": str(path),
-        "convention": CONVENTION,
-        "dense_flops": about.dense,
-        "decided": about.columns,
-        "images": predictions,
-        "seconds": time.perf_counter() - started,
-    }
-
-
 def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -152,15 +117,6 @@ def _check_free(path: Path, out: Path, force: bool) -> None:
     check_apart(out, [path, cascade_folder(path) or network_folder(path)])
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
-
-
-def _image_files(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder of images")
-    files = image_files(folder)
-    if not files:
-        raise InputError(f"{folder} has no images ({', '.join(EXTENSIONS)})")
-    return files
 
 
 def _write(

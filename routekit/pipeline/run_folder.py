@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from routekit.errors import InputError, first_line
-from routekit.files import check_folder, make_folder, write_atomically
+from routekit.files import check_folder, make_folder, write_text
 from routekit.recipe import Recipe
 
 VERSION = 1
@@ -57,7 +57,7 @@ class RunFolder:
         cls.check_free(path, force=force)
         make_folder(path, MARKER)
         text = f"# routekit run, version {VERSION}\n" + recipe.to_yaml()
-        write_atomically(path / MARKER, lambda stream: stream.write(text.encode()))
+        write_text(path / MARKER, text)
         return cls(path)
 
     @classmethod

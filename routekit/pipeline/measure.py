@@ -18,16 +18,16 @@ from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.threshold import ask_all
 from routekit.export.cascade import load, read_about
 from routekit.export.checkpoint import load_network, save_network
-from routekit.inputs import check_classes, load_splits
-from routekit.machine import Machine
 from routekit.network.cascade import Cascade
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
+from routekit.pipeline.analyse import Analysis, analyse
+from routekit.pipeline.inputs import check_classes, load_splits
+from routekit.pipeline.machine import Machine
+from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
-from routekit.report.analysis import Analysis, analyse
 from routekit.report.record import about, described_exits, read_record, run_record, write_record
 from routekit.routing.gate import gates
-from routekit.run_folder import RunFolder
 
 # What a measurement takes over from the run's record: how its network was made.
 KEPT = ("method", "pruning", "junctions", "policy")
@@ -88,7 +88,7 @@ class _Subject:
         if recipe is None:
             _, recipe = RunFolder.open(path)
         data = load_splits(recipe, network.spec.input_size)
-        check_classes(path, network.spec.num_classes, read_about(path), data.classes)
+        check_classes(path, data.classes)
         network.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(path, recipe, machine, network, measure_costs(network), data, record)
 

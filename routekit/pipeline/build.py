@@ -1,0 +1,130 @@
+"""What a recipe asks for: which network is made of which one, and for how many MACs an image."""
+
+import copy
+import math
+from dataclasses import replace
+from functools import cache
+
+import torch
+
+from routekit.backbones.load import build, spec_of
+from routekit.backbones.unit import Backbone, ModelSpec
+from routekit.baselines.depth import static_route
+from routekit.baselines.pruning import check_prunable, prune, prunings
+from routekit.cost.budget import parse_amount, parse_target
+from routekit.cost.model import CostModel
+from routekit.network.branches import AUTO
+from routekit.network.convert import convert, dense
+from routekit.network.network import RoutedNetwork
+from routekit.recipe import Recipe, static
+from routekit.routing.router import FixedRoute
+from routekit.training.batches import step_seed
+
+
+def spec_of_recipe(recipe: Recipe) -> ModelSpec:
+    """The architecture that a recipe names, at its images' size."""
+    size = recipe.data.input_size
+    return spec_of(recipe.model.name, input_size=None if size is None else (3, size, size))
+
+
+def dense_of(recipe: Recipe, *, untrained: bool) -> Recipe:
+    """The recipe of the dense network that a recipe begins with: as it is, or trained first."""
+    training = recipe.dense if untrained else replace(recipe.dense, epochs=0)
+    return recipe.model_copy(update=static("dense") | {"target": None, "training": training})
+
+
+def last_of(recipe: Recipe, *, untrained: bool = False) -> Recipe:
+    """The recipe of the network behind the smaller ones: pruned half-way to the budget, or the dense one."""
+    if recipe.pruning is None:
+        return dense_of(recipe, untrained=untrained)
+    whole = dense_cost(recipe)
+    left = f"{100 * pruned_to(recipe, whole) / whole:.2f}%"
+    return recipe.model_copy(update=static(recipe.pruning.method) | {"target": left})
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe as it is carried out: without its pruning, if that is for smaller budgets only.
+
+    Raises InputError for a network or a budget that cannot be.
+    """
+    if recipe.pruning is None or recipe.target is None or recipe.method != "routed":
+        return recipe
+    whole = dense_cost(recipe)
+    if parse_amount(recipe.target, whole) < recipe.prunes_below * whole:
+        return recipe
+    return recipe.model_copy(update={"pruning": None})
+
+
+def dense_cost(recipe: Recipe) -> float:
+    """What the recipe's network costs as it is, MACs."""
+    return _dense_cost_of(spec_of_recipe(recipe))
+
+
+@cache
+def _dense_cost_of(spec: ModelSpec) -> float:
+    return CostModel.measure(dense(build(spec))).dense
+
+
+def target_of(recipe: Recipe, view: Backbone) -> float:
+    """The budget in MACs; for routers it has to lie above what asking all of them costs."""
+    assert recipe.target is not None
+    dense_costs = CostModel.measure(dense(view))
+    whole = dense_costs.dense
+    if recipe.method in prunings:
+        target = parse_amount(recipe.target, whole)
+        check_prunable(view, recipe.method, target)
+        return target
+    if recipe.method != "routed":
+        return parse_target(recipe.target, dense_costs)
+    pruned = recipe.pruning is not None
+    return parse_target(
+        recipe.target, CostModel.measure(routed(recipe, copy.deepcopy(view), whole)), dense=whole if pruned else None
+    )
+
+
+def pruned_to(recipe: Recipe, whole: float) -> float:
+    """What the recipe's pruning leaves of `whole` MACs: half-way to the budget, unless it says how much."""
+    assert recipe.pruning is not None
+    assert recipe.target is not None
+    if recipe.pruning.target != AUTO:
+        return parse_amount(recipe.pruning.target, whole)
+    return math.sqrt(parse_amount(recipe.target, whole) * whole)
+
+
+def network_of(recipe: Recipe, view: Backbone, target: float | None) -> RoutedNetwork:
+    """The network that is trained, made of a dense one; `target` in MACs is None if it meets no budget."""
+    torch.manual_seed(step_seed(recipe.seed, 1))
+    if recipe.method == "dense" or target is None:
+        return dense(view)
+    if recipe.method == "routed":
+        return routed(recipe, view)
+    if recipe.method in prunings:
+        return dense(prune(view, recipe.method, target, recipe.seed))
+    costs = CostModel.measure(dense(view))
+    return convert(view, FixedRoute(static_route(recipe.method, view, costs, target, recipe.seed)))
+
+
+def routed(recipe: Recipe, view: Backbone, whole: float | None = None) -> RoutedNetwork:
+    """Convert a dense network as the recipe says, pruned first if it says so; else exact until it is trained.
+
+    `whole` is what it costs as it is, MACs, where that is known.
+    """
+    assert recipe.target is not None
+    whole = whole or CostModel.measure(dense(view)).dense
+    target, left = parse_amount(recipe.target, whole), whole
+    if recipe.pruning is not None:
+        left = pruned_to(recipe, whole)
+        view = prune(view, recipe.pruning.method, left, recipe.seed)
+    budget = target / left
+    exits = {"cascade": recipe.cascade.exits(budget, view), "exit": [recipe.exits]}
+    prices = recipe.adaptive_cost
+    if prices is not None and ("exit" in recipe.junctions or not prices.is_open):
+        prices = prices.sized(left, recipe.objective.error_scale)
+    return convert(
+        view,
+        recipe.routers,
+        exits=[config for kind, configs in exits.items() if kind in recipe.junctions for config in configs],
+        branches=recipe.branches.sized(budget) if "branch" in recipe.junctions else None,
+        skips="skip" in recipe.junctions,
+        dial=prices,
+    )

@@ -1,0 +1,72 @@
+"""What cannot be, found in a recipe alone: before anything is loaded or written."""
+
+from pathlib import Path
+
+from routekit.backbones.load import build
+from routekit.cost.budget import parse_amount
+from routekit.cost.macs import describe
+from routekit.errors import InputError
+from routekit.export.checkpoint import network_folder, read_spec
+from routekit.pipeline.build import dense_cost, last_of, pruned_to, spec_of_recipe, target_of
+from routekit.recipe import Recipe
+
+NO_BUDGET = "which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8"
+
+
+def check(recipe: Recipe) -> None:
+    """Raise InputError for a network, weights or a budget that cannot be, before anything is loaded or written."""
+    if recipe.smaller:
+        _check_smaller(recipe)
+        recipe = last_of(recipe)
+    spec = spec_of_recipe(recipe)
+    weights = recipe.model.weights
+    if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
+        raise InputError(f"--weights {weights}: no such file or run")
+    if recipe.method == "cascade":
+        raise InputError("--method cascade is what `routekit cascade` makes; of one network: --junctions cascade")
+    if recipe.method == "dense" and recipe.target is not None:
+        raise InputError("--method dense meets no budget: `routekit finetune` trains the network as it is")
+    if recipe.method == "routed" and not recipe.junctions:
+        raise InputError("a routed network decides something: --junctions skip, exit, branch or cascade")
+    if recipe.method != "routed" and (recipe.adaptive_cost is not None or recipe.pruning is not None):
+        raise InputError(f"--method {recipe.method} is a static network: it takes no --prune and no --adaptive-cost")
+    if recipe.method != "dense":
+        if recipe.target is None:
+            raise InputError(NO_BUDGET)
+        target_of(recipe, build(spec))
+    if "branch" in recipe.junctions and recipe.branches.forks and (recipe.pruning is not None or recipe.freezes):
+        raise InputError(
+            "a tree (branches.forks) grows from a whole network, and all of it learns: not --prune, frozen"
+        )
+    if recipe.adaptive_cost is not None:
+        if "cascade" in recipe.junctions:
+            raise InputError("--adaptive-cost needs decisions that learn: not --junctions cascade")
+        if {"skip", "branch"} & set(recipe.junctions) and recipe.training.gate != "benefit":
+            raise InputError("--adaptive-cost needs routers that learn what a unit is worth: --gate benefit")
+        if "exit" in recipe.junctions and recipe.exits.rule != "learned":
+            raise InputError(f"--adaptive-cost needs exits that learn: not --policy {recipe.exits.rule}")
+
+
+def _check_smaller(recipe: Recipe) -> None:
+    """Raise InputError for smaller networks that are not there, or do not bring the cost where it should be."""
+    if recipe.method != "routed" or recipe.junctions != ["cascade"]:
+        raise InputError("--smaller makes a cascade of whole networks: --junctions cascade alone, --prune or not")
+    if recipe.target is None:
+        raise InputError(NO_BUDGET)
+    least, *others = map(_mean_cost, recipe.smaller)
+    whole = dense_cost(recipe)
+    most = least + sum(others) + (whole if recipe.pruning is None else pruned_to(recipe, whole))
+    target = parse_amount(recipe.target, whole)
+    if not least <= target <= most:
+        raise InputError(
+            f"{describe(target)} is out of reach: this cascade can cost from {describe(least)}, the smallest network "
+            f"alone, to {describe(most)}"
+        )
+
+
+def _mean_cost(path: str) -> float:
+    """What an image costs in a network that is done, MACs."""
+    record = read_spec(network_folder(Path(path)))["about"].get("record")
+    if record is None:
+        raise InputError(f"--smaller {path}: nothing says what it costs; give the run that it came from")
+    return float(record["flops"]["realized"])

@@ -1,0 +1,47 @@
+"""The answers of a run, a checkpoint or an exported file to image files."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from routekit.cost.macs import CONVENTION
+from routekit.data.augment import normalize
+from routekit.data.decode import decode
+from routekit.data.folder import files_of
+from routekit.pipeline.machine import Machine
+from routekit.runtime.load import load_runtime
+
+# How many images at a time; more does not make it faster.
+BATCH = 64
+
+
+def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> dict[str, Any]:
+    """Classify image files, or all images of folders, with a run, a checkpoint or an exported file."""
+    started = time.perf_counter()
+    files = [file for place in images for file in (files_of(place) if place.is_dir() else [str(place)])]
+    runtime = load_runtime(path, machine.accelerator().device)
+    about = runtime.description
+    predictions = []
+    for start in range(0, len(files), BATCH):
+        batch = files[start : start + BATCH]
+        answer = runtime(normalize(decode(batch, about.spec.input_size[1:]), about.spec.mean, about.spec.std))
+        probabilities, classes = answer.logits.softmax(dim=1).topk(min(top, about.spec.num_classes))
+        costs = about.costs.of_routes(answer.routes)
+        for row, file in enumerate(batch):
+            ranked = zip(classes[row].tolist(), probabilities[row].tolist(), strict=True)
+            predictions.append(
+                {
+                    "image": file,
+                    "top": [{"class": about.classes[index], "probability": value} for index, value in ranked],
+                    "route": [name for name, taken in zip(about.columns, answer.routes[row], strict=True) if taken],
+                    "flops": float(costs[row]),
+                }
+            )
+    return {
+        "model": str(path),
+        "convention": CONVENTION,
+        "dense_flops": about.dense,
+        "decided": about.columns,
+        "images": predictions,
+        "seconds": time.perf_counter() - started,
+    }
