@@ -10,8 +10,8 @@ from routekit.errors import InputError
 from routekit.files import existing
 from routekit.report import pictures
 from routekit.report.comparison import rows
+from routekit.report.comparison_html import comparison_html
 from routekit.report.comparison_page import comparison_page, how_measured, title_of, verdict
-from routekit.report.page import comparison_html
 
 
 def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:

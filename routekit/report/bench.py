@@ -1,12 +1,13 @@
 """A benchmark for people: text with bars, a picture, a page. Everything is drawn from its record."""
 
-import html as escape
 import io
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from routekit.cost.macs import describe
 from routekit.errors import InputError
+from routekit.report.page import drawn, shell
 from routekit.runtime.runtime import need
 
 BAR = 40
@@ -49,23 +50,15 @@ def bench_text(report: dict[str, Any]) -> str:
 def bench_html(report: dict[str, Any], path: Path) -> None:
     """Write one self-contained page. Raises InputError if it cannot be written."""
     columns = ["runtime", "batch", "dense ms", "routed ms", "speed-up", "ideal", "efficiency", "images/s", "break-even"]
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape.escape(cell)}</td>" for cell in _cells(row)) + "</tr>" for row in report["rows"]
-    )
     head = "".join(f"<th>{column}</th>" for column in columns)
-    lines = "".join(f"<p>{escape.escape(line)}</p>" for line in _heading(report))
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row)) for row in report["rows"])
+    lines = "".join(f"<p>{escape(line)}</p>" for line in _heading(report))
     drawing = io.StringIO()
     _draw(report, drawing, "svg")
-    svg = drawing.getvalue()
-    page = (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape.escape(report['model'])}: dense against routed</title>"
-        "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
-        "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{padding:.3rem .8rem;text-align:right;"
-        "border-bottom:1px solid #8884}td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto;"
-        "background:#fff}</style>"
-        f"<h1>{escape.escape(report['model'])}: dense against routed</h1>{lines}"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{svg[svg.index('<svg') :]}"
+    page = shell(
+        f"{report['model']}: dense against routed",
+        f"{lines}<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
+        f"{drawn(drawing.getvalue())}",
     )
     _write(path, page.encode())
 

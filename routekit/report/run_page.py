@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from routekit.cost.macs import CONVENTION, describe
-from routekit.report.page import shell
+from routekit.report.page import drawn, shell
 
 # A unit that fewer images run, or fewer do not run, is as good as static.
 RARE = 0.01
@@ -81,11 +81,11 @@ def html(record: Mapping[str, Any], analysis: Mapping[str, Any], drawings: Seque
     """The report as one self-contained page; `drawings` are SVG documents. A click on a route shows its images."""
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in facts(record))
     wary = "".join(f"<li>{escape(warning)}</li>" for warning in warnings(record))
-    drawn = "".join(f"<div class='wide drawing'>{svg[svg.index('<svg') :]}</div>" for svg in drawings)
+    pictures = "".join(map(drawn, drawings))
     routes = "".join(_route(place, route, analysis) for place, route in enumerate(analysis["shared"]))
     return shell(
         record["run"],
-        f"{said}<ul>{wary}</ul>{drawn}<h2>Images that share a route</h2>"
+        f"{said}<ul>{wary}</ul>{pictures}<h2>Images that share a route</h2>"
         f"<p>The commonest routes; click one to see some of its images. {escape(_kept(analysis))}</p>{routes}",
     )
 
