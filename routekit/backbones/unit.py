@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 
 from torch import Tensor, nn
 
@@ -28,24 +29,30 @@ class ModelSpec:
         return self.name if self.source == "cifar" else f"{self.source}:{self.name}"
 
 
+class Sink(Enum):
+    """Where an image can go at a unit, beside its branches, which are modules."""
+
+    RUN = "run"
+    SKIP = "skip"
+
+
 @dataclass
 class ResidualUnit:
-    """One residual block, seen as two ways on: run it, or skip it (Eq. 2 of Wang et al.); or as more, with branches.
+    """One residual block and the ways on from it: run it, or skip it (Eq. 2 of Wang et al.), or take a branch.
 
-    `run` is the block's own forward, so that running every unit is the original network bit for bit, whatever
-    the block holds (squeeze-and-excitation, blur pooling, drop path). `skip` is its shortcut alone. The sinks of its
-    junction are the block, the `branches`, and skipping it unless one of the branches always runs.
+    Running it is the block's own forward, so that running every unit is the original network bit for bit, whatever
+    the block holds (squeeze-and-excitation, blur pooling, drop path). What a unit can do is said by whoever views the
+    model (`skippable`, `branchable`); which of it images may choose, its `sinks`, by `convert`. With one sink there is
+    nothing to decide: the unit always runs, or was dropped.
 
     name:       the block's path in the model, e.g. "layer2.0"
     block:      the original module
     stage:      0-based index of the stage (the feature size) that the unit's output belongs to
     shortcut:   what a skipped unit computes: None for the identity, which leaves the features unchanged, else the
                 down-sampling shortcut with whatever follows the addition (the activation)
-    skippable:  False for a piece of the network that always runs
+    skippable:  whether it can be skipped: False for a piece of the network that always runs
     branchable: whether such a piece can at least have branches, of which one always runs
-    dropped:    True for a unit that no image runs any more: its residual branch is gone for good
-    branches:   what can be computed in the block's place, the dearest first
-    always:     whether the last branch is what is computed by default, so that the unit is never skipped
+    sinks:      what images can choose, the dearest first; the last one is the default
     """
 
     name: str
@@ -54,9 +61,7 @@ class ResidualUnit:
     shortcut: Callable[[Tensor], Tensor] | None = None
     skippable: bool = True
     branchable: bool = False
-    dropped: bool = False
-    branches: tuple[nn.Module, ...] = ()
-    always: bool = False
+    sinks: tuple[Sink | nn.Module, ...] = (Sink.RUN,)
 
     @property
     def computes(self) -> bool:
@@ -64,36 +69,39 @@ class ResidualUnit:
         return not isinstance(self.block, nn.Identity)
 
     @property
-    def sinks(self) -> int:
-        """How many ways on there are."""
-        return 1 + len(self.branches) + (not self.always)
+    def decides(self) -> bool:
+        """Whether it has a junction: more than one way on."""
+        return len(self.sinks) > 1
+
+    @property
+    def dropped(self) -> bool:
+        """Whether no image runs the block any more: it is gone for good."""
+        return self.sinks[0] is not Sink.RUN
+
+    @property
+    def branches(self) -> tuple[nn.Module, ...]:
+        """What can be computed in the block's place."""
+        return tuple(sink for sink in self.sinks if isinstance(sink, nn.Module))
 
     @property
     def keeps(self) -> bool:
         """Whether the features are left as they are by default."""
-        return self.shortcut is None and not self.always
-
-    def run(self, x: Tensor) -> Tensor:
-        """Features [B, C, H, W] -> the block's output."""
-        if self.dropped:
-            return self.skip(x)
-        out: Tensor = self.block(x)
-        return out
+        return self.sinks[-1] is Sink.SKIP and self.shortcut is None
 
     def take(self, x: Tensor, sink: int) -> Tensor:
-        """Features [B, C, H, W] -> what leaves the unit by one of its sinks."""
-        if sink == 0:
-            return self.run(x)
-        if sink > len(self.branches):
+        """Features [B, C, H, W] -> what leaves the unit by one of its sinks: 0 is the dearest, -1 the default."""
+        way = self.sinks[sink]
+        if way is Sink.SKIP:
             return self.skip(x)
-        out: Tensor = self.branches[sink - 1](x)
+        out: Tensor = self.block(x) if way is Sink.RUN else way(x)
         return out
 
+    def run(self, x: Tensor) -> Tensor:
+        """Features [B, C, H, W] -> what leaves the unit at the most: the block's output, unless it was dropped."""
+        return self.take(x, 0)
+
     def skip(self, x: Tensor) -> Tensor:
-        """Features [B, C, H, W] -> what leaves the unit by default: when its residual branch is not computed."""
-        if self.always:
-            out: Tensor = self.branches[-1](x)
-            return out
+        """Features [B, C, H, W] -> what leaves the unit if its residual branch is not computed: the shortcut alone."""
         return x if self.shortcut is None else self.shortcut(x)
 
 

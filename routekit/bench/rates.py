@@ -23,7 +23,7 @@ def set_run_rate(network: RoutedNetwork, images: Tensor, rate: float, seed: int 
     x = network.view.stem(images).clone()
     index = 0
     for unit in network.view.units:
-        if not unit.skippable:
+        if not unit.decides:
             x = unit.run(x)
             continue
         normalize = network.routers.routers[index][0]  # type: ignore[index]
@@ -36,5 +36,5 @@ def set_run_rate(network: RoutedNetwork, images: Tensor, rate: float, seed: int 
         count = min(max(round(rate * len(ranked)), 1), len(ranked) - 1)
         network.routers.offset[index] -= (ranked[count - 1] + ranked[count]) / 2
         runs = margins[:, 0] > (ranked[count - 1] + ranked[count]) / 2
-        x = execute(unit, x, [runs.nonzero().squeeze(1).cpu().numpy()])[0] if runs.any() else unit.skip(x)
+        x = execute(unit, x, [runs.nonzero().squeeze(1).cpu().numpy()])[0] if runs.any() else unit.take(x, -1)
         index += 1

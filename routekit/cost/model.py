@@ -1,6 +1,7 @@
 """What a route costs: every part of a network is measured once, a sample pays for the parts it executes."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,15 +86,15 @@ class CostModel:
                 # convolutions: the tracer has to see whose they are.
                 alike = view.spec.source != "custom" and not unit.dropped
                 kind = (repr(unit.block) if alike else unit.name, tuple(x.shape))
-                parts.append(
-                    Part(unit.name, "unit", cost_of(("run", *kind), unit.run, (x,), unit.block), unit.skippable)
-                )
-                if unit.skippable:
+                parts.append(Part(unit.name, "unit", cost_of(("run", *kind), unit.run, (x,), unit.block), unit.decides))
+                if unit.decides:
                     index = len(skip)
-                    run.append(parts[-1].flops)
-                    for sink, branch in enumerate(unit.branches[: unit.sinks - 2], start=1):
-                        run.append(cost_of((f"branch {sink}", *kind), branch, (x,), network))
-                    skip.append(0 if unit.keeps else cost_of(("skip", *kind), unit.skip, (x,), network))
+                    others = [
+                        cost_of((repr(way), *kind), partial(unit.take, sink=sink), (x,), network)
+                        for sink, way in enumerate(unit.sinks[1:], start=1)
+                    ]
+                    run += [parts[-1].flops, *others[:-1]]
+                    skip.append(others[-1])
                     # Asking depends on the features' shape, on how many are asked, and on whether there is a state.
                     rest = range(index, ends[index].stop)
                     asked = ("ask", tuple(x.shape), len(rest), state is None)

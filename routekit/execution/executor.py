@@ -124,7 +124,7 @@ class SparseExecutor(nn.Module):
             at += 1
         else:
             return x, margins, state
-        return units[-1].skip(x), margins, state
+        return units[-1].take(x, -1), margins, state
 
 
 def execute(unit: ResidualUnit, x: Tensor, ways: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ def execute(unit: ResidualUnit, x: Tensor, ways: Sequence[np.ndarray]) -> tuple[
     if not unit.keeps:
         others = np.delete(np.arange(len(x)), np.concatenate([rows for rows, _ in made]))
         if len(others):
-            made.append((others, unit.skip(take(x, others)).to(ran.dtype)))
+            made.append((others, unit.take(take(x, others), -1).to(ran.dtype)))
         x = torch.empty_like(ran[:1].expand(len(x), -1, -1, -1))
     for rows, features in made:
         put(x, rows, features)
@@ -185,7 +185,7 @@ def segments(network: RoutedNetwork) -> list[Segment]:
     found: list[Segment] = []
     left = 0
     for unit in network.view.units:
-        if not unit.skippable:
+        if not unit.decides:
             # A dropped unit without a shortcut of its own is not there at all.
             leaving = network.exit_after(unit)
             if not unit.dropped or not unit.keeps or leaving is not None:

@@ -78,9 +78,9 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
     units, after = [], {}
     for unit in view.units:
         shortcut = None if unit.shortcut is None else _fused(unit.shortcut, view.model, x)
-        branches = tuple(_fused(branch, branch, x) for branch in unit.branches)
+        sinks = tuple(_fused(sink, sink, x) if isinstance(sink, nn.Module) else sink for sink in unit.sinks)
         run = unit.block if isinstance(unit.block, Paths) else unit.run
-        units.append(replace(unit, block=_fused(run, view.model, x), shortcut=shortcut, branches=branches))
+        units.append(replace(unit, block=_fused(run, view.model, x), shortcut=shortcut, sinks=sinks))
         x = unit.run(x)
         after[unit.name] = x
     head = _fused(view.head, view.model, x)

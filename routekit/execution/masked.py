@@ -23,7 +23,7 @@ class MaskedExecutor(SparseExecutor):
             asked, state = ask_units(routers, range(junction, junction + 1), x, state)
             margins.append(asked)
             takes = torch.from_numpy(asked >= 0).to(x.device)
-            out = unit.skip(x)
+            out = unit.take(x, -1)
             for sink in range(routers.width):
                 made = unit.take(x, sink)
                 out = torch.where(takes[:, sink].view(-1, 1, 1, 1), made, out.to(made.dtype))

@@ -162,7 +162,7 @@ class Pool:
             return
         segment = self.segments[number]
         if at == len(segment.units):
-            self._leave(number, segment.units[-1].skip(x), requests)
+            self._leave(number, segment.units[-1].take(x, -1), requests)
             return
         x = segment.units[at].take(x, sink)
         rest = segment.junctions[at + 1 :]

@@ -55,7 +55,7 @@ def save_network(
         "dial": None if network.dial is None else asdict(network.dial.range),
         # Units that are left out because no image runs them, and those without a router because every image does.
         "dropped": [unit.name for unit in network.view.units if unit.dropped],
-        "settled": [unit.name for unit in network.view.units if not (unit.skippable or unit.dropped)],
+        "settled": [unit.name for unit in network.view.units if not (unit.decides or unit.dropped)],
         "folded": [asdict(fold) for fold in network.view.folded],
         "about": about,
     }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from routekit.backbones.unit import ResidualUnit, evaluating
+from routekit.backbones.unit import ResidualUnit, Sink, evaluating
 from routekit.network.network import RoutedNetwork
 
 
@@ -22,7 +22,7 @@ def reduce(network: RoutedNetwork, dropped: Sequence[str], settled: Sequence[str
             continue
         gone[settles].append(unit.name)
         if settles:
-            unit.skippable, unit.branches, unit.always = False, (), False
+            unit.sinks = (Sink.RUN,)
         else:
             drop_unit(unit)
     network.register_branches()
@@ -36,15 +36,11 @@ def drop_unit(unit: ResidualUnit) -> None:
     The children of the block that its shortcut calls stay; all others with parameters or buffers become
     `nn.Identity`.
     """
-    unit.branches = unit.branches[-1:] if unit.always else ()
-    used: set[str] = set()
-    if unit.shortcut is not None and not unit.always:
-        used = _children_called(unit)
+    unit.sinks = unit.sinks[-1:]
+    used = _children_called(unit) if unit.sinks[0] is Sink.SKIP and not unit.keeps else set()
     for name, child in unit.block.named_children():
         if name not in used and child.state_dict():
             setattr(unit.block, name, nn.Identity())
-    unit.skippable = False
-    unit.dropped = True
 
 
 def _children_called(unit: ResidualUnit) -> set[str]:

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
 from routekit.backbones.narrow import narrow
-from routekit.backbones.unit import Backbone
+from routekit.backbones.unit import Backbone, Sink
 
 # The cost of a network whose every unit is narrow, as a share of the budget, where nobody says how narrow: what is left
 # of the budget is for the images that need more.
@@ -70,5 +70,4 @@ def give_branches(view: Backbone, config: BranchConfig, *, skips: bool) -> None:
         if unit.skippable or unit.branchable:
             copies = [copy.deepcopy(unit.block) for _ in range(config.candidates)]
             slices = [narrow(unit.block, float(keep), view.step or 1) for keep in config.keep]
-            unit.branches, unit.always = (*copies, *slices), not (skips and unit.skippable)
-            unit.skippable = True  # it has a junction
+            unit.sinks = (Sink.RUN, *copies, *slices, *[Sink.SKIP] * (skips and unit.skippable))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from routekit.backbones.adapters import adapt
 from routekit.backbones.narrow import channel_step
-from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit, evaluating
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit, Sink, evaluating
 from routekit.cost.macs import count
 from routekit.errors import InputError
 from routekit.network.branches import BranchConfig, give_branches
@@ -47,21 +47,19 @@ def convert(
     """
     view = model if isinstance(model, Backbone) else _adapted(model, spec)
     # What is decided about its units is the network's own affair: the caller may convert the same model otherwise.
-    view = replace(view, units=[replace(unit) for unit in view.units])
+    both = (Sink.RUN, Sink.SKIP)
+    view = replace(
+        view, units=[replace(unit, sinks=both if skips and unit.skippable else both[:1]) for unit in view.units]
+    )
     if view.step is None:
         view.step = channel_step(unit.block for unit in view.units)
-    tree = branches is not None and bool(branches.forks)
-    if not skips and (branches is None or tree):
-        for unit in view.units:
-            unit.skippable = False
-    decides = exits or any(unit.skippable for unit in view.units)
-    if not decides and not isinstance(config, FixedRoute):
-        raise InputError(f"{view.spec.full_name} has no unit that can be skipped: add --junctions exit")
     if branches is not None:
         branches = branches.sized(HALF)
         if branches.forks:
             return _tree(view, config, exits, branches, skips=skips, dial=dial)
         give_branches(view, branches, skips=skips)
+    if not (exits or any(unit.decides for unit in view.units) or isinstance(config, FixedRoute)):
+        raise InputError(f"{view.spec.full_name} has no unit that can be skipped: add --junctions exit")
     if isinstance(config, FixedRoute):
         bank: RouterBank = config
     else:
@@ -153,7 +151,7 @@ def example_input(view: Backbone) -> Tensor:
 def junction_shapes(view: Backbone) -> list[JunctionShape]:
     """What each junction's router will see."""
     before = zip(view.units, _places(view), strict=False)
-    return [JunctionShape(place.channels, unit.stage, unit.sinks) for unit, place in before if unit.skippable]
+    return [JunctionShape(place.channels, unit.stage, len(unit.sinks)) for unit, place in before if unit.decides]
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ Execution = Callable[[ResidualUnit, Tensor, Decision], Tensor]
 def relaxed(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
     """R F(x) + (1 - r) x (Eq. 4 of Wang et al.), and with more sinks their weighted sum (Eq. 3); x [B, C, H, W]."""
     ran = unit.run(x)
-    others = [unit.take(x, sink).to(ran.dtype) for sink in range(1, unit.sinks)]
+    others = [unit.take(x, sink).to(ran.dtype) for sink in range(1, len(unit.sinks))]
     mixed: Tensor = _Mix.apply(decision.weights.to(ran.dtype), ran, *others)
     return mixed
 
@@ -67,7 +67,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def masked(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
     """Compute all ways on and keep, per sample, the one its one-hot weights name."""
     kept = unit.run(x)
-    for sink in range(1, unit.sinks):
+    for sink in range(1, len(unit.sinks)):
         takes = (decision.weights[:, sink] > 0.5).view(-1, 1, 1, 1)
         kept = torch.where(takes, unit.take(x, sink).to(kept.dtype), kept)
     return kept
@@ -76,13 +76,13 @@ def masked(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
 def sparse(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
     """Compute for each sample only the way that its one-hot weights name."""
     taken = decision.weights.argmax(dim=1)
-    ways = [(sink, (taken == sink).nonzero().squeeze(1)) for sink in range(unit.sinks)]
+    ways = [(sink, (taken == sink).nonzero().squeeze(1)) for sink in range(len(unit.sinks))]
     ways = [(sink, rows) for sink, rows in ways if len(rows)]
     if len(ways) == 1:
         return unit.take(x, ways[0][0])
     out = x if unit.keeps else None
     for sink, rows in ways:
-        if unit.keeps and sink == unit.sinks - 1:
+        if unit.keeps and sink == len(unit.sinks) - 1:
             continue
         # One image has no statistics for a batch norm: in training, it is normalised as it would be at inference.
         with evaluating(unit.block, *unit.branches) if unit.block.training and len(rows) == 1 else nullcontext():

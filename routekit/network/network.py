@@ -78,12 +78,12 @@ class RoutedNetwork(Structure):
         for unit in self.view.units:
             leaving = self.exit_after(unit)
             if left.nobody:  # a classifier need not know what to do with nothing
-                units += [left.nothing(x, unit.sinks)] if unit.skippable else []
+                units += [left.nothing(x, len(unit.sinks))] if unit.decides else []
                 ends += [left.nothing(x)] if leaving is not None else []
                 continue
             at = None if k_cpt is None else left.pick(k_cpt)
             prices = None if at is None or self.dial is None else self.dial.told(at)
-            if unit.skippable:
+            if unit.decides:
                 logits, state = self.routers(len(units), x, state, prices)
                 columns = self.routers.columns(range(len(units), len(units) + 1))
                 decision = decide(logits, columns, gate, self._offset(columns, at))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from routekit.backbones.unit import Backbone, ResidualUnit
+from routekit.backbones.unit import Backbone, ResidualUnit, Sink
 from routekit.errors import InputError
 from routekit.network.exits import Exit, ExitConfig
 from routekit.network.heads import Place, called_by_head
@@ -203,7 +203,7 @@ def grow(view: Backbone, at: Sequence[str], spread: float) -> None:
         blocks = [unit.block, *(_varied(unit.block, spread) for _ in range(paths - 1))]
         if unit.name in at:
             first, second = (Paths(blocks[turn::WAYS], turn=turn) for turn in range(WAYS))
-            unit.block, unit.branches, unit.always, unit.skippable = first, (second,), True, True
+            unit.block, unit.sinks = first, (Sink.RUN, second)
         else:
             unit.block = Paths(blocks)
         view.model.set_submodule(unit.name, unit.block)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.narrow import stand_alone
-from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit, Sink
 from routekit.network.branches import BranchConfig
 from routekit.network.dial import Dial
 from routekit.network.exits import Exit
@@ -64,7 +64,7 @@ class Structure(nn.Module):
         of_units = [
             unit.name if sink == 0 else f"{unit.name} branch {sink}"
             for unit in self.junctions
-            for sink in range(unit.sinks - 1)
+            for sink in range(len(unit.sinks) - 1)
         ]
         if self.is_tree:
             of_units = [f"first way at {name}" for name in of_units]
@@ -73,7 +73,7 @@ class Structure(nn.Module):
     @property
     def junctions(self) -> list[ResidualUnit]:
         """The units about which something is decided, in order; each has `layout.width` columns of a route."""
-        return [unit for unit in self.view.units if unit.skippable]
+        return [unit for unit in self.view.units if unit.decides]
 
     @property
     def units(self) -> int:
@@ -83,7 +83,7 @@ class Structure(nn.Module):
     @property
     def skips(self) -> bool:
         """Whether there is a unit that some images do not run at all."""
-        return any((unit.skippable or unit.dropped) and not unit.always for unit in self.view.units)
+        return any(Sink.SKIP in unit.sinks for unit in self.view.units)
 
     @property
     def is_tree(self) -> bool:
@@ -110,7 +110,7 @@ class Structure(nn.Module):
         sections: list[int] = []
         passed, width = 0, self.routers.width
         for unit in self.view.units:
-            if unit.skippable:
+            if unit.decides:
                 sections += [passed] * width
             passed += self.exit_after(unit) is not None
         return Layout(tuple(sections), passed, width, self.is_tree)
@@ -138,13 +138,12 @@ class Structure(nn.Module):
         groups: list[range] = []
         fresh, index = True, 0
         for unit in self.view.units:
-            if unit.skippable:
+            if unit.decides:
                 if fresh or not self.routers.surveys:
                     groups.append(range(index, index))
                 groups[-1] = range(groups[-1].start, index + 1)
                 fresh, index = False, index + 1
-            fresh = fresh or not unit.keeps or not (unit.skippable or unit.dropped)
-            fresh = fresh or self.exit_after(unit) is not None
+            fresh = fresh or not unit.keeps or self.exit_after(unit) is not None
         return groups
 
     def remove(self, unit: ResidualUnit) -> bool:
@@ -170,7 +169,7 @@ class Structure(nn.Module):
         layout, section = self.layout, 0
         always = torch.zeros(layout.exits + 1, dtype=torch.int64)
         for unit in self.view.units:
-            decided = unit.skippable and not layout.is_tree
+            decided = unit.decides and not layout.is_tree
             always[section] += unit.computes and not (decided or unit.dropped)
             section += self.exit_after(unit) is not None
         there = layout.reach(routes.cpu().double())

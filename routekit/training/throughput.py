@@ -39,7 +39,7 @@ def parts(network: RoutedNetwork, *, classifiers: bool = False) -> list[list[nn.
     found: list[list[nn.Module]] = [[]]
     for unit in network.view.units:
         blocks = on_paths(unit)
-        if network.is_tree and unit.skippable:
+        if network.is_tree and unit.decides:
             paths = len(blocks)
             found += [[] for _ in blocks]
         for part, block in zip(found[-paths:], blocks, strict=True):

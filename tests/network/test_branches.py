@@ -15,6 +15,7 @@ from routekit.cost.price import price_for
 from routekit.errors import InputError
 from routekit.export.checkpoint import load_network, save_network
 from routekit.export.compact import compact
+from routekit.export.drop import drop_unit
 from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
 from routekit.network.executor import masked, relaxed
@@ -134,6 +135,27 @@ def test_all_ways_learn_from_one_step(ways: str) -> None:
     # The weights are there once: an optimizer must not step them twice.
     assert len(learned) == len(network.backbone_parameters())
     assert learned | {id(p) for p in network.routing_parameters()} == {id(p) for p in network.parameters()}
+
+
+def test_what_images_can_choose_at_a_unit() -> None:
+    three = BranchConfig(keep=(0.5, 0.25), candidates=1)
+    network = convert(small_view(), branches=three, skips=False)
+    network.stand_alone()
+    both, four = convert(small_view()), convert(small_view(), branches=three)
+    kinds = [
+        ["branch" if isinstance(sink, torch.nn.Module) else sink.value for sink in each.junctions[0].sinks]
+        for each in (both, four, network)
+    ]
+    assert kinds == [["run", "skip"], ["run", *["branch"] * 3, "skip"], ["run", *["branch"] * 3]]
+    x = torch.randn(2, 16, 6, 6, generator=torch.Generator().manual_seed(0))
+    unit = network.junctions[0]
+    narrowest = unit.branches[-1]
+    with torch.no_grad():
+        assert torch.equal(unit.run(x), unit.block(x))
+        assert torch.equal(unit.take(x, -1), narrowest(x))
+        drop_unit(unit)
+        assert (unit.dropped, unit.decides, unit.sinks) == (True, False, (narrowest,))
+        assert torch.equal(unit.run(x), narrowest(x)), "what is left of it is its default"
 
 
 @pytest.mark.parametrize(("cascade", "ways"), [(True, "narrow"), (False, "narrow"), (False, "all")])

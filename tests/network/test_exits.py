@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routekit.backbones.load import build, spec_of
+from routekit.backbones.unit import Sink
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
@@ -130,7 +131,7 @@ def test_the_fast_form_and_the_pool_answer_alike() -> None:
 
 def test_how_many_units_run() -> None:
     network = toy_exits()  # exits after the first and the third of four units
-    network.view.units[1].skippable = False  # which makes three units of which a route decides
+    network.view.units[1].sinks = (Sink.RUN,)  # which makes three units of which a route decides
     routes = torch.tensor([[1, 0, 0, 0, 0], [0, 1, 0, 1, 0], [1, 0, 1, 1, 1]], dtype=torch.bool)
     assert network.units_run(routes).tolist() == [1, 0 + 1 + 1, 1 + 1 + 0 + 1]
 

@@ -92,7 +92,7 @@ def test_sparse_computes_only_what_runs() -> None:
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("index", [1, 2], ids=["identity", "down-sampling"])
 def test_relaxed_execution_passes_the_gradient_check(index: int, memory_format: torch.memory_format) -> None:
-    unit = toy_view().units[index]
+    unit = convert(toy_view()).junctions[index]
     unit.block.double().train(False)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 4, 4, 4, dtype=torch.float64, generator=generator).to(memory_format=memory_format)
@@ -160,7 +160,7 @@ def test_one_backbone_can_be_converted_twice() -> None:
     convert(view, exits=[ExitConfig(at="body.1", head="linear")], skips=False)
     again = convert(view, exits=[ExitConfig(at="stem", head="linear")])
     assert [unit.name for unit in again.junctions] == [unit.name for unit in view.units]
-    assert all(unit.skippable for unit in view.units)
+    assert not any(unit.decides for unit in view.units), "what was given is left as it was"
 
 
 def test_a_deep_copy_is_independent_and_complete() -> None:

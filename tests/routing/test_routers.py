@@ -13,7 +13,7 @@ SHAPES = [JunctionShape(4, 0), JunctionShape(4, 0), JunctionShape(4, 1), Junctio
 
 
 def test_junction_shapes_are_what_the_routers_will_see() -> None:
-    assert junction_shapes(toy_view()) == SHAPES
+    assert junction_shapes(convert(toy_view()).view) == SHAPES
 
 
 @pytest.mark.parametrize("kind", sorted(banks))

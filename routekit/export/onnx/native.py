@@ -45,12 +45,12 @@ class NativeParts(Parts):
         x = graph.place(super().stem(), "images", "stem")
         for unit in view.units:
             self.borders[unit.name] = x
-            if unit.skippable:
+            if unit.decides:
                 self.pooled[unit.name] = graph.place(super().pool(unit), x, "pooled")
-            skip = super().skip(unit)
+            skip = super().skip(unit) if unit.decides or unit.dropped else None
             if skip is not None:
                 self.skipped[unit.name] = graph.place(skip, x, "skipped")
-            for sink in range(1, unit.sinks - 1):
+            for sink in range(1, len(unit.sinks) - 1):
                 self.taken[f"{unit.name}/{sink}"] = graph.place(super().take(unit, sink), x, "branch")
             if unit.computes and not unit.dropped:
                 x = graph.place(super().run(unit), x, unit.name)

@@ -47,7 +47,8 @@ class Parts:
 
     def take(self, unit: ResidualUnit, sink: int) -> Piece:
         """Features -> what the unit gives by one of its sinks but the default."""
-        return self.run(unit) if sink == 0 else self.branch(unit, unit.branches[sink - 1])
+        way = unit.sinks[sink]
+        return self.branch(unit, way) if isinstance(way, nn.Module) else self.run(unit)
 
     def branch(self, unit: ResidualUnit, branch: nn.Module) -> Piece:
         """Features -> what one of the unit's branches gives."""
@@ -58,8 +59,9 @@ class Parts:
         """Features -> what the unit gives by default; None if that is the features themselves."""
         if unit.keeps:
             return None
-        if unit.always:
-            return self.branch(unit, unit.branches[-1])
+        default = unit.sinks[-1]
+        if isinstance(default, nn.Module):
+            return self.branch(unit, default)
         name, features = f"the shortcut of {unit.name}", self.features[unit.name]
         return self.exporter.export(name, unit.skip, unit.block, features, self._kind("skip", unit))
 
