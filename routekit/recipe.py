@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from routekit.baselines.depth import orders
+from routekit.baselines.pruning import prunings
 from routekit.errors import InputError
 from routekit.network.branches import AUTO, BranchConfig
 from routekit.network.dial import DialRange
 from routekit.network.exits import CascadeConfig, ExitConfig
 from routekit.objective.objective import ObjectiveWeights
-from routekit.registry import nearest
+from routekit.registry import nearest, one_of
 from routekit.routing.router import RouterConfig
 from routekit.training.schedule import TrainingConfig
 
@@ -44,7 +46,8 @@ class DataSection(_Section):
     input_size: Annotated[int | None, Field(ge=8)] = None
 
 
-Pruner = Literal["l1", "fpgm", "bn", "depgraph", "random"]
+# Methods that decide for each image, or not at all; all others are registered.
+WAYS = ("routed", "dense", "cascade")
 
 
 class PruningSection(_Section):
@@ -55,7 +58,7 @@ class PruningSection(_Section):
              networks it is for all budgets under the dense cost
     """
 
-    method: Pruner = "l1"
+    method: Annotated[str, one_of("pruning method", prunings)] = "l1"
     target: str = AUTO
     below: Annotated[float, Field(gt=0, le=1)] = 1.0
 
@@ -79,7 +82,7 @@ class Recipe(_Section):
               from scratch as it is routed, and nothing teaches it
     """
 
-    method: Literal["routed", "dense", "firstk", "randomk", "distributedk", "cascade"] | Pruner = "routed"
+    method: Annotated[str, one_of("method", prunings, orders, also=WAYS)] = "routed"
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     target: str | None = None

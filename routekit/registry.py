@@ -1,8 +1,11 @@
 """Name -> object, with errors that suggest the nearest names."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from routekit.errors import InputError
 
@@ -53,3 +56,19 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
+
+
+def one_of(kind: str, *registries: Registry[Any], also: Sequence[str] = (), but: Sequence[str] = ()) -> AfterValidator:
+    """Validate a setting that names something registered, now or later, or one of `also`; not one of `but`.
+
+    >>> kind: Annotated[str, one_of("router", banks)] = "fc"
+    """
+
+    def known(name: str) -> str:
+        names = {*also, *(entry for registry in registries for entry in registry)} - {*but}
+        if name not in names:
+            said = {"said": f"unknown {kind} {name!r}: {nearest(name, names)}"}
+            raise PydanticCustomError("unknown_name", "{said}", said)
+        return name
+
+    return AfterValidator(known)

@@ -14,6 +14,7 @@ from routekit.cost.macs import count
 from routekit.errors import InputError
 from routekit.network.branches import AUTO, narrow_for
 from routekit.network.heads import Place, Size, heads, shallow
+from routekit.registry import one_of
 from routekit.routing.certainty import certainties, confidence, negentropy
 from routekit.routing.router import open_head
 
@@ -21,6 +22,8 @@ from routekit.routing.router import open_head
 MEASURES = (confidence, negentropy)
 
 Share = Annotated[float, Field(gt=0, le=1)]
+Head = Annotated[str, one_of("exit head", heads)]
+Rule = Annotated[str, one_of("rule", certainties, also=["learned"])]
 
 # The place before the first unit, where there may be several exits: "stem", "stem.1" and so on.
 STEM = "stem"
@@ -45,12 +48,12 @@ class ExitConfig:
 
     at: str = "auto"
     count: Annotated[int, Field(ge=1)] = 3
-    head: Literal["conv", "linear", "narrow"] = "conv"
+    head: Head = "conv"
     width: Annotated[int, Field(ge=1)] = 64
     keep: Share = 0.3
     depth: Share = 1.0
     own: bool = False
-    rule: Literal["learned", "confidence", "entropy"] = "learned"
+    rule: Rule = "learned"
     hidden: Annotated[int, Field(ge=1)] = 32
 
 
@@ -66,9 +69,9 @@ class CascadeConfig(ExitConfig):
 
     keep: Share | tuple[Share, ...] | Literal["auto"] = AUTO  # type: ignore[assignment]
     at: str = STEM
-    head: Literal["conv", "linear", "narrow"] = "narrow"
+    head: Head = "narrow"
     own: bool = True
-    rule: Literal["learned", "confidence", "entropy"] = "confidence"
+    rule: Rule = "confidence"
 
     def __post_init__(self) -> None:
         """Raise ValueError for narrow forms out of order."""

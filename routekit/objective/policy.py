@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from routekit.cost.model import CostModel
+from routekit.registry import one_of
 from routekit.routing.decision import RouteTrace
 from routekit.routing.policy import (
     Choice,
@@ -39,7 +40,7 @@ class PolicyConfig:
     l2_routes:    let that teach the policy as well, as in section 5.2 of the paper
     """
 
-    kind: Literal["actor", "pragmatic", "optimistic"] = "actor"
+    kind: Annotated[str, one_of("policy", critics, also=["actor"])] = "actor"
     decisiveness: Annotated[float, Field(ge=0)] = 0.01
     utility: Annotated[float, Field(ge=0)] = 0.1
     error: Literal["loss", "wrong"] = "loss"

@@ -5,7 +5,7 @@ fully open: it runs every unit of every image, so that a converted network begin
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from routekit.registry import Registry
+from routekit.registry import Registry, one_of
 from routekit.routing.decision import RUN, SKIP
 
 
@@ -24,6 +24,9 @@ class JunctionShape:
     channels: int
     stage: int
     sinks: int = 2
+
+
+banks: Registry["type[RouterBank]"] = Registry("router")
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -39,7 +42,7 @@ class RouterConfig:
                  own task, and a step costs less (the features' gradient is the largest tensor that they would touch)
     """
 
-    kind: Literal["fc", "cnn", "rnn"] = "fc"
+    kind: Annotated[str, one_of("router", banks)] = "fc"
     hidden: Annotated[int, Field(ge=1)] = 16
     normalize: bool = True
     open_logit: float = 2.0
@@ -128,9 +131,6 @@ class RouterBank(nn.Module):
             scores, state = self.score(index, features, state)
             logits.append(scores)
         return torch.stack(logits, dim=1), state
-
-
-banks: Registry[type[RouterBank]] = Registry("router")
 
 
 def pool(features: Tensor) -> Tensor:

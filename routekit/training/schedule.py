@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
+from routekit.registry import one_of
+from routekit.routing.gate import gates
+
 Temperature = Annotated[float, Field(gt=0)]
 
 
@@ -42,7 +45,7 @@ class TrainingConfig:
     decay: Literal["cosine", "multistep", "exponential"] = "cosine"
     half_life: Annotated[float, Field(gt=0)] = 0.125
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    gate: Literal["soft", "straight-through", "gumbel", "bernoulli", "benefit"] = "benefit"
+    gate: Annotated[str, one_of("gate", gates, but=["hard"])] = "benefit"
     temperature: tuple[Temperature, Temperature] = (1.0, 1.0)
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.1
     hard: Annotated[float, Field(ge=0, le=1)] = 0.7
