@@ -122,6 +122,7 @@ def decided(
     from routekit.errors import InputError
     from routekit.registry import nearest
     from routekit.routing.certainty import certainties
+    from routekit.routing.policy import critics
 
     if (at is not None or policy is not None) and "exit" not in wanted:
         option = "--exits" if at is not None else "--policy"
@@ -132,7 +133,7 @@ def decided(
         option = "--router" if router is not None else "--gate"
         raise InputError(f"{option} is for units: add --junctions skip or branch")
     keeps = sorted({share for text in narrow.split(",") if (share := fraction(text))}) if narrow else []
-    learned = ["actor", "pragmatic", "optimistic"]
+    learned = ["actor", *critics]
     if policy is not None and policy not in learned and policy not in certainties:
         raise InputError(f"unknown policy {policy!r}: {nearest(policy, [*learned, *certainties])}")
     settings = {

@@ -22,8 +22,9 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
     # Exits alone make few routes: whether an image goes on is no more than a bit each.
     if routes["entropy_bits"] < 1 and {"skip", "branch"} & set(record.get("junctions", ["skip"])):
         found.append(
-            f"Routing has collapsed: {routes['unique']} routes, {routes['entropy_bits']:.2f} bits. This is as good as "
-            "a static network: try --set with a larger training.router_learning_rate or training.congestion, or prune."
+            f"Routing has collapsed: {routes['unique']} routes, {routes['entropy_bits']:.2f} bits, hardly more "
+            "than a static network: try --set with a larger training.router_learning_rate or training.congestion, or "
+            "prune."
         )
     # Of a fork it is the share of the first way: the others take the second.
     rates = {name: rate for name, rate in routes["run_rate"].items() if not name.startswith("first way")}

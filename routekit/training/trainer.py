@@ -294,6 +294,6 @@ class Trainer:
         annealed = self.step >= self.schedule.anneal_steps
         if learns_routes(self.network) and annealed and statistics.collapsed:
             self.say(
-                f"routing has collapsed: {statistics.unique} routes, {statistics.entropy:.2f} bits; this is a static "
-                "network. Try a larger router learning rate, a higher diversity weight, or a longer anneal"
+                f"routing has collapsed: {statistics.unique} routes, {statistics.entropy:.2f} bits, hardly more "
+                "than a static network. Try a larger router learning rate, a higher diversity weight, a longer anneal"
             )
