@@ -73,7 +73,10 @@ BAD = [
         "less than or equal to 1",
     ),
     (["compare", "resnet20", "--budgets", ","], "which budgets?"),
-    (["convert", "resnet20", "--target-flops", "50%", "--method", "rooted", "--junctions", "skip"], "'routed'"),
+    (
+        ["convert", "resnet20", "--target-flops", "50%", "--method", "rooted", "--junctions", "skip"],
+        "did you mean routed",
+    ),
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--junctions", "skip"], "static network"),
     ([*EXITS, "--gate", "soft"], "--gate is for units"),
     (
