@@ -26,18 +26,37 @@ class _Root(nn.Module):
         return self.model(x)
 
 
+class _Call(nn.Module):
+    """Calls the module at `path` of `root`, whatever that is by then: a batch norm may be folded and gone."""
+
+    def __init__(self, root: nn.Module, path: str) -> None:
+        super().__init__()
+        self.root = (root,)  # in a tuple: the whole model is no submodule of this one
+        self.path = path
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.root[0].get_submodule(self.path)(*inputs, **options)
+
+
 class _Piece(nn.Module):
     """A stretch of the traced network between marked blocks; `code` is its GraphModule.
 
     `attributes` are the paths of the parameters and buffers that the stretch reads directly. They are looked up in
-    `root` at each call: moving a network to another device or dtype replaces its buffers.
+    `root` at each call, as are the modules that it calls: moving a network to another device or dtype replaces its
+    buffers, and whatever changes the model's modules changes what this computes.
     """
 
     def __init__(self, code: Any, root: nn.Module, attributes: Sequence[str]) -> None:
         super().__init__()
-        self.code = code
         self.attributes = tuple(attributes)
-        self.root = (root,)  # in a tuple: the whole model is no submodule of this piece
+        self.root = (root,)
+        paths = {module: path for path, module in root.named_modules()}
+        called = {node.target: code.get_submodule(node.target) for node in code.graph.nodes if node.op == "call_module"}
+        for name, module in called.items():
+            code.set_submodule(name, _Call(root, paths[module]))
+        self.code = code
+        # What the stretch owns, for whoever asks for its parameters.
+        self.called = nn.ModuleList(called.values())
         for path in attributes:
             value = attrgetter(path)(root)
             if isinstance(value, nn.Parameter):
@@ -81,7 +100,7 @@ def mark_units(model: nn.Module, names: Sequence[str], spec: ModelSpec) -> Backb
         raise InputError("mark_units needs at least one block, and each of them once")
     marked = {modules[name]: name for name in names}
     with evaluating(model):
-        pieces = _split(_traced(model, marked), marked)
+        pieces = _split(_traced(model, marked), marked, _Root(model))
         first, *_, last = [index for index, (name, _) in enumerate(pieces) if name] * 2
         view = Backbone(
             model,
@@ -106,8 +125,8 @@ def _traced(model: nn.Module, marked: dict[nn.Module, str]) -> fx.GraphModule:
         raise InputError(f"{type(model).__name__} cannot be traced ({first_line(error)}): {_WAY_OUT}") from error
 
 
-def _split(graph: fx.GraphModule, marked: dict[nn.Module, str]) -> list[tuple[str, nn.Module]]:
-    """Cut the traced network at its marked blocks: (name of the block or "", piece), in order."""
+def _split(graph: fx.GraphModule, marked: dict[nn.Module, str], root: _Root) -> list[tuple[str, nn.Module]]:
+    """Cut the traced network of `root` at its marked blocks: (name of the block or "", piece), in order."""
     part = 0
     parts: dict[fx.Node, int] = {}
     names: dict[int, str] = {}
@@ -141,7 +160,7 @@ def _split(graph: fx.GraphModule, marked: dict[nn.Module, str]) -> list[tuple[st
                     f"the piece before it; {_WAY_OUT}"
                 )
             # The block itself, not a copy of its call, so that it stays the user's module.
-            piece = blocks[name] if name else _Piece(outer.get_submodule(node.target), graph, attributes)
+            piece = blocks[name] if name else _Piece(outer.get_submodule(node.target), root, attributes)
             pieces.append((name, piece))
             previous = node
         elif node.op == "output" and node.args[0] is not previous:

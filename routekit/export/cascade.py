@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from routekit.backbones.unit import Backbone
 from routekit.errors import InputError
 from routekit.export.checkpoint import CASCADE, SPEC, TENSORS, VERSION, load_network, network_folder, read_spec
 from routekit.files import write_text
@@ -67,10 +68,11 @@ def read_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def load(path: str | Path, model: nn.Module | None = None) -> RoutedNetwork | Cascade:
+def load(path: str | Path, model: nn.Module | Backbone | None = None) -> RoutedNetwork | Cascade:
     """Load a run, a compact checkpoint or a cascade; in eval mode, on the CPU.
 
-    `model` is an instance of your own architecture, for a network that was converted from one ("custom").
+    `model` is an instance of your own architecture, for a network that was converted from one ("custom"), or what
+    `mark_units` makes of it; it is loaded into.
     Raises InputError if the files are missing, damaged, or do not fit together.
     """
     folder = cascade_folder(Path(path))

@@ -1,7 +1,7 @@
 """A routed network on disk: a JSON spec and safetensors. Versioned, complete, no pickle."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from pydantic import TypeAdapter
 from safetensors.torch import load, save
 from torch import nn
 
+from routekit.backbones.adapters import adapt
 from routekit.backbones.load import build
 from routekit.backbones.resize import resize
-from routekit.backbones.unit import Fold, ModelSpec
+from routekit.backbones.unit import Backbone, Fold, ModelSpec
 from routekit.errors import InputError, first_line
 from routekit.execution.fold import fold_structure
 from routekit.export.drop import reduce
@@ -85,10 +86,11 @@ def read_spec(folder: Path) -> dict[str, Any]:
     return spec
 
 
-def load_network(path: str | Path, model: nn.Module | None = None) -> RoutedNetwork:
+def load_network(path: str | Path, model: nn.Module | Backbone | None = None) -> RoutedNetwork:
     """Load what `save_network` wrote: a checkpoint's folder, or a run's. In eval mode, on the CPU.
 
-    `model` is an instance of your own architecture, for a network that was converted from one ("custom").
+    `model` is an instance of your own architecture, for a network that was converted from one ("custom"), or what
+    `mark_units` makes of it, for one that no adapter knows. It is loaded into.
     Raises InputError if the files are missing, damaged, or do not fit together.
     """
     folder = network_folder(Path(path))
@@ -144,7 +146,7 @@ def _computable(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _own(model: nn.Module, spec: ModelSpec) -> Any:
-    from routekit.backbones.adapters import adapt
-
+def _own(model: nn.Module | Backbone, spec: ModelSpec) -> Backbone:
+    if isinstance(model, Backbone):
+        return replace(model, spec=spec)
     return adapt(model, spec)

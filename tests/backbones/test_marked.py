@@ -1,13 +1,18 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import routekit
 from routekit.backbones.marked import mark_units
 from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
+from routekit.execution.prepare import optimize
+from routekit.export.checkpoint import save_network
+from routekit.export.compact import compact
 from routekit.network.convert import convert
 
 SPEC = ModelSpec("custom", "own", 3, (3, 8, 8))
@@ -116,6 +121,62 @@ def test_what_lies_between_blocks_reads_the_models_own_tensors_wherever_they_go(
     assert twin.model.scale.grad is not None
     assert view.model.scale.grad is None
     assert CostModel.measure(convert(view)).dense == 6912 + 2 * 9216 + 2048 + 24
+
+
+class Normed(Own):
+    """Batch norms between the blocks, and a buffer that is more than a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.BatchNorm2d(4), nn.BatchNorm2d(8)])
+        self.register_buffer("colours", torch.rand(3, 1, 1))
+        for norm in self.norms:
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2.0)
+            nn.init.uniform_(norm.weight, 0.5, 2.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(torch.relu(self.norms[0](self.stem(x - self.colours))))
+        x = torch.relu(self.norms[1](self.down(x)))
+        for block in self.second:
+            x = block(x)
+        return self.classifier(x.mean((2, 3)))
+
+
+def test_what_is_folded_between_blocks_is_not_computed_again() -> None:
+    torch.manual_seed(0)
+    network = convert(mark_units(Normed().eval(), NAMES, SPEC)).eval()
+    routes = torch.tensor([[True, True, False, True], [False, True, False, True]])
+    small = compact(network, routes)
+    assert [pair.conv for pair in small.folded] == ["stem", "down"]
+    with torch.no_grad():
+        want = network(images(), routes=routes[:1].expand(5, -1)).logits
+        torch.testing.assert_close(small.network(images()).logits, want, rtol=1e-4, atol=1e-4)
+        want = network(images()).logits
+        torch.testing.assert_close(optimize(network)(images()).logits, want, rtol=1e-4, atol=1e-4)
+
+
+def test_buffers_are_read_where_they_are_now() -> None:
+    twin = copy.deepcopy(mark_units(Normed().eval(), NAMES, SPEC))
+    twin.model.double()
+    x = images().double()
+    with torch.no_grad():
+        twin.model.colours.add_(1.0)
+        assert torch.equal(through(twin, x), twin.model(x))
+
+
+@pytest.mark.parametrize("smaller", [False, True])
+def test_a_marked_network_is_loaded_into_a_marked_one(tmp_path: Path, smaller: bool) -> None:
+    torch.manual_seed(0)
+    network = convert(mark_units(Normed().eval(), NAMES, SPEC)).eval()
+    if smaller:
+        network = compact(network, torch.tensor([[True, True, False, True], [False, True, False, True]])).network
+    save_network(tmp_path, network, about={})
+    again = routekit.load(tmp_path, model=mark_units(Normed(), NAMES, SPEC))
+    with torch.no_grad():
+        assert torch.equal(again(images()).logits, network(images()).logits)
+    with pytest.raises(InputError, match="no adapter knows Normed"):
+        routekit.load(tmp_path, model=Normed())
 
 
 def test_marking_leaves_every_modules_mode_alone() -> None:
