@@ -1,6 +1,7 @@
 """Recipes: read, checked, listed and copied."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,23 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         "exits.counts: no such setting: did you mean count? (line 5)",
         "routers.kind: unknown router 'fcc': did you mean fc? (line 7)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("skip", {"junctions": ["skip"]}),
+        ("branch", {"junctions": ["branch"]}),
+        ("exit", {"junctions": ["exit"]}),
+        ("adaptive", {"junctions": ["branch"], "adaptive_cost": {}}),
+        ("pruning", {"method": "l1", "junctions": []}),
+    ],
+)
+def test_a_recipe_is_what_its_options_are(name: str, settings: dict[str, Any]) -> None:
+    """What was measured with options of the default holds for the recipe that says the same."""
+    assert load_recipe(name) == load_recipe("default", {"pruning": None} | settings).model_copy(
+        update={"cascade": load_recipe(name).cascade}
+    )
 
 
 def test_what_freezes() -> None:
