@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
         json: o.Json = False,
     ) -> None:
         """Print what each part of MODEL costs, counted by fvcore (1 multiply-add = 1 FLOP)."""
-        from routekit.cost.macs import CONVENTION, describe
+        from routekit.macs import CONVENTION, describe
         from routekit.pipeline.measure import cost_table
 
         costs = cost_table(Path(model) if Path(model).is_dir() else model, classes, input_size)

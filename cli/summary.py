@@ -5,7 +5,7 @@ from typing import Any
 
 def summary(record: dict[str, Any]) -> str:
     """Say what a run or an evaluation found: accuracy, cost with its convention, routes."""
-    from routekit.cost.macs import describe
+    from routekit.macs import describe
 
     flops, routes, accuracy = record["flops"], record["routes"], record["accuracy"]
     dense = flops["dense"]

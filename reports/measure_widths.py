@@ -20,9 +20,9 @@ from routekit.backbones.load import build, spec_of
 from routekit.backbones.narrow import LANES
 from routekit.backbones.unit import Backbone
 from routekit.baselines.pruning import prune
-from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel
 from routekit.execution.timing import in_turns
+from routekit.macs import CONVENTION
 from routekit.network.convert import dense
 from routekit.pipeline.machine import Machine
 

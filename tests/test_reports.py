@@ -11,7 +11,7 @@ from reports.table import mean_and_deviation, records, rendered
 from routekit.comparison.plan import ComparisonFolder
 from routekit.comparison.report import report_comparison
 from routekit.comparison.results import measured
-from routekit.cost.macs import CONVENTION
+from routekit.macs import CONVENTION
 
 REPORTS = Path(__file__).parent.parent / "reports"
 

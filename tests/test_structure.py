@@ -16,7 +16,7 @@ LAYERS = [
     ["errors"],
     ["files"],
     ["registry"],
-    ["routing.decision", "cost.macs", "data"],
+    ["routing.decision", "macs", "data"],
     ["backbones.unit", "routing.certainty", "routing.gate", "routing.router", "routing.stacked"],
     ["routing.policy"],
     ["backbones"],

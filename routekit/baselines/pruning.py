@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
 from routekit.backbones.narrow import chain, channel_step, stepped
 from routekit.backbones.unit import Backbone
-from routekit.cost.macs import count, describe
 from routekit.errors import InputError
+from routekit.macs import count, describe
 from routekit.network.convert import example_input
 from routekit.registry import Registry
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from routekit.cost.macs import CONVENTION, describe
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
+from routekit.macs import CONVENTION, describe
 
 _SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 

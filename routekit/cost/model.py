@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from routekit.backbones.unit import evaluating
-from routekit.cost.macs import Count, count
+from routekit.macs import Count, count
 from routekit.network.convert import example_input
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import Layout, RouteTrace

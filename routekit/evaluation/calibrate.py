@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.cost.price import price_for
 from routekit.data.image_set import Images
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
+from routekit.macs import describe
 from routekit.network.network import RoutedNetwork
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from routekit.cost.cascade import CascadeCost
-from routekit.cost.macs import describe
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.errors import InputError
+from routekit.macs import describe
 from routekit.network.cascade import Cascade
 
 # No certainty is larger.

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 
 from routekit.backbones.unit import ModelSpec
 from routekit.cost.cascade import CascadeCost, measure_costs
-from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel, Part
 from routekit.errors import ExportError, InputError, first_line
+from routekit.macs import CONVENTION
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import Layout

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from routekit.backbones.adapters import adapt
 from routekit.backbones.narrow import channel_step
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit, Sink, evaluating
-from routekit.cost.macs import count
 from routekit.errors import InputError
+from routekit.macs import count
 from routekit.network.branches import BranchConfig, give_branches
 from routekit.network.dial import Dial, DialRange
 from routekit.network.exits import STEM, Exit, ExitConfig, places

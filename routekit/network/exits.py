@@ -10,8 +10,8 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
 from routekit.backbones.unit import Backbone, evaluating
-from routekit.cost.macs import count
 from routekit.errors import InputError
+from routekit.macs import count
 from routekit.network.branches import AUTO, narrow_for
 from routekit.network.heads import Place, Size, heads, shallow
 from routekit.registry import one_of

@@ -16,7 +16,6 @@ from routekit.bench.bench import bench
 from routekit.bench.forms import Setting, check_installed
 from routekit.bench.rates import set_run_rate
 from routekit.bench.serving import bench_serving
-from routekit.cost.macs import CONVENTION
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.errors import InputError
@@ -24,6 +23,7 @@ from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
 from routekit.export.cascade import load
+from routekit.macs import CONVENTION
 from routekit.network.cascade import Cascade
 from routekit.network.convert import convert
 from routekit.network.network import RoutedNetwork

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from routekit.backbones.load import build
 from routekit.cost.budget import parse_amount
-from routekit.cost.macs import describe
 from routekit.errors import InputError
 from routekit.export.checkpoint import network_folder, read_spec
+from routekit.macs import describe
 from routekit.pipeline.build import dense_cost, last_of, pruned_to, spec_of_recipe, target_of
 from routekit.recipe import Recipe
 

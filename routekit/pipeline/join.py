@@ -10,7 +10,6 @@ import torch
 
 from routekit.cost.budget import parse_amount
 from routekit.cost.cascade import CascadeCost
-from routekit.cost.macs import describe
 from routekit.data.sources import DataSplits
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
@@ -18,6 +17,7 @@ from routekit.evaluation.know import learn_to_know
 from routekit.evaluation.threshold import ask_all
 from routekit.export.cascade import save_cascade
 from routekit.export.checkpoint import load_network, network_folder, read_spec
+from routekit.macs import describe
 from routekit.network.cascade import LEARNED, Cascade
 from routekit.pipeline.inputs import check_classes, load_splits
 from routekit.pipeline.machine import Machine

@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from routekit.cost.macs import CONVENTION
 from routekit.data.augment import normalize
 from routekit.data.decode import decode
 from routekit.data.folder import files_of
+from routekit.macs import CONVENTION
 from routekit.pipeline.machine import Machine
 from routekit.runtime.load import load_runtime
 

@@ -11,12 +11,12 @@ import torch
 
 from routekit.backbones.unit import Backbone
 from routekit.baselines.pruning import prunings
-from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import dense_accuracy, evaluate
 from routekit.export.checkpoint import load_network, save_network
 from routekit.files import alone
+from routekit.macs import describe
 from routekit.network.cascade import Cascade
 from routekit.network.convert import dense
 from routekit.objective.objective import ObjectiveWeights

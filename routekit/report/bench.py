@@ -5,8 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from routekit.cost.macs import describe
 from routekit.errors import InputError
+from routekit.macs import describe
 from routekit.report.page import drawn, shell
 from routekit.runtime.runtime import need
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from routekit.cost.macs import CONVENTION
 from routekit.errors import InputError
+from routekit.macs import CONVENTION
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from routekit.cost.macs import CONVENTION
+from routekit.macs import CONVENTION
 from routekit.report.comparison import Measured, Row, frontier, rows, scales
 from routekit.report.differences import Difference, differences
 

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from routekit.cost.macs import CONVENTION
 from routekit.data.image_set import Images
 from routekit.errors import InputError
 from routekit.evaluation.answers import pack
@@ -14,6 +13,7 @@ from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.exits import measure_exits
 from routekit.export.compact import compact
 from routekit.files import write_text
+from routekit.macs import CONVENTION
 from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute

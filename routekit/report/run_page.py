@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from routekit.cost.macs import CONVENTION, describe
+from routekit.macs import CONVENTION, describe
 from routekit.report.page import drawn, shell
 
 # A unit that fewer images run, or fewer do not run, is as good as static.

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from routekit.backbones.load import build, spec_of
 from routekit.cost.budget import Budget, parse_target
-from routekit.cost.macs import describe
 from routekit.cost.model import CostModel
 from routekit.cost.price import LEEWAY, Price, PriceRange, price_for
 from routekit.cost.weight import CostWeight
 from routekit.errors import InputError
+from routekit.macs import describe
 from routekit.network.convert import convert, dense, example_input
 from routekit.network.executor import relaxed
 from routekit.network.exits import ExitConfig

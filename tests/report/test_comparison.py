@@ -10,9 +10,9 @@ import torch
 
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.comparison.report import report_comparison
-from routekit.cost.macs import CONVENTION
 from routekit.errors import InputError
 from routekit.evaluation.answers import pack
+from routekit.macs import CONVENTION
 from routekit.report.comparison import Measured, frontier, rows, scales
 from routekit.report.comparison_page import markdown, verdict
 from routekit.report.differences import differences

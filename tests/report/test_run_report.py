@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from routekit.cost.macs import CONVENTION
 from routekit.cost.model import CostModel
 from routekit.evaluation.evaluate import evaluate
+from routekit.macs import CONVENTION
 from routekit.pipeline.analyse import analyse
 from routekit.report.run_page import html, markdown, warnings
 from tests.toy import toy_exits, toy_images
