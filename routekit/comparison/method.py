@@ -13,20 +13,17 @@ from routekit.baselines.pruning import prunings
 from routekit.errors import InputError
 from routekit.recipe import static
 from routekit.registry import nearest
+from routekit.routing.certainty import certainties
 
 DENSE, IDK, DRN = "dense", "idk", "drn"
 # What a run that is given by --smaller is called, with its place: "smaller0".
 SMALLER = "smaller"
 JUNCTIONS = ("skip", "exit", "branch", "cascade")
-# Exits that decide by a rule, and not by what they learned.
-RULES = ("confidence", "entropy")
-# What is decided where a method is not called by its junction: where to stop, or whether a smaller network will do.
-JUNCTION_OF = {**dict.fromkeys(RULES, "exit"), IDK: "cascade"}
 
 
 def check_method(name: str) -> None:
     """Raise InputError for a name that is no method."""
-    known = [DENSE, IDK, DRN, *orders, *prunings, *RULES]
+    known = [DENSE, IDK, DRN, *orders, *prunings, *certainties]
     if name in known:
         return
     pruner, *_ = parts = name.split("+")
@@ -34,11 +31,11 @@ def check_method(name: str) -> None:
     if decided == [IDK]:
         return
     for part in decided:
-        if part not in JUNCTIONS and part not in RULES:
+        if part not in JUNCTIONS and part not in certainties:
             raise InputError(
                 f"unknown method {name!r}: {nearest(part, [*known, *JUNCTIONS])}; several as skip+exit or l1+skip"
             )
-    if len(set(decided)) < len(decided) or len({"exit", *RULES} & set(decided)) > 1:
+    if len(set(decided)) < len(decided) or len({"exit", *certainties} & set(decided)) > 1:
         raise InputError(f"method {name!r} names one thing twice")
 
 
@@ -67,10 +64,17 @@ def settings(name: str, budget: str | None) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "method": "routed",
         "target": budget,
-        "junctions": [JUNCTION_OF.get(part, part) for part in decided],
+        "junctions": [_junction(part) for part in decided],
         "pruning": {"method": pruner} if pruner in prunings else None,
     }
-    rule = next((part for part in decided if part in RULES), None)
+    rule = next((part for part in decided if part in certainties), None)
     if rule is not None:
         chosen["exits.rule"] = rule
     return chosen
+
+
+def _junction(part: str) -> str:
+    """What is decided: where to stop, by a rule, or whether a smaller network will do, or what `part` is called by."""
+    if part in certainties:
+        return "exit"
+    return "cascade" if part == IDK else part
