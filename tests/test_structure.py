@@ -28,6 +28,7 @@ LAYERS = [
         "network.heads",
         "network.paths",
         "network.remaining",
+        "network.trip",
     ],
     ["network.structure"],
     ["network.network"],

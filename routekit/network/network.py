@@ -1,15 +1,19 @@
 """The routed network: how an image goes through stem, units and head, and what is decided on the way."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from routekit.backbones.unit import evaluating
+from routekit.backbones.unit import ResidualUnit, evaluating
 from routekit.errors import InputError
 from routekit.network.executor import Execution, sparse
+from routekit.network.exits import Exit
 from routekit.network.paths import Paths, unmark
 from routekit.network.remaining import Remaining
 from routekit.network.structure import Structure
-from routekit.routing.decision import GO, SKIP, Decision, RouteTrace
+from routekit.network.trip import Trip
+from routekit.routing.decision import GO, RouteTrace
 from routekit.routing.gate import Gate, hard
 
 
@@ -55,69 +59,57 @@ class RoutedNetwork(Structure):
         each stage in the trace, for distillation. Under sparse execution an image that takes an exit leaves the batch;
         else, and in training, all go on to the end, and only the answer is the exit's.
         """
-        layout, left = self.layout, Remaining(x.shape[0])
-        leave = execution is sparse and not self.training
-        units: list[Decision] = []
-        ends: list[Decision] = []
-        leaves: list[Tensor] = []
-        features: dict[int, Tensor] = {}
-        hints: list[tuple[Tensor, ...]] = []
-        answers = state = None
-
-        def decide(logits: Tensor, columns: slice, gate: Gate, offset: Tensor | None = None) -> Decision:
-            if offset is not None:
-                logits = torch.cat([logits[:, :SKIP] + offset, logits[:, SKIP:]], dim=1)
-            wanted = logits
-            if routes is not None:
-                taken = left.pick(routes)[:, columns].to(logits)
-                wanted = torch.cat([taken, 1 - taken.sum(dim=1, keepdim=True)], dim=1)
-            weights = gate(wanted, temperature=temperature, generator=generator, offset=offset)
-            return Decision(logits=logits, weights=weights, choice=wanted.argmax(dim=1))
-
-        x = self.view.stem(x)
+        trip = Trip(self.layout, Remaining(x.shape[0]), gate, temperature, generator, routes, k_cpt)
+        leaves = execution is sparse and not self.training
+        x, state = self.view.stem(x), None
         for unit in self.view.units:
             leaving = self.exit_after(unit)
-            if left.nobody:  # a classifier need not know what to do with nothing
-                units += [left.nothing(x, len(unit.sinks))] if unit.decides else []
-                ends += [left.nothing(x)] if leaving is not None else []
+            if trip.left.nobody:  # a classifier need not know what to do with nothing
+                trip.units += [trip.left.nothing(x, len(unit.sinks))] if unit.decides else []
+                trip.ends += [trip.left.nothing(x)] if leaving is not None else []
                 continue
-            at = None if k_cpt is None else left.pick(k_cpt)
-            prices = None if at is None or self.dial is None else self.dial.told(at)
-            if unit.decides:
-                logits, state = self.routers(len(units), x, state, prices)
-                columns = self.routers.columns(range(len(units), len(units) + 1))
-                decision = decide(logits, columns, gate, self._offset(columns, at))
-                x = execution(unit, x, decision)
-                units.append(left.spread(decision))
-            else:
-                x = unit.run(x)
+            x, state = self._through(unit, x, state, trip, execution)
             if keep_features:
-                features[unit.stage] = unmark(x)[0] if isinstance(unit.block, Paths) else x
+                trip.features[unit.stage] = unmark(x)[0] if isinstance(unit.block, Paths) else x
             if leaving is not None:
-                kept: dict[int, Tensor] | None = {} if keep_features else None
-                said, scores = leaving(x, prices, kept)
-                hints += [tuple(kept.values())] if kept else []
-                # Exits learn from their scores, by a policy; a gate that relaxes or teaches is for units.
-                column = len(layout.sections) + len(ends)
-                decision = decide(scores, slice(column, column + 1), hard)
-                ends.append(left.spread(decision))
-                leaves.append(said)
-                if leave:
-                    answers = left.answered(answers, said)
-                    on = left.leave(decision.weights[:, GO] > 0.5)
-                    x, state = x[on], None if state is None else tuple(part[on] for part in state)
-        if not left.nobody:
-            leaves.append(self.view.head(x).float())
-            answers = left.answered(answers, leaves[-1])
-        assert answers is not None  # somebody was asked, at an exit or in the end
-        return RouteTrace(
-            logits=answers if leave else _answers(leaves, ends),
-            decisions=(*units, *ends),
-            layout=layout,
-            leaves=tuple(leaves) if left.rows is None else (),
-            features=tuple(features.values()),
-            hints=tuple(hints),
-        )
+                x, state = self._past(leaving, x, state, trip, leaves=leaves, keep_features=keep_features)
+        if not trip.left.nobody:
+            trip.tell(self.view.head(x).float())
+        return trip.trace()
+
+    def _through(
+        self, unit: ResidualUnit, x: Tensor, state: Any, trip: Trip, execution: Execution
+    ) -> tuple[Tensor, Any]:
+        """Take what is left of the batch, features [b, C, H, W] and the routers' state, through a unit."""
+        if not unit.decides:
+            return unit.run(x), state
+        index = len(trip.units)
+        columns = self.routers.columns(range(index, index + 1))
+        logits, state = self.routers(index, x, state, self._told(trip.price))
+        decision = trip.decide(logits, columns, trip.gate, self._offset(columns, trip.price))
+        trip.units.append(trip.left.spread(decision))
+        return execution(unit, x, decision), state
+
+    def _past(
+        self, leaving: Exit, x: Tensor, state: Any, trip: Trip, *, leaves: bool, keep_features: bool
+    ) -> tuple[Tensor, Any]:
+        """Ask an exit about what is left of the batch; where it `leaves`, only those who go on are left then."""
+        kept: dict[int, Tensor] | None = {} if keep_features else None
+        said, scores = leaving(x, self._told(trip.price), kept)
+        trip.hints += [tuple(kept.values())] if kept else []
+        column = len(trip.layout.sections) + len(trip.ends)
+        # Exits learn from their scores, by a policy; a gate that relaxes or teaches is for units.
+        decision = trip.decide(scores, slice(column, column + 1), hard)
+        trip.ends.append(trip.left.spread(decision))
+        trip.tell(said)
+        if leaves:
+            on = trip.left.leave(decision.weights[:, GO] > 0.5)
+            x, state = x[on], None if state is None else tuple(part[on] for part in state)
+        return x, state
+
+    def _told(self, prices: Tensor | None) -> Tensor | None:
+        """What routers are told of prices [b]."""
+        return None if prices is None or self.dial is None else self.dial.told(prices)
 
     def _offset(self, columns: slice, prices: Tensor | None) -> Tensor:
         """What speaks for a unit's sinks: [width], or [B, width] at prices [B] other than the one that is set."""
@@ -132,11 +124,3 @@ class RoutedNetwork(Structure):
         with evaluating(self):
             logits: Tensor = self(x).logits
         return logits
-
-
-def _answers(leaves: list[Tensor], ends: list[Decision]) -> Tensor:
-    """[B, classes] what each image is answered: by the first exit that it takes, else by the last classifier."""
-    answers = leaves[-1]
-    for leaf, end in zip(reversed(leaves[:-1]), reversed(ends), strict=True):
-        answers = torch.where((end.weights[:, GO] > 0.5).unsqueeze(1), answers, leaf)
-    return answers
