@@ -30,7 +30,7 @@ class OnnxRuntime(TwoForms):
             raise InputError(f"{file} cannot be opened by onnxruntime: {first_line(error)}") from error
         found = session.get_modelmeta().custom_metadata_map
         if LAYOUT in found:
-            from routekit.export.onnx.native import layout
+            from routekit.export.onnx.optimized import layout
 
             if found[LAYOUT] != layout():
                 raise InputError(

@@ -47,7 +47,8 @@ def save_onnx(
     kind: Callable[[RoutedNetwork, Exporter], Parts] = Parts
     if native:
         # Needs onnxruntime, which users of other runtimes do without.
-        from routekit.export.onnx.native import NativeParts, layout
+        from routekit.export.onnx.native import NativeParts
+        from routekit.export.onnx.optimized import layout
 
         kind, properties = NativeParts, {LAYOUT: layout()}
     parts = [kind(each, exporter) for each in networks]

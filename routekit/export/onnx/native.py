@@ -6,27 +6,17 @@ at the borders of the units, and put together again with branches. The layout is
 of onnxruntime: `layout` says which.
 """
 
-import hashlib
-import tempfile
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
-import onnxruntime
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from routekit.backbones.unit import ResidualUnit
 from routekit.export.onnx.graph import Graph
+from routekit.export.onnx.optimized import BLOCKED, LARGEST_BLOCK, OptimizedGraph, reorders
 from routekit.export.onnx.parts import Parts
 from routekit.export.onnx.piece import OPSET, Exporter, Piece
 from routekit.network.exits import Exit
 from routekit.network.network import RoutedNetwork
-
-BLOCKED = "com.microsoft.nchwc"
-# Channels that are kept together, on the CPUs with the widest registers; on others, a half or a quarter of it.
-LARGEST_BLOCK = 16
 
 
 class NativeParts(Parts):
@@ -66,39 +56,40 @@ class NativeParts(Parts):
         images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", *view.spec.input_size])
         outputs = [helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in sorted(taps)]
         whole = helper.make_graph(graph.nodes, "dense", [images], outputs, graph.tensors)
-        self._read(optimized(helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)))
+        model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+        channels = {border: self.features[name].shape[1] for name, border in self.borders.items()}
+        self.whole = OptimizedGraph(model, channels)
 
     def stem(self) -> Piece:
         """Images, plain -> the features that the first unit reads."""
-        return self._cut("images", self._own(self.borders[self.network.view.units[0].name]))
+        return self.whole.cut("images", self._before(self.network.view.units[0]))
 
     def run(self, unit: ResidualUnit) -> Piece:
         """Features -> what the unit gives if it runs."""
-        return self._cut(self._before(unit), self._own(self._after(unit)))
+        return self.whole.cut(self._before(unit), self._after(unit))
 
     def take(self, unit: ResidualUnit, sink: int) -> Piece:
         """Features -> what the unit gives by a sink, in the layout of what it gives if it runs."""
         if sink == 0:
             return self.run(unit)
-        target, blocked = self.taken[f"{unit.name}/{sink}"], self._is_blocked(self._own(self._after(unit)))
-        return self._cut(self._before(unit), self._to_blocked(target) if blocked else self._to_plain(target))
+        return self.whole.cut(self._before(unit), self.whole.like(self._after(unit), self.taken[f"{unit.name}/{sink}"]))
 
     def skip(self, unit: ResidualUnit) -> Piece | None:
         """Features -> what the unit gives by default, in the layout of what it gives if it runs."""
-        before, blocked = self._before(unit), self._is_blocked(self._own(self._after(unit)))
-        if unit.keeps and self._is_blocked(before) == blocked:
+        before, after = self._before(unit), self._after(unit)
+        if unit.keeps and self.whole.is_blocked(before) == self.whole.is_blocked(after):
             return None
         target = self.borders[unit.name] if unit.keeps else self.skipped[unit.name]
-        return self._cut(before, self._to_blocked(target) if blocked else self._to_plain(target))
+        return self.whole.cut(before, self.whole.like(after, target))
 
     def pool(self, unit: ResidualUnit) -> Piece:
         """The features that a unit reads -> their average over the image [N, C], plain."""
-        piece = self._cut(self._before(unit), self.pooled[unit.name])
+        piece = self.whole.cut(self._before(unit), self.pooled[unit.name])
         if self.features[unit.name].shape[1] % LARGEST_BLOCK:
             return piece
         # Of a single pixel, whole blocks in their order are the plain layout.
-        same = {node.output[0]: node.input[0] for node in piece.nodes if _is(node, "ReorderOutput")}
-        nodes = [node for node in piece.nodes if not _is(node, "ReorderOutput")]
+        same = {node.output[0]: node.input[0] for node in piece.nodes if reorders(node, "ReorderOutput")}
+        nodes = [node for node in piece.nodes if not reorders(node, "ReorderOutput")]
         for node in nodes:
             node.input[:] = [same.get(value, value) for value in node.input]
         return replace(piece, nodes=nodes)
@@ -106,112 +97,25 @@ class NativeParts(Parts):
     def plain(self, unit: ResidualUnit) -> Piece | None:
         """The features that a unit reads -> the same, plain."""
         before = self._before(unit)
-        return self._cut(before, self._to_plain(self.borders[unit.name])) if self._is_blocked(before) else None
+        if not self.whole.is_blocked(before):
+            return None
+        return self.whole.cut(before, self.whole.to_plain(self.borders[unit.name]))
 
     def exit(self, leaving: Exit) -> Piece:
         """Features -> [N, classes + 1], plain: what an exit says, and by how much each image prefers to go on."""
         unit = next(unit for unit in self.network.view.units if unit.name == leaving.after)
-        return self._cut(self._own(self._after(unit)), self.told[leaving.after])
+        return self.whole.cut(self._after(unit), self.told[leaving.after])
 
     def head(self) -> Piece:
         """Features -> logits [N, classes], plain."""
-        return self._cut(self._own(self.end), self.logits)
-
-    def _read(self, model: ModelProto) -> None:
-        self.nodes = list(model.graph.node)
-        self.makers = {output: node for node in self.nodes for output in node.output}
-        self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        return self.whole.cut(self.whole.own(self.end), self.logits)
 
     def _before(self, unit: ResidualUnit) -> str:
-        return self._own(self.borders[unit.name])
+        """The features that a unit reads, as they travel."""
+        return self.whole.own(self.borders[unit.name])
 
     def _after(self, unit: ResidualUnit) -> str:
+        """What it gives, as it travels."""
         names = [each.name for each in self.network.view.units]
         place = names.index(unit.name) + 1
-        return self.borders[names[place]] if place < len(names) else self.end
-
-    def _own(self, border: str) -> str:
-        """The features at a border in the layout in which they travel: blocked, if a convolution beside it is."""
-        maker = self.makers[border]
-        if _is(maker, "ReorderOutput"):
-            return str(maker.input[0])
-        readers = [node for node in self.nodes if border in node.input and _is(node, "ReorderInput")]
-        return readers[0].output[0] if readers else border
-
-    def _is_blocked(self, value: str) -> bool:
-        return self.makers[value].domain == BLOCKED and not _is(self.makers[value], "ReorderOutput")
-
-    def _to_blocked(self, plain: str) -> str:
-        """The blocked form of a plain value; the node that makes it is added where there is none."""
-        own = self._own(plain)
-        return own if own != plain else self._add("ReorderInput", plain, channels_last=0)
-
-    def _to_plain(self, value: str) -> str:
-        """The plain form of a value, made from the form in which it travels."""
-        own = self._own(value)
-        if own == value or _is(self.makers[value], "ReorderOutput"):
-            return value
-        channels = next(self.features[name].shape[1] for name, border in self.borders.items() if border == value)
-        return self._add("ReorderOutput", own, channels=channels, channels_last=0)
-
-    def _add(self, kind: str, source: str, **attributes: Any) -> str:
-        target = f"{source}/{kind}"
-        self.makers[target] = helper.make_node(kind, [source], [target], domain=BLOCKED, **attributes)
-        return target
-
-    def _cut(self, source: str, target: str) -> Piece:
-        """Return what computes one value from another."""
-        plain = {self._own(border): border for border in self.borders.values()}.get(source, source)
-        nodes: list[NodeProto] = []
-        tensors: dict[str, TensorProto] = {}
-        made = {source, ""}
-
-        def make(value: str) -> None:
-            if value in made:
-                return
-            made.add(value)
-            if value in self.tensors:
-                tensors[value] = self.tensors[value]
-            elif value == plain and not _is(self.makers[value], "ReorderOutput"):
-                # The whole graph makes the blocked form of it; here, where they travel blocked, it is the other way.
-                again = self._to_plain(value)
-                make(again)
-                nodes.append(helper.make_node("Identity", [again], [value]))
-            else:
-                for read in self.makers[value].input:
-                    make(read)
-                nodes.append(self.makers[value])
-                made.update(nodes[-1].output)
-
-        make(target)
-        return Piece(nodes, list(tensors.values()), source, target)
-
-
-def _is(node: NodeProto, kind: str) -> bool:
-    return node.domain == BLOCKED and node.op_type == kind
-
-
-def optimized(model: ModelProto) -> ModelProto:
-    """Let onnxruntime optimise a model for this machine."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # it warns that the result is for this machine only: that is the intention
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return onnx.load(options.optimized_model_filepath)
-
-
-def layout() -> str:
-    """Name the layout in which onnxruntime keeps weights on this machine: equal names, equal layouts."""
-    channels = 64
-    weight = np.arange(channels * channels * 9, dtype=np.float32).reshape(channels, channels, 3, 3)
-    conv = helper.make_node("Conv", ["x", "weight"], ["y"])
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, None, None]) for name in "xy"]
-    graph = helper.make_graph([conv], "probe", value[:1], value[1:], [numpy_helper.from_array(weight, "weight")])
-    probe = optimized(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)).graph
-    digest = hashlib.sha256()
-    for node in probe.node:
-        digest.update(f"{node.domain}:{node.op_type};".encode())
-    for tensor in probe.initializer:
-        digest.update(numpy_helper.to_array(tensor).tobytes())
-    return f"onnxruntime {onnxruntime.__version__}, {digest.hexdigest()[:12]}"
+        return self.whole.own(self.borders[names[place]] if place < len(names) else self.end)
