@@ -1,7 +1,7 @@
 """Write the tables of the reports from their records, so that no figure is typed by hand.
 
-    python reports/table.py            # rewrite what lies between the markers of reports/README.md
-    python reports/table.py --check    # say whether it is up to date (exit code 1 if not)
+    python reports/table.py            # rewrite what lies between the markers of README.md and reports/README.md
+    python reports/table.py --check    # say whether they are up to date (exit code 1 if not)
 
 Each folder under `reports/` with a `record.json` is a recorded run: what `routekit convert --json` and
 `routekit evaluate --json` measured on test images, the recipe it ran with, its metrics, and the `command` that made it.
@@ -14,6 +14,10 @@ import sys
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+if __name__ == "__main__":  # run as a file: what lies beside it is imported by its whole name, as the tests do
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+from reports.headline import compared, milliseconds
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
@@ -162,7 +166,17 @@ def curve(name: str) -> str:
     return "\n".join(lines)
 
 
-RENDERERS = {"table": table, "spread": spread, "commands": commands, "curve": curve, "speed": speed, "widths": widths}
+PAGES = (HERE.parent / "README.md", HERE / "README.md")
+RENDERERS = {
+    "table": table,
+    "spread": spread,
+    "commands": commands,
+    "curve": curve,
+    "speed": speed,
+    "widths": widths,
+    "compared": compared,
+    "milliseconds": milliseconds,
+}
 
 
 def rendered(text: str) -> str:
@@ -177,15 +191,14 @@ def rendered(text: str) -> str:
 
 
 def main() -> int:
-    """Rewrite or check reports/README.md."""
+    """Rewrite or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
-    page = HERE / "README.md"
-    old = page.read_text()
-    new = rendered(old)
+    pages = {page: (page.read_text(), rendered(page.read_text())) for page in PAGES}
     if parser.parse_args().check:
-        return int(old != new)
-    page.write_text(new)
+        return int(any(old != new for old, new in pages.values()))
+    for page, (_, new) in pages.items():
+        page.write_text(new)
     return 0
 
 

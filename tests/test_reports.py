@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reports.headline import compared
 from reports.table import mean_and_deviation, records, rendered
 from routekit.comparison.plan import ComparisonFolder
 from routekit.comparison.report import report_comparison
@@ -33,6 +34,17 @@ def test_a_changed_record_shows() -> None:
 def test_the_spread_over_seeds_by_hand() -> None:
     assert mean_and_deviation([1.0, 2.0, 6.0]) == "3.00% ± 2.65"
     assert mean_and_deviation([7.25]) == "7.25%"
+
+
+def test_the_first_page_tells_every_method_and_marks_the_default() -> None:
+    kept = REPORTS / "resnet56-comparison"
+    lines = compared(kept.name).splitlines()[2:]
+    cells = [cell for cell in measured(*ComparisonFolder.open(kept)) if cell.budget == "50%"]
+    assert len(lines) == len({cell.method for cell in cells})
+    for cell in cells:
+        assert sum(f"{cell.accuracy:.2f}%" in line for line in lines) >= 1
+    (default,) = [line for line in lines if "**" in line]
+    assert f"**{next(cell for cell in cells if cell.method == 'cascade').accuracy:.2f}%**" in default
 
 
 def rendered_by(drawing: Path) -> str:

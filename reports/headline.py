@@ -1,0 +1,83 @@
+"""The tables of the first page, from recorded comparisons: accuracies and milliseconds, the methods in plain words."""
+
+from functools import cache
+from pathlib import Path
+
+from routekit.comparison.plan import ComparisonFolder
+from routekit.comparison.results import measured
+from routekit.comparison.timing import read_timings
+from routekit.recipe import load_recipe
+from routekit.report.comparison import Measured, Row, rows
+
+HERE = Path(__file__).parent
+CALLED = {
+    "l1+idk": "cascade of a smaller network and this one, pruned (`--smaller`)",
+    "idk": "cascade of a smaller network and this one (`routekit cascade`), nothing trained",
+    "cascade": "cascade of a narrow form and the network (`--junctions cascade`)",
+    "l1+cascade": "cascade of a narrow form and the network, pruned (`--prune l1`)",
+    "branch": "units in full or narrow (`--junctions branch`)",
+    "skip": "units skipped (`--junctions skip`)",
+    "skip+exit": "units skipped, and exits",
+    "exit": "exits alone (`--junctions exit`)",
+    "l1": "L1 pruning (`--method l1`)",
+    "depgraph": "DepGraph pruning",
+    "dense": "the dense network, trained as long",
+}
+
+
+@cache
+def _cells(groups: str) -> list[Measured]:
+    """The cells of several comparisons of one network; what is in both counts once."""
+    found = {}
+    for group in groups.split("+"):
+        for cell in measured(*ComparisonFolder.open(HERE / group)):
+            found.setdefault((cell.method, cell.budget, cell.seed), cell)
+    return list(found.values())
+
+
+def _is_default(row: Row) -> bool:
+    """Whether this is what `convert` makes of one network unless it is told otherwise."""
+    if row.budget is None:
+        return False
+    pruned = float(row.budget.rstrip("%")) / 100 < load_recipe("default", {}).prunes_below
+    return row.method == ("l1+cascade" if pruned else "cascade")
+
+
+def compared(groups: str) -> str:
+    """One line a method, one column a budget of the first of `groups`: accuracy, cost and seeds."""
+    budgets = ComparisonFolder.open(HERE / groups.split("+")[0])[1].budgets
+    table = [row for row in rows(_cells(groups)) if row.budget in budgets]
+    methods = list(dict.fromkeys(row.method for budget in budgets for row in table if row.budget == budget))
+    lines = [_line(["", *(f"at {budget} of its cost" for budget in budgets)]), _line(["---"] * (1 + len(budgets)))]
+    for method in methods:
+        own = {row.budget: row for row in table if row.method == method}
+        lines.append(_line([CALLED.get(method, method), *(_cell(own.get(budget)) for budget in budgets)]))
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    accuracy = f"**{row.accuracy:.2f}%**" if _is_default(row) else f"{row.accuracy:.2f}%"
+    return accuracy + f" ({row.share:.1f}%" + (f"; {row.seeds} seeds)" if row.seeds > 1 else ")")
+
+
+def milliseconds(group: str) -> str:
+    """One line a method at the first budget, and the dense network: milliseconds an image, by runtime and batch."""
+    folder, plan = ComparisonFolder.open(HERE / group)
+    timings = read_timings(folder)
+    assert timings is not None, f"{group} was not timed"
+    table = [row for row in rows(_cells(group)) if row.milliseconds and row.budget in (None, plan.budgets[0])]
+    places = list(table[0].milliseconds)
+    lines = [_line(["", *places]), _line(["---"] * (1 + len(places)))]
+    lines += [
+        _line([CALLED.get(row.method, row.method), *(f"{row.milliseconds[place]:.2f}" for place in places)])
+        for row in table
+    ]
+    where = timings["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in timings["runtimes"].items())
+    return "\n".join([*lines, "", f"{where['device']}, {where['threads']} threads; {versions}; {where['date']}"])
