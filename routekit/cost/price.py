@@ -95,22 +95,29 @@ class Price(Budget):
         learn; those that decide by a rule take it that the end does not err.
         """
         units, ruled = len(costs.layout.sections), torch.tensor(self.ruled, dtype=torch.bool, device=offset.device)
-        own, exits = offset[:units], margins[:, units:] - ruled * (offset[units:] - 1)
+        # What routers and rules say without their offsets: what running is worth, and the chance of an error.
+        worths, doubts = margins[:, :units] - offset[:units], margins[:, units:] - ruled * (offset[units:] - 1)
         runs = costs.layout.choose(margins)[:, :units].to(margins)
-        rates = runs.mean(dim=0)
-        self.rates = rates if self.rates is None else self.rates.to(rates).lerp(rates, 1 - self.inertia)
-        free = margins[:, :units] - own
-        premium = self.congestion * free.std() * (self.rates - 0.5)
-        gains = torch.zeros_like(offset[units:]) if gains is None else gains.to(own)
-        gains = torch.where(ruled, exits.mean(dim=0), gains)
-        rate = exchange_rate((free.clamp_min(0) * runs).mean(dim=0), gains, costs)
-        self.exchange = rate if self.exchange is None else self.exchange.to(rate).lerp(rate, 1 - self.inertia)
-        stakes = self.stakes(costs).to(own)
+        premium = self._premium(worths, runs)
+        gains = torch.zeros_like(offset[units:]) if gains is None else gains.to(offset)
+        told, gained = (worths.clamp_min(0) * runs).mean(dim=0), torch.where(ruled, doubts.mean(dim=0), gains)
+        self.exchange = self._smooth(self.exchange, exchange_rate(told, gained, costs))
+        stakes = self.stakes(costs).to(offset)
         stakes[units:] *= ruled
         wanted = (self.wanted(step) - self.trim) * costs.dense
-        self.price = price_for(torch.cat([free - premium, exits], dim=1), costs, wanted, stakes=stakes)
-        settled = torch.where(ruled, 1 - self.price * stakes[units:], offset[units:])
-        return torch.cat([own.lerp(-(self.price * stakes[:units] + premium), 1 - self.inertia), settled])
+        self.price = price_for(torch.cat([worths - premium, doubts], dim=1), costs, wanted, stakes=stakes)
+        of_units = offset[:units].lerp(-(self.price * stakes[:units] + premium), 1 - self.inertia)
+        of_exits = torch.where(ruled, 1 - self.price * stakes[units:], offset[units:])
+        return torch.cat([of_units, of_exits])
+
+    def _premium(self, worths: Tensor, runs: Tensor) -> Tensor:
+        """By how much each unit is dearer for being in demand [n]; `worths` and `runs` are [B, n]."""
+        self.rates = self._smooth(self.rates, runs.mean(dim=0))
+        return self.congestion * worths.std() * (self.rates - 0.5)
+
+    def _smooth(self, before: Tensor | None, now: Tensor) -> Tensor:
+        """Bring a running mean up to this batch."""
+        return now if before is None else before.to(now).lerp(now, 1 - self.inertia)
 
     def stakes(self, costs: CostModel) -> Tensor:
         """How a price per unit is shared out: to an exit, a unit is as much cheaper as it is worth less."""
