@@ -1,5 +1,6 @@
 """The table of a comparison: pure functions of records."""
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +100,11 @@ def share(row: Row) -> float:
 
 
 def frontier(table: Sequence[Row], cost: Callable[[Row], float] = share) -> list[Row]:
-    """The rows that no other beats: none is both at least as accurate and at most as dear. The cheapest first."""
+    """The rows that no other beats: none is both at least as accurate and at most as dear. The cheapest first.
+
+    Who has no place on the scale of `cost` (`placed`) neither beats nor is beaten.
+    """
+    table = placed(table, cost)
 
     def beaten(row: Row) -> bool:
         return any(
@@ -113,13 +118,18 @@ def frontier(table: Sequence[Row], cost: Callable[[Row], float] = share) -> list
 
 
 def scales(table: Sequence[Row]) -> dict[str, Callable[[Row], float]]:
-    """By what a row's cost can be told, title -> cost: in MACs, and in milliseconds where all rows were timed."""
-    where = list(table[0].milliseconds) if all(row.milliseconds for row in table) else []
+    """By what a row's cost can be told, title -> cost: in MACs, and in milliseconds (NaN for rows not timed so)."""
+    where = dict.fromkeys(place for row in table for place in row.milliseconds)
     found: dict[str, Callable[[Row], float]] = {"mean cost, % of the dense network's MACs": share}
     for place in where:
         found[f"ms an image, {place}"] = partial(_milliseconds, place)
     return found
 
 
+def placed(table: Sequence[Row], cost: Callable[[Row], float]) -> list[Row]:
+    """The rows of which this cost is known."""
+    return [row for row in table if math.isfinite(cost(row))]
+
+
 def _milliseconds(place: str, row: Row) -> float:
-    return row.milliseconds[place]
+    return row.milliseconds.get(place, math.nan)

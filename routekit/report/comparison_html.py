@@ -5,7 +5,7 @@ from html import escape
 from textwrap import wrap
 from typing import Any
 
-from routekit.report.comparison import Row, frontier, scales
+from routekit.report.comparison import Row, frontier, placed, scales
 from routekit.report.comparison_page import columns, figures
 from routekit.report.page import shell
 from routekit.runtime.runtime import need
@@ -61,8 +61,9 @@ def _plot(table: Sequence[Row], commands: Mapping[tuple[str, str | None], str]) 
     buttons: list[dict[str, Any]] = []
     for title, cost in scales(table).items():
         lines = [frontier(table, cost), *methods.values()]
+        # Each point keeps its number, by which the page knows its command: one without a place is left out by null.
         drawn = {
-            "x": [[cost(row) for row in line] for line in lines],
+            "x": [[cost(row) if placed([row], cost) else None for row in line] for line in lines],
             "y": [[row.accuracy for row in line] for line in lines],
         }
         buttons.append({"label": title, "method": "update", "args": [drawn, {"xaxis.title.text": title}]})

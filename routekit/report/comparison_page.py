@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from routekit.macs import CONVENTION
-from routekit.report.comparison import Measured, Row, frontier, rows, scales
+from routekit.report.comparison import Measured, Row, frontier, placed, rows, scales
 from routekit.report.differences import Difference, differences
 
 
@@ -19,7 +19,9 @@ def verdict(cells: Sequence[Measured]) -> str:
             sentences.append(f"At {budget}, {best.method} is best, {_lead(cells, best, others[0])}.")
     for title, cost in list(scales(table).items())[1:]:
         named = ", ".join(f"{row.name} ({row.accuracy:.2f}% in {cost(row):.2f})" for row in frontier(table, cost))
-        sentences.append(f"On the frontier by {title}: {named}.")
+        known = len(placed(table, cost))
+        among = "" if known == len(table) else f", of the {known} that were timed"
+        sentences.append(f"On the frontier by {title}{among}: {named}.")
     return " ".join(sentences)
 
 
@@ -96,7 +98,7 @@ def figures(row: Row, table: Sequence[Row]) -> list[str]:
     """A row's entries in the columns of `table`."""
     spread = f" ± {row.spread:.2f}" if row.seeds > 1 else ""
     sizes = [_short(row.parameters), _short(row.size)]
-    times = [f"{cost(row):.2f}" for cost in list(scales(table).values())[1:]]
+    times = [f"{cost(row):.2f}" if placed([row], cost) else "" for cost in list(scales(table).values())[1:]]
     accuracy = f"{row.accuracy:.2f}{spread}"
     return [row.budget or "none", row.method, accuracy, f"{row.share:.2f}", str(row.seeds), *sizes, *times]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from routekit.errors import InputError
-from routekit.report.comparison import Row, frontier, scales
+from routekit.report.comparison import Row, frontier, placed, scales
 from routekit.runtime.runtime import need
 
 FORMATS = ("svg", "png")
@@ -61,7 +61,7 @@ def accuracy_against_cost(records: Sequence[dict[str, Any]]) -> Any:
 def frontier_picture(table: Sequence[Row]) -> Any:
     """Accuracy against cost, one line for each method, bars of one standard deviation over seeds.
 
-    A panel for each way to tell the cost: MACs and, where all was timed, milliseconds in each runtime, at each batch
+    A panel for each way to tell the cost: MACs and, of what was timed, milliseconds in each runtime, at each batch
     size; at most three beside each other.
     """
     panels = scales(table)
@@ -71,8 +71,9 @@ def frontier_picture(table: Sequence[Row]) -> Any:
     methods = sorted({row.method for row in table})
     for panel, (title, cost) in zip(drawn, panels.items(), strict=False):
         for number, method in enumerate(methods):
-            line = sorted((cost(row), row.accuracy, row.spread) for row in table if row.method == method)
-            costs, accuracies, spreads = zip(*line, strict=True)
+            own = placed([row for row in table if row.method == method], cost)
+            line = sorted((cost(row), row.accuracy, row.spread) for row in own)
+            costs, accuracies, spreads = zip(*line, strict=True) if line else ((), (), ())
             marker = _MARKERS[number // 10 % len(_MARKERS)]
             panel.errorbar(
                 costs, accuracies, yerr=spreads, color=f"C{number % 10}", marker=marker, capsize=2, label=method

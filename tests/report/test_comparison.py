@@ -14,6 +14,7 @@ from routekit.errors import InputError
 from routekit.evaluation.answers import pack
 from routekit.macs import CONVENTION
 from routekit.report.comparison import Measured, frontier, rows, scales
+from routekit.report.comparison_html import comparison_html
 from routekit.report.comparison_page import markdown, verdict
 from routekit.report.differences import differences
 
@@ -152,7 +153,7 @@ def timed(milliseconds: dict[str, float]) -> list[Measured]:
     ]
 
 
-def test_where_all_was_timed_the_frontier_is_told_in_milliseconds_too() -> None:
+def test_where_it_was_timed_the_frontier_is_told_in_milliseconds_too() -> None:
     cells = timed({"l1": 2.0, "skip": 3.0, "dense": 2.5})
     table = rows(cells)
     assert list(scales(table)) == [
@@ -164,8 +165,18 @@ def test_where_all_was_timed_the_frontier_is_told_in_milliseconds_too() -> None:
     said = verdict(cells)
     assert "On the frontier by ms an image, torch, batch 1: l1 at 40% (85.00% in 2.00), dense (90.00% in 2.50)." in said
     assert said.endswith("On the frontier by ms an image, onnx, batch 64: dense (90.00% in 1.00).")
-    # One that was not timed has no place on such a scale.
-    assert len(scales(rows([*timed({"l1": 2.0, "skip": 3.0, "dense": 2.5}), CELLS[6]]))) == 1
+
+
+def test_what_was_not_timed_has_no_place_on_that_scale() -> None:
+    cells = [*timed({"l1": 2.0, "skip": 3.0, "dense": 2.5}), cell("drn", "40%", 0, 99.0, 40)]
+    table = rows(cells)
+    drn = next(line for line in markdown(table).splitlines() if "drn" in line)
+    assert drn == "| 40% | drn | 99.00 | 40.00 | 1 | 1k | 4k |  |  | yes |"
+    assert "On the frontier by ms an image, torch, batch 1, of the 3 that were timed: l1 at 40%" in verdict(cells)
+    commands = {(row.method, row.budget): f"the command of {row.method}" for row in table}
+    page = comparison_html(table, commands, title="", said="", how="")
+    # Its point is left out, and those of the others keep their commands.
+    assert '{"x":[[2.0,2.5],[2.5],[null],[2.0],[3.0]]' in page
 
 
 def test_costs_that_are_counted_otherwise_are_refused() -> None:
