@@ -14,6 +14,8 @@ from routekit.network.cascade import Cascade
 
 # No certainty is larger.
 EVERYBODY = 1.0
+# Means of costs are sums in floating point: so far a target may lie beyond what can be reached, and be that.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Doubts:
         Raises InputError if `target` is under the cost of the first network, or over that of all together.
         """
         least, most = self.cost(-torch.inf), self.cost(torch.inf)
-        if not least <= target <= most:
+        if not (1 - ROUNDING) * least <= target <= (1 + ROUNDING) * most:
             raise InputError(
                 f"a mean cost of {describe(target)} is out of reach: this cascade can cost from {describe(least)}, if "
                 f"the first network always answers, to {describe(most)}, if all are always asked"

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from routekit.cost.cascade import CascadeCost
@@ -39,6 +39,7 @@ def test_three_networks_by_hand() -> None:
     ),
     share=st.floats(0, 1),
 )
+@example(rows=[(0.1, 0.1, 3, 1, 7), (0.1, 0.1, 4, 5, 9), (0.1, 0.1, 7, 1, 3)], share=1.0)  # is rounded beyond the most
 def test_no_other_threshold_is_nearer(rows: list[tuple[float, ...]], share: float) -> None:
     table = torch.tensor(rows, dtype=torch.float64)
     doubts = Doubts(table[:, :2].float(), table[:, 2:])
