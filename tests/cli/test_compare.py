@@ -25,8 +25,9 @@ def compare(workplace: Path, *arguments: Any) -> Any:
 
 
 def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "IMAGES", {1: 2, 64: 8})
+    monkeypatch.setattr(timing, "IMAGES", {1: 1, 64: 4})
     monkeypatch.setattr(timing, "CHOICE", 0.0)
+    monkeypatch.setattr("routekit.execution.timing.LONGEST", 1)
     planned = in_process(*PLAN, *METHODS, "--name", "c", "--dry-run", cwd=workplace)
     assert planned.returncode == 0, planned.stderr
     assert "4 cells, 4 to do, about" in planned.stdout
