@@ -60,8 +60,9 @@ class _Mix(torch.autograd.Function):
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner products [B] of samples [B, C, H, W], without copying channels-last tensors."""
-    rows = [t.permute(0, 2, 3, 1).reshape(len(t), 1, -1) for t in (a, b)]
-    return torch.bmm(rows[0], rows[1].transpose(1, 2)).view(-1)
+    # Not as a batch of matrix products: on a CPU those are fifteen times slower in bf16, a fifth of a training step.
+    products: Tensor = torch.linalg.vecdot(*(t.permute(0, 2, 3, 1).flatten(1) for t in (a, b)))
+    return products
 
 
 def masked(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
