@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,6 @@ from torch import Tensor
 from routekit.cost.budget import Budget
 from routekit.cost.model import CostModel
 
-# Halvings of the range in which the price lies.
-HALVINGS = 50
 # Of what the target saves, a network with a dial saves this much at its lowest price. At its highest it saves this much
 # of what the target leaves: the last phase changes what prices come to, and the target is to stay within.
 LEEWAY = 0.05
@@ -22,24 +21,26 @@ def price_for(margins: Tensor, costs: CostModel, wanted: float, *, stakes: Tenso
 
     `margins` [B, n] is by how much each router prefers to run, or to go on; what is worth its price does, and the price
     of going on past an exit is that of the units behind it (`CostModel.stakes`, or `stakes`; 0 for what has no price).
+    It lies half-way between two prices at which somebody would decide otherwise: no image sits on it, where rounding
+    would decide.
     """
     margins = margins.double()
     stakes = (costs.stakes if stakes is None else stakes).to(margins)
     units, width = len(costs.layout.sections), costs.layout.width
+
+    def affordable(price: float) -> bool:
+        return float(costs.of_routes(costs.layout.choose(margins - price * stakes)).mean()) <= wanted
+
     # At these prices, somebody changes from one way to another: to the default, or from a way to a cheaper one.
     worths = [(margins / stakes)[margins.isfinite() & (stakes > 0)]]
     for dear, cheap in itertools.combinations(range(width), 2):
         gain, more = (part[..., dear:units:width] - part[..., cheap:units:width] for part in (margins, stakes))
         worths.append((gain / more)[gain.isfinite() & (more > 0)])
-    worth = torch.cat(worths)
-    if not len(worth):
+    steps = torch.cat(worths).unique()
+    if not len(steps):
         return 0.0  # nothing that is decided here costs anything
-    low, high = float(worth.min()), float(worth.max()) + 1.0
-    for _ in range(HALVINGS):
-        price = (low + high) / 2
-        affordable = float(costs.of_routes(costs.layout.choose(margins - price * stakes)).mean()) <= wanted
-        low, high = (low, price) if affordable else (price, high)
-    return high
+    prices = torch.cat([steps[:1], (steps[:-1] + steps[1:]) / 2, steps[-1:] + 1.0]).tolist()
+    return float(prices[bisect_left(prices, True, key=affordable, hi=len(prices) - 1)])
 
 
 def exchange_rate(worths: Tensor, gains: Tensor, costs: CostModel) -> Tensor:

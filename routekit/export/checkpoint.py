@@ -37,7 +37,8 @@ def save_network(
     """Write `network` to `folder`.
 
     about: what a user of the file needs beside the network: classes, costs, accuracy
-    dtype: in which floating-point tensors are stored; they are computed with in float32
+    dtype: in which parameters are stored; they are computed with in float32. What decides, and statistics, stay as they
+           are: a threshold near 1, rounded, would let every image pass
     """
     config = network.routers.config
     spec = {
@@ -60,9 +61,11 @@ def save_network(
         "folded": [asdict(fold) for fold in network.view.folded],
         "about": about,
     }
+    deciding = {id(parameter) for parameter in network.routing_parameters()}
+    coarse = {name for name, parameter in network.named_parameters() if id(parameter) not in deciding}
     tensors = {}
     for name, tensor in network.state_dict().items():
-        cast = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+        cast = tensor.to(dtype) if dtype is not None and name in coarse else tensor
         tensors[name] = cast.detach().cpu().contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TENSORS, lambda stream: stream.write(save(tensors)))

@@ -67,7 +67,8 @@ def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: 
     layout = trace.layout
     assert layout is not None
     price = k_cpt.unsqueeze(1) if isinstance(k_cpt, Tensor) else k_cpt
-    sections = price * costs.of_sections(trace.gates)
+    # What units cost is their routers' affair: they pay by their own price, or by the cost term, and not twice.
+    sections = price * costs.of_sections(trace.gates.detach())
     forks = trace.decisions[: layout.junctions] if layout.is_tree else ()
 
     def on(path: int, values: Tensor) -> Tensor:

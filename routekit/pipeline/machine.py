@@ -39,7 +39,9 @@ class Machine:
             raise InputError("--device cuda: this machine has no CUDA device that torch can use; try --device cpu")
         # Under hard routing a batch may leave a unit out entirely.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        return Accelerator(cpu=self.device == "cpu", kwargs_handlers=[unused])
+        # Of other accelerators, some lack the float64 in which costs are counted.
+        on_cpu = self.device == "cpu" or not torch.cuda.is_available()
+        return Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
 
     def environment(self) -> dict[str, Any]:
         """Say where and when a figure was measured, for its record."""

@@ -10,6 +10,9 @@ from pydantic.dataclasses import dataclass as settings
 from routekit.registry import one_of
 from routekit.routing.gate import gates
 
+# Wang et al. lower the learning rate at 150 and 200 epochs, of the 250 that their recipe has here.
+MILESTONES = (0.6, 0.8)
+
 Temperature = Annotated[float, Field(gt=0)]
 
 
@@ -85,9 +88,9 @@ class Schedule:
         return round(self.steps * self.config.anneal)
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up from near zero, then a half cosine to 0, or a tenth at 3/4 and a hundredth at all of it.
+        """Linear warm-up from near zero, then by `decay`: a half cosine to 0, steps, or halved again and again.
 
-        The multi-step fractions are those of the DRN paper: 150 and 200 of its epochs. Or it is halved again and again.
+        The steps are those of Wang et al.: a tenth after each of `MILESTONES`.
         """
         done = step / max(1, self.steps)
         if done < self.config.warmup:
@@ -95,7 +98,7 @@ class Schedule:
         if self.config.decay == "exponential":
             return float(self.config.learning_rate * 0.5 ** (done / self.config.half_life))
         if self.config.decay == "multistep":
-            return self.config.learning_rate * (0.1 if done >= 0.75 else 1.0)
+            return float(self.config.learning_rate * 0.1 ** sum(done >= milestone for milestone in MILESTONES))
         after = (done - self.config.warmup) / (1 - self.config.warmup)
         return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * after))
 

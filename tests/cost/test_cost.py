@@ -144,9 +144,14 @@ def test_at_its_price_a_batch_costs_what_is_wanted(seed: int, share: float) -> N
     costs = TOY
     margins = torch.randn(64, 4, generator=torch.Generator().manual_seed(seed))
     wanted = costs.minimum + share * (costs.maximum - costs.minimum)
-    spent = float(costs.of_routes(margins >= price_for(margins, costs, wanted)).mean())
+    price = price_for(margins, costs, wanted)
+    spent = float(costs.of_routes(margins >= price).mean())
     # The last pair of image and unit fits in or not: one pair's share of a batch of 64, at the dearest.
     assert spent == pytest.approx(wanted, abs=float(costs.surplus.max()) / 64 + 1e-6)
+    # No image sits on the price, where rounding would decide: it lies in the middle between two of them.
+    below, above = margins[margins < price], margins[margins > price]
+    if len(below) and len(above):
+        assert price == pytest.approx((float(below.max()) + float(above.min())) / 2, abs=1e-6)
 
 
 def test_the_price_finds_its_way_and_corrects_what_held_out_images_exceed() -> None:
