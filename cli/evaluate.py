@@ -17,6 +17,8 @@ def register(app: typer.Typer) -> None:
         run: Annotated[Path, typer.Argument(help="A run's folder, or a compact checkpoint.")],
         data: o.Data = None,
         data_root: o.DataRoot = None,
+        val: o.Val = None,
+        val_from_test: o.ValFromTest = None,
         target_flops: Annotated[
             str | None,
             typer.Option(help="Budgets for an adaptive network or a cascade, met on validation images: 30%,50%,1.5e8."),
@@ -37,9 +39,13 @@ def register(app: typer.Typer) -> None:
 
         own = (run / "recipe.yaml").exists()
         if own and data is None:
+            if val is not None or val_from_test is not None:
+                raise InputError("--val and --val-from-test go with --data: a run has its own images")
             _, recipe = RunFolder.open(run)
         elif data is not None:
-            recipe = load_recipe(o.default_recipe(data), {"data.source": data, "data.root": data_root})
+            images = {"data.source": data, "data.root": data_root, "data.val": val}
+            share = {"data.val_from_test": o.fraction(val_from_test)}
+            recipe = load_recipe(o.default_recipe(data), o.given(images | share))
         elif not run.exists():
             raise InputError(f"{run} does not exist")
         else:

@@ -30,15 +30,15 @@ def parse_amount(text: str, dense: float) -> float:
 def parse_target(text: str, cost: CostModel, dense: float | None = None) -> float:
     """`1.5e8`, `150M`, `0.15G` or `60%` (of the dense cost) -> MACs.
 
-    `dense` is what the dense network costs, if what is routed was pruned before.
-    Raises InputError if it is no such number, or under the reachable minimum or over the dense cost.
+    `dense` is what the dense network costs, if not all of it is in what is routed: it was pruned, or compacted.
+    Raises InputError if it is no such number, or under the reachable minimum or over the cost without routing.
     """
     whole = dense or cost.dense
     target = parse_amount(text, whole)
     if not cost.minimum <= target <= cost.dense:
         raise InputError(
             f"target {text} = {describe(target)} is out of reach: this network can cost from {describe(cost.minimum)}, "
-            f"every unit skipped, to {describe(cost.dense)}, {'as pruned' if dense else 'the dense network'} "
+            f"by its cheapest route, to {describe(cost.dense)}, by its dearest "
             f"({math.ceil(100 * cost.minimum / whole)}% to {math.floor(100 * cost.dense / whole)}%)"
         )
     return target

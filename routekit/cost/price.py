@@ -36,7 +36,7 @@ def price_for(margins: Tensor, costs: CostModel, wanted: float, *, stakes: Tenso
     for dear, cheap in itertools.combinations(range(width), 2):
         gain, more = (part[..., dear:units:width] - part[..., cheap:units:width] for part in (margins, stakes))
         worths.append((gain / more)[gain.isfinite() & (more > 0)])
-    steps = torch.cat(worths).unique()
+    steps = torch.unique(torch.cat(worths))
     if not len(steps):
         return 0.0  # nothing that is decided here costs anything
     prices = torch.cat([steps[:1], (steps[:-1] + steps[1:]) / 2, steps[-1:] + 1.0]).tolist()

@@ -74,8 +74,9 @@ class Asked:
     def doubts(self, cascade: Cascade) -> Doubts:
         """How sure each network would be, by the rule of `cascade`."""
         asking = range(self.costs.shape[1] - 1)
-        certain = [cascade.certainty(number, self.probabilities[:, number]) for number in asking]
-        return Doubts(torch.stack(certain, dim=1), self.costs)
+        device = cascade.threshold.device
+        certain = [cascade.certainty(number, self.probabilities[:, number].to(device)) for number in asking]
+        return Doubts(torch.stack(certain, dim=1).cpu(), self.costs)
 
 
 @torch.no_grad()

@@ -19,9 +19,10 @@ AUTO: Literal["auto"] = "auto"
 def narrow_for(budget: float) -> float:
     """How narrow to make what is asked first, where the mean cost is to be the share `budget` of the dense network's.
 
-    The cost of a narrow unit is its share of the inner channels, or less.
+    The cost of a narrow unit is its share of the inner channels, or less. Budgets that no network can meet have a
+    narrow form, too, by which to say so.
     """
-    return round(NARROW * budget, 2)
+    return max(round(NARROW * min(budget, 1.0), 2), 0.01)
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))

@@ -55,6 +55,8 @@ def evaluate_curve(
             raise InputError(f"--keep takes one network: give one target, not {len(targets)}")
         RunFolder.check_free(out, force=False)
     subject = _Subject.load(path, recipe, machine)
+    for warning in subject.data.warnings:
+        machine.hooks.warn(warning)
     records = [subject.measure(subject.turn(target)) for target in targets]
     if out is not None:
         subject.keep(out, records[0])
@@ -87,8 +89,15 @@ class _Subject:
         record = read_record(path) if (path / "record.json").exists() else read_about(path)["record"]
         if recipe is None:
             _, recipe = RunFolder.open(path)
+        # What is carved out of the images is drawn by the seed with which the network was made.
+        recipe = recipe.model_copy(update={"seed": record.get("seed", recipe.seed)})
         data = load_splits(recipe, network.spec.input_size)
         check_classes(path, data.classes)
+        if record.get("validation") == "test" and data.val_origin != "test" and data.name == record["data"]:
+            machine.hooks.warn(
+                f"{path} met its budget on some of the test images of {data.name}, which are measured here again: give "
+                "the --val-from-test that it was made with"
+            )
         network.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(path, recipe, machine, network, measure_costs(network), data, record)
 
@@ -101,8 +110,8 @@ class _Subject:
             network.threshold.fill_(ask_all(network, val, costs).doubts(network).threshold(wanted))
             return wanted
         assert isinstance(costs, CostModel)
-        # Per cent of what the user came with, which may have been pruned since.
-        wanted = parse_target(target, costs, dense=self.record["flops"]["dense"] if network.view.pruned else None)
+        # Per cent of what the user came with, which may have been pruned, compacted or folded since.
+        wanted = parse_target(target, costs, dense=self.record["flops"]["dense"])
         if network.dial is not None:
             set_price(network, val, costs, wanted)
         elif network.exits and not network.exits_learn and not network.junctions:

@@ -97,6 +97,9 @@ class Control:
             if isinstance(self.budget, PriceRange) and not self.schedule.is_hard(step):
                 self._find_prices(step, margins)
         elif not self.schedule.is_hard(step) or self.network.exits_learn:
+            # All processes see what all of them decided, so that one price steers them all.
+            margins = self.accelerator.gather(margins)
+            gains = None if gains is None else self.accelerator.reduce(gains, "mean")
             offset = self.budget.follow(self.network.offset, margins, self.costs, step, gains)
             self.network.set_offset(offset)
 
@@ -111,10 +114,7 @@ class Control:
         if dial is not None:
             self.network.set_dial(dial.range.highest)
         held_out = rotating(len(self.val), config.check_images, step // config.check_every, self.seed)
-        cost = evaluate(self.network, self.val, self.costs, indices=held_out).cost
-        # Every process measures, with batch-norm statistics of its own; one number steers them all.
-        together = self.accelerator.reduce(torch.tensor(cost, device=self.accelerator.device), "mean")
-        self.realized = float(together) / self.costs.dense
+        self.realized = self._held_out_cost(held_out) / self.costs.dense
         self.budget.correct(self.realized, step)
 
     def freeze_units(self) -> None:
@@ -166,13 +166,18 @@ class Control:
         self.budget.low, self.budget.high = (float(bound) for bound in together)
         self._tell_dial(self.budget.low, self.budget.high)
 
+    def _held_out_cost(self, indices: Tensor | None = None) -> float:
+        """The mean realised cost of held-out images, MACs: every process measures, one number steers them all."""
+        cost = evaluate(self.network, self.val, self.costs, indices=indices).cost
+        return float(self.accelerator.reduce(torch.tensor(cost, device=self.accelerator.device), "mean"))
+
     def _reach(self, target: float) -> None:
         """Raise the highest price a little, if the one found does not bring all held-out images to `target` MACs."""
         if not isinstance(self.budget, PriceRange):
             return
         for _ in range(WIDENINGS):
             self.network.set_dial(self.budget.high)
-            if evaluate(self.network, self.val, self.costs).cost <= target:
+            if self._held_out_cost() <= target:
                 return
             self.budget.high *= WIDER
             self._tell_dial(self.budget.low, self.budget.high)

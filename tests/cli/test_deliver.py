@@ -23,7 +23,11 @@ def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
     evaluated = json.loads(done.stdout)
     assert evaluated["images"] == 36
     # The dense network is the one that the user came with, whatever was dropped and folded since.
-    assert evaluated["flops"]["dense"] == json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
+    whole = json.loads((workplace / "routed.json").read_text())
+    assert evaluated["flops"]["dense"] == whole["flops"]["dense"]
+    # Half precision is for what computes, not for what decides; one image of 36 may still fall the other way.
+    assert evaluated["accuracy"]["routed"] == pytest.approx(whole["accuracy"]["routed"], abs=1.5 / 36)
+    assert evaluated["flops"]["realized"] == pytest.approx(whole["flops"]["realized"], rel=0.05)
 
 
 def test_what_is_exported_is_not_replaced_by_its_export(workplace: Path) -> None:
@@ -77,7 +81,7 @@ def test_the_default_from_end_to_end(workplace: Path) -> None:
     assert dearer["flops"]["target"] == 0.6 * dense
     assert dearer["flops"]["realized"] > record["flops"]["realized"]
     done = in_process("evaluate", record["run"], "--target-flops", "90%", cwd=workplace)
-    assert (done.returncode, "as pruned" in done.stderr) == (2, True)
+    assert (done.returncode, "can cost from" in done.stderr) == (2, True)
     # As the last network of a cascade, too.
     done = in_process(
         "cascade", "runs/dense", record["run"], "--target-flops", "120%", "--name", "cut", "--json", cwd=workplace

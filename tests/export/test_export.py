@@ -14,6 +14,7 @@ from routekit.evaluation.evaluate import evaluate
 from routekit.export.checkpoint import load_network, save_network
 from routekit.export.compact import compact
 from routekit.network.convert import convert
+from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, RouterConfig, banks
 from tests.toy import open_to_images
@@ -164,6 +165,21 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path: Path, dty
     with torch.no_grad():
         got, want = again(images(), routes=everything).logits, network(images(), routes=everything).logits
     assert (got - want).abs().max() < 0.05 * want.abs().max()
+
+
+@pytest.mark.parametrize("rule", ["confidence", "learned"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_leaves_what_decides_alone(tmp_path: Path, dtype: torch.dtype, rule: str) -> None:
+    """A threshold next to 1 would be 1 in half precision, and every image would go on."""
+    torch.manual_seed(0)
+    network = convert(build(spec_of("resnet20")), exits=[ExitConfig(rule=rule)])
+    network.set_offset(torch.full_like(network.offset, 0.9997))
+    save_network(tmp_path, network, about={}, dtype=dtype)
+    again = load_network(tmp_path)
+    assert torch.equal(again.offset, network.offset)
+    assert all(map(torch.equal, again.routing_parameters(), network.routing_parameters()))
+    assert all(map(torch.equal, again.buffers(), network.buffers()))
+    assert not torch.equal(again.backbone.conv1.weight, network.backbone.conv1.weight)
 
 
 def test_a_users_own_network_is_loaded_into_an_instance_of_it(tmp_path: Path) -> None:

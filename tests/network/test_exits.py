@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import Sink
@@ -18,6 +19,7 @@ from routekit.network.convert import convert
 from routekit.network.executor import masked, relaxed, sparse
 from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
+from routekit.objective.objective import ObjectiveWeights, objective
 from routekit.routing.decision import Layout
 from routekit.routing.gate import gates
 from routekit.routing.router import banks
@@ -144,6 +146,25 @@ def test_exits_learn_by_their_policy_alone() -> None:
         (CostModel.measure(network).expected(trace).sum() + trace.logits.sum()).backward()
         assert all(p.grad is None for each in network.exits for p in each.deciding_parameters())
         assert any(p.grad is not None for p in network.routers.parameters())
+
+
+def test_units_do_not_pay_by_the_exits_price() -> None:
+    """They have a price of their own: what going on costs teaches exits, whatever the gate relaxes, and no router."""
+
+    def slopes(k_cpt: float) -> tuple[Tensor, Tensor]:
+        network = toy_exits().train()
+        trace = network(images(8), gate=gates["soft"], execution=relaxed)
+        weights = ObjectiveWeights(0.0, 0.0, 0.0)
+        labels, choice = torch.arange(8) % 3, weights.policy.choice(1.0)
+        costs = CostModel.measure(network)
+        objective(trace, labels, costs, weights, cost_weight=0.0, k_cpt=k_cpt, choice=choice).total.backward()
+        routers = torch.cat([p.grad.flatten() for p in network.routers.parameters()])
+        exits = torch.cat([p.grad.flatten() for each in network.exits for p in each.deciding_parameters()])
+        return routers, exits
+
+    free, dear = slopes(0.0), slopes(1e-4)
+    torch.testing.assert_close(free[0], dear[0])
+    assert (free[1] - dear[1]).abs().max() > 1e-3
 
 
 def test_no_decision_sees_what_lies_behind_it() -> None:
