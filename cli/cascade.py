@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
             "confidence"
         ),
         average: Annotated[
-            bool, typer.Option("--average", help="Answer with the mean of what all networks said that were asked.")
+            bool, typer.Option("--average", help="Average the predictions of all networks that were asked.")
         ] = False,
         data: o.Data = None,
         data_root: o.DataRoot = None,

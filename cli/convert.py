@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         policy: Annotated[
             str | None,
-            typer.Option(help="How exits decide: actor, pragmatic or optimistic learn it; confidence, entropy do not."),
+            typer.Option(help="How exits decide. Learned: actor, pragmatic, optimistic. A fixed threshold: confidence, entropy."),
         ] = None,
         prune: Annotated[
             str | None,
@@ -78,9 +78,9 @@ def register(app: typer.Typer) -> None:
                 "with --junctions skip.",
             ),
         ] = False,
-        router: Annotated[str | None, typer.Option(help="Of units: fc (the paper's), cnn or rnn.")] = None,
+        router: Annotated[str | None, typer.Option(help="The units' routers: fc, cnn or rnn.")] = None,
         gate: Annotated[
-            str | None, typer.Option(help="Of units: benefit, soft, straight-through, gumbel or bernoulli.")
+            str | None, typer.Option(help="The gate that units learn by: benefit, soft, straight-through, gumbel or bernoulli.")
         ] = None,
         recipe: o.RecipeName = None,
         epochs: o.Epochs = None,

@@ -17,7 +17,7 @@ Data = Annotated[
     str | None,
     typer.Option(help="digits, cifar10, cifar100, svhn, mnist, fashionmnist, or a folder with train/ and test/."),
 ]
-DataRoot = Annotated[str | None, typer.Option(help="Where torchvision's sets lie.")]
+DataRoot = Annotated[str | None, typer.Option(help="The folder of torchvision's data sets.")]
 Download = Annotated[bool, typer.Option("--download", help="Download a torchvision set into --data-root.")]
 Val = Annotated[str | None, typer.Option(help="A folder of validation images.")]
 ValFromTest = Annotated[str | None, typer.Option(help="Take this share of the test images for validation: 40%.")]

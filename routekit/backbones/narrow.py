@@ -57,7 +57,7 @@ class SharedConv2d(nn.Module):
         return conv
 
 
-# Runtimes compute so many channels at once (onnxruntime's NCHWc layout, with AVX-512): others are padded, or, where a
+# Runtimes compute this many channels at once (onnxruntime's NCHWc layout, with AVX-512): others are padded, or, where a
 # convolution reads a number that is no multiple of four, computed in a slower layout.
 LANES = 16
 # Layers with fewer channels than this have too few of such groups to choose from.

@@ -41,7 +41,7 @@ class Augmentation:
         unflipped: tuple[int, ...] = (),
         fill: Literal["zeros", "mean"] = "zeros",
     ) -> "Augmentation":
-        """Vary inputs of `size` (H, W) as is usual: for CIFAR below 96 pixels, for ImageNet from there on."""
+        """Vary inputs of `size` (H, W): shifts, as for CIFAR, below 96 pixels; from there on crops, as for ImageNet."""
         if min(size) >= LARGE:
             return cls(pad=0, flip=flip, area=(0.35, 1.0), unflipped=unflipped)
         return cls(pad=min(size) // 8, flip=flip, unflipped=unflipped, fill=fill)

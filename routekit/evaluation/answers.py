@@ -13,7 +13,7 @@ def pack(correct: Tensor) -> str:
 
 
 def unpack(text: str, images: int) -> Tensor:
-    """Read what `pack` wrote of so many images -> [N] bool. Raises ValueError for text that is of other ones."""
+    """Read what `pack` wrote of [N] images, as bools. Raises ValueError for text of another number of them."""
     found = np.frombuffer(b64decode(text, validate=True), dtype=np.uint8)
     if len(found) != -(-images // 8):
         raise ValueError(f"{8 * len(found)} bits are not of {images} images")

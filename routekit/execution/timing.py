@@ -16,7 +16,7 @@ from torch import Tensor
 Call = Callable[[Tensor], object]
 
 WARM_UP = 3
-# A contender is timed on so many batches at most, and on each so often at least: images differ in their routes, so
+# At most this many batches for a contender, and at least this many calls on each: images differ in their routes, so
 # that a median over all calls would be that of some image's route.
 DISTINCT, ROUNDS = 32, 3
 # A contender's turn lasts about so long (in seconds), but not more calls than that.

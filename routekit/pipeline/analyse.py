@@ -27,7 +27,7 @@ TIMED = 8
 
 @dataclass(frozen=True)
 class Length:
-    """The images whose route runs so many units; in how many milliseconds each is answered alone, in torch."""
+    """The images whose routes run a given number of units, and how long one of them takes alone, in torch."""
 
     units: int
     images: int

@@ -51,7 +51,7 @@ def bench_model(
 ) -> dict[str, Any]:
     """Time a run, a compact checkpoint, or a network by name whose routers are set to `run_rate`.
 
-    With `clients`, also how so many are served at once, in torch.
+    With `clients`, also how that many concurrent clients are served, in torch.
     Raises InputError for anything that cannot be timed as asked.
     """
     started = time.perf_counter()

@@ -162,7 +162,7 @@ class _Subject:
 
 
 def cost_table(model: str | Path, classes: int | None = None, input_size: int | None = None) -> CostModel:
-    """The costs of a network by name, with the paper's routers if it has units to skip, or of a run's network."""
+    """The costs of a network by name, with fully connected routers if it has units to skip, or of a run's network."""
     if isinstance(model, Path):
         return CostModel.measure(load_network(model))
     size = None if input_size is None else (3, input_size, input_size)

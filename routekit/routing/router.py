@@ -33,7 +33,7 @@ banks: Registry["type[RouterBank]"] = Registry("router")
 class RouterConfig:
     """How a bank of learned routers is built.
 
-    kind:        "fc" (the paper's), "cnn", "rnn"
+    kind:        "fc" (fully connected, as in Fig. 2b of Wang et al.), "cnn" or "rnn"
     hidden:      width of the hidden layer
     normalize:   standardise each pooled channel over the batch first: pooled post-activation features are dominated
                  by a large constant, which hides what differs between images
