@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from . import options as o
-from .output import result
+from .carry_out import carry_out
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,9 @@ def register(app: typer.Typer) -> None:
         ] = None,
         policy: Annotated[
             str | None,
-            typer.Option(help="How exits decide. Learned: actor, pragmatic, optimistic. A fixed threshold: confidence, entropy."),
+            typer.Option(
+                help="How exits decide. Learned: actor, pragmatic, optimistic. A fixed threshold: confidence, entropy."
+            ),
         ] = None,
         prune: Annotated[
             str | None,
@@ -80,7 +82,8 @@ def register(app: typer.Typer) -> None:
         ] = False,
         router: Annotated[str | None, typer.Option(help="The units' routers: fc, cnn or rnn.")] = None,
         gate: Annotated[
-            str | None, typer.Option(help="The gate that units learn by: benefit, soft, straight-through, gumbel or bernoulli.")
+            str | None,
+            typer.Option(help="How units learn: benefit, soft, straight-through, gumbel or bernoulli."),
         ] = None,
         recipe: o.RecipeName = None,
         epochs: o.Epochs = None,
@@ -97,11 +100,7 @@ def register(app: typer.Typer) -> None:
         """Convert MODEL into a routed network that costs --target-flops an image on average."""
         from routekit.errors import InputError
         from routekit.pipeline.build import settled
-        from routekit.pipeline.train import resume as go_on
-        from routekit.pipeline.train import run
         from routekit.recipe import load_recipe
-
-        from .summary import summary
 
         o.check_device(device)
         if resume is not None:
@@ -140,7 +139,4 @@ def register(app: typer.Typer) -> None:
                 },
             )
             path = out / (name or o.run_name(settled(chosen)))
-        with o.training(device, path) as machine:
-            record = go_on(path, machine) if chosen is None else run(chosen, path, machine, force=force)
-        if record:
-            result(record, summary(record), as_json=json)
+        carry_out(chosen, path, device, force=force, json=json)

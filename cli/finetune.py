@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from . import options as o
-from .output import result
+from .carry_out import carry_out
 
 
 def register(app: typer.Typer) -> None:
@@ -36,11 +36,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Fine-tune the dense MODEL; with --epochs 0 it is only measured and packed."""
         from routekit.errors import InputError
-        from routekit.pipeline.train import resume as go_on
-        from routekit.pipeline.train import run
         from routekit.recipe import load_recipe, static
-
-        from .summary import summary
 
         o.check_device(device)
         if resume is not None:
@@ -61,7 +57,4 @@ def register(app: typer.Typer) -> None:
                 },
             )
             path = out / (name or o.run_name(chosen))
-        with o.training(device, path) as machine:
-            record = go_on(path, machine) if chosen is None else run(chosen, path, machine, force=force)
-        if record:
-            result(record, summary(record), as_json=json)
+        carry_out(chosen, path, device, force=force, json=json)

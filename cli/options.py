@@ -1,8 +1,6 @@
 """Options that several commands share, and how they become a recipe."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -199,20 +197,6 @@ def machine(device: str | None, on_step: Any = lambda progress: None) -> "Machin
     # Of several processes, the first one speaks.
     is_first = os.environ.get("RANK", "0") == "0"
     return Machine(device, Hooks(say=say, warn=warn, on_step=on_step) if is_first else Hooks())
-
-
-@contextmanager
-def training(device: str | None, path: Path) -> Iterator["Machine"]:
-    """A machine whose training steps are shown while they happen; says how to go on when interrupted."""
-    from .output import TrainingDisplay, say
-
-    with TrainingDisplay() as display:
-        try:
-            yield machine(device, display)
-        except KeyboardInterrupt:
-            if (path / "recipe.yaml").exists():
-                say(f"what was trained is kept: go on with `routekit convert --resume {path}`")
-            raise
 
 
 def run_name(recipe: "Recipe") -> str:

@@ -36,12 +36,12 @@ def convert(
     """Give every skippable unit of `model` a router, and the model the exits that `exits` asks for.
 
     The routers start fully open, so in eval mode the network's logits equal the model's bit for bit. `config` is a
-    RouterConfig for learned routers (default: fully connected, on normalised features), or a FixedRoute, the same route for every image. With
-    `branches` a unit has more ways on, or the network becomes a tree. Without `skips` none is skipped: what computes
-    least is the default, and without branches exits alone decide. With a `dial`, it is to learn to decide at every
-    price of computing in that range; where it is open, and units decide alone, training finds it. What is to be as
-    narrow as a budget asks ("auto") fits half of the dense cost. A bare module needs `spec` (its input size and
-    classes).
+    RouterConfig for learned routers (default: fully connected, on normalised features), or a FixedRoute, the same route
+    for every image. With `branches` a unit has more ways on, or the network becomes a tree. Without `skips` none is
+    skipped: what computes least is the default, and without branches exits alone decide. With a `dial`, it is to learn
+    to decide at every price of computing in that range; where it is open, and units decide alone, training finds it.
+    What is to be as narrow as a budget asks ("auto") fits half of the dense cost. A bare module needs `spec` (its input
+    size and classes).
     Raises InputError for a model that no adapter knows, exits after units that do not exist, units that have no
     narrow form, or a tree without exits that learn.
     """

@@ -100,7 +100,7 @@ def benefit(
     drawn = torch.rand(len(logits), generator=generator).to(logits.device)
     choice = logits.argmax(dim=1)
     # Of the sinks cheaper than the one to be taken, each is as likely.
-    cheaper = choice + 1 + (drawn / EXPLORED * (default - choice)).long().clamp_max(default)
+    cheaper = choice + 1 + (drawn / EXPLORED * (default - choice)).long()
     choice = torch.where(drawn < EXPLORED, cheaper, choice).clamp_max(default)
     worth = logits[:, :default] if offset is None else logits[:, :default] - offset
     weights: Tensor = _Benefit.apply(worth, one_hot(choice, logits))
