@@ -56,7 +56,9 @@ def register(app: typer.Typer) -> None:
         if data is None and (networks[-1] / "recipe.yaml").exists():
             _, last = RunFolder.open(networks[-1])
             given = chosen.data.model_dump(include={"val", "val_from_test"}, exclude_none=True)
-            chosen = chosen.model_copy(update={"data": last.data.model_copy(update=given), "model": last.model})
+            images = {"data": last.data.model_copy(update=given), "model": last.model}
+            # What was carved out of them was drawn by the seed of that run.
+            chosen = chosen.model_copy(update=images | ({"seed": last.seed} if seed is None else {}))
         record = join(
             networks,
             chosen,

@@ -39,8 +39,8 @@ def register(app: typer.Typer) -> None:
 
         own = (run / "recipe.yaml").exists()
         if own and data is None:
-            if val is not None or val_from_test is not None:
-                raise InputError("--val and --val-from-test go with --data: a run has its own images")
+            if any(option is not None for option in (data_root, val, val_from_test)):
+                raise InputError("--data-root, --val and --val-from-test go with --data: a run has its own images")
             _, recipe = RunFolder.open(run)
         elif data is not None:
             images = {"data.source": data, "data.root": data_root, "data.val": val}

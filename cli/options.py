@@ -1,6 +1,7 @@
 """Options that several commands share, and how they become a recipe."""
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,7 +86,7 @@ def junctions(kinds: str | None) -> list[str] | None:
     for kind in wanted:
         if kind not in KINDS:
             raise InputError(f"unknown junction {kind!r}: {nearest(kind, KINDS)}; several as skip,exit")
-    return wanted or None
+    return list(dict.fromkeys(wanted)) or None
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def decided(
 
     if (at is not None or policy is not None) and "exit" not in wanted:
         option = "--exits" if at is not None else "--policy"
-        raise InputError(f"{option} is for exits: add --junctions exit or skip,exit (units learn by --gate)")
+        raise InputError(f"{option} is for exits: add --junctions exit, or skip,exit")
     if narrow is not None and not {"branch", "cascade"} & set(wanted):
         raise InputError("--narrow is for narrow branches and cascades: add --junctions branch or cascade")
     if (router is not None or gate is not None) and not {"skip", "branch"} & set(wanted):
@@ -182,7 +183,7 @@ def pruning(text: str) -> dict[str, str] | None:
 
 def default_recipe(data: str | None) -> str:
     """The recipe for the data: the embedded digits are few, and need a schedule of their own."""
-    return "digits" if data in (None, "digits") else "default"
+    return "digits" if data is None or re.fullmatch(r"digits(\[[^\]+]*\])?", data) else "default"
 
 
 def machine(device: str | None, on_step: Any = lambda progress: None) -> "Machine":
@@ -205,7 +206,8 @@ def run_name(recipe: "Recipe") -> str:
 
     data = Path(recipe.data.source).name or "data"
     pruning, adaptive = recipe.pruning, "adaptive" if recipe.adaptive_cost else None
-    pruned = [] if pruning is None else [pruning.method + pruning.target.removeprefix(AUTO)]
+    left = [] if pruning is None or pruning.target == AUTO else [pruning.target]
+    pruned = [] if pruning is None else [":".join([pruning.method, *left])]
     smaller = [Path(path).resolve().name for path in recipe.smaller]
     method = "+".join([*smaller, *pruned, *recipe.junctions]) if recipe.method == "routed" else recipe.method
     parts = [recipe.model.name, data, method, adaptive, recipe.target, f"seed{recipe.seed}"]

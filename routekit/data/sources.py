@@ -77,6 +77,8 @@ def load_data(
     request = Request(data_root, download, (input_size[1], input_size[2]), limit_memory_bytes)
     provided = _provided(source, request)
     train, test, classes = provided.train, provided.test, provided.train.classes
+    if len(classes) < 2:
+        raise InputError(f"{source} has one class, {classes[0]!r}: there is nothing to tell apart; give two or more")
     warnings: list[str] = []
     origin: Literal["folder", "train", "test", "fixed"]
     if val is not None:

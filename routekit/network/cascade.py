@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from routekit.backbones.unit import ModelSpec
 from routekit.errors import InputError
 from routekit.network.network import RoutedNetwork
+from routekit.registry import nearest
 from routekit.routing.certainty import LearnedCertainty, certainties
 from routekit.routing.gate import Gate, hard
 
@@ -70,6 +71,8 @@ class Cascade(nn.Module):
                     f"{first.full_name} takes {first.input_size} to {first.num_classes} classes, {other.full_name} "
                     f"{other.input_size} to {other.num_classes}: no cascade can be made of them"
                 )
+        if rule != LEARNED and rule not in certainties:
+            raise InputError(f"unknown rule {rule!r}: {nearest(rule, [*certainties, LEARNED])}")
         self.stages = nn.ModuleList(stages)
         self.rule, self.average = rule, average
         self._learned = nn.ModuleList(LearnedCertainty() for _ in stages[1:] if rule == LEARNED)

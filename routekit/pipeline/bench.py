@@ -122,8 +122,9 @@ def _find(
     if path.exists():
         if run_rate is not None:
             raise InputError("--run-rate is for a network by name; a run has its own routes")
-        own = (path / "recipe.yaml").exists() and data is None
-        return load(path), RunFolder.open(path)[1] if own else elsewhere
+        if data is None and not (path / "recipe.yaml").exists():
+            raise InputError(f"{path} is no run with a recipe: say which images with --data")
+        return load(path), RunFolder.open(path)[1] if data is None else elsewhere
     if run_rate is None:
         raise InputError(f"{model} is no run: give a run's folder, or a network's name with --run-rate 30%")
     return convert(build(spec_of(model)), RouterConfig(hidden=32)).eval(), elsewhere

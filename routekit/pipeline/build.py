@@ -13,6 +13,7 @@ from routekit.baselines.depth import static_route
 from routekit.baselines.pruning import check_prunable, prune, prunings
 from routekit.cost.budget import parse_amount, parse_target
 from routekit.cost.model import CostModel
+from routekit.errors import InputError
 from routekit.network.branches import AUTO
 from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
@@ -87,7 +88,10 @@ def pruned_to(recipe: Recipe, whole: float) -> float:
     assert recipe.pruning is not None
     assert recipe.target is not None
     if recipe.pruning.target != AUTO:
-        return parse_amount(recipe.pruning.target, whole)
+        left = parse_amount(recipe.pruning.target, whole)
+        if left >= whole:
+            raise InputError(f"--prune {recipe.pruning.method}:{recipe.pruning.target} leaves the network whole")
+        return left
     return math.sqrt(parse_amount(recipe.target, whole) * whole)
 
 

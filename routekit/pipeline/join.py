@@ -25,6 +25,9 @@ from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
 from routekit.report.record import about, run_record, write_record
 
+# So far from its budget, as a share of it, a cascade has missed it on validation images.
+MISSED = 0.02
+
 
 def join(
     paths: list[Path], recipe: Recipe, out: Path, machine: Machine, *, rule: str, average: bool, force: bool = False
@@ -62,18 +65,26 @@ def meet(
     started = time.perf_counter()
     cascade.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     costs = CascadeCost.measure(cascade)
-    if [model.dense for model in costs.stages] != sorted(model.dense for model in costs.stages):
-        machine.hooks.warn("a network of this cascade is dearer than the one after it")
     assert recipe.target is not None
     before = read_spec(network_folder(paths[-1]))["about"].get("record")
     whole = costs.dense if before is None else before["flops"]["dense"]
     target = parse_amount(recipe.target, whole)
     machine.hooks.say(f"target {describe(target)} of {describe(whole)}, what {cascade.networks[-1].name} costs, dense")
     asked = ask_all(cascade, data.val, costs)
+    each = asked.costs.mean(dim=0)
+    if (each.diff() < 0).any():
+        machine.hooks.warn("a network of this cascade is dearer than the one after it: give the cheapest first")
     cascade.cpu()
     if cascade.rule == LEARNED:
         learn_to_know(cascade, asked, target)
-    cascade.threshold.fill_(asked.doubts(cascade).threshold(target))
+    doubts = asked.doubts(cascade)
+    cascade.threshold.fill_(doubts.threshold(target))
+    off = doubts.cost(float(cascade.threshold)) / target - 1
+    if abs(off) > MISSED:
+        machine.hooks.warn(
+            f"no threshold comes nearer to the budget than {100 * off:+.1f}%: by {cascade.rule}, too many images are "
+            "equally certain; try another --rule"
+        )
     cascade.to(machine.accelerator().device)
     path = folder().path
     measured = evaluate(cascade, data.test, costs)

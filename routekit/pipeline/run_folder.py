@@ -68,6 +68,8 @@ class RunFolder:
             raise InputError(f"{path} is no run of routekit (recipe.yaml is missing)")
         try:
             text = marker.read_text()
+            if not text.startswith("# routekit run, version "):
+                raise InputError(f"{marker} is damaged: it does not begin as routekit writes it; restore that file")
             if not text.startswith(f"# routekit run, version {VERSION}\n"):
                 raise InputError(f"{path} was written by another version of routekit; start over with --force")
             return cls(path), Recipe.model_validate(yaml.safe_load(text))

@@ -19,6 +19,8 @@ from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute
 
 RECORD = "record.json"
+# What no record is without.
+NEEDED = ("model", "data", "accuracy", "flops", "routes", "method")
 
 
 def run_record(
@@ -106,5 +108,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not a finished run ({RECORD} is missing)") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
-    assert isinstance(record, dict)
-    return record
+    missing = [key for key in NEEDED if not isinstance(record, dict) or key not in record]
+    if missing:
+        raise InputError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    found: dict[str, Any] = record
+    return found

@@ -63,6 +63,8 @@ BAD = [
     (["convert", "resnet20", "--target-flops", "50%", "--prune", "l1:"], "a method and a cost, l1:70%"),
     (["convert", "resnet20", "--target-flops", "50%", "--prune", "l2:70%"], "pruning.method"),
     (["convert", "resnet20", "--target-flops", "80%", "--prune", "l1:70%"], "can cost from"),
+    (["convert", "resnet20", "--target-flops", "80%", "--prune", "l1:150%"], "l1:150% leaves the network whole"),
+    (["convert", "resnet20", "--target-flops", "50%", "--data", "digits[3]"], "has one class, '3'"),
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--prune", "l1:70%"], "static network"),
     (["convert", "resnet20", "--target-flops", "1%", "--method", "fpgm"], "fpgm cannot prune resnet20"),
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--narrow", "30%"], "--narrow is for"),
@@ -189,6 +191,14 @@ def test_damaged_and_foreign_files(workplace: Path, tmp_path: Path) -> None:
     done = in_process("convert", "--resume", "old", cwd=tmp_path)
     assert done.returncode == 2
     assert "another version" in done.stderr
+    # A torn file is not of another version: --force would delete the run that it belongs to.
+    (tmp_path / "old" / "recipe.yaml").write_text("")
+    done = in_process("convert", "--resume", "old", cwd=tmp_path)
+    assert (done.returncode, "damaged" in done.stderr, "--force" in done.stderr) == (2, True, False)
+    for text, says in (("{}", "it lacks model"), ("[]", "it lacks model"), ("{", "is damaged")):
+        (tmp_path / "old" / "record.json").write_text(text)
+        done = in_process("report", "old", cwd=tmp_path)
+        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 
 
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
