@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
         val_from_test: o.ValFromTest = None,
         target_flops: Annotated[
             str | None,
-            typer.Option(help="Budgets for an adaptive network or a cascade, met on validation images: 30%,50%,1.5e8."),
+            typer.Option(
+                help="Budgets for an adaptive network, a cascade, or exits alone, met on validation images: 30%,50%."
+            ),
         ] = None,
         keep: Annotated[
             Path | None, typer.Option(help="Write the network, set for the one --target-flops, as a run of its own.")

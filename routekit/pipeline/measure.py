@@ -47,7 +47,8 @@ def evaluate_curve(
     """Measure one network at several budgets, each met on validation images.
 
     For an adaptive network, whose dial is set, and for a cascade, of networks or of a network with itself, whose
-    threshold is. With `out`, the network is written there as it is set for the one target, to be exported or timed.
+    threshold is; so is that of exits alone, on what they learned for their own budget. With `out`, the network is
+    written there as it is set for the one target, to be exported or timed.
     Raises InputError for a network that was trained for one budget, budgets out of reach, and several with `out`.
     """
     if out is not None:
@@ -114,12 +115,12 @@ class _Subject:
         wanted = parse_target(target, costs, dense=self.record["flops"]["dense"])
         if network.dial is not None:
             set_price(network, val, costs, wanted)
-        elif network.exits and not network.exits_learn and not network.junctions:
+        elif network.exits and not network.junctions:
             calibrate(network, val, costs, wanted)
         else:
             raise InputError(
                 f"{network.name} was trained for one budget: --target-flops is for runs with --adaptive-cost, and for "
-                "cascades and thresholds, which learn none"
+                "cascades and exits alone, where a threshold decides"
             )
         return wanted
 
