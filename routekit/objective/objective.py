@@ -10,7 +10,7 @@ from torch import Tensor
 
 from routekit.cost.model import CostModel
 from routekit.objective import terms
-from routekit.objective.policy import PolicyConfig, policy_terms
+from routekit.objective.policy import PolicyConfig, policy_terms, weighed
 from routekit.routing.decision import RouteTrace
 from routekit.routing.policy import Choice
 
@@ -95,14 +95,13 @@ def objective(
     gains = None
     if len(trace.leaves) > 1:
         errors = [_errors(leaf, labels, weights, teacher if share > 0 else None) for leaf in trace.leaves]
-        means = torch.stack(errors).mean(dim=1)
-        gains = (means[:-1] - means[-1]).detach()
-        by_policy = {"heads": means.sum()}
+        by_policy = {"heads": torch.stack(errors).mean(dim=1).sum()}
+        known = weighed(trace, labels, errors, weights.policy)
+        means = torch.stack(known).mean(dim=1).detach()
+        gains = means[:-1] - means[-1]
         if choice is not None:
             by_policy["heads"] = weights.policy.heads * by_policy["heads"]
-            by_policy |= policy_terms(
-                trace, labels, costs, errors, weights.policy, k_cpt=k_cpt, choice=choice, squares=squares
-            )
+            by_policy |= policy_terms(trace, costs, known, weights.policy, k_cpt=k_cpt, choice=choice, squares=squares)
         by_name |= by_policy
         total = torch.stack(list(by_policy.values())).sum()
     if teacher is not None and weights.feature_distillation > 0:

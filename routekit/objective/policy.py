@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from routekit.cost.model import CostModel
+from routekit.objective.terms import classification
 from routekit.registry import one_of
 from routekit.routing.decision import RouteTrace
 from routekit.routing.policy import (
@@ -31,7 +32,7 @@ class PolicyConfig:
     kind:         "actor" (section 4.1), or the "pragmatic" or "optimistic" critic (4.2, 4.3)
     decisiveness: k_dec of Eq. 10, for actors
     utility:      k_ure of Eq. 6, for critics (the paper's is 0.001, for 80,000 steps from scratch)
-    error:        what an answer's error is to a critic: its "loss", or 1 if it is "wrong"
+    error:        what an answer's error is to whoever decides: its "loss", or 1 if it is "wrong"
     epsilon:      the share of decisions that are explored at random
     draw:         decide by sampling, as the paper does, and not by the expectation over what would be sampled
     heads:        weight of the mean loss of every classifier over all images, or of the mean over the classifiers of
@@ -92,9 +93,21 @@ def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: 
     return behind(0, 0, 0)
 
 
+def weighed(trace: RouteTrace, labels: Tensor, errors: list[Tensor], config: PolicyConfig) -> list[Tensor]:
+    """Errors [B] of each leaf that weigh what decisions go by, and teach classifiers what `errors` do.
+
+    Decisions go by cross-entropy, or by which answers are wrong. What classifiers minimise may be distilled, too: that
+    says how far an answer is from the teacher's, which differs little between images that are right and wrong.
+    """
+    if config.error == "wrong":
+        known = [(leaf.argmax(dim=1) != labels).to(leaf) for leaf in trace.leaves]
+    else:
+        known = [classification(leaf, labels) for leaf in trace.leaves]
+    return [value.detach() + (error - error.detach()) for value, error in zip(known, errors, strict=True)]
+
+
 def policy_terms(
     trace: RouteTrace,
-    labels: Tensor,
     costs: CostModel,
     errors: list[Tensor],
     config: PolicyConfig,
@@ -105,8 +118,8 @@ def policy_terms(
 ) -> dict[str, Tensor]:
     """Name the policy's terms, batch means; their sum is L_ac (Eq. 3) or L_cr (Eq. 5), with what belongs to c_mod.
 
-    `errors` [B] of each leaf are what classification minimises, `squares` [parts] the squared weights of each
-    part (`reach_of`).
+    `errors` [B] of each leaf are what answers cost (`weighed`), `squares` [parts] the squared weights of each part
+    (`reach_of`).
     """
     network = exit_tree(trace, costs, errors, k_cpt)
     terms = {}
@@ -122,10 +135,6 @@ def policy_terms(
     def constant(scores: Tensor) -> Tensor:
         return choice(scores).detach()
 
-    known = network
-    if config.error == "wrong":
-        wrong = [(leaf.argmax(dim=1) != labels).to(errors[0]) for leaf in trace.leaves]
-        known = exit_tree(trace, costs, wrong, k_cpt)
     terms["inference"] = expected_cost(network, constant).mean()
-    terms["utility"] = config.utility * utility_regression(known, constant, critics[config.kind]).mean()
+    terms["utility"] = config.utility * utility_regression(network, constant, critics[config.kind]).mean()
     return terms

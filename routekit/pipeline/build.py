@@ -123,7 +123,9 @@ def routed(recipe: Recipe, view: Backbone, whole: float | None = None) -> Routed
     exits = {"cascade": recipe.cascade.exits(budget, view), "exit": [recipe.exits]}
     prices = recipe.adaptive_cost
     if prices is not None and ("exit" in recipe.junctions or not prices.is_open):
-        prices = prices.sized(left, recipe.objective.error_scale)
+        # What units are worth is learned from all that is minimised; exits go by cross-entropy alone.
+        learned = {"skip", "branch"} & set(recipe.junctions)
+        prices = prices.sized(left, recipe.objective.error_scale if learned else 1.0)
     return convert(
         view,
         recipe.routers,

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from routekit.network.executor import masked, relaxed, sparse
 from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights, objective
+from routekit.objective.policy import PolicyConfig
 from routekit.routing.decision import Layout
 from routekit.routing.gate import gates
 from routekit.routing.router import banks
@@ -165,6 +167,40 @@ def test_units_do_not_pay_by_the_exits_price() -> None:
     free, dear = slopes(0.0), slopes(1e-4)
     torch.testing.assert_close(free[0], dear[0])
     assert (free[1] - dear[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("error", ["loss", "wrong"])
+def test_decisions_go_by_errors_and_not_by_what_distillation_adds(error: str) -> None:
+    """The price of an answer is its cross-entropy, or whether it is wrong; a teacher changes what classifiers learn."""
+    labels, config = torch.arange(8) % 3, PolicyConfig(error=error, heads=0.0, decisiveness=0.0)
+    weights = ObjectiveWeights(0.0, 0.0, 0.0, distillation=0.9, policy=config)
+    network = toy_exits().train()
+    costs, choice = CostModel.measure(network), config.choice(1.0)
+    found = []
+    for told in (3.0, -3.0):  # teachers of different minds
+        network.zero_grad()
+        trace = network(images(8), execution=relaxed)
+        teacher = replace(trace, logits=told * trace.logits.detach().roll(1, dims=1))
+        lost = objective(
+            trace, labels, costs, weights, cost_weight=0.0, k_cpt=1e-5, choice=choice, teacher=teacher, routing=False
+        )
+        lost.by_name["inference"].backward()
+        deciding = torch.cat([p.grad.flatten() for each in network.exits for p in each.deciding_parameters()])
+        found.append((deciding, network.backbone.fc.weight.grad.clone(), lost.by_name["inference"].detach()))
+    (deciding, head, value), (same, other, again) = found
+    torch.testing.assert_close(deciding, same)
+    assert value == again
+    assert not torch.allclose(head, other)
+    # By hand: at each exit an image goes on, for what the section behind costs, or stops.
+    known = [(leaf.argmax(1) != labels).float() for leaf in trace.leaves]
+    if error == "loss":
+        known = [torch.nn.functional.cross_entropy(leaf, labels, reduction="none") for leaf in trace.leaves]
+    sections = 1e-5 * costs.of_sections(trace.gates)
+    behind = known[2] + sections[:, 2]
+    for place in (1, 0):
+        go, stop = trace.ends[place].logits.softmax(dim=1).T
+        behind = go * behind + stop * known[place] + sections[:, place]
+    torch.testing.assert_close(value, behind.mean().detach())
 
 
 def test_no_decision_sees_what_lies_behind_it() -> None:
