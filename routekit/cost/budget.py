@@ -27,21 +27,66 @@ def parse_amount(text: str, dense: float) -> float:
     return number / 100 * dense if suffix == "%" else number * _SUFFIX[suffix]
 
 
+class OutOfReachError(InputError):
+    """A budget that a network cannot meet; `limit` says in a few words what it can."""
+
+    def __init__(self, message: str, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What an image can cost on average, in MACs: from `least` to `most`, where the dense network costs `whole`.
+
+    cheapest, dearest: in words, when that is
+    pruner:            of a network that is pruned to its budget, what cannot be: "l1 cannot prune resnet20"
+    who:               in words, what it is the reach of
+    """
+
+    least: float
+    most: float
+    whole: float
+    cheapest: str = "every unit skipped"
+    dearest: str = "the dense network"
+    pruner: str = ""
+    who: str = "this network"
+
+    def meet(self, text: str) -> float:
+        """`1.5e8`, `150M` or `60%` -> MACs. Raises InputError if it is no cost, OutOfReachError if it cannot be met."""
+        return self.check(parse_amount(text, self.whole), f"target {text} = ")
+
+    def check(self, target: float, said: str = "") -> float:
+        """`target` in MACs, which was `said` so. Raises OutOfReachError if it cannot be met."""
+        low, high = math.ceil(100 * self.least / self.whole), math.floor(100 * self.most / self.whole)
+        if self.pruner and target < self.least:
+            raise OutOfReachError(
+                f"{self.pruner} to {describe(target)}: to {describe(self.least)} ({low}%) at most",
+                f"{self.pruner} below {low}%",
+            )
+        if not self.least <= target <= self.most:
+            least, most = f"at least {low}%, {self.cheapest}", f"at most {high}%, {self.dearest}"
+            raise OutOfReachError(
+                f"{said}{describe(target)} is out of reach: {self.who} can cost from {describe(self.least)}, "
+                f"{self.cheapest}, to {describe(self.most)}, {self.dearest} ({low}% to {high}%)",
+                f"it costs {least if target < self.least else most}",
+            )
+        return target
+
+
 def parse_target(text: str, cost: CostModel, dense: float | None = None) -> float:
     """`1.5e8`, `150M`, `0.15G` or `60%` (of the dense cost) -> MACs.
 
     `dense` is what the dense network costs, if what is routed was pruned before.
     Raises InputError if it is no such number, or under the reachable minimum or over the dense cost.
     """
-    whole = dense or cost.dense
-    target = parse_amount(text, whole)
-    if not cost.minimum <= target <= cost.dense:
-        raise InputError(
-            f"target {text} = {describe(target)} is out of reach: this network can cost from {describe(cost.minimum)}, "
-            f"every unit skipped, to {describe(cost.dense)}, {'as pruned' if dense else 'the dense network'} "
-            f"({math.ceil(100 * cost.minimum / whole)}% to {math.floor(100 * cost.dense / whole)}%)"
-        )
-    return target
+    return reach_of_costs(cost, dense).meet(text)
+
+
+def reach_of_costs(cost: CostModel, dense: float | None = None, cheapest: str = "every unit skipped") -> Reach:
+    """What routes can cost; `dense` is what the dense network costs, if what is routed was pruned before."""
+    dearest = "the dense network" if dense is None else "as pruned"
+    return Reach(cost.minimum, cost.dense, cost.dense if dense is None else dense, cheapest, dearest)
 
 
 @dataclass
