@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as o
-from .output import result, say
+from .output import result, say, working
 
 if TYPE_CHECKING:
     from routekit.comparison.plan import ComparisonFolder, Plan
@@ -79,6 +79,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Compare methods at --budgets, all from one dense MODEL, for the same epochs, on the same images."""
         from routekit.comparison.cells import find
+        from routekit.comparison.check import check_plan
         from routekit.comparison.estimate import estimate
         from routekit.comparison.launch import launch, launchers
         from routekit.comparison.method import check_stacked
@@ -97,7 +98,8 @@ def register(app: typer.Typer) -> None:
             folder, before = ComparisonFolder.open(resume)
             plan = before.extended(wanted, _listed(budgets or ""), range(seeds or 0))
             if plan != before:
-                plan.check()
+                with working("checking what is added"):
+                    check_plan(plan)
         else:
             if model is None:
                 raise InputError("which network? e.g. routekit compare resnet56 --budgets 30%,50%,70%")
@@ -117,10 +119,12 @@ def register(app: typer.Typer) -> None:
                 seeds=seeds or 1,
                 smaller=smaller or [],
             )
-            plan.check()
             folder = ComparisonFolder(out / (name or f"{model.replace(':', '-')}-{Path(data or 'digits').name}"))
+            folder.check_free(folder.path, plan, force=force)
+            with working("checking all cells"):
+                check_plan(plan)
         cells = list(plan.cells()) if cell is None else [find(plan, cell)]
-        pending = [each for each in cells if not folder.of(each).finished]
+        pending = [each for each in cells if resume is None or not folder.of(each).finished]
         if dry_run:
             seconds = estimate(folder, plan, pending)
             lines = [f"  {each.name}: {'done' if each not in pending else 'to do'}" for each in cells]
@@ -130,7 +134,6 @@ def register(app: typer.Typer) -> None:
             return
         if resume is None:
             ComparisonFolder.create(folder.path, plan, force=force)
-            pending = cells
         elif plan != before:
             folder.write(plan)
         try:
