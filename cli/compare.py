@@ -84,6 +84,7 @@ def register(app: typer.Typer) -> None:
         from routekit.comparison.launch import launch, launchers
         from routekit.comparison.method import check_stacked
         from routekit.comparison.plan import ComparisonFolder
+        from routekit.comparison.results import measured
         from routekit.comparison.timing import check_runtimes, time_cells
         from routekit.errors import InputError
 
@@ -96,6 +97,7 @@ def register(app: typer.Typer) -> None:
         if resume is not None:
             o.check_resumed(context, *GROWN, *CARRIED_OUT)
             folder, before = ComparisonFolder.open(resume)
+            measured(folder, before)  # what is done and does not belong together is told before more is
             plan = before.extended(wanted, _listed(budgets or ""), range(seeds or 0))
             if plan != before:
                 with working("checking what is added"):
