@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as o
-from .output import result, say
+from .output import result, say, working
 
 if TYPE_CHECKING:
     from routekit.comparison.plan import ComparisonFolder, Plan
@@ -79,10 +79,12 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Compare methods at --budgets, all from one dense MODEL, for the same epochs, on the same images."""
         from routekit.comparison.cells import find
+        from routekit.comparison.check import check_plan
         from routekit.comparison.estimate import estimate
         from routekit.comparison.launch import launch, launchers
         from routekit.comparison.method import check_stacked
         from routekit.comparison.plan import ComparisonFolder
+        from routekit.comparison.results import measured
         from routekit.comparison.timing import check_runtimes, time_cells
         from routekit.errors import InputError
 
@@ -95,9 +97,11 @@ def register(app: typer.Typer) -> None:
         if resume is not None:
             o.check_resumed(context, *GROWN, *CARRIED_OUT)
             folder, before = ComparisonFolder.open(resume)
+            measured(folder, before)  # what is done and does not belong together is told before more is
             plan = before.extended(wanted, _listed(budgets or ""), range(seeds or 0))
             if plan != before:
-                plan.check()
+                with working("checking what is added"):
+                    check_plan(plan)
         else:
             if model is None:
                 raise InputError("which network? e.g. routekit compare resnet56 --budgets 30%,50%,70%")
@@ -117,10 +121,12 @@ def register(app: typer.Typer) -> None:
                 seeds=seeds or 1,
                 smaller=smaller or [],
             )
-            plan.check()
             folder = ComparisonFolder(out / (name or f"{model.replace(':', '-')}-{Path(data or 'digits').name}"))
+            folder.check_free(folder.path, plan, force=force)
+            with working("checking all cells"):
+                check_plan(plan)
         cells = list(plan.cells()) if cell is None else [find(plan, cell)]
-        pending = [each for each in cells if not folder.of(each).finished]
+        pending = [each for each in cells if resume is None or not folder.of(each).finished]
         if dry_run:
             seconds = estimate(folder, plan, pending)
             lines = [f"  {each.name}: {'done' if each not in pending else 'to do'}" for each in cells]
@@ -130,7 +136,6 @@ def register(app: typer.Typer) -> None:
             return
         if resume is None:
             ComparisonFolder.create(folder.path, plan, force=force)
-            pending = cells
         elif plan != before:
             folder.write(plan)
         try:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -27,6 +28,11 @@ def result(document: Any, text: str, *, as_json: bool) -> None:
 def say(sentence: str) -> None:
     """Tell the user something."""
     err.print(sentence, markup=False)
+
+
+def working(sentence: str) -> AbstractContextManager[object]:
+    """Say on a terminal that something is going on, for as long as it does; elsewhere nothing."""
+    return err.status(sentence)
 
 
 def warn(sentence: str) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
 from routekit.backbones.narrow import chain, channel_step, stepped
 from routekit.backbones.unit import Backbone
-from routekit.errors import InputError
-from routekit.macs import count, describe
+from routekit.cost.budget import Reach
+from routekit.macs import count
 from routekit.network.convert import example_input
 from routekit.registry import Registry
 
@@ -100,17 +100,25 @@ def prune(view: Backbone, method: str, target: float, seed: int = 0, step: int |
 
 def check_prunable(view: Backbone, method: str, target: float, step: int | None = None) -> None:
     """Raise InputError as `prune` would."""
+    reach_of_pruning(view, method, step).check(target)
+
+
+def reach_of_pruning(view: Backbone, method: str, step: int | None = None) -> Reach:
+    """What a method can prune `view` to. Raises InputError for blocks that cannot be pruned."""
+    whole = _cost(view)
+    cannot = f"{method} cannot prune {view.spec.full_name}"
+    return Reach(_least_left(view, method, step), whole, whole, pruner=cannot)
+
+
+def _least_left(view: Backbone, method: str, step: int | None = None) -> float:
+    """What is left when nearly all channels are gone, MACs."""
     step = channel_step(unit.block for unit in view.units) if step is None else step
     way = prunings[method]
     view = copy.deepcopy(view)
     for module in view.model.modules():
         if isinstance(module, nn.BatchNorm2d):  # of a new network, these are all alike: no score tells them apart
             nn.init.uniform_(module.weight)
-    least = _cost(_pruned(view, _plan(_scored(view, way, seed=0), MOST, way, step)))
-    if target < least:
-        raise InputError(
-            f"{method} cannot prune {view.spec.full_name} to {describe(target)}: to {describe(least)} at most"
-        )
+    return _cost(_pruned(view, _plan(_scored(view, way, seed=0), MOST, way, step)))
 
 
 def _mixed(little: Plan, much: Plan, count: int) -> Plan:

@@ -16,7 +16,7 @@ import torch
 
 from routekit.comparison.cells import Failure, begin, carry_out_all
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
-from routekit.errors import InputError
+from routekit.errors import InputError, first_line
 from routekit.pipeline.machine import Machine
 from routekit.registry import Registry
 
@@ -66,10 +66,18 @@ def ray(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Ma
     largest = max(node["Resources"].get("CPU", 1) for node in engine.nodes() if node["Alive"])
     cores = max(1, min(largest, engine.cluster_resources()["CPU"] // jobs))
     task = engine.remote(num_cpus=cores, num_gpus=gpus)(remote)
-    found: list[list[Failure]] = engine.get([task.remote(cell) for cell in cells])
-    for cell, failures in zip(cells, found, strict=True):
+    waiting = {task.remote(cell): cell for cell in cells}
+    found: list[Failure] = []
+    while waiting:
+        (done,), _ = engine.wait(list(waiting), num_returns=1)
+        cell = waiting.pop(done)
+        try:
+            failures: list[Failure] = engine.get(done)
+        except engine.exceptions.RayError as error:  # its worker died, and those that ray tried after it
+            failures = [Failure(cell, f"{type(error).__name__}: {first_line(error)}")]
         _told(next(iter(failures), None), cell, machine)
-    return [failure for failures in found for failure in failures]
+        found += failures
+    return found
 
 
 def launch(

@@ -18,6 +18,8 @@ from routekit.routing.certainty import certainties
 DENSE, IDK, DRN = "dense", "idk", "drn"
 # What a run that is given by --smaller is called, with its place: "smaller0".
 SMALLER = "smaller"
+# How --stack calls pruning by L1.
+STACKED = "prune"
 JUNCTIONS = ("skip", "exit", "branch", "cascade")
 
 
@@ -27,6 +29,9 @@ def check_method(name: str) -> None:
     if name in known:
         return
     pruner, *_ = parts = name.split("+")
+    if pruner == STACKED and len(parts) > 1:
+        then = name.partition("+")[2]
+        raise InputError(f"unknown method {name!r}: --stack {name} prunes before it routes, or --methods l1+{then}")
     decided = parts[1:] if pruner in prunings and len(parts) > 1 else parts
     if decided == [IDK]:
         return
@@ -45,7 +50,7 @@ def check_stacked(name: str) -> str:
     Raises InputError for what is not both.
     """
     pruner, plus, decided = name.partition("+")
-    pruner = "l1" if pruner == "prune" else pruner
+    pruner = "l1" if pruner == STACKED else pruner
     if pruner not in prunings or not plus:
         raise InputError(f"--stack {name}: first prune, then route, as prune+skip or fpgm+exit")
     check_method(f"{pruner}+{decided}")

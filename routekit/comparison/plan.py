@@ -9,11 +9,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, check_method, settings
+from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, settings
 from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_text
-from routekit.pipeline.build import settled
-from routekit.pipeline.check import check
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe, load_recipe
 
@@ -75,6 +73,23 @@ class Plan(BaseModel):
         weights = self.shared.get("model.weights") or load_recipe(self.base).model.weights
         return [Path(self.base), Path(weights), *map(Path, self.smaller)]
 
+    def differences(self, other: "Plan") -> list[str]:
+        """What `other` has otherwise, of what all cells share: "network resnet20, not resnet56"."""
+        ours, theirs = self._shared(), other._shared()
+        return [
+            f"{name} {_said(ours.get(name))}, not {_said(theirs.get(name))}"
+            for name in dict.fromkeys([*ours, *theirs])
+            if ours.get(name) != theirs.get(name)
+        ]
+
+    def _shared(self) -> dict[str, Any]:
+        """By words for people: what the recipe says of the network and its images, and all that the user set."""
+        recipe = load_recipe(self.base, self.shared)
+        said = {"network": recipe.model.name, "data": recipe.data.source, "weights": recipe.model.weights}
+        told = ("model.name", "data.source", "model.weights")
+        rest = {name: value for name, value in self.shared.items() if name not in told}
+        return said | {"recipe": self.base} | rest | {"--smaller": self.smaller}
+
     def extended(self, methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[int]) -> "Plan":
         """The same with more methods, budgets or seeds; what was planned stays so."""
         more = {"methods": methods, "budgets": budgets, "seeds": seeds}
@@ -109,7 +124,7 @@ class Plan(BaseModel):
         if start is not None:
             chosen["model.weights"] = str(start)
         recipe = load_recipe(base, chosen)
-        if cell.method == DRN:  # its routers and objective, for as long and with the same schedule as the others
+        if cell.method == DRN:  # trained as its authors do, for as many epochs and in the same batches as the others
             ours = load_recipe(self.base, chosen).training
             chosen |= {"training.epochs": ours.epochs, "training.batch_size": ours.batch_size}
         if cell.joined:
@@ -118,30 +133,12 @@ class Plan(BaseModel):
         recipe = load_recipe(base, chosen | values)
         return recipe.model_copy(update={"target": target})
 
-    def check(self) -> None:
-        """Check every cell, all of them before the first is begun. Raises InputError that names the first at fault."""
-        for method in self.methods:
-            check_method(method)
-        joined = next((cell.method for cell in self.cells() if cell.joined), None)
-        if joined is not None and not self.smaller:
-            raise InputError(
-                f"method {joined} joins this network with smaller ones: begin a comparison with their runs, --smaller"
-            )
-        for name in self.shared:
-            if name.partition(".")[0] == "pruning" and name != PRUNED_TO:
-                raise InputError(f"--set {name}: methods say what is pruned, as fpgm+skip; --set {PRUNED_TO} how far")
-        for path in self.smaller:
-            if not RunFolder(Path(path)).finished:
-                raise InputError(f"--smaller {path}: no finished run")
-        for cell in self.cells():
-            if cell.seed == self.seeds[0] and not cell.method.startswith(SMALLER):
-                try:
-                    recipe = self.recipe(cell)
-                    check(recipe)
-                    if recipe.pruning is not None and settled(recipe).pruning is None:
-                        raise InputError("nothing is pruned for so large a budget")
-                except InputError as error:
-                    raise InputError(f"{cell.method} at {cell.budget}: {error}") from error
+
+def _said(value: Any) -> str:
+    """A setting's value for people; one that is not set is as the recipe says."""
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return "as in the recipe" if value is None else str(value)
 
 
 @dataclass(frozen=True)
@@ -165,9 +162,26 @@ class ComparisonFolder:
         return (path / MARKER).exists()
 
     @classmethod
-    def create(cls, path: Path, plan: Plan, *, force: bool) -> "ComparisonFolder":
-        """Write the plan of a new comparison. Raises InputError if there can be none here, as `check_folder` says."""
+    def check_free(cls, path: Path, plan: Plan, *, force: bool) -> None:
+        """Raise InputError if a new comparison cannot be made at `path`, as `check_folder` says.
+
+        One that is there already can be gone on with if it compares networks of the same beginning; else it is told
+        what differs.
+        """
+        if cls.holds(path) and not force:
+            _, there = cls.open(path)
+            differences = there.differences(plan)
+            if differences:
+                raise InputError(
+                    f"{path} holds another comparison ({'; '.join(differences)}): choose another --name, or start over "
+                    "with --force"
+                )
         check_folder(path, "comparison", MARKER, force=force, needs=plan.needs)
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan, *, force: bool) -> "ComparisonFolder":
+        """Write the plan of a new comparison. Raises InputError if there can be none here, as `check_free` says."""
+        cls.check_free(path, plan, force=force)
         make_folder(path, MARKER)
         folder = cls(path)
         folder.write(plan)

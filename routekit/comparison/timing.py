@@ -39,8 +39,7 @@ def read_timings(folder: ComparisonFolder) -> dict[str, Any] | None:
         found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is damaged: delete it, and compare --resume times again") from error
-    # Before runtimes could be chosen, it did not name them.
-    return found if found is not None and "runtimes" in found else None
+    return found
 
 
 def _timed(folder: ComparisonFolder, plan: Plan) -> list[Cell]:
@@ -61,7 +60,8 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
 
     In each runtime of `names` (None for those that they were timed in before, or torch), all of them are called in
     turns on the same images, each in the fastest form that the runtime has for it, which is found by a shorter
-    comparison before. Milliseconds are of an image. The same is not done twice.
+    comparison before. Forms of torch.compile do not compete: static networks alone have one, and it takes minutes.
+    Milliseconds are of an image. The same is not done twice.
     """
     cells = _timed(folder, plan)
     before = read_timings(folder)

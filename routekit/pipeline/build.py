@@ -10,8 +10,8 @@ import torch
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.baselines.depth import static_route
-from routekit.baselines.pruning import check_prunable, prune, prunings
-from routekit.cost.budget import parse_amount, parse_target
+from routekit.baselines.pruning import prune, prunings, reach_of_pruning
+from routekit.cost.budget import Reach, parse_amount, reach_of_costs
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.network.branches import AUTO
@@ -67,20 +67,43 @@ def _dense_cost_of(spec: ModelSpec) -> float:
 
 
 def target_of(recipe: Recipe, view: Backbone) -> float:
-    """The budget in MACs; for routers it has to lie above what asking all of them costs."""
+    """The budget in MACs. Raises InputError if the recipe's network cannot meet it."""
     assert recipe.target is not None
-    dense_costs = CostModel.measure(dense(view))
-    whole = dense_costs.dense
+    return reach_of(recipe, view).meet(recipe.target)
+
+
+def reach_of(recipe: Recipe, view: Backbone, pruned: Backbone | None = None) -> Reach:
+    """What the recipe's network can cost, made of a dense one; routers have to be asked, whatever they decide.
+
+    `pruned` is the dense one as the recipe prunes it, where that is at hand; it is changed.
+    """
     if recipe.method in prunings:
-        target = parse_amount(recipe.target, whole)
-        check_prunable(view, recipe.method, target)
-        return target
+        return reach_of_pruning(view, recipe.method)
+    dense_costs = CostModel.measure(dense(view))
     if recipe.method != "routed":
-        return parse_target(recipe.target, dense_costs)
-    pruned = recipe.pruning is not None
-    return parse_target(
-        recipe.target, CostModel.measure(routed(recipe, copy.deepcopy(view), whole)), dense=whole if pruned else None
-    )
+        return reach_of_costs(dense_costs)
+    whole = dense_costs.dense
+    costs = CostModel.measure(routed(recipe, copy.deepcopy(view), whole, pruned))
+    return reach_of_costs(costs, whole if recipe.pruning is not None else None, _cheapest(recipe))
+
+
+# What each kind of junction can make of a network, to be cheap.
+CHEAPEST = {
+    "skip": "every unit skipped",
+    "branch": "every unit narrow",
+    "exit": "every image stopped at the first exit",
+    "cascade": "the narrow form alone",
+}
+
+
+def _cheapest(recipe: Recipe) -> str:
+    """In words, when the recipe's network costs least."""
+    if "branch" in recipe.junctions and recipe.branches.forks:
+        return "the cheapest path alone"
+    # A unit that is skipped is not narrow, and before the narrow form of a network there are no units.
+    kinds = [kind for kind in ("cascade", "skip", "branch") if kind in recipe.junctions][:1]
+    exits = ["exit"] if "exit" in recipe.junctions and "cascade" not in kinds else []
+    return ", ".join(CHEAPEST[kind] for kind in [*kinds, *exits])
 
 
 def pruned_to(recipe: Recipe, whole: float) -> float:
@@ -108,17 +131,17 @@ def network_of(recipe: Recipe, view: Backbone, target: float | None) -> RoutedNe
     return convert(view, FixedRoute(static_route(recipe.method, view, costs, target, recipe.seed)))
 
 
-def routed(recipe: Recipe, view: Backbone, whole: float | None = None) -> RoutedNetwork:
+def routed(recipe: Recipe, view: Backbone, whole: float | None = None, pruned: Backbone | None = None) -> RoutedNetwork:
     """Convert a dense network as the recipe says, pruned first if it says so; else exact until it is trained.
 
-    `whole` is what it costs as it is, MACs, where that is known.
+    `whole` is what it costs as it is, MACs, where that is known, and `pruned` is what is left of it, likewise.
     """
     assert recipe.target is not None
     whole = whole or CostModel.measure(dense(view)).dense
     target, left = parse_amount(recipe.target, whole), whole
     if recipe.pruning is not None:
         left = pruned_to(recipe, whole)
-        view = prune(view, recipe.pruning.method, left, recipe.seed)
+        view = pruned or prune(view, recipe.pruning.method, left, recipe.seed)
     budget = target / left
     exits = {"cascade": recipe.cascade.exits(budget, view), "exit": [recipe.exits]}
     prices = recipe.adaptive_cost

@@ -1,13 +1,18 @@
 """What cannot be, found in a recipe alone: before anything is loaded or written."""
 
+import copy
+import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from routekit.backbones.load import build
-from routekit.cost.budget import parse_amount
+from routekit.backbones.unit import Backbone, ModelSpec
+from routekit.baselines.pruning import prune
+from routekit.cost.budget import Reach
 from routekit.errors import InputError
 from routekit.export.checkpoint import network_folder, read_spec
-from routekit.macs import describe
-from routekit.pipeline.build import dense_cost, last_of, pruned_to, spec_of_recipe, target_of
+from routekit.pipeline.build import dense_cost, last_of, pruned_to, reach_of, spec_of_recipe
 from routekit.recipe import Recipe
 
 NO_BUDGET = "which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8"
@@ -18,7 +23,7 @@ def check(recipe: Recipe) -> None:
     if recipe.smaller:
         _check_smaller(recipe)
         recipe = last_of(recipe)
-    spec = spec_of_recipe(recipe)
+    spec_of_recipe(recipe)  # raises for a network that there is not
     weights = recipe.model.weights
     if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
         raise InputError(f"--weights {weights}: no such file or run")
@@ -33,7 +38,7 @@ def check(recipe: Recipe) -> None:
     if recipe.method != "dense":
         if recipe.target is None:
             raise InputError(NO_BUDGET)
-        target_of(recipe, build(spec))
+        _reach(_shape_of(recipe)).meet(recipe.target)
     if "branch" in recipe.junctions and recipe.branches.forks and (recipe.pruning is not None or recipe.freezes):
         raise InputError(
             "a tree (branches.forks) grows from a whole network, and all of it learns: not --prune, frozen"
@@ -47,6 +52,36 @@ def check(recipe: Recipe) -> None:
             raise InputError(f"--adaptive-cost needs exits that learn: not --policy {recipe.exits.rule}")
 
 
+def _shape_of(recipe: Recipe) -> str:
+    """All that says what the recipe's network can cost: recipes that are alike in it are measured once."""
+    sized = recipe.pruning is not None or {"branch", "cascade"} & set(recipe.junctions) or recipe.adaptive_cost
+    # Narrow forms, and what is pruned, are as large as the budget lets them; others are as they are for any budget.
+    values: dict[str, Any] = {
+        "target": recipe.target if sized else "100%",
+        "seed": 0,
+        "training": {},
+        "dense": {},
+        "inference": "hard",
+    }
+    values |= {"model": {"name": recipe.model.name}, "data": {"input_size": recipe.data.input_size}}
+    return json.dumps(recipe.model_dump(mode="json") | values, sort_keys=True)
+
+
+@cache
+def _reach(shape: str) -> Reach:
+    recipe = Recipe.model_validate_json(shape)
+    spec = spec_of_recipe(recipe)
+    if recipe.pruning is None or recipe.method != "routed":
+        return reach_of(recipe, build(spec))
+    pruned = _pruned(spec, recipe.pruning.method, pruned_to(recipe, dense_cost(recipe)))
+    return reach_of(recipe, build(spec), copy.deepcopy(pruned))
+
+
+@cache
+def _pruned(spec: ModelSpec, method: str, left: float) -> Backbone:
+    return prune(build(spec), method, left)
+
+
 def _check_smaller(recipe: Recipe) -> None:
     """Raise InputError for smaller networks that are not there, or do not bring the cost where it should be."""
     if recipe.method != "routed" or recipe.junctions != ["cascade"]:
@@ -56,12 +91,9 @@ def _check_smaller(recipe: Recipe) -> None:
     least, *others = map(_mean_cost, recipe.smaller)
     whole = dense_cost(recipe)
     most = least + sum(others) + (whole if recipe.pruning is None else pruned_to(recipe, whole))
-    target = parse_amount(recipe.target, whole)
-    if not least <= target <= most:
-        raise InputError(
-            f"{describe(target)} is out of reach: this cascade can cost from {describe(least)}, the smallest network "
-            f"alone, to {describe(most)}"
-        )
+    Reach(least, most, whole, "the smallest network alone", "all of its networks", who="this cascade").meet(
+        recipe.target
+    )
 
 
 def _mean_cost(path: str) -> float:

@@ -76,7 +76,8 @@ def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = 
         versions = ", ".join(f"{name} {version}" for name, version in timings["runtimes"].items())
         timed = (
             f" Milliseconds are of the first seed's networks, called in turns on test images ({images}), each in the "
-            f"fastest form that the runtime has for it ({versions}), on {timings['environment']['device']}."
+            f"fastest form that the runtime has for it without torch.compile ({versions}), on "
+            f"{timings['environment']['device']}."
         )
     return (
         f"Every network began as the same dense one ({100 * first['accuracy']['dense']:.2f}% of the {first['images']} "

@@ -8,18 +8,18 @@ from routekit.errors import InputError
 from routekit.runtime.runtime import Runtime, TorchRuntime
 
 
-def load_runtime(path: Path, device: torch.device | None = None, threads: int | None = None) -> Runtime:
+def load_runtime(path: Path, device: torch.device | None = None) -> Runtime:
     """Open a run, a compact checkpoint, or what `routekit export` wrote in any format. Raises InputError."""
     if not path.exists():
         raise InputError(f"{path} does not exist")
     if _holds(path, ".onnx"):
         from routekit.runtime.onnx import OnnxRuntime
 
-        return OnnxRuntime(path, threads)
+        return OnnxRuntime(path)
     if _holds(path, ".xml"):
         from routekit.runtime.openvino import OpenVinoRuntime
 
-        return OpenVinoRuntime(path, threads)
+        return OpenVinoRuntime(path)
     if _holds(path, ".pt2"):
         from routekit.runtime.program import ProgramRuntime
 

@@ -15,15 +15,14 @@ from routekit.runtime.runtime import TwoForms, need
 class OnnxRuntime(TwoForms):
     """One session per form; `path` is the exported folder or one of its files."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        self.library, self.threads = need("onnxruntime", "onnx"), threads
+    def __init__(self, path: Path) -> None:
+        self.library = need("onnxruntime", "onnx")
         super().__init__(path, ".onnx")
 
     def open(self, file: Path) -> tuple[str | None, Any]:
         """Read a file: its description, and a session. Raises InputError."""
         options = self.library.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = self.threads or 0
         try:
             session = self.library.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:

@@ -15,12 +15,10 @@ from routekit.runtime.runtime import TwoForms, need
 class OpenVinoRuntime(TwoForms):
     """One compiled model per form; `path` is the exported folder or one of its files."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.core = need("openvino", "openvino").Core()
         # OpenVINO would compute in bfloat16 where the CPU can, and decisions hang on small differences.
         self.options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if threads is not None:
-            self.options["INFERENCE_NUM_THREADS"] = threads
         super().__init__(path, ".xml")
 
     def open(self, file: Path) -> tuple[str | None, Any]:

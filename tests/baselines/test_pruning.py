@@ -134,7 +134,7 @@ def test_pruned_and_routed_it_is_saved_and_executed(tmp_path: Path, name: str) -
 
 def test_what_cannot_be_pruned() -> None:
     view = trained()
-    with pytest.raises(InputError, match=r"l1 cannot prune resnet20 to .*: to .* at most"):
+    with pytest.raises(InputError, match=r"l1 cannot prune resnet20 to .*: at least .* is left"):
         check_prunable(view, "l1", 0.01 * cost(view))
     with pytest.raises(InputError, match="did you mean depgraph"):
         check_prunable(view, "degraph", 0.5 * cost(view))

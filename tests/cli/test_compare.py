@@ -35,6 +35,17 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
 
     done = in_process(*PLAN, *METHODS, "--name", "c", cwd=workplace)
     assert done.returncode == 0, done.stderr
+    # Of another network there is nothing to go on with, and no plan to print; with --force nothing of it is done.
+    other = ("compare", "resnet56", *PLAN[2:], "--methods", "dense", "--weights", "none", "--name", "c", "--dry-run")
+    refused = in_process(*other, cwd=workplace)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "comparisons/c holds another comparison (network resnet20, not resnet56; " in refused.stderr
+    assert "--resume" not in refused.stderr
+    refused = in_process(*PLAN, *METHODS, "--name", "c", "--dry-run", cwd=workplace)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "go on with --resume comparisons/c" in refused.stderr
+    anew = in_process(*PLAN, *METHODS, "--name", "c", "--dry-run", "--force", cwd=workplace)
+    assert "4 cells, 4 to do, about" in anew.stdout, anew.stderr
     assert "On the frontier: " in done.stdout
     folder = workplace / "comparisons" / "c"
     cells = {path.name for path in (folder / "cells").iterdir()}

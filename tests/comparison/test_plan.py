@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from routekit.backbones.load import build, spec_of
+from routekit.comparison.check import check_plan
 from routekit.comparison.commands import command_of
 from routekit.comparison.method import check_stacked, settings
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
@@ -67,7 +68,7 @@ def test_a_cascade_ends_with_the_network_or_with_what_is_left_of_it() -> None:
     several.shared["pruning.target"] = "80%"
     assert last_of(several.recipe(cut)).target == "80.00%"
     with pytest.raises(InputError, match=r"method l1\+idk joins this network .* --smaller"):
-        plan(methods=["l1+idk"]).check()
+        check_plan(plan(methods=["l1+idk"]))
 
 
 def test_a_cascade_with_a_pruned_network_is_not_begun_for_a_budget_out_of_its_reach(tmp_path: Path) -> None:
@@ -75,15 +76,15 @@ def test_a_cascade_with_a_pruned_network_is_not_begun_for_a_budget_out_of_its_re
     save_network(tmp_path / "network", dense(build(spec_of("resnet20"))), about={"record": record})
     (tmp_path / "record.json").write_text(json.dumps(record))
     smaller = [str(tmp_path)]
-    plan(methods=["l1+idk", "idk"], smaller=smaller, budgets=["60%", "90%"]).check()
+    check_plan(plan(methods=["l1+idk", "idk"], smaller=smaller, budgets=["60%", "90%"]))
     for method, budget, said in (
-        ("l1+idk", "40%", "from 2.00e7"),
-        ("idk", "40%", "from 2.00e7"),
-        ("idk", "149%", "to 6.09e7"),
+        ("l1+idk", "40%", "it costs at least 49%, the smallest network alone"),
+        ("idk", "40%", "it costs at least 49%, the smallest network alone"),
+        ("idk", "149%", "it costs at most 148%, all of its networks"),
         ("l1+idk", "100%", "nothing is pruned for so large a budget"),
     ):
         with pytest.raises(InputError, match=f"{re.escape(method)} at {budget}: .*{said}"):
-            plan(methods=[method], smaller=smaller, budgets=[budget]).check()
+            check_plan(plan(methods=[method], smaller=smaller, budgets=[budget]))
 
 
 def test_behind_smaller_networks_the_default_prunes_for_every_budget_under_the_dense_cost() -> None:
@@ -99,12 +100,12 @@ def test_what_is_pruned_is_said_by_methods(setting: str) -> None:
     wrong = plan(methods=["l1+skip"])
     wrong.shared[setting] = "fpgm"
     with pytest.raises(InputError, match=f"--set {setting}: methods say what is pruned"):
-        wrong.check()
+        check_plan(wrong)
 
 
 def test_a_budget_for_which_nothing_is_pruned_is_none_of_a_method_that_prunes() -> None:
     with pytest.raises(InputError, match=r"l1\+skip at 100%: nothing is pruned for so large a budget"):
-        plan(methods=["l1+skip"], budgets=["100%"]).check()
+        check_plan(plan(methods=["l1+skip"], budgets=["100%"]))
 
 
 def test_what_is_stacked_is_pruned_first() -> None:
@@ -130,15 +131,38 @@ def test_all_cells_share_everything_but_what_their_method_is() -> None:
         assert recipe.objective.distillation == (0.0 if cell.method == "drn" else 0.9)
 
 
-def test_what_cannot_be_is_told_before_anything_is_done() -> None:
-    with pytest.raises(InputError, match=r"skip at 1%: .*can cost from"):
-        plan(methods=["skip"], budgets=["60%", "1%"]).check()
-    with pytest.raises(InputError, match="did you mean branch"):
-        plan(methods=["brnch"]).check()
-    with pytest.raises(InputError, match="--smaller"):
-        plan(methods=["idk"]).check()
+def test_what_cannot_be_is_told_before_anything_is_done_and_all_of_it() -> None:
+    with pytest.raises(InputError) as caught:
+        check_plan(plan(methods=["brnch", "prune+skip", "idk"], budgets=["30%", "abc", "0%"]))
+    assert str(caught.value).split("; ") == [
+        "--budgets abc,0%: no cost: write 1.5e8, 150M or 60% (fvcore: 1 multiply-add = 1 FLOP (MACs))",
+        "unknown method 'brnch': did you mean branch or bn or drn?",
+        "several as skip+exit or l1+skip",
+        "unknown method 'prune+skip': --stack prune+skip prunes before it routes, or --methods l1+skip",
+        "method idk joins this network with smaller ones: begin a comparison with their runs, --smaller",
+    ]
     with pytest.raises(InputError, match="no finished run"):
-        plan(methods=["idk"], smaller=["nowhere"]).check()
+        check_plan(plan(methods=["idk"], smaller=["nowhere"]))
+    lost = plan()
+    lost.shared["model.weights"] = "no.th"
+    with pytest.raises(InputError, match=r"^--weights no\.th: no such file or run$"):
+        check_plan(lost)
+
+
+def test_each_budget_out_of_reach_is_told_with_what_can_be() -> None:
+    with pytest.raises(InputError) as caught:
+        check_plan(plan(methods=["dense", "skip", "exit", "l1", "firstk"], budgets=["60%", "20%", "1%", "120%"]))
+    assert str(caught.value).split("; ") == [
+        "exit at 20%, 1%: it costs at least 31%, every image stopped at the first exit",
+        "skip at 1% and firstk at 1%: it costs at least 2%, every unit skipped",
+        "l1 at 1%: l1 cannot prune resnet20 below 14%",
+        "skip at 120% and exit at 120% and l1 at 120% and firstk at 120%: it costs at most 100%, the dense network",
+        "leave out budgets 20%, 1%, 120%",
+    ]
+    with pytest.raises(InputError, match=r"every image stopped at the first exit; leave out methods exit$"):
+        check_plan(plan(methods=["skip", "exit"], budgets=["20%"]))
+    with pytest.raises(InputError, match=r"; leave out budgets 20% or methods exit$"):
+        check_plan(plan(methods=["skip", "exit"], budgets=["60%", "20%"]))
 
 
 @pytest.mark.parametrize("budget", ["49%", "2.0e7"])
@@ -164,7 +188,7 @@ def test_a_plan_grows() -> None:
 
 def test_narrow_forms_fit_the_budget() -> None:
     for budget in ("25%", "80%"):
-        plan(methods=["branch", "cascade"], budgets=[budget]).check()
+        check_plan(plan(methods=["branch", "cascade"], budgets=[budget]))
         cell = Cell("branch", budget, 0)
         recipe = plan().recipe(cell)
         network = routed(recipe, build(spec_of("resnet20")))
@@ -194,8 +218,7 @@ def test_a_comparison_is_opened_as_it_was_written(tmp_path: Path) -> None:
         ComparisonFolder.create(tmp_path / "other", plan(), force=True)
     with pytest.raises(InputError, match="no comparison"):
         ComparisonFolder.open(tmp_path / "other")
-    (tmp_path / "c" / "timings.json").write_text('{"milliseconds": {}, "runtime": "torch 2"}')
-    assert read_timings(ComparisonFolder(tmp_path / "c")) is None, "of an older form: timed again"
+    assert read_timings(ComparisonFolder(tmp_path / "c")) is None
     (tmp_path / "c" / "timings.json").write_text("{")
     with pytest.raises(InputError, match="damaged: delete it"):
         read_timings(ComparisonFolder(tmp_path / "c"))
@@ -205,6 +228,26 @@ def test_a_comparison_is_opened_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "c" / "plan.yaml").write_text("base: x\n")
     with pytest.raises(InputError, match="another version"):
         ComparisonFolder.open(tmp_path / "c")
+
+
+def test_a_comparison_is_gone_on_with_only_by_one_that_begins_alike(tmp_path: Path) -> None:
+    there = plan(methods=["skip"])
+    ComparisonFolder.create(tmp_path, there, force=False)
+    more = plan(methods=["l1"], budgets=["50%"], seeds=[0])
+    with pytest.raises(InputError, match=r"holds a comparison: go on with --resume .*, or start over with --force"):
+        ComparisonFolder.check_free(tmp_path, more, force=False)
+    more.shared |= {"model.name": "resnet56", "data.source": "cifar10", "model.weights": "w.th", "training.epochs": 6}
+    with pytest.raises(InputError) as caught:
+        ComparisonFolder.check_free(tmp_path, more, force=False)
+    assert str(caught.value) == (
+        f"{tmp_path} holds another comparison (network resnet20, not resnet56; data digits, not cifar10; weights auto, "
+        "not w.th; training.epochs 4, not 6): choose another --name, or start over with --force"
+    )
+    ComparisonFolder.check_free(tmp_path, more, force=True)
+    # What is not given is as the recipe says.
+    same = plan()
+    same.shared |= {"data.source": "digits", "model.weights": "auto"}
+    assert there.differences(same) == []
 
 
 def test_names_of_cells() -> None:
