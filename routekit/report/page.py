@@ -1,5 +1,6 @@
 """What all HTML pages have around them. A page loads nothing from elsewhere."""
 
+import re
 from html import escape
 from importlib import resources
 
@@ -14,6 +15,11 @@ def shell(title: str, body: str) -> str:
         f"<title>{escape(title)}</title><style>{css}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}\n"
         f"<script>{script}</script></body></html>\n"
     )
+
+
+def prose(text: str) -> str:
+    """A sentence as HTML: what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def drawn(svg: str) -> str:
