@@ -178,7 +178,8 @@ def _document(folder: "ComparisonFolder", plan: "Plan") -> tuple[dict[str, Any],
 
     from routekit.comparison.results import measured
     from routekit.report.comparison import rows
-    from routekit.report.comparison_page import markdown, verdict
+    from routekit.report.comparison_page import markdown
+    from routekit.report.verdict import verdict
 
     cells = measured(folder, plan)
     table = rows(cells)

@@ -1,4 +1,4 @@
-"""`routekit report`: pictures of recorded runs."""
+"""`routekit report`: what runs and comparisons found, in words and pictures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -33,14 +33,13 @@ def register(app: typer.Typer) -> None:
         from routekit.comparison.report import report_comparison
         from routekit.errors import InputError
         from routekit.pipeline.report import draw, report_run
-        from routekit.report.record import read_record
 
         compared = [path for path in runs if ComparisonFolder.holds(path)]
         if compared and len(runs) > 1:
             raise InputError(f"{compared[0]} is a comparison: give it alone")
         if compared:
             written = report_comparison(compared[0], out or compared[0], kind)
-        elif len(runs) == 1 and read_record(runs[0])["method"] != "cascade":
+        elif len(runs) == 1:
             written = report_run(runs[0], out or runs[0] / "report", kind)
         else:
             written = draw(runs, out or Path("pictures"), kind)

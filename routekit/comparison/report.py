@@ -7,11 +7,12 @@ from routekit.comparison.plan import ComparisonFolder
 from routekit.comparison.results import measured
 from routekit.comparison.timing import read_timings
 from routekit.errors import InputError
-from routekit.files import existing
-from routekit.report import pictures
-from routekit.report.comparison import rows
+from routekit.files import existing, write_text
+from routekit.report import drawing
+from routekit.report.comparison import dense_accuracy, rows
 from routekit.report.comparison_html import comparison_html
-from routekit.report.comparison_page import comparison_page, how_measured, title_of, verdict
+from routekit.report.comparison_page import Compared, comparison_page
+from routekit.report.frontier_picture import frontier_picture
 
 
 def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
@@ -23,18 +24,11 @@ def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
     cells = measured(folder, plan)
     if not cells:
         raise InputError(f"no cell of {path} is done yet: go on with `routekit compare --resume {path}`")
-    table, how = rows(cells), how_measured(cells, read_timings(folder))
-    out = existing(out)
-    picture = out / f"frontier.{pictures.known(kind)}"
-    pictures.save(pictures.frontier_picture(table), picture)
-    page = out / "report.md"
-    written = comparison_page(
-        plan.model_dump(mode="json"), cells, table, picture=picture.name, planned=len(list(plan.cells())), how=how
-    )
-    page.write_text(written, encoding="utf-8")
-    interactive = out / "index.html"
+    picture, out = f"frontier.{drawing.known(kind)}", existing(out)
+    files = [out / "report.md", out / picture, out / "index.html"]
+    compared = Compared(plan.model_dump(mode="json"), cells, len(list(plan.cells())), read_timings(folder))
     first = {(cell.method, cell.budget): command_of(plan, cell) for cell in reversed(list(plan.cells()))}
-    title = title_of(plan.model_dump(mode="json"), cells)
-    html = comparison_html(table, first, title=title, said=verdict(cells), how=how)
-    interactive.write_text(html, encoding="utf-8")
-    return [page, picture, interactive]
+    write_text(files[0], comparison_page(compared, picture))
+    drawing.save(frontier_picture(rows(cells), dense_accuracy(cells)), files[1])
+    write_text(files[2], comparison_html(compared, first))
+    return files

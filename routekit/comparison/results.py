@@ -20,7 +20,14 @@ def measured(folder: ComparisonFolder, plan: Plan) -> list[Measured]:
     timings = (read_timings(folder) or {"milliseconds": {}})["milliseconds"]
     done = [cell for cell in plan.cells() if folder.of(cell).finished]
     found = [
-        Measured(cell.method, cell.budget, cell.seed, read_record(folder.of(cell).path), timings.get(cell.name, {}))
+        Measured(
+            cell.method,
+            cell.budget,
+            cell.seed,
+            read_record(folder.of(cell).path),
+            timings.get(cell.name, {}),
+            given=cell.method.startswith(SMALLER),
+        )
         for cell in done
     ]
     _check_alike(folder, plan, done, found)

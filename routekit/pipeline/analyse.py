@@ -42,6 +42,7 @@ class SharedRoute:
     runs:      [n] which columns of the route are taken
     classes:   how many images of each class take it
     examples:  a PNG of some of them in a row, in base64
+    right:     which of these were answered rightly
     """
 
     runs: list[bool]
@@ -49,6 +50,7 @@ class SharedRoute:
     accuracy: float
     classes: list[int]
     examples: str
+    right: list[bool]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def _shared(found: Evaluation, images: Images) -> list[SharedRoute]:
     shared = []
     for place in counts.argsort(descending=True, stable=True)[:COMMON].tolist():
         members = (which == place).nonzero().squeeze(1)
-        batch, _ = next(iter(images.batches(_some(members, EXAMPLES), EXAMPLES)))
+        some = _some(members, EXAMPLES)
+        batch, _ = next(iter(images.batches(some, EXAMPLES)))
         shared.append(
             SharedRoute(
                 runs=routes[place, :-1].tolist(),
@@ -119,6 +122,7 @@ def _shared(found: Evaluation, images: Images) -> list[SharedRoute]:
                 accuracy=float(found.correct[members].double().mean()),
                 classes=torch.bincount(found.labels[members], minlength=len(images.classes)).tolist(),
                 examples=_strip(batch),
+                right=found.correct[some].tolist(),
             )
         )
     return shared

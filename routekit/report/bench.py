@@ -1,16 +1,18 @@
 """A benchmark for people: text with bars, a picture, a page. Everything is drawn from its record."""
 
-import io
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from routekit.errors import InputError
+from routekit.files import write_text
 from routekit.macs import describe
+from routekit.report.drawing import BLUE, GREY, as_svg, save, single
 from routekit.report.page import drawn, shell
 from routekit.runtime.runtime import need
 
 BAR = 40
+READ = "The shorter a bar, the faster. The mark shows how short the routed one would be if time went by costs alone."
 # Two measurements of one form differ by so much.
 NOISE = 0.05
 PICTURES = (".png", ".svg")
@@ -48,19 +50,17 @@ def bench_text(report: dict[str, Any]) -> str:
 
 
 def bench_html(report: dict[str, Any], path: Path) -> None:
-    """Write one self-contained page. Raises InputError if it cannot be written."""
+    """Write one self-contained page. Raises RoutekitError if it cannot be written."""
     columns = ["runtime", "batch", "dense ms", "routed ms", "speed-up", "ideal", "efficiency", "images/s", "break-even"]
     head = "".join(f"<th>{column}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row)) for row in report["rows"])
     lines = "".join(f"<p>{escape(line)}</p>" for line in _heading(report))
-    drawing = io.StringIO()
-    _draw(report, drawing, "svg")
     page = shell(
         f"{report['model']}: dense against routed",
         f"{lines}<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
-        f"{drawn(drawing.getvalue())}",
+        f"{drawn(as_svg(_figure(report)), 'Dense against routed', READ)}",
     )
-    _write(path, page.encode())
+    write_text(path, page)
 
 
 def check_drawing(picture: Path | None, page: Path | None) -> None:
@@ -75,35 +75,28 @@ def check_drawing(picture: Path | None, page: Path | None) -> None:
 
 
 def bench_picture(report: dict[str, Any], path: Path) -> None:
-    """Draw a bar chart as .png or .svg. Raises InputError if it cannot be written."""
-    drawing = io.BytesIO()
-    _draw(report, drawing, path.suffix[1:])
-    _write(path, drawing.getvalue())
+    """Draw a bar chart as .png or .svg. Raises RoutekitError if it cannot be written."""
+    save(_figure(report), path)
 
 
-def _draw(report: dict[str, Any], target: Any, kind: str) -> None:
-    import matplotlib
-    from matplotlib.figure import Figure
-
+def _figure(report: dict[str, Any]) -> Any:
     rows = report["rows"]
-    with matplotlib.rc_context({"svg.hashsalt": "routekit"}):
-        figure = Figure(figsize=(8, 1.2 + 0.5 * len(rows)), layout="constrained")
-        axes = figure.subplots()
-        places = range(len(rows))
-        axes.barh([p - 0.2 for p in places], [1.0] * len(rows), 0.38, color="#9aa0a6", label="dense")
-        shares = [row["routed_ms"] / row["dense_ms"] for row in rows]
-        axes.barh([p + 0.2 for p in places], shares, 0.38, color="#1a73e8", label="routed")
-        axes.plot([1 / row["ideal"] for row in rows], [p + 0.2 for p in places], "k|", markersize=12, label="ideal")
-        for place, row, share in zip(places, rows, shares, strict=True):
-            axes.text(share, place + 0.2, f" {row['routed_ms']:.2f} ms, {row['speedup']:.2f}x", va="center", fontsize=8)
-            axes.text(1.0, place - 0.2, f" {row['dense_ms']:.2f} ms", va="center", fontsize=8)
-        axes.set_yticks(list(places), [f"{row['runtime']}, batch {row['batch']}" for row in rows])
-        axes.invert_yaxis()
-        axes.set_xlabel("time, the fastest dense form = 1")
-        axes.set_xlim(0, 1.2 * max(1.0, *shares))
-        axes.set_title(f"{report['model']}: {_kept(report)}", fontsize=10)
-        axes.legend(loc="lower right", fontsize=8)
-        figure.savefig(target, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None}, dpi=120)
+    axes = single(8, 1.6 + 0.5 * len(rows))
+    places = range(len(rows))
+    axes.barh([p - 0.2 for p in places], [1.0] * len(rows), 0.38, color=GREY, label="dense")
+    shares = [row["routed_ms"] / row["dense_ms"] for row in rows]
+    axes.barh([p + 0.2 for p in places], shares, 0.38, color=BLUE, label="routed")
+    axes.plot([1 / row["ideal"] for row in rows], [p + 0.2 for p in places], "k|", markersize=12, label="ideal")
+    for place, row, share in zip(places, rows, shares, strict=True):
+        axes.text(share, place + 0.2, f" {row['routed_ms']:.2f} ms, {row['speedup']:.2f}x", va="center", fontsize=8)
+        axes.text(1.0, place - 0.2, f" {row['dense_ms']:.2f} ms", va="center", fontsize=8)
+    axes.set_yticks(list(places), [f"{row['runtime']}, batch {row['batch']}" for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("time, the fastest dense form = 1")
+    axes.set_xlim(0, 1.2 * max(1.0, *shares))
+    axes.set_title(f"{report['model']}: {_kept(report)}", fontsize=10)
+    axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return axes.figure
 
 
 def _heading(report: dict[str, Any]) -> list[str]:
@@ -151,10 +144,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _memory(size: int | None) -> str:
     return "memory unknown" if size is None else f"{size / 2**20:.1f} MiB"
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error

@@ -15,7 +15,8 @@ from routekit.macs import CONVENTION
 class Measured:
     """One cell: what was asked for, and the record of what came of it.
 
-    `milliseconds` an image takes, by runtime and batch size; empty if it was not timed.
+    `milliseconds` an image takes, by runtime and batch size; empty if it was not timed. `given` is a network that was
+    there before, and is measured as it is.
     """
 
     method: str
@@ -23,6 +24,15 @@ class Measured:
     seed: int
     record: dict[str, Any]
     milliseconds: Mapping[str, float] = field(default_factory=dict)
+    given: bool = False
+
+    @property
+    def label(self) -> str:
+        """What readers know it by: its method, or, of a network that was given, its model and what was made of it."""
+        if not self.given:
+            return self.method
+        made = "" if self.record["method"] == "dense" else f" {self.record['method']}"
+        return f"{self.record['model']}{made} as it is"
 
     @property
     def accuracy(self) -> float:
@@ -39,7 +49,7 @@ class Measured:
 class Row:
     """A method at a budget: means over seeds, and the sample standard deviation (0 for one seed).
 
-    `milliseconds` are those of the seed that was timed.
+    `milliseconds` are those of the seed that was timed; `label` is what readers know the method by.
     """
 
     method: str
@@ -50,12 +60,13 @@ class Row:
     share: float
     parameters: float
     size: float
+    label: str
     milliseconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """How the row is called in a sentence."""
-        return self.method if self.budget is None else f"{self.method} at {self.budget}"
+        return self.label if self.budget is None else f"{self.label} at {self.budget}"
 
 
 def rows(cells: Sequence[Measured]) -> list[Row]:
@@ -81,17 +92,45 @@ def _row(method: str, budget: str | None, cells: Sequence[Measured]) -> Row:
         budget=budget,
         seeds=len(cells),
         accuracy=statistics.fmean(accuracies),
-        spread=statistics.stdev(accuracies) if len(cells) > 1 else 0.0,
+        spread=deviation(accuracies),
         share=statistics.fmean(cell.share for cell in cells),
         parameters=statistics.fmean(size["parameters"] for size in sizes),
         size=statistics.fmean(size["bytes"] for size in sizes),
+        label=cells[0].label,
         milliseconds=next((cell.milliseconds for cell in cells if cell.milliseconds), {}),
     )
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The sample standard deviation over seeds; 0 for one seed, of which none is known."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _target(cells: Sequence[Measured]) -> float:
     flops = cells[0].record["flops"]
     return float(flops["target"] or flops["dense"])
+
+
+def dense_record(cells: Sequence[Measured]) -> dict[str, Any]:
+    """A record whose "dense" accuracy is that of the network that all began with.
+
+    What the dense network's own record calls so is what came of fine-tuning it further.
+    """
+    return next((cell for cell in cells if cell.given or cell.method != "dense"), cells[0]).record
+
+
+def dense_accuracy(cells: Sequence[Measured]) -> float:
+    """Of the network that all began with, in percent."""
+    return 100 * float(dense_record(cells)["accuracy"]["dense"])
+
+
+def lower_edge(table: Sequence[Row], dense: float) -> float | None:
+    """Where a picture of accuracies ends below, percent, so that those near the dense network's can be told apart.
+
+    Three times as far below it as the row in the middle is, three points at least; None if no row is so far below.
+    """
+    edge = math.floor(dense - max(3.0, 3 * statistics.median(dense - row.accuracy for row in table)))
+    return edge if min(row.accuracy for row in table) < edge else None
 
 
 def share(row: Row) -> float:

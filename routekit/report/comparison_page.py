@@ -1,72 +1,137 @@
-"""What a comparison says, in words and in Markdown: pure functions of records."""
+"""The report of a comparison in Markdown, and the parts that its page has in common with it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from routekit.macs import CONVENTION
-from routekit.report.comparison import Measured, Row, frontier, placed, rows, scales
-from routekit.report.differences import Difference, differences
+from routekit.report.comparison import (
+    Measured,
+    Row,
+    dense_accuracy,
+    dense_record,
+    frontier,
+    lower_edge,
+    placed,
+    rows,
+    scales,
+)
+from routekit.report.differences import differences
+from routekit.report.verdict import by_budget, difference, findings
+
+PAIRED = (
+    "Differences of the best at each budget, in points over the seeds that both have; ± is their standard error: over "
+    "the test images, paired, and, with more than one seed, over seeds. What another seed would change is not in that "
+    "of one seed."
+)
 
 
-def verdict(cells: Sequence[Measured]) -> str:
-    """Say in words who is on the frontier, who is best at each budget, by how much, and whether that may be chance."""
-    table = rows(cells)
-    sentences = ["On the frontier: " + ", ".join(f"{row.name} ({_figures(row)})" for row in frontier(table)) + "."]
-    for budget, (best, *others) in _by_budget(table).items():
-        if others:
-            sentences.append(f"At {budget}, {best.method} is best, {_lead(cells, best, others[0])}.")
-    for title, cost in list(scales(table).items())[1:]:
-        named = ", ".join(f"{row.name} ({row.accuracy:.2f}% in {cost(row):.2f})" for row in frontier(table, cost))
-        known = len(placed(table, cost))
-        among = "" if known == len(table) else f", of the {known} that were timed"
-        sentences.append(f"On the frontier by {title}{among}: {named}.")
-    return " ".join(sentences)
+@dataclass(frozen=True)
+class Compared:
+    """What a report is made of: the plan, the cells that are done of those `planned`, and what was timed, if it was."""
+
+    plan: Mapping[str, Any]
+    cells: Sequence[Measured]
+    planned: int
+    timings: Mapping[str, Any] | None = None
+
+    @property
+    def title(self) -> str:
+        """What was compared, in one line: networks that were there before are no methods."""
+        methods = {cell.method for cell in self.cells if not cell.given}
+        return f"{self.plan['shared']['model.name']} on {self.cells[0].record['data']}: {len(methods)} methods compared"
+
+    @property
+    def findings(self) -> list[str]:
+        """What it says, the most important first, and how much of it is done."""
+        done = len(self.cells)
+        return [*findings(self.cells), *([f"{done} of {self.planned} cells are done."] if done < self.planned else [])]
+
+    @property
+    def yaml(self) -> str:
+        """The plan as a file."""
+        return str(yaml.safe_dump(dict(self.plan), sort_keys=False)).rstrip()
 
 
-def _lead(cells: Sequence[Measured], best: Row, second: Row) -> str:
-    paired = [
-        each for each in differences(cells, best.method) if (each.other, each.budget) == (second.method, second.budget)
-    ]
-    if not paired:
-        return f"{best.accuracy - second.accuracy:.2f} points over {second.method}, no seed being of both"
-    (found,) = paired
-    seeds = "on the one seed of both" if found.seeds == 1 else f"over the {found.seeds} seeds of both"
-    if found.mean <= 0:  # a seed that only one of them has made it the best
-        lead = best.accuracy - second.accuracy
-        return f"{lead:.2f} points over {second.method} in the mean, but {_difference(found)} {seeds}"
-    said = f"{_difference(found)} points over {second.method} {seeds}"
-    if found.clear:
-        return said
-    return said + (", of which no error is known" if found.error is None else ", which may be chance")
-
-
-def _figures(row: Row) -> str:
-    return f"{row.accuracy:.2f}% at {row.share:.1f}%"
+def comparison_page(compared: Compared, picture: str) -> str:
+    """The report in Markdown: what came of it, on which terms; `picture` is a file beside it."""
+    table = rows(compared.cells)
+    first, *more = compared.findings
+    lines = [f"# {compared.title}", "", f"**{first}**", "", *(f"- {sentence}" for sentence in more), ""]
+    lines += [f"![accuracy against cost]({picture})", "", reading(compared.cells), ""]
+    lines += [markdown(table), "", *(f"- {explained}" for explained in names(compared.cells))]
+    paired = against(compared.cells)
+    if paired:
+        lines += ["", "## Differences, paired", "", _table(*paired), "", PAIRED]
+    lines += ["", "## How it was measured", "", how_measured(compared.cells, compared.timings), ""]
+    return "\n".join([*lines, "## The plan", "", "```yaml", compared.yaml, "```", ""])
 
 
 def markdown(table: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    names = [*columns(table), "on the frontier"]
-    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     best = frontier(table)
-    for row in table:
-        lines.append("| " + " | ".join([*figures(row, table), "yes" if row in best else ""]) + " |")
-    return "\n".join(lines)
+    lines = [[*figures(row, table), "yes" if row in best else ""] for row in table]
+    return _table([*columns(table), "on the frontier"], lines)
 
 
-def title_of(plan: Mapping[str, Any], cells: Sequence[Measured]) -> str:
-    """What was compared, in one line."""
-    # A smaller network, and a cascade of it, have rows, but are not what it is about.
-    model, data = plan["shared"]["model.name"], cells[0].record["data"]
-    return f"{model} on {data}: {len({cell.method for cell in cells})} methods compared"
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = "|---" * len(head) + "|"
+    first, *more = ["| " + " | ".join(entries) + " |" for entries in [head, *lines]]
+    return "\n".join([first, rule, *more])
+
+
+def columns(table: Sequence[Row]) -> list[str]:
+    """What `figures` are of."""
+    timed = list(scales(table))[1:]
+    return ["budget", "method", "accuracy, %", "of the dense MACs, %", "seeds", "parameters", "bytes", *timed]
+
+
+def figures(row: Row, table: Sequence[Row]) -> list[str]:
+    """A row's entries in the columns of `table`."""
+    spread = f" ± {row.spread:.2f}" if row.seeds > 1 else ""
+    sizes = [_short(row.parameters), _short(row.size)]
+    times = [f"{cost(row):.2f}" if placed([row], cost) else "" for cost in list(scales(table).values())[1:]]
+    accuracy = f"{row.accuracy:.2f}{spread}"
+    return [row.budget or "none", row.label, accuracy, f"{row.share:.2f}", str(row.seeds), *sizes, *times]
+
+
+def reading(cells: Sequence[Measured]) -> str:
+    """How to read the picture."""
+    table, dense = rows(cells), dense_accuracy(cells)
+    said = (
+        f"Up and to the left is better. The wide grey steps are the frontier: what no other row beats. The dotted "
+        f"line is the dense network that all began with: {dense:.2f}%, at 100% of the cost."
+    )
+    edge = lower_edge(table, dense)
+    if edge is None:
+        return said
+    below = ", ".join(f"{row.name} ({row.accuracy:.2f}%)" for row in table if row.accuracy < edge)
+    return f"{said} Arrows at the lower edge stand for what lies below {edge:.0f}%: {below}."
+
+
+def names(cells: Sequence[Measured]) -> list[str]:
+    """What is behind the methods' names that do not say it, Markdown."""
+    said = []
+    for method, label, given in dict.fromkeys((cell.method, cell.label, cell.given) for cell in cells):
+        *pruned, last = method.split("+")
+        if given:
+            said.append(
+                f"`{label}`: a smaller network that was there before (`--smaller`); nothing of it is trained here."
+            )
+        elif last == "idk":
+            end = f"; the last of them is pruned ({', '.join(pruned)})" if pruned else ""
+            said.append(
+                f"`{method}`: a cascade of whole networks, the smaller ones first: the next one is asked where one "
+                f"does not know{end}."
+            )
+    return said
 
 
 def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = None) -> str:
     """On which terms, and where and when."""
-    # What the dense network's own record calls "dense" is what came of fine-tuning it further.
-    first = next((cell for cell in cells if cell.record["method"] != "dense"), cells[0]).record
+    first = dense_record(cells)
     machines = sorted({str(each.record["environment"]["device"]) for each in cells})
     dates = sorted({each.record["environment"]["date"] for each in cells})
     when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
@@ -84,86 +149,25 @@ def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = 
         f"{first['split']} images), and was fine-tuned for as many epochs on the same images; smaller networks were "
         "trained before, and of a cascade of whole networks (idk) only what is pruned is trained. Budgets were met on "
         "validation images. "
-        f"Costs are {CONVENTION}, routers and exits included; in the table, ± is one standard deviation over seeds. "
-        f"Measured {when} on {', '.join(machines)}.{timed}"
+        f"Costs are {CONVENTION}, routers and exits included; in the table and the picture, ± is one standard "
+        f"deviation over seeds. Measured {when} on {', '.join(machines)}.{timed}"
     )
 
 
-def columns(table: Sequence[Row]) -> list[str]:
-    """What `figures` are of."""
-    timed = list(scales(table))[1:]
-    return ["budget", "method", "accuracy, %", "of the dense MACs, %", "seeds", "parameters", "bytes", *timed]
-
-
-def figures(row: Row, table: Sequence[Row]) -> list[str]:
-    """A row's entries in the columns of `table`."""
-    spread = f" ± {row.spread:.2f}" if row.seeds > 1 else ""
-    sizes = [_short(row.parameters), _short(row.size)]
-    times = [f"{cost(row):.2f}" if placed([row], cost) else "" for cost in list(scales(table).values())[1:]]
-    accuracy = f"{row.accuracy:.2f}{spread}"
-    return [row.budget or "none", row.method, accuracy, f"{row.share:.2f}", str(row.seeds), *sizes, *times]
-
-
-def comparison_page(
-    plan: dict[str, Any], cells: Sequence[Measured], table: Sequence[Row], *, picture: str, planned: int, how: str
-) -> str:
-    """The report in Markdown: what was compared, what came of it, `how` it was measured."""
-    done = "" if len(cells) == planned else f" {len(cells)} of {planned} cells are done."
-    return "\n".join(
-        [
-            f"# {title_of(plan, cells)}",
-            "",
-            verdict(cells) + done,
-            "",
-            f"![accuracy against cost]({picture})",
-            "",
-            markdown(table),
-            "",
-            how,
-            "",
-            *_paired(cells),
-            "The plan:",
-            "",
-            "```yaml",
-            str(yaml.safe_dump(plan, sort_keys=False)).rstrip(),
-            "```",
-            "",
-        ]
-    )
-
-
-def _paired(cells: Sequence[Measured]) -> list[str]:
-    compared = against(cells)
-    explained = (
-        "Differences of the best at each budget, in points over the seeds that both have; ± is their standard error: "
-        "over the test images, paired, and, with more than one seed, over seeds. What another seed would change is not "
-        "in that of one seed."
-    )
-    return [compared, "", explained, ""] if compared else []
-
-
-def against(cells: Sequence[Measured]) -> str:
-    """How the best at each budget compares with each other method there, in points: Markdown, "" if there is none."""
-    bests = {budget: found[0].method for budget, found in _by_budget(rows(cells)).items()}
-    found = [each for budget, best in bests.items() for each in differences(cells, best) if each.budget == budget]
+def against(cells: Sequence[Measured]) -> tuple[list[str], list[list[str]]] | None:
+    """How the best at each budget compares with each other method there, in points: titles and lines, if any."""
+    bests = {budget: found[0] for budget, found in by_budget(rows(cells)).items()}
+    found = [
+        each for budget, best in bests.items() for each in differences(cells, best.method) if each.budget == budget
+    ]
     if not found:
-        return ""
-    titles = [f"{best} at {budget}" for budget, best in bests.items()]
-    lines = ["| against | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+        return None
+    labels = {cell.method: cell.label for cell in cells}
+    lines = []
     for other in sorted({each.other for each in found}):
-        by_budget = {each.budget: _difference(each) for each in found if each.other == other}
-        lines.append(f"| {other} | " + " | ".join(by_budget.get(budget, "") for budget in bests) + " |")
-    return "\n".join(lines)
-
-
-def _by_budget(table: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows at each budget, the best first."""
-    budgets = dict.fromkeys(row.budget for row in table if row.budget is not None)
-    return {budget: [row for row in table if row.budget == budget] for budget in budgets}
-
-
-def _difference(found: Difference) -> str:
-    return f"{found.mean:+.2f}" if found.error is None else f"{found.mean:+.2f} ± {found.error:.2f}"
+        by = {each.budget: difference(each) for each in found if each.other == other}
+        lines.append([labels[other], *(by.get(budget, "") for budget in bests)])
+    return ["against", *(best.name for best in bests.values())], lines
 
 
 def _short(number: float) -> str:

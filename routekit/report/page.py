@@ -1,5 +1,6 @@
 """What all HTML pages have around them. A page loads nothing from elsewhere."""
 
+import re
 from html import escape
 from importlib import resources
 
@@ -16,6 +17,12 @@ def shell(title: str, body: str) -> str:
     )
 
 
-def drawn(svg: str) -> str:
-    """A drawing, as an SVG document, in a page."""
-    return f"<div class='wide drawing'>{svg[svg.index('<svg') :]}</div>"
+def prose(text: str) -> str:
+    """A sentence as HTML: what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def drawn(svg: str, heading: str, caption: str) -> str:
+    """A drawing, as an SVG document, in a page, with what it shows above and how to read it below."""
+    picture = f"<svg role=img aria-label='{escape(heading, quote=True)}'{svg[svg.index('<svg') + 4 :]}"
+    return f"<figure><h2>{escape(heading)}</h2>{picture}<figcaption>{prose(caption)}</figcaption></figure>"

@@ -1,108 +1,134 @@
-"""The report of one run: what it learned, what its routes are, and what to be wary of."""
+"""The report of one run, in Markdown and as a page: what was found, what to be wary of, and what its routes are."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import groupby
 from typing import Any
 
-from routekit.macs import CONVENTION, describe
-from routekit.report.page import drawn, shell
+from routekit.report.findings import facts, warnings
+from routekit.report.page import drawn, prose, shell
+from routekit.report.run_pictures import stage_of
 
-# A unit that fewer images run, or fewer do not run, is as good as static.
-RARE = 0.01
-# Off target by more than this share of it, a budget is missed.
-OFF = 0.02
-
-
-def warnings(record: Mapping[str, Any]) -> list[str]:
-    """What a user should know before this network is shipped, each with a way out."""
-    flops, routes = record["flops"], record["routes"]
-    found: list[str] = []
-    if record["method"] != "routed":
-        return found
-    # Exits alone make few routes: whether an image goes on is no more than a bit each.
-    if routes["entropy_bits"] < 1 and {"skip", "branch"} & set(record.get("junctions", ["skip"])):
-        found.append(
-            f"Routing has collapsed: {routes['unique']} routes, {routes['entropy_bits']:.2f} bits, hardly more "
-            "than a static network: try --set with a larger training.router_learning_rate or training.congestion, or "
-            "prune."
-        )
-    # Of a fork it is the share of the first way: the others take the second.
-    rates = {name: rate for name, rate in routes["run_rate"].items() if not name.startswith("first way")}
-    dead = [name for name, rate in rates.items() if rate < RARE]
-    if dead:
-        found.append(f"No image, or hardly any, takes {', '.join(dead)}: `routekit export` leaves out what none does.")
-    always = [name for name, rate in rates.items() if rate > 1 - RARE]
-    if always:
-        found.append(f"All images, or nearly all, take {', '.join(always)}: nothing is decided there.")
-    off = flops["realized"] / flops["target"] - 1
-    if abs(off) > OFF:
-        found.append(
-            f"The cost is {100 * off:+.1f}% off its target: test images differ from the validation images on which it "
-            "was set. Give more of those (--val), or meet the budget again with evaluate --target-flops."
-        )
-    return found
-
-
-def facts(record: Mapping[str, Any]) -> list[str]:
-    """What was measured, in sentences."""
-    flops, accuracy, routes = record["flops"], record["accuracy"], record["routes"]
-    share = 100 * flops["realized"] / flops["dense"]
-    said = [
-        f"{100 * accuracy['routed']:.2f}% of {record['images']} {record['split']} images of {record['data']}, at "
-        f"{describe(flops['realized'])}: {share:.2f}% of the dense network, which has {100 * accuracy['dense']:.2f}%.",
-        f"{routes['unique']} routes, {routes['entropy_bits']:.2f} bits; {routes['mean_units']:.1f} of "
-        f"{routes['units']} units on average.",
-    ]
-    if "shuffled_accuracy" in record:
-        said.append(f"With another image's route: {100 * record['shuffled_accuracy']:.2f}%.")
-    where = record["environment"]
-    said.append(
-        f"Costs are {CONVENTION}, routers and exits included. Seed {record.get('seed', 0)}, "
-        f"{record.get('epochs', 0):g} epochs, {record['seconds']:.0f} s on {where['device']}, "
-        f"{where['threads']} threads, {where['date']}."
-    )
-    return said
+# What a picture shows, and how to read it.
+PICTURES = {
+    "training": (
+        "How it learned",
+        "From step to step. Accuracy and the cost's dots are measured on validation images, the loss on training "
+        "batches. What is wanted falls to the budget; costs are shares of the dense network's.",
+    ),
+    "dataflow-over-training": (
+        "Where images were answered while it learned",
+        "One line for each look at the validation images: the share of them that each classifier answers.",
+    ),
+    "routes": ("Images that share a route", "The commonest routes: filled is what runs. Beside them, some images."),
+    "units": (
+        "Who runs what",
+        "The share of all test images, and of those of each class, that run a unit, or go on past an exit. A row of "
+        "one colour decides nothing; one that differs from class to class knows something of the classes.",
+    ),
+    "lengths": (
+        "Short routes and long ones",
+        "By how many units run: how many test images there are, how many of them are answered rightly, and how long "
+        "one of them takes alone, in torch, where this report was made.",
+    ),
+    "dataflow": (
+        "Where images are answered",
+        "A circle for each classifier, from the first to the last; its area is the share of the test images that are "
+        "answered there.",
+    ),
+    "accuracy-against-cost": (
+        "Accuracy against cost",
+        "The error rate on test images against the mean cost of one: to the lower left is better. The star is the "
+        "dense network.",
+    ),
+}
 
 
-def markdown(record: Mapping[str, Any], analysis: Mapping[str, Any], pictures: Sequence[str]) -> str:
-    """The report in Markdown; `pictures` are files beside it."""
-    lines = [f"# {record['run']}", "", *facts(record), ""]
-    lines += [f"- **{warning}**" for warning in warnings(record)] + [""]
-    lines += [f"![{picture}]({picture})\n" for picture in pictures]
-    lines += ["| units run | images | accuracy, % | ms, one image alone |", "|---|---|---|---|"]
+def name_of(record: Mapping[str, Any]) -> str:
+    """The name of a run: the last part of its path."""
+    return str(record["run"]).rstrip("/").rpartition("/")[2]
+
+
+def markdown(
+    record: Mapping[str, Any], analysis: Mapping[str, Any] | None, pictures: Mapping[str, str], note: str = ""
+) -> str:
+    """The report in Markdown; `pictures` are files beside it, `note` says what is left out."""
+    lines = [f"# {name_of(record)}", ""]
+    for fact in [*facts(record), *([note] if note else [])]:
+        lines += [fact, ""]
+    wary = [f"- **{warning}**" for warning in warnings(record)]
+    lines += [*wary, ""] if wary else []
+    for name, file in pictures.items():
+        heading, caption = PICTURES[name]
+        lines += [f"## {heading}", "", f"![{heading.lower()}]({file})", "", caption, ""]
+        if name == "lengths" and analysis is not None:
+            lines += [_lengths(analysis), ""]
+        if name == "routes" and analysis is not None:
+            lines += [_kept(analysis), ""]
+    return "\n".join(lines)
+
+
+def html(
+    record: Mapping[str, Any], analysis: Mapping[str, Any] | None, drawings: Mapping[str, str], note: str = ""
+) -> str:
+    """The report as one self-contained page; `drawings` are SVG documents. A click on a route shows its images."""
+    said = "".join(f"<p>{prose(sentence)}</p>" for sentence in facts(record))
+    said += f"<p class=note>{prose(note)}</p>" if note else ""
+    wary = "".join(f"<li>{prose(warning)}</li>" for warning in warnings(record))
+    said += f"<ul class=warnings>{wary}</ul>" if wary else ""
+    pictures = "".join(drawn(drawing, *PICTURES[name]) for name, drawing in drawings.items())
+    routes = "" if analysis is None else _routes(analysis)
+    return shell(name_of(record), f"{said}<div class=figures>{pictures}</div>{routes}")
+
+
+def _lengths(analysis: Mapping[str, Any]) -> str:
+    lines = ["| units run | images | accuracy, % | ms, one image alone |", "|---|---|---|---|"]
     lines += [
         f"| {row['units']} | {row['images']} | {100 * row['accuracy']:.2f} | {row['milliseconds']:.2f} |"
         for row in analysis["lengths"]
     ]
-    lines += ["", _kept(analysis), ""]
     return "\n".join(lines)
 
 
-def html(record: Mapping[str, Any], analysis: Mapping[str, Any], drawings: Sequence[str]) -> str:
-    """The report as one self-contained page; `drawings` are SVG documents. A click on a route shows its images."""
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in facts(record))
-    wary = "".join(f"<li>{escape(warning)}</li>" for warning in warnings(record))
-    pictures = "".join(map(drawn, drawings))
+def _routes(analysis: Mapping[str, Any]) -> str:
+    """The commonest routes, to click on."""
+    stages = [(stage, len(list(names))) for stage, names in groupby(analysis["columns"], stage_of)]
+    boxes = ", ".join(f"{count} of {stage}" for stage, count in stages)
     routes = "".join(_route(place, route, analysis) for place, route in enumerate(analysis["shared"]))
-    return shell(
-        record["run"],
-        f"{said}<ul>{wary}</ul>{pictures}<h2>Images that share a route</h2>"
-        f"<p>The commonest routes; click one to see some of its images. {escape(_kept(analysis))}</p>{routes}",
+    return (
+        "<h2>Images that share a route</h2><p>The commonest routes; click one to see some of its images. Its boxes "
+        f"are, from left to right, {escape(boxes)}; filled is what runs.</p>{routes}<p>{escape(_kept(analysis))}</p>"
     )
 
 
 def _route(place: int, route: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
+    columns = zip(analysis["columns"], route["runs"], strict=True)
     taken = "".join(
-        f"<i class={'on' if runs else 'off'} title='{escape(name, quote=True)}'></i>"
-        for name, runs in zip(analysis["columns"], route["runs"], strict=True)
+        "<span>"
+        + "".join(f"<i class={'on' if on else 'off'} title='{escape(name, quote=True)}'></i>" for name, on in stage)
+        + "</span>"
+        for _, stage in groupby(columns, lambda column: stage_of(column[0]))
     )
-    ranked = sorted(zip(route["classes"], analysis["classes"], strict=True), reverse=True)[:4]
-    mostly = ", ".join(f"{name} {count}" for count, name in ranked if count)
     return (
         f"<details class=route{' open' if place == 0 else ''}><summary><span class=units>{taken}</span> "
-        f"{route['images']} images, {100 * route['accuracy']:.1f}% right</summary><p>{escape(mostly)}</p>"
-        f"<img alt='examples' src='data:image/png;base64,{route['examples']}'></details>"
+        f"<span>{route['images']} images, {100 * route['accuracy']:.1f}% right</span></summary>"
+        f"<p>{escape(_mostly(route, analysis['classes']))}</p><div class=strip>"
+        f"<img alt='examples' src='data:image/png;base64,{route['examples']}'>{_marks(route)}</div></details>"
     )
+
+
+def _mostly(route: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """The classes that most of a route's images are of; one that is called by a number is called a class."""
+    ranked = sorted(zip(route["classes"], classes, strict=True), reverse=True)[:4]
+    return ", ".join(f"{'class ' if name.isdigit() else ''}{name}: {count}" for count, name in ranked if count)
+
+
+def _marks(route: Mapping[str, Any]) -> str:
+    """Below each example, whether it was answered rightly: what was analysed before that was kept does not say."""
+    if "right" not in route:
+        return ""
+    marks = "".join(f"<b class={'right' if right else 'wrong'}>{'✓' if right else '✗'}</b>" for right in route["right"])
+    return f"<div class=marks title='✓ answered rightly, ✗ wrongly'>{marks}</div>"
 
 
 def _kept(analysis: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from routekit.bench.forms import Setting, check_installed, runtimes
 from routekit.bench.rates import set_run_rate
 from routekit.bench.serving import Batcher, bench_serving
 from routekit.cost.model import CostModel
-from routekit.errors import InputError
+from routekit.errors import InputError, RoutekitError
 from routekit.execution import timing
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
@@ -241,5 +241,5 @@ def test_a_picture_has_a_known_suffix_and_place(tmp_path: Path) -> None:
         check_drawing(tmp_path / "chart.gif", None)
     with pytest.raises(InputError, match="cannot be written: there is no folder"):
         check_drawing(None, tmp_path / "absent" / "bench.html")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(RoutekitError, match="cannot write"):
         bench_picture(REPORT, tmp_path / "absent" / "chart.svg")

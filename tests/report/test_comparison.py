@@ -13,10 +13,12 @@ from routekit.comparison.report import report_comparison
 from routekit.errors import InputError
 from routekit.evaluation.answers import pack
 from routekit.macs import CONVENTION
-from routekit.report.comparison import Measured, frontier, rows, scales
+from routekit.report.comparison import Measured, frontier, lower_edge, rows, scales
 from routekit.report.comparison_html import comparison_html
-from routekit.report.comparison_page import markdown, verdict
+from routekit.report.comparison_page import Compared, markdown, names, reading
 from routekit.report.differences import differences
+from routekit.report.frontier_picture import frontier_picture
+from routekit.report.verdict import findings, verdict
 
 
 def cell(method: str, budget: str | None, seed: int, accuracy: float, share: float) -> Measured:
@@ -136,6 +138,16 @@ def test_the_verdict_says_what_is_in_doubt() -> None:
     assert "On the frontier: l1 at 40% (85.10% at 40.0%), skip at 60% (91.00% at 60.0%)." in said
     assert "At 40%, l1 is best, +0.10 points over skip over the 2 seeds of both, of which no error is known." in said
     assert "At 60%, skip is best, +3.00 points over l1 on the one seed of both, of which no error is known." in said
+    assert findings(CELLS)[0] == (
+        "At 40%, l1 leads by 0.10 points, of which no error is known; at 60%, skip leads by 3.00 points, of which no "
+        "error is known."
+    )
+
+
+def test_a_clear_lead_is_told_without_a_doubt() -> None:
+    cells = [answering("skip", 0, "1" * 16), answering("l1", 0, "0" * 15 + "1")]
+    assert findings(cells)[0] == "At 40%, skip leads by 93.75 ± 6.25 points."
+    assert findings([answering("skip", 0, "11")]) == ["On the frontier: skip at 40% (100.00% at 40.0%)."]
 
 
 def test_the_table_in_markdown() -> None:
@@ -174,9 +186,60 @@ def test_what_was_not_timed_has_no_place_on_that_scale() -> None:
     assert drn == "| 40% | drn | 99.00 | 40.00 | 1 | 1k | 4k |  |  | yes |"
     assert "On the frontier by ms an image, torch, batch 1, of the 3 that were timed: l1 at 40%" in verdict(cells)
     commands = {(row.method, row.budget): f"the command of {row.method}" for row in table}
-    page = comparison_html(table, commands, title="", said="", how="")
+    page = comparison_html(Compared({"shared": {"model.name": "resnet20"}}, cells, 9), commands)
     # Its point is left out, and those of the others keep their commands.
     assert '{"x":[[2.0,2.5],[2.5],[null],[2.0],[3.0]]' in page
+
+
+def test_one_bad_method_does_not_squeeze_the_others() -> None:
+    cells = [*CELLS, cell("exit", "40%", 0, 60.0, 40)]
+    table = rows(cells)
+    # Below 90%: 5, 4.9, 30, -1, 2 and -0.1 points. Three times the middle, 3.45, is 10.35.
+    assert lower_edge(table, 90.0) == 79
+    assert lower_edge(rows(CELLS), 90.0) is None
+    figure = frontier_picture(table, 90.0)
+    (panel,) = figure.axes
+    assert panel.get_ylim()[0] == 79
+    assert "exit 60.00" in [text.get_text() for text in panel.texts]
+    assert "Arrows at the lower edge stand for what lies below 79%: exit at 40% (60.00%)." in reading(cells)
+    assert "Arrows" not in reading(CELLS)
+    page = comparison_html(
+        Compared({"shared": {"model.name": "resnet20"}}, cells, 9),
+        {(row.method, row.budget): "a command" for row in table},
+    )
+    assert '"text":["exit 60.00"]' in page
+    assert '"range":[79,' in page
+
+
+def test_every_panel_has_its_title_and_the_frontier_goes_in_steps() -> None:
+    figure = frontier_picture(rows(timed({"l1": 2.0, "skip": 3.0, "dense": 2.5})), 90.0)
+    titles = ["mean cost, % of the dense network's MACs", "ms an image, torch, batch 1", "ms an image, onnx, batch 64"]
+    assert [panel.get_title(loc="left") for panel in figure.axes] == titles
+    for panel in figure.axes:
+        drawn = {line.get_label(): line for line in panel.lines}
+        assert drawn["frontier"].get_drawstyle() == "steps-post"
+        assert list(drawn["dense, to begin with"].get_ydata()) == [90.0, 90.0]
+
+
+def test_the_page_and_the_picture_have_the_same_colours() -> None:
+    table = rows(CELLS)
+    (panel,) = frontier_picture(table, 90.0).axes
+    colours = {line.get_label(): line.get_color() for line in panel.lines}
+    page = comparison_html(
+        Compared({"shared": {"model.name": "resnet20"}}, CELLS, 8),
+        {(row.method, row.budget): "a command" for row in table},
+    )
+    for method in ("dense", "l1", "skip"):
+        assert f"background:{colours[method]}'></i>{method}<" in page
+        assert f'"marker":{{"color":"{colours[method]}"' in page
+
+
+def test_names_that_say_nothing_are_explained() -> None:
+    given = replace(cell("smaller0", None, 0, 83.0, 30), given=True)
+    said = names([given, cell("idk", "40%", 0, 85.0, 40), cell("l1+idk", "40%", 0, 85.0, 40), *CELLS])
+    assert [line.split(":")[0] for line in said] == ["`resnet20 routed as it is`", "`idk`", "`l1+idk`"]
+    assert said[-1].endswith("the last of them is pruned (l1).")
+    assert names(CELLS) == []
 
 
 def test_costs_that_are_counted_otherwise_are_refused() -> None:
@@ -199,14 +262,17 @@ def test_the_report_says_what_was_compared_and_how(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no cell of .* is done yet"):
         report_comparison(tmp_path / "c", tmp_path / "c", "svg")
     smaller = cell("smaller0", None, 0, 83.0, 30)
-    for each in [replace(smaller, record=smaller.record | {"model": "resnet8"}), *CELLS]:
+    for each in [replace(smaller, record=smaller.record | {"model": "resnet8", "method": "dense"}), *CELLS]:
         run = folder.of(Cell(each.method, each.budget, each.seed)).path
         run.mkdir(parents=True)
         (run / "record.json").write_text(json.dumps(each.record))
     files = report_comparison(tmp_path / "c", tmp_path / "c", "svg")
     text = files[0].read_text()
-    assert text.startswith("# resnet20 on cifar10: 4 methods compared")
-    assert "9 of 11 cells are done." in text
+    # A network that was there before is no method, and is called by its model.
+    assert text.startswith("# resnet20 on cifar10: 3 methods compared\n\n**At 40%, l1 leads by 0.10 points, ")
+    assert "- 9 of 11 cells are done.\n" in text
+    assert "| none | resnet8 as it is | 83.00 |" in text
+    assert "smaller0" not in text
     assert "| against | l1 at 40% | skip at 60% |" in text
     assert "| l1 |  | +3.00 |\n| skip | +0.10 |  |\n" in text
     assert [file.name for file in files] == ["report.md", "frontier.svg", "index.html"]
@@ -215,5 +281,7 @@ def test_the_report_says_what_was_compared_and_how(tmp_path: Path) -> None:
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
     command = "routekit convert resnet20 --recipe default --target-flops 40% --junctions skip --seed 0"
     assert f"data-command='{command}'" in page
+    for said in ("9 of 11 cells are done.", "<th>l1 at 40%<th>skip at 60%", "<td>+3.00", "model.name: resnet20"):
+        assert said in page
     before = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in report_comparison(tmp_path / "c", tmp_path / "c", "svg")] == before

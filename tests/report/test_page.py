@@ -1,4 +1,4 @@
-"""The page of a comparison, in a real browser: at a desk and on a phone, by day and by night."""
+"""The pages of a comparison and of a run, in a real browser: at a desk and on a phone, by day and by night."""
 
 import contextlib
 import json
@@ -10,7 +10,12 @@ import pytest
 
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.comparison.report import report_comparison
+from routekit.cost.model import CostModel
+from routekit.pipeline.analyse import analyse
+from routekit.pipeline.report import report_run
 from tests.report.test_comparison import CELLS
+from tests.report.test_run_report import record
+from tests.toy import toy_exits, toy_images
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SIZES = {"desk": (1200, 900), "phone": (390, 844)}
@@ -81,8 +86,11 @@ def test_it_is_drawn_and_answers_to_clicks(browser: Any, page_file: Path, size: 
     page.wait_for_function("document.querySelector('.xtitle').textContent.includes('batch 64')")
     # Nothing is wider than the screen; the table scrolls in its own box.
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.locator("tbody tr", has_text="skip").first.click()
+    assert not page.locator("#chosen").is_visible()
+    page.locator(".rows tbody tr", has_text="skip").first.click()
     assert "--target-flops 40% --junctions skip" in page.locator("#command").inner_text()
+    page.locator("#copy").click()
+    page.wait_for_function("document.querySelector('#copy').textContent == 'copied'")
     point_at(page, page.locator("#frontier .point").last)
     assert "routekit convert" in page.locator(".hoverlayer .hovertext").text_content()
     label = page.locator(".hoverlayer .hovertext").bounding_box()
@@ -94,6 +102,61 @@ def test_it_is_drawn_and_answers_to_clicks(browser: Any, page_file: Path, size: 
     drawn = page.evaluate("getComputedStyle(document.querySelector('#frontier .xtick text')).fill")
     assert (brightness(ink) > brightness(paper)) == (scheme == "dark")
     assert drawn == ink
+    assert faults == []
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run with a name that no phone is wide enough for, and a network of many units."""
+    path = tmp_path_factory.mktemp("runs") / ("resnet110-" + "cifar10" * 9)
+    network, images = toy_exits(seed=3), toy_images(90)
+    found = analyse(network, images, CostModel.measure(network)).to_dict()
+    names = [f"layer{stage}.{unit}" for stage in (1, 2, 3) for unit in range(18)]
+    for route in found["shared"]:
+        route["runs"] = [unit % 2 == 0 for unit, _ in enumerate(names)]
+    found |= {"columns": names, "class_rates": [[0.5] * len(names) for _ in found["classes"]]}
+    routes = record()["routes"] | {"run_rate": dict.fromkeys(names, 0.5) | {"layer1.0": 0.0}}
+    path.mkdir()
+    (path / "record.json").write_text(json.dumps(record(run=f"runs/{path.name}", routes=routes)))
+    (path / "analysis.json").write_text(json.dumps(found))
+    return report_run(path, path / "report", "svg")[-1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_run_s_page_fits_and_shows_the_images_of_a_route(
+    browser: Any, run_file: Path, size: str, scheme: str
+) -> None:
+    width, height = SIZES[size]
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda request: faults.append(request.url) if request.url.startswith("http") else None)
+    page.goto(run_file.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("h1").inner_text() == run_file.parent.parent.name
+    pictures = page.locator("figure svg")
+    assert pictures.count() == 2
+    for place in range(2):
+        box = pictures.nth(place).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert box["width"] > 300
+    route = page.locator(".route").nth(1)
+    assert not route.locator("img").is_visible()
+    route.locator("summary").click()
+    assert route.locator("img").is_visible()
+    assert route.locator(".units > span").count() == 3  # stages
+    # Letters and lines of the pictures are drawn in the ink of the page.
+    ink, paper, letters, line = page.evaluate(
+        """[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor,
+            getComputedStyle(document.querySelector('figure svg [id^=text] use')).fill,
+            getComputedStyle(document.querySelector('figure svg [id^=patch_3] path')).stroke]"""
+    )
+    assert (brightness(ink) > brightness(paper)) == (scheme == "dark")
+    assert letters == line == ink
+    assert page.locator(".warnings code").first.inner_text() == "routekit export"
     assert faults == []
     page.close()
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from routekit.errors import InputError
 from routekit.pipeline.report import draw
-from routekit.report import pictures
+from routekit.report import drawing, pictures, run_pictures
 
 
 def record(target: float | None = 50.0, seed: int = 0, exits: bool = True, **more: Any) -> dict[str, Any]:
@@ -36,7 +36,61 @@ def test_runs_that_differ_in_the_seed_are_one_point() -> None:
     line, dense = (next(each for each in axes.lines if each.get_marker() == marker) for marker in "o*")
     np.testing.assert_allclose(line.get_xydata(), [[50.5, 0.19], [52.0, 0.16]])
     np.testing.assert_allclose(dense.get_xydata(), [[100.0, 0.1]])
-    assert [text.get_text() for text in axes.get_legend().texts] == ["dense", "pyramid3 exit (actor)"]
+    assert [text.get_text() for text in axes.get_legend().texts] == ["pyramid3 exit (actor)", "dense"]
+
+
+def test_bars_are_of_the_sample_and_one_seed_has_none() -> None:
+    (axes,) = pictures.accuracy_against_cost([record(seed=0), record(seed=1), record(target=80.0, seed=2)]).axes
+    (bars,) = axes.containers[0].lines[2]
+    ((left, low), (right, high)) = bars.get_segments()[0]
+    assert len(bars.get_segments()) == 1
+    assert left == right == 50.5
+    assert high - low == pytest.approx(2 * 0.02 / 2**0.5)  # of the errors 0.20 and 0.18
+
+
+STEP = {"kind": "step", "losses": {"classification": 1.0}}
+CHECK = {"kind": "validation", "accuracy": 0.5, "routes": 3}
+
+
+def drawn(axes: Any, place: int) -> list[list[float]]:
+    points: list[list[float]] = axes.lines[place].get_xydata().tolist()
+    return points
+
+
+def test_a_cost_is_drawn_from_where_it_was_measured_as_a_share_of_the_dense_network() -> None:
+    """The network that is trained was pruned to half: its 80% are 40% of the dense network's."""
+    metrics = [
+        STEP | {"step": 1, "realized": 1.0, "wanted": 1.0},
+        STEP | {"step": 2, "realized": 0.9, "wanted": 0.9},
+        CHECK | {"step": 2, "realized": 0.88},
+        STEP | {"step": 3, "realized": 1.0, "wanted": 0.8},
+    ]
+    accuracy, loss, cost, routes = run_pictures.training(record(target=40.0), metrics).axes
+    assert drawn(cost, 0) == [[2, 45.0], [3, 50.0]]
+    assert drawn(cost, 1) == [[2, 44.0]]
+    assert drawn(cost, 2) == [[1, 50.0], [2, 45.0], [3, 40.0]]
+    assert (drawn(accuracy, 0), drawn(routes, 0), len(drawn(loss, 0))) == ([[2, 50.0]], [[2, 3]], 3)
+    # One point alone is no line: it is marked.
+    _, loss, *_ = run_pictures.training(record(), [metrics[0], metrics[2]]).axes
+    assert loss.lines[0].get_marker() == "o"
+    static = run_pictures.training(record(), [metrics[0], metrics[2] | {"routes": 1}])
+    assert len(static.axes) == 3
+
+
+def test_what_all_images_run_is_beside_what_each_class_runs() -> None:
+    figure = run_pictures.who_runs_what(["a.0", "a.1"], ["cat", "dog"], [[1.0, 0.2], [0.5, 0.4]], [0.75, 0.3])
+    overall, classes, *_ = figure.axes
+    assert overall.images[0].get_array().tolist() == [[0.75], [0.3]]
+    assert classes.images[0].get_array().tolist() == [[1.0, 0.5], [0.2, 0.4]]
+    assert [text.get_text() for text in overall.get_yticklabels()] == ["a.0", "a.1"]
+
+
+def test_a_drawing_in_a_page_has_the_ink_of_the_page() -> None:
+    figure = run_pictures.by_length([{"units": 3, "images": 9, "accuracy": 0.5, "milliseconds": 2.0}])
+    svg = drawing.as_svg(figure)
+    assert "currentColor" in svg
+    assert "#000000" not in svg
+    assert "fill: #ffffff" not in svg
 
 
 def test_a_circle_s_area_is_the_share_that_is_answered_there() -> None:
@@ -65,12 +119,14 @@ def test_each_common_route_is_drawn_with_its_images() -> None:
     routes = [
         {"runs": [True, False, True], "images": count, "accuracy": 0.5, "examples": strip} for count in range(9, 0, -1)
     ]
-    figure = pictures.shared_routes(routes)
+    figure = run_pictures.shared_routes(routes, ["layer1.0", "layer1.1", "layer2.0"])
     rows = list(zip(figure.axes[::2], figure.axes[1::2], strict=True))
-    assert len(rows) == pictures.ROUTES
+    assert len(rows) == run_pictures.ROUTES
     for count, (left, right) in zip(range(9, 3, -1), rows, strict=True):
         assert left.get_title(loc="left") == f"{count} images, 50.0% right"
         np.testing.assert_array_equal(left.collections[0].get_array(), [[1, 0, 1]])
+        (border,) = left.collections[1].get_segments()  # between layer1 and layer2
+        assert {x for x, _ in border} == {2}
         assert right.images[0].get_array().shape[:2] == (48, 96)
 
 
@@ -83,7 +139,7 @@ def recorded(folder: Path, made: dict[str, Any]) -> Path:
 
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     runs = [recorded(tmp_path / "a", record()), recorded(tmp_path / "b", record(seed=1, exits=False))]
-    for kind in pictures.FORMATS:
+    for kind in drawing.FORMATS:
         first, again = (draw(runs, tmp_path / name / kind, kind) for name in ("one", "two"))
         assert [file.name for file in first] == [
             f"accuracy-against-cost.{kind}", f"dataflow.{kind}", f"training-a.{kind}"

@@ -1,6 +1,8 @@
 """The report of a run: what is analysed, what is warned of, what is written."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from routekit.cost.model import CostModel
 from routekit.evaluation.evaluate import evaluate
 from routekit.macs import CONVENTION
 from routekit.pipeline.analyse import analyse
-from routekit.report.run_page import html, markdown, warnings
+from routekit.pipeline.report import report_run
+from routekit.report.findings import facts, warnings
+from routekit.report.run_page import html, markdown
 from tests.toy import toy_exits, toy_images
 
 RATES = {"body.0": 0.0, "body.1": 0.4, "body.2": 1.0}
@@ -58,19 +62,88 @@ def test_what_is_warned_of() -> None:
     assert "body.2" in always
     (off,) = warnings(record(flops=record()["flops"] | {"realized": 55.0}))
     assert off.startswith("The cost is +10.0% off its target")
+    exits = {"past layer1.0": 1.0, "past layer2.0": 0.005, "past layer3.0": 0.0}
+    none, hardly, all_go_on = warnings(record(routes=routes | {"run_rate": exits}))
+    assert none.startswith("No image goes on past layer3.0: what lies behind is not used.")
+    assert hardly.startswith("Hardly any image goes on past layer2.0")
+    assert "go on past layer1.0: the exit there" in all_go_on
+    ways = {"body.0": 0.0, "body.0 branch 1": 0.5, "body.1": 0.0, "body.1 branch 1": 0.0}
+    unused, rare = warnings(record(routes=routes | {"run_rate": ways}))
+    assert unused.startswith("No test image takes body.1: `routekit export`")
+    assert rare.startswith("Hardly any image takes body.0:")
     cascade = record(routes=routes | {"unique": 2, "entropy_bits": 0.3}, junctions=["cascade"])
     assert warnings(cascade) == []
     assert warnings(record(method="l1", routes=routes | {"entropy_bits": 0.0})) == []
+
+
+def test_facts_name_the_budget_and_static_runs_no_routes() -> None:
+    _, cost, routes, _ = facts(record())
+    assert cost.endswith("50.20% of what it costs in the dense network, for a budget of 50.00%.")
+    assert routes == "They take 5 routes (1.50 bits), on which 2.0 of 3 units run on average."
+    flops, static = record()["flops"] | {"target": None}, record()["routes"] | {"unique": 1, "mean_units": 3.0}
+    _, cost, routes, _ = facts(record(flops=flops, routes=static, shuffled_accuracy=0.85))
+    assert "budget" not in cost
+    assert routes == "All images take the same route: 3 of 3 units run."
 
 
 def test_the_same_records_give_the_same_report() -> None:
     network = toy_exits(seed=3)
     found = analyse(network, toy_images(90), CostModel.measure(network)).to_dict()
     found = json.loads(json.dumps(found))
-    text, page = (markdown(record(), found, ["a.svg"]), html(record(), found, ["<?xml?><svg></svg>"]))
-    assert markdown(record(), found, ["a.svg"]) == text
-    assert "![a.svg](a.svg)" in text
+    text, page = (
+        markdown(record(), found, {"lengths": "a.svg"}),
+        html(record(), found, {"units": "<?xml?><svg></svg>"}),
+    )
+    assert markdown(record(), found, {"lengths": "a.svg"}) == text
+    assert text.startswith("# x\n")
+    assert "## Short routes and long ones\n\n![short routes and long ones](a.svg)" in text
     assert "85.00% of 90 test images of toy" in text
     assert page.count("<details") == len(found["shared"])
-    assert "<svg></svg>" in page
+    assert page.count("✓</b>") == sum(sum(route["right"]) for route in found["shared"])
+    assert "<svg role=img aria-label='Who runs what'></svg>" in page
     assert "src='http" not in page
+    assert "class=warnings" not in page
+
+
+def test_a_warning_on_the_page_has_its_commands_as_code() -> None:
+    made = record(routes=record()["routes"] | {"run_rate": RATES})
+    assert "<code>routekit export</code>" in html(made, None, {})
+    assert "`" not in html(made, None, {}).partition("class=warnings")[2].partition("</ul>")[0]
+
+
+def test_classes_called_by_numbers_are_called_classes() -> None:
+    network, images = toy_exits(seed=3), toy_images(90)
+    found = analyse(network, images, CostModel.measure(network)).to_dict()
+    numbered = found | {"classes": [str(place) for place, _ in enumerate(found["classes"])]}
+    assert re.search(r"<p>class \d: \d+", html(record(), numbered, {}))
+
+
+def recorded(folder: Path, made: dict[str, Any], *lines: dict[str, Any]) -> Path:
+    folder.mkdir()
+    (folder / "record.json").write_text(json.dumps(made))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_without_the_network_the_report_is_made_of_the_records(tmp_path: Path) -> None:
+    step = {"kind": "step", "step": 1, "losses": {"classification": 1.0}, "realized": 1.0, "wanted": 0.5}
+    check = {"kind": "validation", "step": 1, "accuracy": 0.5, "realized": 0.5, "routes": 5}
+    run = recorded(tmp_path / "run", record(), step, check)
+    files = report_run(run, tmp_path / "out", "svg")
+    assert [file.name for file in files] == ["report.md", "training.svg", "index.html"]
+    text = files[0].read_text()
+    assert "The network of this run is not here: who runs what" in text
+    assert "keep their route" not in text
+    before = [file.read_bytes() for file in files]
+    assert [file.read_bytes() for file in report_run(run, tmp_path / "out", "svg")] == before
+    static = record(method="l1", routes=record()["routes"] | {"unique": 1})
+    files = report_run(recorded(tmp_path / "static", static, step, check), tmp_path / "two", "svg")
+    assert "not here" not in files[0].read_text()  # there is nothing to leave out
+
+
+def test_a_cascade_of_networks_has_its_facts_and_its_place(tmp_path: Path) -> None:
+    run = recorded(tmp_path / "joined", record(method="cascade", model="small -> large"))
+    files = report_run(run, tmp_path / "out", "png")
+    assert [file.name for file in files] == ["report.md", "accuracy-against-cost.png", "index.html"]
+    assert "![accuracy against cost](accuracy-against-cost.png)" in files[0].read_text()
+    assert "<h2>Accuracy against cost</h2>" in files[-1].read_text()

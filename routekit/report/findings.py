@@ -1,0 +1,111 @@
+"""What the record of one run says, in sentences: what was measured, and what to be wary of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from routekit.macs import CONVENTION, describe
+
+# A unit that fewer images run, or fewer do not run, is as good as static.
+RARE = 0.01
+# Off target by more than this share of it, a budget is missed.
+OFF = 0.02
+PAST = "past "
+
+
+def facts(record: Mapping[str, Any]) -> list[str]:
+    """What was measured, in sentences."""
+    flops, accuracy, routes = record["flops"], record["accuracy"], record["routes"]
+    asked = "" if flops["target"] is None else f", for a budget of {100 * flops['target'] / flops['dense']:.2f}%"
+    said = [
+        f"{100 * accuracy['routed']:.2f}% of {record['images']} {record['split']} images of {record['data']} are "
+        f"answered rightly, {100 * accuracy['dense']:.2f}% by the dense network.",
+        f"On average, one costs {describe(flops['realized'])}: {100 * flops['realized'] / flops['dense']:.2f}% of what "
+        f"it costs in the dense network{asked}.",
+        _routes(routes),
+    ]
+    if "shuffled_accuracy" in record and routes["unique"] > 1:
+        said.append(f"With another image's route, {100 * record['shuffled_accuracy']:.2f}% would be right.")
+    where = record["environment"]
+    threads = _counted(where["threads"], "thread")
+    said.append(
+        f"Costs are {CONVENTION}, routers and exits included. Seed {record.get('seed', 0)}, "
+        f"{record.get('epochs', 0):g} epochs, {record['seconds']:.0f} s on {where['device']}, {threads}, "
+        f"{where['date']}."
+    )
+    return said
+
+
+def _routes(routes: Mapping[str, Any]) -> str:
+    if routes["unique"] == 1:
+        return f"All images take the same route: {routes['mean_units']:.0f} of {routes['units']} units run."
+    return (
+        f"They take {routes['unique']} routes ({routes['entropy_bits']:.2f} bits), on which {routes['mean_units']:.1f} "
+        f"of {routes['units']} units run on average."
+    )
+
+
+def warnings(record: Mapping[str, Any]) -> list[str]:
+    """What a user should know before this network is shipped, each with a way out. Code stands between backticks."""
+    flops, routes = record["flops"], record["routes"]
+    found: list[str] = []
+    if record["method"] != "routed":
+        return found
+    # Exits alone make few routes: whether an image goes on is no more than a bit each.
+    if routes["entropy_bits"] < 1 and {"skip", "branch"} & set(record.get("junctions", ["skip"])):
+        found.append(
+            f"Routing has collapsed: {_counted(routes['unique'], 'route')}, {routes['entropy_bits']:.2f} bits, hardly "
+            "more than a static network: try `--set` with a larger `training.router_learning_rate` or "
+            "`training.congestion`, or prune."
+        )
+    # Of a fork it is the share of the first way: the others take the second.
+    rates = {name: rate for name, rate in routes["run_rate"].items() if not name.startswith("first way")}
+    exits = {name.removeprefix(PAST): rate for name, rate in rates.items() if name.startswith(PAST)}
+    found += _of_units({name: rate for name, rate in rates.items() if not name.startswith(PAST)}) + _of_exits(exits)
+    off = flops["realized"] / flops["target"] - 1
+    if abs(off) > OFF:
+        found.append(
+            f"The cost is {100 * off:+.1f}% off its target: test images differ from the validation images on which it "
+            "was set. Give more of those (`--val`), or meet the budget again with `routekit evaluate --target-flops`."
+        )
+    return found
+
+
+def _of_units(rates: Mapping[str, float]) -> list[str]:
+    found = []
+    ways: dict[str, dict[str, float]] = {}
+    for name, rate in rates.items():
+        ways.setdefault(name.partition(" branch ")[0], {})[name] = rate
+    unused = [unit for unit, own in ways.items() if not any(own.values())]
+    if unused:
+        found.append(f"No test image takes {', '.join(unused)}: `routekit export` leaves out what none does.")
+    rare = [name for unit, own in ways.items() if unit not in unused for name, rate in own.items() if rate < RARE]
+    if rare:
+        found.append(f"Hardly any image takes {', '.join(rare)}: with fewer choices, the rest might learn better.")
+    always = [name for name, rate in rates.items() if rate > 1 - RARE]
+    if always:
+        found.append(f"All images, or nearly all, take {', '.join(always)}: nothing is decided there.")
+    return found
+
+
+def _of_exits(rates: Mapping[str, float]) -> list[str]:
+    found = []
+    for said, exits in {
+        "No image goes": [name for name, rate in rates.items() if not rate],
+        "Hardly any image goes": [name for name, rate in rates.items() if 0 < rate < RARE],
+    }.items():
+        if exits:
+            found.append(
+                f"{said} on past {', '.join(exits)}: what lies behind is not used. Ask for a larger budget, or for "
+                "fewer exits (`--exits`)."
+            )
+    all_go_on = [name for name, rate in rates.items() if rate > 1 - RARE]
+    if all_go_on:
+        found.append(
+            f"All images, or nearly all, go on past {', '.join(all_go_on)}: the exit there costs something and answers "
+            "hardly any. Leave it out (`--exits`)."
+        )
+    return found
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
