@@ -33,7 +33,7 @@ def training(record: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) ->
     cost.plot(at, [scale * line["realized"] for line in checks], "o", markersize=4, color=ORANGE, label="realised")
     wanted = [(line["step"], scale * line["wanted"]) for line in steps]
     _line(cost, wanted, color="black", linestyle="--", linewidth=1, label="wanted")
-    cost.set_ylim(bottom=0)
+    cost.set_ylim(0, 1.1 * max(y for drawn in cost.lines for y in drawn.get_ydata()))
     cost.legend(fontsize=8, frameon=False)
     for panel in routes:
         panel.plot(at, [line["routes"] for line in checks], marker="o", markersize=4, color=GREEN)

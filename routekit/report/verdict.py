@@ -13,6 +13,9 @@ def findings(cells: Sequence[Measured]) -> list[str]:
     for budget, (best, *others) in by_budget(table).items():
         if not others:
             continue
+        if best.accuracy == others[0].accuracy:
+            leads.append(f"at {budget}, {best.label} and {others[0].label} are alike")
+            continue
         lead, caveat = _lead(cells, best, others[0])
         leads.append(f"at {budget}, {best.label} leads by {lead} points{caveat}")
         budgets.append(

@@ -147,6 +147,8 @@ def test_the_verdict_says_what_is_in_doubt() -> None:
 def test_a_clear_lead_is_told_without_a_doubt() -> None:
     cells = [answering("skip", 0, "1" * 16), answering("l1", 0, "0" * 15 + "1")]
     assert findings(cells)[0] == "At 40%, skip leads by 93.75 ± 6.25 points."
+    alike = [answering("skip", 0, "10"), answering("l1", 0, "01")]
+    assert findings(alike)[0] == "At 40%, l1 and skip are alike."
     assert findings([answering("skip", 0, "11")]) == ["On the frontier: skip at 40% (100.00% at 40.0%)."]
 
 

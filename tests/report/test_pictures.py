@@ -68,6 +68,7 @@ def test_a_cost_is_drawn_from_where_it_was_measured_as_a_share_of_the_dense_netw
     accuracy, loss, cost, routes = run_pictures.training(record(target=40.0), metrics).axes
     assert drawn(cost, 0) == [[2, 45.0], [3, 50.0]]
     assert drawn(cost, 1) == [[2, 44.0]]
+    assert cost.get_ylim() == pytest.approx((0, 55))
     assert drawn(cost, 2) == [[1, 50.0], [2, 45.0], [3, 40.0]]
     assert (drawn(accuracy, 0), drawn(routes, 0), len(drawn(loss, 0))) == ([[2, 50.0]], [[2, 3]], 3)
     # One point alone is no line: it is marked.
