@@ -48,7 +48,7 @@ LAYERS = [
     ["report"],
     ["recipe"],
     ["pipeline.machine", "pipeline.run_folder", "pipeline.build"],
-    ["pipeline.check", "pipeline.inputs"],
+    ["pipeline.check", "pipeline.inputs", "pipeline.record"],
     ["pipeline.join", "pipeline.analyse"],
     ["pipeline"],
     ["comparison"],

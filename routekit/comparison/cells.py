@@ -14,11 +14,12 @@ from routekit.pipeline.build import dense_of
 from routekit.pipeline.inputs import load_inputs
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.measure import evaluate_run
+from routekit.pipeline.record import write_record
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.train import resume, run
 from routekit.recipe import Recipe
 from routekit.registry import nearest
-from routekit.report.record import read_record, write_record
+from routekit.report.record import read_record
 
 
 def begin(folder: ComparisonFolder, plan: Plan, machine: Machine) -> Path:

@@ -21,9 +21,9 @@ from routekit.macs import describe
 from routekit.network.cascade import LEARNED, Cascade
 from routekit.pipeline.inputs import check_classes, load_splits
 from routekit.pipeline.machine import Machine
+from routekit.pipeline.record import about, run_record, write_record
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
-from routekit.report.record import about, run_record, write_record
 
 # So far from its budget, as a share of it, a cascade has missed it on validation images.
 MISSED = 0.02

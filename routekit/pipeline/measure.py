@@ -24,9 +24,10 @@ from routekit.network.network import RoutedNetwork
 from routekit.pipeline.analyse import Analysis, analyse
 from routekit.pipeline.inputs import check_classes, load_splits
 from routekit.pipeline.machine import Machine
+from routekit.pipeline.record import about, described_exits, run_record, write_record
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
-from routekit.report.record import about, described_exits, read_record, run_record, write_record
+from routekit.report.record import read_record
 from routekit.routing.gate import gates
 
 # What a measurement takes over from the run's record: how its network was made.

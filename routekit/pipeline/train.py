@@ -25,9 +25,10 @@ from routekit.pipeline.check import check
 from routekit.pipeline.inputs import Inputs, load_inputs, view_of_run
 from routekit.pipeline.join import check_smaller, meet
 from routekit.pipeline.machine import Machine
+from routekit.pipeline.record import about, described_exits, run_record, write_record
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
-from routekit.report.record import about, described_exits, read_record, run_record, write_record
+from routekit.report.record import read_record
 from routekit.routing.gate import gates
 from routekit.training.trainer import Trainer
 

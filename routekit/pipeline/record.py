@@ -1,0 +1,95 @@
+"""The record of a run: what was measured, as one JSON document."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from routekit.data.image_set import Images
+from routekit.evaluation.answers import pack
+from routekit.evaluation.evaluate import Evaluation
+from routekit.evaluation.exits import measure_exits
+from routekit.export.compact import compact
+from routekit.files import write_text
+from routekit.macs import CONVENTION
+from routekit.network.cascade import Cascade
+from routekit.network.network import RoutedNetwork
+from routekit.report.record import RECORD
+from routekit.routing.router import FixedRoute
+
+
+def run_record(
+    run: str,
+    network: RoutedNetwork | Cascade,
+    measured: Evaluation,
+    *,
+    data: str,
+    split: str,
+    dense_accuracy: float,
+    dense_flops: float,
+    target: float | None,
+    seconds: float,
+    **more: Any,
+) -> dict[str, Any]:
+    """Say what an evaluation found: accuracies are fractions, costs MACs, run rates per unit by name.
+
+    "right" tells of each image whether it was answered right, as `evaluation.answers.pack` writes it.
+    `dense_accuracy` and `dense_flops` are those of the network before it was routed, all of its units in it.
+    """
+    statistics = measured.statistics
+    return {
+        "run": run,
+        "model": network.name,
+        "data": data,
+        "split": split,
+        "images": len(measured.labels),
+        "accuracy": {"dense": dense_accuracy, "routed": measured.accuracy},
+        "flops": {
+            "convention": CONVENTION,
+            "dense": dense_flops,
+            "target": target,
+            "realized": measured.cost,
+            **{key: value for key, value in measured.cost_quantiles().items() if key != "mean"},
+        },
+        "routes": {
+            "unique": statistics.unique,
+            "mean_units": float(network.units_run(measured.routes).double().mean()),
+            "units": network.units,
+            "entropy_bits": statistics.entropy,
+            "class_information_bits": statistics.class_information,
+            "run_rate": dict(zip(network.columns, statistics.run_rate, strict=True)),
+        },
+        "size": size_of(network, measured),
+        "right": pack(measured.correct),
+        "seconds": seconds,
+        **more,
+    }
+
+
+def size_of(network: RoutedNetwork | Cascade, measured: Evaluation) -> dict[str, int]:
+    """Parameters and bytes of what has to be kept: of a static network in its compact form, of a routed one all."""
+    if isinstance(network, RoutedNetwork) and isinstance(network.routers, FixedRoute):
+        network = compact(network, measured.routes).network
+    tensors = network.state_dict().values()
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+    }
+
+
+def described_exits(network: RoutedNetwork, images: Images) -> dict[str, Any]:
+    """What the exits do on `images`, for the record of a network that has any."""
+    found = measure_exits(network, images)
+    return {"exits": [asdict(each) for each in found], "classes": list(images.classes)} if found else {}
+
+
+def about(record: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """What a network that is shipped says of itself: its classes, and the record but for which images were right."""
+    return {"classes": list(classes), "record": {key: value for key, value in record.items() if key != "right"}}
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write the record into a run's folder."""
+    text = json.dumps(record, indent=2) + "\n"
+    write_text(folder / RECORD, text)
