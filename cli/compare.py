@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as o
-from .output import result, say, working
+from .output import result, say, warn, working
 
 if TYPE_CHECKING:
     from routekit.comparison.plan import ComparisonFolder, Plan
+    from routekit.pipeline.machine import Machine
 
 
 # Options that add cells to a comparison that goes on,
@@ -85,7 +86,7 @@ def register(app: typer.Typer) -> None:
         from routekit.comparison.method import check_stacked
         from routekit.comparison.plan import ComparisonFolder
         from routekit.comparison.results import measured
-        from routekit.comparison.timing import check_runtimes, time_cells
+        from routekit.comparison.timing import check_runtimes
         from routekit.errors import InputError
 
         wanted = _listed(methods or "") + [check_stacked(name) for name in _listed(stack or "")]
@@ -140,8 +141,7 @@ def register(app: typer.Typer) -> None:
             folder.write(plan)
         try:
             failures = launch(launcher, folder, plan, pending, machine, jobs)
-            if cell is None and time_:
-                time_cells(folder, plan, machine, timed_in)
+            untimed = cell is None and time_ and not _timed(folder, plan, machine, timed_in)
         except KeyboardInterrupt:
             say(f"what was done is kept: go on with `routekit compare --resume {folder.path}`")
             raise
@@ -149,6 +149,7 @@ def register(app: typer.Typer) -> None:
         result(document | {"failed": {each.cell.name: each.reason for each in failures}}, text, as_json=json)
         if failures:
             say(f"{len(failures)} cells failed; try them again with `routekit compare --resume {folder.path}`")
+        if failures or untimed:
             raise typer.Exit(1)
 
 
@@ -165,6 +166,19 @@ def _plan(
         seeds=list(range(seeds)),
         smaller=[str(path) for path in smaller],
     )
+
+
+def _timed(folder: "ComparisonFolder", plan: "Plan", machine: "Machine", runtimes: list[str] | None) -> bool:
+    """Time the networks; if that fails, say why: what is measured has its table nevertheless."""
+    from routekit.comparison.timing import time_cells
+    from routekit.errors import RoutekitError
+
+    try:
+        time_cells(folder, plan, machine, runtimes)
+    except (RoutekitError, OSError) as error:
+        warn(f"nothing is timed: {error}; time again with `routekit compare --resume {folder.path}`")
+        return False
+    return True
 
 
 def _listed(text: str) -> list[str]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from routekit.errors import RoutekitError
+
 # What differs between two runs of the same computation.
 CLOCK_FIELDS = ("seconds", "images_per_second")
 
@@ -34,12 +36,15 @@ class MetricsLog:
                 stream.truncate(position)
 
     def write(self, **values: Any) -> None:
-        """Append one line."""
+        """Append one line. Raises RoutekitError if it can't; a part of it that was written is cut off on resuming."""
         if self.path is None:
             return
         line = (json.dumps(values) + "\n").encode()
-        with self.path.open("ab") as stream:
-            stream.write(line)
+        try:
+            with self.path.open("ab") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise RoutekitError(f"cannot write {self.path}: {error.strerror}; go on with --resume") from error
         self.position += len(line)
 
 

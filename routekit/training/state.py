@@ -1,5 +1,6 @@
 """The resumable state of a run: written atomically, so that a kill at any moment leaves the last good one."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ VERSION = 1
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Save tensors, numbers and containers of them."""
-    write_atomically(path, lambda stream: torch.save({"version": VERSION, **state}, stream))
+    """Save tensors, numbers and containers of them. Raises RoutekitError if the file cannot be written."""
+    # Of a full disk, torch's own writer tells nothing that a user could read: it gets memory, and the file the bytes.
+    buffer = BytesIO()
+    torch.save({"version": VERSION, **state}, buffer)
+    write_atomically(path, lambda stream: stream.write(buffer.getbuffer()))
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """`compare`: cells are done once, killed ones are gone on with, and the table says what came of them."""
 
+import contextlib
 import json
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 
 from routekit.bench.forms import torch_forms
 from routekit.comparison import timing
-from tests.cli.command import FAST, in_process, routekit
+from tests.cli.command import COMMAND, ENVIRONMENT, FAST, in_process, routekit
 
 PLAN = [
     "compare", "resnet20", "--weights", "runs/dense", "--data", "images", "--budgets", "60%",
@@ -84,6 +87,44 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
     assert grown.returncode == 0, grown.stderr
     assert "8 cells, 4 to do, about" in grown.stdout
     assert "randomk" not in (folder / "plan.yaml").read_text()
+
+
+def test_what_is_done_outlives_a_kill_and_a_full_disk(workplace: Path) -> None:
+    methods = ["--methods", "firstk,skip", "--epochs", "8", "--name", "stopped", "--no-time"]
+    cells = workplace / "comparisons" / "stopped" / "cells"
+    state, record = cells / "skip-60pct-seed0" / "state.pt", cells / "skip-60pct-seed0" / "record.json"
+    with subprocess.Popen(
+        [*COMMAND, *PLAN, *methods],
+        cwd=workplace,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        while not state.exists():  # the end of the cell's first epoch
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                assert running.wait(0.02) is None, "it ended before it was killed"
+        running.kill()
+    assert running.returncode == -signal.SIGKILL
+    assert not record.exists()
+    done = [path for path in (cells / "firstk-60pct-seed0").rglob("*") if path.is_file()]
+    kept = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done}
+    assert cells / "firstk-60pct-seed0" / "record.json" in kept
+
+    # No file can become as large as the state, as on a disk that is full.
+    arguments = ["compare", "--resume", "comparisons/stopped", "--device", "cpu", "--no-time"]
+    limited = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND, *arguments]
+    full = subprocess.run(limited, cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert full.returncode == 1
+    assert "cannot write comparisons/stopped/cells/skip-60pct-seed0/state.pt: File too large; what was" in full.stderr
+    assert "1 cells failed; try them again with `routekit compare --resume comparisons/stopped`" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert "| 60% | firstk |" in full.stdout
+    assert not list(cells.rglob("*.partial"))
+
+    again = in_process(*arguments, cwd=workplace)
+    assert again.returncode == 0, again.stderr
+    assert "| 60% | skip |" in again.stdout
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done} == kept
 
 
 def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:
