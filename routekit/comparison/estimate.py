@@ -10,7 +10,7 @@ from routekit.backbones.load import build
 from routekit.comparison.method import DENSE
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.pipeline.build import spec_of_recipe
-from routekit.pipeline.inputs import load_splits
+from routekit.pipeline.inputs import fits, load_splits
 from routekit.pipeline.machine import Machine
 from routekit.report.record import read_record
 from routekit.training.precision import use_bf16
@@ -23,21 +23,25 @@ OVER = 1.6
 
 def estimate(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell]) -> float:
     """Estimate the seconds that `cells` take, one after the other; a guess, within a factor of two."""
-    done = [cell for cell in plan.cells() if cell.trained and folder.of(cell).finished]
+    # What is to do is not done, whatever lies where it is to come (--force).
+    done = [cell for cell in plan.cells() if cell.trained and cell not in cells and folder.of(cell).finished]
     took: dict[str, list[float]] = {}
     for cell in done:
         took.setdefault(cell.method, []).append(float(read_record(folder.of(cell).path)["seconds"]))
     every = [seconds for found in took.values() for seconds in found]
     rest = [cell for cell in cells if cell.trained]
-    typical = statistics.fmean(every) if every else _training(plan) if rest else 0.0
-    return sum(statistics.fmean(took.get(cell.method, [typical])) for cell in rest)
+    if every or not rest:  # where a cell is done, the dense network is, too
+        return sum(statistics.fmean(took.get(cell.method, every)) for cell in rest)
+    start, typical = _training(plan)
+    return start + typical * len(rest)
 
 
-def _training(plan: Plan) -> float:
-    """Time a few steps of the dense network on this machine -> seconds of a whole training."""
+def _training(plan: Plan) -> tuple[float, float]:
+    """Time a few steps of the dense network on this machine -> seconds of its own training, if any, and of a cell's."""
     recipe = plan.recipe(Cell(DENSE, None, plan.seeds[0]))
     spec = spec_of_recipe(recipe)
-    images = len(load_splits(recipe, spec.input_size).train)
+    data = load_splits(recipe, spec.input_size)
+    images = len(data.train)
     device = Machine().accelerator().device
     model = build(spec).model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     batch = recipe.training.batch_size
@@ -52,4 +56,7 @@ def _training(plan: Plan) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return OVER * min(times) / batch * images * float(recipe.training.epochs)
+    epoch = min(times) / batch * images
+    untrained = recipe.model.weights == "none" or (recipe.model.weights == "auto" and not fits(recipe, data))
+    start = epoch * recipe.dense.epochs if untrained else 0.0
+    return start, OVER * epoch * recipe.training.epochs

@@ -57,7 +57,7 @@ def load_inputs(recipe: Recipe, hooks: Hooks) -> Inputs:
     weights = recipe.model.weights
     if Path(weights).is_dir():
         return Inputs(data, view_of_run(Path(weights), recipe, data.classes), untrained=False)
-    if weights == "auto" and not _fits(recipe, data):
+    if weights == "auto" and not fits(recipe, data):
         weights = "none"
     # New layers are drawn from the global generator.
     torch.manual_seed(step_seed(recipe.seed, 0))
@@ -93,7 +93,7 @@ def check_classes(path: Path, classes: Sequence[str]) -> None:
         raise InputError(f"{path} was trained for other classes: {differs[0]!r} is where the data has {differs[1]!r}")
 
 
-def _fits(recipe: Recipe, data: DataSplits) -> bool:
+def fits(recipe: Recipe, data: DataSplits) -> bool:
     """Whether the source's own weights say anything about this data: CIFAR networks know CIFAR-10 alone."""
     if resolve(recipe.model.name)[0] == "cifar":
         return data.name == "cifar10" and tuple(data.classes) == CIFAR10 and has_published_weights(recipe.model.name)

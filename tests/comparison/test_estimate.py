@@ -1,0 +1,41 @@
+"""How long a comparison takes: what is done tells, else a few steps."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from routekit.comparison import estimate
+from routekit.comparison.estimate import estimate as guess
+from routekit.comparison.plan import ComparisonFolder, Plan
+
+
+def plan(**shared: object) -> Plan:
+    values = {"model.name": "resnet20", "training.epochs": 2, "dense.epochs": 3} | shared
+    return Plan(base="digits", shared=values, methods=["skip", "l1", "firstk"], budgets=["60%"], seeds=[0, 1])
+
+
+def test_cells_that_are_done_tell_how_long_their_method_takes(tmp_path: Path) -> None:
+    folder, planned = ComparisonFolder(tmp_path), plan()
+    cells = list(planned.cells())
+    for cell, seconds in zip(cells[:2], (10.0, 30.0), strict=True):  # skip and l1, of the first seed
+        folder.of(cell).path.mkdir(parents=True)
+        (folder.of(cell).path / "record.json").write_text(json.dumps({"seconds": seconds}))
+    # firstk, skip, l1, firstk: a method that is not done takes as long as those that are.
+    assert guess(folder, planned, cells[2:]) == 20 + 10 + 30 + 20
+    assert guess(folder, planned, []) == 0
+
+
+@pytest.mark.parametrize(("weights", "epochs"), [("auto", 3), ("none", 3), ("mine.th", 0)])
+def test_the_dense_network_counts_if_it_has_to_be_trained(
+    weights: str, epochs: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "OVER", 1.0)
+    clock = iter(range(100))
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    planned = plan(**{"model.weights": weights})
+    cells = list(planned.cells())
+    alone, all_six = (guess(ComparisonFolder(tmp_path), planned, given) for given in (cells[:1], cells))
+    each = (all_six - alone) / 5
+    assert alone == pytest.approx(each * (2 + epochs) / 2)
