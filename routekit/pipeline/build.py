@@ -81,7 +81,7 @@ def reach_of(recipe: Recipe, view: Backbone, pruned: Backbone | None = None) -> 
         return reach_of_pruning(view, recipe.method)
     dense_costs = CostModel.measure(dense(view))
     if recipe.method != "routed":
-        return reach_of_costs(dense_costs)
+        return reach_of_costs(dense_costs, cheapest=CHEAPEST["skip"])
     whole = dense_costs.dense
     costs = CostModel.measure(routed(recipe, copy.deepcopy(view), whole, pruned))
     return reach_of_costs(costs, whole if recipe.pruning is not None else None, _cheapest(recipe))

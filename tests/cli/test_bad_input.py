@@ -195,7 +195,7 @@ def test_damaged_and_foreign_files(workplace: Path, tmp_path: Path) -> None:
     (tmp_path / "old" / "recipe.yaml").write_text("")
     done = in_process("convert", "--resume", "old", cwd=tmp_path)
     assert (done.returncode, "damaged" in done.stderr, "--force" in done.stderr) == (2, True, False)
-    for text, says in (("{}", "it lacks model"), ("[]", "it lacks model"), ("{", "is damaged")):
+    for text, says in (("{}", "it holds no record"), ("[]", "it holds no record"), ("{", "is damaged")):
         (tmp_path / "old" / "record.json").write_text(text)
         done = in_process("report", "old", cwd=tmp_path)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr
