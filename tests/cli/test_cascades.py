@@ -146,11 +146,11 @@ def test_exits_that_learned_are_set_to_other_budgets(workplace: Path) -> None:
     """By what is added to how much they prefer to go on: the more, the more images do."""
     done = in_process(
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "70%", "--junctions",
-        "exit", "--exits", "layer1.2,layer2.2", "--epochs", "1", "--set", "training.batch_size=16", "--name", "exits",
+        "exit", "--exits", "layer1.2,layer2.2", "--epochs", "1", "--set", "training.batch_size=16", "--name", "varied",
         cwd=workplace,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    done = in_process("evaluate", "runs/exits", "--target-flops", "50%,70%,90%", "--json", cwd=workplace)
+    done = in_process("evaluate", "runs/varied", "--target-flops", "50%,70%,90%", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     least, mean, most = json.loads(done.stdout)["curve"]
     assert least["flops"]["realized"] <= mean["flops"]["realized"] <= most["flops"]["realized"]
