@@ -28,6 +28,10 @@ def register(app: typer.Typer) -> None:
         keep: Annotated[
             Path | None, typer.Option(help="Write the network, set for the one --target-flops, as a run of its own.")
         ] = None,
+        policy: Annotated[
+            str | None,
+            typer.Option(help="Let exits decide by confidence or entropy, and not by what they learned."),
+        ] = None,
         device: o.Device = None,
         json: o.Json = False,
     ) -> None:
@@ -36,6 +40,8 @@ def register(app: typer.Typer) -> None:
         from routekit.pipeline.measure import evaluate_curve, evaluate_run
         from routekit.pipeline.run_folder import RunFolder
         from routekit.recipe import load_recipe
+        from routekit.registry import nearest
+        from routekit.routing.certainty import certainties
 
         from .summary import summary
 
@@ -54,10 +60,14 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"{run} is no run with a recipe: say which images with --data")
         if keep is not None and target_flops is None:
             raise InputError("--keep is for a network that is set for a budget: add --target-flops")
+        if policy is not None and policy not in certainties:
+            raise InputError(f"{policy!r} is no rule that exits can follow untrained: {nearest(policy, certainties)}")
+        if policy is not None and target_flops is None:
+            raise InputError("--policy sets a threshold that meets a budget: add --target-flops")
         if target_flops is None:
             record = evaluate_run(run, recipe, o.machine(device))
             result(record, summary(record), as_json=json)
             return
         targets = [text.strip() for text in target_flops.split(",")]
-        records = evaluate_curve(run, recipe, o.machine(device), targets, keep)
+        records = evaluate_curve(run, recipe, o.machine(device), targets, keep, rule=policy)
         result({"curve": records}, "\n".join(map(summary, records)), as_json=json)

@@ -74,6 +74,7 @@ class Price(Budget):
                the sum over units is several times what all of them together gain, and to an exit that goes by gains,
                each unit is as much cheaper. At most 1.
     price:     of running a unit, in units of the loss
+    paid:      running mean of it, which is what exits learn by
     """
 
     congestion: float = 0.0
@@ -84,6 +85,7 @@ class Price(Budget):
     rates: Tensor | None = None
     exchange: Tensor | None = None
     price: float = 0.0
+    paid: float = 0.0
 
     @torch.no_grad()
     def follow(
@@ -107,6 +109,7 @@ class Price(Budget):
         stakes[units:] *= ruled
         wanted = (self.wanted(step) - self.trim) * costs.dense
         self.price = price_for(torch.cat([worths - premium, doubts], dim=1), costs, wanted, stakes=stakes)
+        self.paid += (1 - self.inertia) * (self.price - self.paid)
         of_units = offset[:units].lerp(-(self.price * stakes[:units] + premium), 1 - self.inertia)
         of_exits = torch.where(ruled, 1 - self.price * stakes[units:], offset[units:])
         return torch.cat([of_units, of_exits])
@@ -131,7 +134,7 @@ class Price(Budget):
         """The price of a multiply-add to exits that learn: that of a unit, over what a unit costs."""
         learned = torch.tensor([not rule for rule in self.ruled])
         rate = 1.0 if self.exchange is None or not learned.any() else float(self.exchange.cpu()[learned].mean())
-        return max(0.0, self.price) * rate / costs.typical
+        return max(0.0, self.paid) * rate / costs.typical
 
     def correct(self, realized: float, step: int) -> None:
         """Learn by how much held-out images exceed the wanted cost."""

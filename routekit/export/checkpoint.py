@@ -25,7 +25,7 @@ from routekit.network.exits import ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, RouterConfig
 
-FORMAT, VERSION = "routekit", 1
+FORMAT, VERSION = "routekit", 2
 SPEC, TENSORS = "network.json", "network.safetensors"
 # What a folder of several such networks has in the place of a specification: `cascade.py`.
 CASCADE = "cascade.json"

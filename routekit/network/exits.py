@@ -1,7 +1,7 @@
 """Exits: classifiers along the way, each with a rule that decides whether its answer will do."""
 
 import itertools
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Annotated, Literal
 
 import torch
@@ -15,11 +15,12 @@ from routekit.macs import count
 from routekit.network.branches import AUTO, narrow_for
 from routekit.network.heads import Place, Size, heads, shallow
 from routekit.registry import one_of
-from routekit.routing.certainty import certainties, confidence, negentropy
+from routekit.routing.certainty import certainties, lead, negentropy
 from routekit.routing.router import open_head
 
-# What a learned exit is told of its classifier's answer. Networks are saved with routers for these, in this order.
-MEASURES = (confidence, negentropy)
+# A learned exit is told two numbers of its classifier's answer: the lead, brought to the size of the other, and how far
+# from uniform it is. Networks are saved with routers for these, in this order.
+MEASURES, LEAD = 2, 1 / 3
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Head = Annotated[str, one_of("exit head", heads)]
@@ -36,25 +37,28 @@ class ExitConfig:
     at:      after which units: "auto" (`count` of them, spread evenly over the dense cost), "stages" (after the last
              unit of each stage but the last one), "first" (after the first unit), "all" (after each but the last), or
              the units' names separated by commas; "stem" is before the first unit
-    head:    what the classifier is: "conv" (a 3x3 convolution to `width` channels, then pooling and a linear layer),
-             "linear" (pooling and a linear layer), or "narrow" (the rest of the network, every unit with the share
-             `keep` of its inner channels)
+    head:    what the classifier is: "deep" (three 3x3 convolutions to `width` channels, two of them with strides, then
+             pooling and a linear layer), "conv" (one convolution), "linear" (none), or "narrow" (the rest of the
+             network, every unit with the share `keep` of its inner channels)
     depth:   the share of each stage's units that a "narrow" classifier has
     own:     whether a "narrow" classifier has weights of its own, which begin as the network's, or shares those
     rule:    what decides: "learned", a small router that is given the features and how sure the classifier is; or its
              "confidence" or "entropy" alone, as in BranchyNet (Teerapittayanon et al., 2016)
     hidden:  width of the router's hidden layer
+    features: how large each standardised feature is to the router, where what it is told of the answer is of size 1:
+             as large, they are learned by heart, and routers decide worse than by the answer alone
     """
 
     at: str = "auto"
     count: Annotated[int, Field(ge=1)] = 3
-    head: Head = "conv"
+    head: Head = "deep"
     width: Annotated[int, Field(ge=1)] = 64
     keep: Share = 0.3
     depth: Share = 1.0
     own: bool = False
     rule: Rule = "learned"
     hidden: Annotated[int, Field(ge=1)] = 32
+    features: Annotated[float, Field(ge=0)] = 0.1
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -97,6 +101,18 @@ class CascadeConfig(ExitConfig):
         return [ExitConfig(keep=keep, **shared) for keep in self.keeps or (fitting,)]
 
 
+class Shrunk(nn.BatchNorm1d):
+    """Standardises features [B, C], and brings them to a `size`."""
+
+    def __init__(self, features: int, size: float) -> None:
+        super().__init__(features, affine=False)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [B, C] -> [B, C]."""
+        return self.size * super().forward(x)
+
+
 class Exit(nn.Module):
     """A classifier after the unit `after`, and what decides whether an image goes on past it.
 
@@ -117,8 +133,8 @@ class Exit(nn.Module):
         self.register_buffer("offset", torch.tensor(0.0 if self.certainty is None else 1.0))
         if self.certainty is None:
             self.summarize = place.summarize
-            self.normalize: nn.Module = nn.BatchNorm1d(place.features, affine=False)
-            inputs = place.features + len(MEASURES) + dial
+            self.normalize: nn.Module = Shrunk(place.features, config.features)
+            inputs = place.features + MEASURES + dial
             self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
 
         # The logarithm of the price of computing, standardised, which the router of an adaptive network is told.
@@ -138,7 +154,7 @@ class Exit(nn.Module):
             if self.certainty is not None:
                 score = -self.certainty(probabilities) + self.offset
                 return logits, torch.stack([score, torch.zeros_like(score)], dim=1)
-            known = [measure(probabilities) for measure in MEASURES]
+            known = [LEAD * lead(logits.detach()), negentropy(probabilities)]
             if self.price is not None:
                 known.append(self.price.expand(x.shape[0]) if prices is None else prices)
             inputs = [self.normalize(self.summarize(x.detach().float())), torch.stack(known, dim=1)]
@@ -154,16 +170,23 @@ class Exit(nn.Module):
         logits, scores = self(x)
         return torch.cat([logits, scores[:, :1] - scores[:, 1:]], dim=1)
 
+    def decide_by(self, rule: str) -> None:
+        """Decide by a rule from now on, "confidence" or "entropy"; all images go on until its threshold is set."""
+        if self.certainty is None:
+            del self.router, self.normalize
+        self.certainty, self.config, self.price = certainties[rule], replace(self.config, rule=rule), None
+        self.offset.fill_(1.0)
+
     def fold(self) -> None:
         """Fold the normalisation of what the router reads into its first layer: the same function in eval mode."""
-        if self.certainty is None and isinstance(self.normalize, nn.BatchNorm1d):
+        if self.certainty is None and isinstance(self.normalize, Shrunk):
             first, norm = self.router[0], self.normalize
             assert isinstance(first, nn.Linear)
             assert norm.running_mean is not None
             assert norm.running_var is not None
             channels = norm.num_features
             with torch.no_grad():
-                first.weight[:, :channels] *= (norm.running_var + norm.eps).rsqrt()
+                first.weight[:, :channels] *= norm.size * (norm.running_var + norm.eps).rsqrt()
                 first.bias.sub_(first.weight[:, :channels] @ norm.running_mean)
             self.normalize = nn.Identity()
 

@@ -86,6 +86,33 @@ class ConvolutionalHead(nn.Module):
         return logits
 
 
+@heads.register("deep")
+class DeepHead(nn.Module):
+    """Three 3x3 convolutions, average pool, linear layer: it makes features of a coarser scale out of early ones.
+
+    As in Multi-Scale Dense Networks (Huang et al., 2018), convolutions with strides come first, where features are
+    fine: for little more than the one of `ConvolutionalHead` costs, an answer sees much more of the image.
+    """
+
+    def __init__(self, place: Place, size: Size) -> None:
+        super().__init__()
+        widths = [place.channels, max(1, size.width // 2), size.width, size.width]
+        steps = zip(itertools.pairwise(widths), (2, 2, 1), strict=True)
+        self.convs = nn.Sequential(*(_normalized(before, after, stride) for (before, after), stride in steps))
+        self.classifier = nn.Linear(size.width, place.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify."""
+        logits: Tensor = self.classifier(pool(self.convs(x)))
+        return logits
+
+
+def _normalized(before: int, after: int, stride: int) -> nn.Sequential:
+    """Build a 3x3 convolution with its normalisation."""
+    conv = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
+
+
 @heads.register("narrow")
 class NarrowRest(nn.Module):
     """The rest of the network itself, narrow or shallow: units behind the exit, with some of their inner channels.

@@ -27,12 +27,12 @@ from routekit.routing.policy import (
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class PolicyConfig:
-    """How exits and forks learn to decide; defaults are the paper's (section 4.7), but for the utility's weight.
+    """How exits and forks learn to decide; the paper's settings (section 4.7) are those of `--recipe multipath`.
 
     kind:         "actor" (section 4.1), or the "pragmatic" or "optimistic" critic (4.2, 4.3)
-    decisiveness: k_dec of Eq. 10, for actors
+    decisiveness: k_dec of Eq. 10, for actors (the paper's is 0.01: with few steps, they are sure before they know)
     utility:      k_ure of Eq. 6, for critics (the paper's is 0.001, for 80,000 steps from scratch)
-    error:        what an answer's error is to whoever decides: its "loss", or 1 if it is "wrong"
+    error:        what an answer's error is to whoever decides: its "loss", as in the paper, or 1 if it is "wrong"
     epsilon:      the share of decisions that are explored at random
     draw:         decide by sampling, as the paper does, and not by the expectation over what would be sampled
     heads:        weight of the mean loss of every classifier over all images, or of the mean over the classifiers of
@@ -41,10 +41,10 @@ class PolicyConfig:
     l2_routes:    let that teach the policy as well, as in section 5.2 of the paper
     """
 
-    kind: Annotated[str, one_of("policy", critics, also=["actor"])] = "actor"
-    decisiveness: Annotated[float, Field(ge=0)] = 0.01
-    utility: Annotated[float, Field(ge=0)] = 0.1
-    error: Literal["loss", "wrong"] = "loss"
+    kind: Annotated[str, one_of("policy", critics, also=["actor"])] = "pragmatic"
+    decisiveness: Annotated[float, Field(ge=0)] = 0.1
+    utility: Annotated[float, Field(ge=0)] = 1.0
+    error: Literal["loss", "wrong"] = "wrong"
     epsilon: Annotated[float, Field(ge=0, le=1)] = 0.0
     draw: bool = False
     heads: Annotated[float, Field(ge=0)] = 0.5

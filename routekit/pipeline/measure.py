@@ -1,7 +1,7 @@
 """What can be had from a run that is done: its measurement, its cost table."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,22 @@ def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[st
 
 
 def evaluate_curve(
-    path: Path, recipe: Recipe | None, machine: Machine, targets: list[str], out: Path | None = None
+    path: Path,
+    recipe: Recipe | None,
+    machine: Machine,
+    targets: list[str],
+    out: Path | None = None,
+    *,
+    rule: str | None = None,
 ) -> list[dict[str, Any]]:
     """Measure one network at several budgets, each met on validation images.
 
     For an adaptive network, whose dial is set, and for a cascade, of networks or of a network with itself, whose
     threshold is; so is that of exits alone, on what they learned for their own budget. With `out`, the network is
-    written there as it is set for the one target, to be exported or timed.
-    Raises InputError for a network that was trained for one budget, budgets out of reach, and several with `out`.
+    written there as it is set for the one target, to be exported or timed. With a `rule`, exits decide by it, and not
+    by what they learned: the same classifiers under another policy.
+    Raises InputError for a network that was trained for one budget, budgets out of reach, several with `out`, and a
+    rule for what has more than exits.
     """
     if out is not None:
         if len(targets) != 1:
@@ -59,6 +67,8 @@ def evaluate_curve(
     subject = _Subject.load(path, recipe, machine)
     for warning in subject.data.warnings:
         machine.hooks.warn(warning)
+    if rule is not None:
+        subject = subject.decided_by(rule)
     records = [subject.measure(subject.turn(target)) for target in targets]
     if out is not None:
         subject.keep(out, records[0])
@@ -102,6 +112,17 @@ class _Subject:
             )
         network.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(path, recipe, machine, network, measure_costs(network), data, record)
+
+    def decided_by(self, rule: str) -> "_Subject":
+        """The same with exits that decide by a rule. Raises InputError where that is not all that is decided."""
+        network = self.network
+        if isinstance(network, Cascade) or not network.exits or network.junctions:
+            raise InputError(f"{network.name} has no exits alone: another policy can decide for those only")
+        for leaving in network.exits:
+            leaving.decide_by(rule)
+        recipe = self.recipe.model_copy(update={"exits": replace(self.recipe.exits, rule=rule)})
+        record = self.record | {"policy": rule}
+        return replace(self, costs=measure_costs(network), recipe=recipe, record=record)
 
     def turn(self, target: str) -> float:
         """Let the network meet a budget on validation images; returns the budget, MACs."""

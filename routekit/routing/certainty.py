@@ -23,6 +23,15 @@ def negentropy(probabilities: Tensor) -> Tensor:
     return 1 + torch.xlogy(probabilities, probabilities).sum(dim=1) / torch.tensor(probabilities.shape[1]).log()
 
 
+def lead(logits: Tensor) -> Tensor:
+    """By how much the likeliest class leads the second: logits [B, classes] -> [B], the logarithm of their odds.
+
+    It says the more the surer a classifier is, where probabilities are all nearly 1.
+    """
+    first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+    return first - second
+
+
 def measures(probabilities: Tensor) -> Tensor:
     """[B, classes] -> [B, 3]: the likeliest class's probability, its lead over the second, and `negentropy`."""
     first, second = probabilities.topk(2, dim=1).values.unbind(dim=1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from routekit.cost.budget import Budget, Unsteered
 from routekit.cost.model import CostModel
 from routekit.cost.price import LEEWAY, Price, PriceRange
+from routekit.cost.toll import Toll
 from routekit.cost.weight import CostWeight
 from routekit.data.image_set import Images
 from routekit.errors import InputError
@@ -74,6 +75,8 @@ class Control:
         elif config.gate == "benefit" and network.junctions and not network.is_tree:
             ruled = tuple(each.certainty is not None for each in network.exits)
             self.budget = Price(share, anneal, congestion=config.congestion, ruled=ruled)
+        elif network.exits_learn and not learns_routes(network):
+            self.budget = Toll(share, anneal)
         else:
             self.budget = CostWeight(share, anneal)
 

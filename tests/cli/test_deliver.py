@@ -98,6 +98,41 @@ def test_the_default_from_end_to_end(workplace: Path) -> None:
     assert timed["rows"][0]["ideal"] == pytest.approx(timed["flops"]["dense"] / timed["flops"]["realized"])
 
 
+def test_exits_that_learned_beside_a_rule(workplace: Path) -> None:
+    """One training, two policies: the classifiers are the same, and who decides is in the record."""
+    convert = [
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "70%", "--junctions",
+        "exit", "--exits", "layer1.2,layer2.2", "--epochs", "1", "--set", "training.batch_size=16",
+    ]  # fmt: skip
+    done = in_process(*convert, "--name", "leaving", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    learned = json.loads(done.stdout)
+    assert learned["policy"] == "pragmatic"
+    evaluate = ["evaluate", "runs/leaving", "--target-flops"]
+    done = in_process(*evaluate, "60%,80%", "--policy", "confidence", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    curve = json.loads(done.stdout)["curve"]
+    assert [each["policy"] for each in curve] == ["confidence"] * 2
+    assert curve[0]["flops"]["realized"] < curve[1]["flops"]["realized"]
+    for each in curve:
+        assert [leaf["alone"] for leaf in each["exits"]] == [leaf["alone"] for leaf in learned["exits"]]
+    done = in_process(*evaluate, "60%", "--policy", "entropy", "--keep", "runs/entropy", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    kept = json.loads(done.stdout)["curve"][0]
+    done = in_process("evaluate", "runs/entropy", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert (again["policy"], again["accuracy"], again["flops"]) == ("entropy", kept["accuracy"], kept["flops"])
+    for options, said in (
+        (["--policy", "confidence"], "--policy sets a threshold that meets a budget: add --target-flops"),
+        (["--target-flops", "60%", "--policy", "actor"], "'actor' is no rule that exits can follow untrained"),
+    ):
+        done = in_process("evaluate", "runs/leaving", *options, cwd=workplace)
+        assert (done.returncode, said in done.stderr) == (2, True)
+    done = in_process("evaluate", "runs/routed", "--target-flops", "60%", "--policy", "confidence", cwd=workplace)
+    assert (done.returncode, "has no exits alone" in done.stderr) == (2, True)
+
+
 def test_a_network_with_exits_from_end_to_end(workplace: Path) -> None:
     done = in_process(
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--junctions",

@@ -10,6 +10,7 @@ from routekit.backbones.load import build, spec_of
 from routekit.cost.budget import Budget, parse_target
 from routekit.cost.model import CostModel
 from routekit.cost.price import LEEWAY, Price, PriceRange, price_for
+from routekit.cost.toll import Toll
 from routekit.cost.weight import CostWeight
 from routekit.errors import InputError
 from routekit.macs import describe
@@ -134,6 +135,43 @@ def test_cost_is_never_rewarded() -> None:
     assert budget.cost_weight == 0
 
 
+def test_a_toll_rises_by_what_batches_exceed_and_knows_what_held_out_images_do() -> None:
+    costs = CostModel.measure(toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear")))
+    columns = len(costs.layout.sections) + costs.layout.exits
+    all_on, none = torch.ones(8, columns), -torch.ones(8, columns)
+    dearest, least = costs.maximum / costs.dense, costs.minimum / costs.dense
+    toll = Toll(0.6, 0, gain=0.5, follows=0.5)
+    offset = torch.zeros(columns)
+    assert toll.follow(offset, all_on, costs, 0) is offset
+    assert toll.price == pytest.approx(0.5 * (dearest - 0.6))
+    assert toll.k_cpt(costs) == pytest.approx(toll.price / costs.dense)
+    # Held-out images cost 0.1 more: at the same price, they are what is to cost 0.6.
+    toll.correct(dearest + 0.1, 0)
+    assert toll.ahead == pytest.approx(0.05)
+    before = toll.price
+    toll.follow(offset, all_on, costs, 1)
+    assert toll.price - before == pytest.approx(0.5 * (dearest + 0.05 - 0.6))
+    for step in range(50):
+        toll.follow(offset, none, costs, step)
+    assert least < 0.55
+    assert toll.price == 0.0  # cost is never rewarded
+
+
+@pytest.mark.parametrize("lag", [0.02, 0.1, 0.5])
+def test_a_toll_does_not_swing_where_decisions_follow_slowly(lag: float) -> None:
+    """Images stop at an exit if that is worth its price; what is decided learns the price with a lag."""
+    costs = CostModel.measure(toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear"), skips=False))
+    worth = torch.rand(256, 2, generator=torch.Generator().manual_seed(0))
+    toll, learned, found = Toll(0.7, 100), 0.0, []
+    for step in range(800):
+        learned += lag * (toll.k_cpt(costs) * costs.dense - learned)
+        margins = worth - learned
+        toll.follow(torch.zeros(2), margins, costs, step)
+        found.append(float(costs.of_routes(margins >= 0).mean()) / costs.dense)
+    assert sum(found[-100:]) / 100 == pytest.approx(0.7, abs=0.02)
+    assert max(found[-100:]) - min(found[-100:]) < 0.1
+
+
 TOY = CostModel.measure(convert(toy_view()))
 TOY_EXITS = CostModel.measure(toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear", rule="confidence")))
 
@@ -196,7 +234,7 @@ def test_what_units_say_they_are_worth_is_exchanged_for_what_going_on_gains() ->
     budget.follow(torch.zeros(6), margins, costs, 1, gains)
     assert budget.exchange is not None
     assert budget.exchange.tolist() == pytest.approx([0.5, 0.25])
-    budget.price = 0.8
+    budget.paid = 0.8
     assert budget.k_cpt(costs) == pytest.approx(0.8 * 0.375 / costs.typical)
     # What goes on and only loses is free; what nobody says is worth anything keeps its price.
     budget.follow(torch.zeros(6), margins, costs, 1, torch.tensor([-1.0, 5.0]))

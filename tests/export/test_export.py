@@ -215,7 +215,7 @@ def _damage(folder: Path, what: str) -> None:
     elif what == "foreign":
         spec.write_text("[]")
     elif what == "version":
-        spec.write_text(spec.read_text().replace('"version": 1', '"version": 2'))
+        spec.write_text(spec.read_text().replace('"version": 2', '"version": 3'))
     elif what == "no tensors":
         (folder / "network.safetensors").unlink()
     elif what == "torn tensors":
@@ -231,7 +231,7 @@ def _damage(folder: Path, what: str) -> None:
         ("no spec", "holds no routed network"),
         ("no json", "cannot be read"),
         ("foreign", "is no routekit network"),
-        ("version", "of version 2, this routekit reads version 1"),
+        ("version", "of version 3, this routekit reads version 2"),
         ("no tensors", "is missing"),
         ("torn tensors", "is damaged"),
         ("other tensors", "is damaged"),

@@ -72,7 +72,7 @@ def test_only_the_weights_that_are_activated_are_held_down() -> None:
     )
     for routes in (False, True):
         trace = network(toy_noise(6), execution=masked)
-        weights = ObjectiveWeights(policy=PolicyConfig(l2=0.1, l2_routes=routes, decisiveness=0.0))
+        weights = ObjectiveWeights(policy=PolicyConfig("actor", l2=0.1, l2_routes=routes, decisiveness=0.0))
         choice = weights.policy.choice(1.0)
         labels, costs = torch.zeros(6, dtype=torch.int64), CostModel.measure(network)
         losses = objective(
@@ -143,7 +143,7 @@ def test_one_network_learns_several_budgets() -> None:
     exits = ExitConfig(at="body.1", head="linear", hidden=8)
     # A toy's unit costs a thousandth of ten million multiply-adds, and is worth some tenths of the loss.
     network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5), exits=[exits], dial=DialRange(1.0, 3000.0))
-    run = trainer(**{**with_exits("pragmatic"), "network": network})
+    run = trainer(**{**with_exits("pragmatic", error="loss", utility=0.1), "network": network})
     run.fit()
     assert run.realized == pytest.approx(0.7, abs=0.06)
     found = []
