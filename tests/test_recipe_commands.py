@@ -47,7 +47,7 @@ def test_a_recipes_command_can_be_typed(name: str, line: str, tmp_path: Path, mo
         return {}
 
     monkeypatch.setattr(routekit.pipeline.train, "run", checked)
-    monkeypatch.setattr(routekit.pipeline.measure, "evaluate_curve", lambda *_: [])
+    monkeypatch.setattr(routekit.pipeline.measure, "evaluate_curve", lambda *_, **__: [])
     monkeypatch.setattr(routekit.comparison.estimate, "estimate", lambda *_: 0.0)
     (tmp_path / "WEIGHTS").touch()
     RunFolder.create(tmp_path / "runs" / "RUN", load_recipe(name), force=False)

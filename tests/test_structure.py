@@ -37,7 +37,7 @@ LAYERS = [
     ["cost.model"],
     ["cost.cascade"],
     ["cost.budget"],
-    ["cost.price", "cost.weight"],
+    ["cost.price", "cost.toll", "cost.weight"],
     ["objective"],
     ["evaluation", "baselines"],
     ["training"],

@@ -22,6 +22,7 @@ class Toll(Budget):
     follows: how fast `ahead` follows what is measured
     price:   of all of the network; it never falls below 0, cost is never rewarded
     ahead:   by how much more held-out images cost than training batches do
+    spent:   running mean of what the batches cost
     """
 
     gain: float = 0.05

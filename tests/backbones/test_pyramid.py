@@ -96,7 +96,7 @@ def test_with_exits_it_stops_where_it_should() -> None:
     x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         want = view.model.eval()(x)
-        network = convert(view, exits=[ExitConfig(at="all", head="linear")]).eval()
+        network = convert(view, exits=[ExitConfig(at="all", head="linear", features=1.0)]).eval()
         assert torch.equal(network(x).logits, want)
         # The paper's classifier: 16 times the channels, of the coarsest scale.
         assert [each.head.classifier.in_features for each in network.exits] == [16 * c for c, _ in COLUMNS[:-1]]

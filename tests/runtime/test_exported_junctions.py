@@ -33,7 +33,7 @@ def test_a_network_with_exits_decides_alike_in_every_file(
         same(load_runtime(tmp_path / "torch"), network)
     # What lies behind the first exit is inside of a branch: outside are the stem, the first unit and the exit itself.
     graph = onnx.load(tmp_path / "False" / "single.onnx").graph
-    assert [node.op_type for node in graph.node].count("Conv") == (2 if skips else 3)
+    assert [node.op_type for node in graph.node].count("Conv") == (4 if skips else 5)
 
 
 @pytest.mark.parametrize(("cascade", "ways"), [(False, "narrow"), (True, "skip or narrow")])
