@@ -18,6 +18,7 @@ from typing import Any
 if __name__ == "__main__":  # run as a file: what lies beside it is imported by its whole name, as the tests do
     sys.path.insert(0, str(Path(__file__).parent.parent))
 from reports.headline import compared, milliseconds
+from routekit.evaluation.answers import unpack
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
@@ -166,6 +167,35 @@ def curve(name: str) -> str:
     return "\n".join(lines)
 
 
+def policies(name: str) -> str:
+    """One line a budget of `NAME/learned.json` and `NAME/rule.json`: one network's exits, by what they learned and a rule.
+
+    Both answer the same images with the same classifiers: the standard error of the difference is paired.
+    """
+    reports = [json.loads((HERE / name / f"{kind}.json").read_text()) for kind in ("learned", "rule")]
+    headings = " | ".join(f"{report['curve'][0]['policy']} (its cost)" for report in reports)
+    lines = [f"| target | {headings} | difference |", "|---|---|---|---|"]
+    for pair in zip(*(report["curve"] for report in reports), strict=True):
+        flops = pair[0]["flops"]
+        figures = [
+            f"{100 * each['accuracy']['routed']:.2f}% ({100 * each['flops']['realized'] / flops['dense']:.2f}%)"
+            for each in pair
+        ]
+        right = [unpack(each["right"], each["images"]).double() for each in pair]
+        lead = 100 * (right[0] - right[1])
+        error = float(lead.std()) / len(lead) ** 0.5
+        lines.append(
+            f"| {100 * flops['target'] / flops['dense']:.0f}% | {' | '.join(figures)} "
+            f"| {float(lead.mean()):+.2f} ± {error:.2f} |"
+        )
+    alone = ", ".join(f"{100 * leaf['alone']:.2f}% ({leaf['after']})" for leaf in reports[0]["curve"][0]["exits"])
+    where = reports[0]["curve"][0]["environment"]
+    lines += ["", f"Each classifier for all images: {alone}.", ""]
+    lines += [f"`{report['command']}`  " for report in reports]
+    lines += [f"{where['device']}, {where['threads']} threads, {where['date']}"]
+    return "\n".join(lines)
+
+
 def met(folder: str) -> str:
     """How near to their budgets the test images came, over all records under `folder` ("." is all)."""
     found = [json.loads(path.read_text()) for path in sorted((HERE / folder).glob("**/record.json"))]
@@ -190,6 +220,7 @@ RENDERERS = {
     "spread": spread,
     "commands": commands,
     "curve": curve,
+    "policies": policies,
     "speed": speed,
     "widths": widths,
     "compared": compared,
