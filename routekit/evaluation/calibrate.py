@@ -35,10 +35,15 @@ def calibrate(
     The margins of one pass say how much would do if routes did not change what later routers see; where that
     guess leaves what is known to bracket the target, the middle of the bracket is tried instead. The network is left
     with the best offsets seen; returns its realised cost. Routes that all images share move in jumps, so the tolerance
-    may be missed: the caller reports what was realised.
+    may be missed: the caller reports what was realised. Of exits alone, one pass says all.
     """
     before = network.offset
     stakes = (costs.stakes if stakes is None else stakes).to(before)
+    if network.exits and not network.junctions:
+        margins = evaluate(network, images, costs, indices=indices, everywhere=True).margins
+        at = -price_for(margins, costs, target, stakes=stakes)
+        network.set_offset(before + at * stakes)
+        return float(costs.of_routes(costs.layout.choose(margins + at * stakes.cpu())).mean())
     at = 0.0
     low, high = -math.inf, math.inf
     best, best_at = math.inf, at

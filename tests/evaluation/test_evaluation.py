@@ -3,13 +3,15 @@ import math
 import pytest
 import torch
 
+import routekit.evaluation.calibrate
 from routekit.cost.model import CostModel
 from routekit.evaluation.calibrate import calibrate
-from routekit.evaluation.evaluate import dense_accuracy, evaluate
+from routekit.evaluation.evaluate import Evaluation, dense_accuracy, evaluate
 from routekit.evaluation.routes import route_statistics
 from routekit.network.convert import convert, dense
+from routekit.network.exits import ExitConfig
 from routekit.routing.router import RouterConfig
-from tests.toy import open_to_images, toy_images, toy_view
+from tests.toy import open_to_images, toy_exits, toy_images, toy_view
 
 
 def network_with_routes():  # type: ignore[no-untyped-def]
@@ -89,6 +91,24 @@ def test_calibration_lands_on_the_target(share: float) -> None:
         grid.append(abs(evaluate(network, images, costs).cost - target))
     # Four units and routes that many images share: no offset may be near; none may be clearly nearer.
     assert abs(realized - target) <= min(grid) + 0.01 * target
+
+
+@pytest.mark.parametrize("rule", ["learned", "confidence"])
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_exits_alone_are_set_in_one_pass(rule: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear", hidden=8, rule=rule), skips=False)
+    costs, images, passes = CostModel.measure(network), toy_images(300, seed=5), []
+
+    def counted(*arguments: object, **options: object) -> Evaluation:
+        passes.append(options)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(routekit.evaluation.calibrate, "evaluate", counted)
+    realized = calibrate(network, images, costs, share * costs.dense)
+    assert len(passes) == 1
+    assert realized == pytest.approx(evaluate(network, images, costs).cost)
+    # One image more or less goes on past one exit.
+    assert 0 <= share * costs.dense - realized <= costs.maximum / 300 + 1e-6
 
 
 def test_calibration_of_a_static_router_reports_what_it_got() -> None:
