@@ -168,7 +168,7 @@ def curve(name: str) -> str:
 
 
 def policies(name: str) -> str:
-    """One line a budget of `NAME/learned.json` and `NAME/rule.json`: exits that learned to decide, and a rule in their place.
+    """One line a budget of `NAME/learned.json` and `NAME/rule.json`: what exits learned to decide, and a rule beside.
 
     Both answer the same images with the same classifiers: the standard error of the difference is paired.
     """
