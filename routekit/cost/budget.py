@@ -96,7 +96,8 @@ def reach_of_costs(cost: CostModel, dense: float | None = None, cheapest: str = 
 class Budget:
     """Steers the realised cost along a wanted cost that falls to the target. All costs are fractions of the dense one.
 
-    Subclasses steer by the weight of the cost in the objective (`weight.py`) or by a price for running (`price.py`).
+    Subclasses steer by the weight of the cost in the objective (`weight.py`), by a price for running (`price.py`), or
+    by one for going on (`toll.py`).
 
     target:       the budget
     anneal_steps: steps over which the wanted cost falls from the dense cost to the target
