@@ -120,7 +120,8 @@ class _Subject:
             raise InputError(f"{network.name} has no exits alone: another policy can decide for those only")
         for leaving in network.exits:
             leaving.decide_by(rule)
-        recipe = self.recipe.model_copy(update={"exits": replace(self.recipe.exits, rule=rule)})
+        kind = "exits" if "exit" in self.recipe.junctions else "cascade"
+        recipe = self.recipe.model_copy(update={kind: replace(getattr(self.recipe, kind), rule=rule)})
         record = self.record | {"policy": rule}
         return replace(self, costs=measure_costs(network), recipe=recipe, record=record)
 
