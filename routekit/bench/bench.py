@@ -226,9 +226,12 @@ def _cut(images: Tensor, batch: int) -> list[Tensor]:
 
 
 def _by_cost(images: Tensor, spent: Tensor, batch: int) -> list[tuple[float, list[Tensor], Tensor]]:
-    """Divide images by their cost into up to LENGTHS groups of batches: mean share, batches, members."""
+    """Divide images by their cost into up to LENGTHS groups of batches: mean share, batches, members.
+
+    No more groups than costs: images that all cost the same are one.
+    """
     order = spent.argsort()
-    groups = min(LENGTHS, len(images) // batch)
+    groups = min(LENGTHS, len(images) // batch, len(set(spent.tolist())))
     found = []
     for members in order.tensor_split(groups):
         members = members.sort().values  # within a group, costs come as they come

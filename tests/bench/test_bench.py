@@ -114,6 +114,12 @@ def test_a_benchmark_compares_dense_and_routed_by_their_macs(setting: Setting) -
     assert math.isclose(measured.kept, float(spent.mean()) / costs.dense)
 
 
+def test_images_that_cost_the_same_are_one_group(setting: Setting) -> None:
+    network = convert(toy_view(), RouterConfig(hidden=8)).eval()  # exact until trained: all units run
+    measured = bench(network, images(12), names=["torch"], batches=[1], setting=setting, seconds=0)
+    assert [(length.shortest, length.longest, length.images) for length in measured.lengths] == [(4, 4, 12)]
+
+
 @pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
 def test_the_forms_of_a_runtime_answer_as_the_network_does(
     name: str, setting: Setting, exporter: Exporter, monkeypatch: pytest.MonkeyPatch

@@ -32,7 +32,7 @@ from tests.toy import toy_noise as images
 
 @pytest.mark.parametrize("skips", [True, False])
 @pytest.mark.parametrize("rule", ["learned", "confidence", "entropy"])
-@pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18", "timm:resnet26d"])
+@pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18", "timm:resnet50", "timm:resnet26d"])
 def test_a_converted_network_is_the_original_until_it_is_trained(name: str, rule: str, skips: bool) -> None:
     size = None if name == "resnet20" else (3, 64, 64)
     view = build(spec_of(name, num_classes=10, input_size=size))
