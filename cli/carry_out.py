@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import options as o
-from .output import TrainingDisplay, result, say
+from .output import TrainingDisplay, result, say, warn
 from .summary import summary
 
 if TYPE_CHECKING:
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 def carry_out(recipe: "Recipe | None", path: Path, device: str | None, *, force: bool, json: bool) -> None:
     """Run `recipe` in a new folder at `path`, or go on with the run that is there if it is None.
 
-    Shows the training steps while they happen, and says how to go on when interrupted.
+    Shows the training steps while they happen, says how to go on when interrupted, and at the end what to be wary of.
     """
     from routekit.pipeline.train import resume, run
+    from routekit.report.findings import warnings
 
     with TrainingDisplay() as display:
         machine = o.machine(device, display)
@@ -28,3 +29,5 @@ def carry_out(recipe: "Recipe | None", path: Path, device: str | None, *, force:
             raise
     if record:  # of several processes, the first one has it
         result(record, summary(record), as_json=json)
+        for sentence in warnings(record):
+            warn(sentence)

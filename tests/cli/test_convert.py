@@ -42,6 +42,17 @@ def test_a_run_folder_holds_recipe_metrics_state_network_and_record(workplace: P
     assert set(phases) == {"route", "hard"}
 
 
+def test_what_is_wrong_with_the_result_is_said_at_once(workplace: Path) -> None:
+    done = in_process(
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", 0,
+        "--junctions", "exit", "--name", "untrained", *FAST, cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert any("off its target" in line for line in told)
+    assert any("All images, or nearly all, go on past layer1.1" in line for line in told)
+
+
 def test_evaluate_measures_the_same_again(workplace: Path) -> None:
     done = routekit("evaluate", "runs/routed", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
