@@ -25,7 +25,8 @@ from routekit.objective.objective import Losses, ObjectiveWeights, objective
 from routekit.routing.gate import gates, hard
 from routekit.routing.policy import Choice, reach_of, shares, softly
 from routekit.training.batches import Batches, step_seed
-from routekit.training.control import Control, learns_routes
+from routekit.training.control import learns_routes
+from routekit.training.dial_control import control_of
 from routekit.training.log import MetricsLog, Progress
 from routekit.training.optimizer import build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
@@ -80,7 +81,7 @@ class Trainer:
         self.batches = Batches(data.train, batch_size, seed=seed, rank=accelerator.process_index, world=world)
         learns = learns_routes(network) or network.exits_learn
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
-        self.control = Control(network, data.val, costs, self.schedule, target, seed, accelerator, say)
+        self.control = control_of(network)(network, data.val, costs, self.schedule, target, seed, accelerator, say)
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
         self._saved_at = self._began = time.perf_counter()
