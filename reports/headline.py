@@ -21,6 +21,15 @@ CALLED = {
     "exit": "exits alone (`--junctions exit`)",
     "l1": "L1 pruning (`--method l1`)",
     "depgraph": "DepGraph pruning",
+    "fpgm": "FPGM pruning",
+    "bn": "pruning by the scales of batch norms",
+    "random": "random channels pruned",
+    "l1+skip": "L1 pruning, then units skipped (`--prune l1 --junctions skip`)",
+    "confidence": "exits alone, by BranchyNet's rule (`--policy confidence`)",
+    "drn": "the DRN recipe, in so few epochs (`--recipe drn`)",
+    "distributedk": "static depth: DistributedK",
+    "randomk": "static depth: RandomK",
+    "firstk": "static depth: FirstK",
     "dense": "the dense network, trained as long",
 }
 
