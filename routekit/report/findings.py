@@ -67,8 +67,8 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
         settable = {"skip", "branch"}.isdisjoint(record.get("junctions", ["skip"]))
         again = ", or meet the budget again with `routekit evaluate --target-flops`" if settable else ""
         found.append(
-            f"The cost is {100 * off:+.1f}% off its target: test images differ from the validation images on which it "
-            f"was set. Give more of those (`--val`){again}."
+            f"The cost is {100 * off:+.1f}% off its target: what decides was not trained, or test images differ from "
+            f"the validation images on which it was set. Train it, give more of those (`--val`){again}."
         )
     return found
 
