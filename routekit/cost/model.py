@@ -32,7 +32,8 @@ class CostModel:
     asked at the beginning of each group of junctions, and again whenever a unit has changed the features
     (`RoutedNetwork.groups`). That is what sparse execution executes.
 
-    Exits divide a network into sections: an image pays for a section only if it went on past the exits before it.
+    Exits divide a network into sections: an image pays for a section only if it went on past the exits before it. What
+    is behind one at the end is the whole network once more.
 
     parts:   stem, units, head, in order, whose sum is the dense network's cost; and the exits, each where it lies
     run:     [columns] what each way through each unit costs but the default: running it in full, and its branches
@@ -112,6 +113,8 @@ class CostModel:
                     base.append(0.0)
             parts.append(Part("head", "head", cost_of("head", view.head, (x,), view.model), skippable=False))
             base[-1] += parts[-1].flops
+            if network.looks_again:
+                base[-1] += sum(part.flops for part in parts if part.kind != "exit")
         return cls(
             parts=tuple(parts),
             run=torch.tensor(run, dtype=torch.float64),

@@ -13,7 +13,7 @@ from routekit.network.network import RoutedNetwork
 
 @dataclass(frozen=True)
 class ExitStatistics:
-    """One classifier of a network with exits; the last one is called "end".
+    """One classifier of a network with exits (`answerers`).
 
     stops:     share of the images that it answers
     accuracy:  of those; None if there are none
@@ -44,7 +44,7 @@ def measure_exits(network: RoutedNetwork, images: Images, *, batch_size: int = 2
             answers.append(trace.routes[:, -len(network.exits) :].cpu().sum(dim=1))
     correct, answered, of = torch.cat(right).double(), torch.cat(answers), torch.cat(seen)
     found = []
-    for place, after in enumerate([*(each.after for each in network.exits), "end"]):
+    for place, after in enumerate(network.answerers):
         here = answered == place
         found.append(
             ExitStatistics(

@@ -28,6 +28,7 @@ PATIENCE = 32
 class Request:
     """An image on its way: its features where it waits, its margins so far, and the promise of its answer."""
 
+    image: Tensor
     features: Tensor
     margins: np.ndarray
     answer: "Future[Answer]" = field(default_factory=Future)
@@ -79,7 +80,7 @@ class Pool:
         if image.shape != size:
             raise InputError(f"an image of {list(image.shape)} where the network takes {list(size)}")
         x = image.unsqueeze(0).to(self.device, memory_format=torch.channels_last)
-        request = Request(x, np.full((1, len(self.network.columns)), -np.inf, dtype=np.float32))
+        request = Request(x, x, np.full((1, len(self.network.columns)), -np.inf, dtype=np.float32))
         with self.changed:
             if self.closed:
                 raise InputError("the pool is closed")
@@ -175,7 +176,8 @@ class Pool:
     def _enter(self, number: int, x: Tensor, requests: list[Request]) -> None:
         """Bring images to the beginning of a segment, through what all run, to the end of the network."""
         if number == len(self.segments):
-            self._answer(self.network.view.head(x).float(), requests)
+            images = torch.cat([request.image for request in requests])
+            self._answer(self.network.conclude(x, images), requests)
         elif not self.segments[number].junctions:
             self._leave(number, self.segments[number].units[0].run(x), requests)
         else:

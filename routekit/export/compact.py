@@ -32,10 +32,11 @@ def compact(network: RoutedNetwork, routes: Tensor) -> Compact:
     network.stand_alone()
     layout, names = network.layout, [unit.name for unit in network.junctions]
     rates = routes[:, : len(layout.sections)].double().mean(dim=0).view(-1, layout.width)
+    again = network.looks_again  # by all units
     asks = not isinstance(network.routers, FixedRoute)  # whose asking costs nothing
     dropped, settled = reduce(
         network,
-        dropped=[name for name, rate in zip(names, rates.tolist(), strict=True) if not any(rate)],
+        dropped=[name for name, rate in zip(names, rates.tolist(), strict=True) if not (again or any(rate))],
         settled=[name for name, rate in zip(names, rates.tolist(), strict=True) if rate[0] == 1 and asks],
     )
     return Compact(network, dropped, settled, fold(network))

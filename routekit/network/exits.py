@@ -13,7 +13,7 @@ from routekit.backbones.unit import Backbone, evaluating
 from routekit.errors import InputError
 from routekit.macs import count
 from routekit.network.branches import AUTO, narrow_for
-from routekit.network.heads import Place, Size, heads, shallow
+from routekit.network.heads import OWN, Place, Size, heads, shallow
 from routekit.registry import one_of
 from routekit.routing.certainty import certainties, lead, negentropy
 from routekit.routing.router import open_head
@@ -28,6 +28,8 @@ Rule = Annotated[str, one_of("rule", certainties, also=["learned"])]
 
 # The place before the first unit, where there may be several exits: "stem", "stem.1" and so on.
 STEM = "stem"
+# And after the last one.
+END = "end"
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -36,10 +38,11 @@ class ExitConfig:
 
     at:      after which units: "auto" (`count` of them, spread evenly over the dense cost), "stages" (after the last
              unit of each stage but the last one), "first" (after the first unit), "all" (after each but the last), or
-             the units' names separated by commas; "stem" is before the first unit
+             the units' names separated by commas; "stem" is before the first unit, "end" after the last, where an image
+             that goes on is looked at again, mirrored
     head:    what the classifier is: "deep" (three 3x3 convolutions to `width` channels, two of them with strides, then
              pooling and a linear layer), "conv" (one convolution), "linear" (none), or "narrow" (the rest of the
-             network, every unit with the share `keep` of its inner channels)
+             network, every unit with the share `keep` of its inner channels), or "own" at the end: the network's own
     depth:   the share of each stage's units that a "narrow" classifier has
     own:     whether a "narrow" classifier has weights of its own, which begin as the network's, or shares those
     rule:    what decides: "learned", a small router that is given the features and how sure the classifier is; or its
@@ -60,6 +63,11 @@ class ExitConfig:
     hidden: Annotated[int, Field(ge=1)] = 32
     features: Annotated[float, Field(ge=0)] = 0.1
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a head in the wrong place."""
+        if self.at == END and self.head != OWN:
+            raise ValueError(f"at the end, images are answered by the network's own head: head: {OWN}")
+
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class CascadeConfig(ExitConfig):
@@ -79,6 +87,7 @@ class CascadeConfig(ExitConfig):
 
     def __post_init__(self) -> None:
         """Raise ValueError for narrow forms out of order."""
+        super().__post_init__()
         if self.keep == () or list(self.keeps) != sorted(set(self.keeps)):
             raise ValueError("the narrow forms of a cascade go from the narrowest to the widest: keep: [0.2, 0.5]")
 
@@ -199,6 +208,11 @@ class Exit(nn.Module):
         """The exits that this one consists of, each with a classifier: itself."""
         return [self]
 
+    @property
+    def ends(self) -> bool:
+        """Whether it lies after the last unit."""
+        return self.config.head == OWN
+
 
 @torch.no_grad()
 def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
@@ -220,6 +234,8 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
         return sorted(nearest, key=names.index)
     wanted = [name.strip() for name in config.at.split(",")]
     wanted = [STEM if name.partition(".")[0] == STEM and name not in names else name for name in wanted]
+    if config.head == OWN:
+        return names[-1:]
     known = [STEM, *names[:-1]]
     for name in wanted:
         if name not in known:

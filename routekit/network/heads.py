@@ -54,6 +54,24 @@ class Size:
 heads: Registry[Callable[[Place, Size], nn.Module]] = Registry("exit head")
 
 
+# The head of a network itself, where an exit lies after the last unit.
+OWN = "own"
+
+
+@heads.register(OWN)
+class OwnHead(nn.Module):
+    """The network's own head, which is not registered: it learns and is saved where it is at home."""
+
+    def __init__(self, place: Place, size: Size) -> None:
+        super().__init__()
+        del size
+        self._head = place.view.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify."""
+        return self._head(x)
+
+
 @heads.register("linear")
 class LinearHead(nn.Module):
     """A summary of the features, which is their average unless the network says otherwise; linear layer."""

@@ -61,7 +61,7 @@ class RoutedNetwork(Structure):
         """
         trip = Trip(self.layout, Remaining(x.shape[0]), gate, temperature, generator, routes, k_cpt)
         leaves = execution is sparse and not self.training
-        x, state = self.view.stem(x), None
+        images, x, state = x, self.view.stem(x), None
         for unit in self.view.units:
             leaving = self.exit_after(unit)
             if trip.left.nobody:  # a classifier need not know what to do with nothing
@@ -74,8 +74,21 @@ class RoutedNetwork(Structure):
             if leaving is not None:
                 x, state = self._past(leaving, x, state, trip, leaves=leaves, keep_features=keep_features)
         if not trip.left.nobody:
-            trip.tell(self.view.head(x).float())
+            trip.tell(self.conclude(x, trip.left.pick(images)))
         return trip.trace()
+
+    def conclude(self, x: Tensor, images: Tensor) -> Tensor:
+        """What images [b, C, H, W] are told that get to the end, with features x there: logits [b, classes], float32.
+
+        Where it looks again, the mean of what is said of them and of their mirror images, of which all is computed.
+        """
+        said = self.view.head(x).float()
+        if not self.looks_again:
+            return said
+        x = self.view.stem(images.flip(-1))
+        for unit in self.view.units:
+            x = unit.run(x)
+        return (said + self.view.head(x).float()) / 2
 
     def _through(
         self, unit: ResidualUnit, x: Tensor, state: Any, trip: Trip, execution: Execution

@@ -68,7 +68,7 @@ class Structure(nn.Module):
         ]
         if self.is_tree:
             of_units = [f"first way at {name}" for name in of_units]
-        return of_units + [f"past {each.after}" for each in self.exits]
+        return of_units + ["look again" if each.ends else f"past {each.after}" for each in self.exits]
 
     @property
     def junctions(self) -> list[ResidualUnit]:
@@ -94,6 +94,17 @@ class Structure(nn.Module):
     def exits(self) -> list[Exit]:
         """The exits, in order; their columns of a route are the last ones."""
         return [each for each in self._exits if isinstance(each, Exit)]
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether images that its answer is not certain enough for are looked at again, mirrored, by all of it."""
+        return any(each.ends for each in self.exits)
+
+    @property
+    def answerers(self) -> list[str]:
+        """Who may answer an image, in order: the classifier after some unit, the network at its end, both its looks."""
+        exits = [each.after for each in self.exits if not each.ends]
+        return [*exits, "end", *(["again"] if self.looks_again else [])]
 
     @property
     def exits_learn(self) -> bool:

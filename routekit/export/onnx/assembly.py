@@ -58,19 +58,20 @@ class Assembly:
         """Images -> logits [N, classes]: every unit runs, no router is asked."""
         x = self.graph.place(self.parts.stem(), images, "stem")
         for unit in self.network.view.units:
-            x = self.graph.place(self.parts.run(unit), x, unit.name)
+            if unit.computes:
+                x = self.graph.place(self.parts.run(unit), x, unit.name)
         return self.graph.place(self.parts.head(), x, "head")
 
     def answers(self, images: str) -> tuple[str, str]:
         """Images -> logits [N, classes], and the margins of all decisions [N, n]."""
         x = self.graph.place(self.parts.stem(), images, "stem")
-        logits, *margins = self._rest(segments(self.network), x)
+        logits, *margins = self._rest(segments(self.network), x, images)
         return logits, margins[0] if len(margins) == 1 else self.graph.add("Concat", *margins, axis=1)
 
-    def _rest(self, ahead: list[Segment], x: str) -> list[str]:
+    def _rest(self, ahead: list[Segment], x: str, images: str) -> list[str]:
         """Take features through the segments that are left: logits [N, classes], the margins of units and of exits.
 
-        Of both kinds, [N, n], only those that there are.
+        Of both kinds, [N, n], only those that there are. `images` are those that the features are of.
         """
         columns: list[str] = []
         for place, segment in enumerate(ahead):
@@ -79,11 +80,14 @@ class Assembly:
             elif segment.units[0].computes:
                 x = self.graph.place(self.parts.run(segment.units[0]), x, segment.units[0].name)
             if segment.exit is not None:
-                return self._leave(segment.exit, ahead[place + 1 :], x, columns)
+                return self._leave(segment.exit, ahead[place + 1 :], x, images, columns)
         logits = self.graph.place(self.parts.head(), x, "head")
+        if self.network.looks_again:
+            both = self.graph.add("Add", logits, self.dense(self.graph.mirrored(images)))
+            logits = self.graph.add("Mul", both, self.graph.constant(0.5))
         return [logits, self._table(columns)] if columns else [logits]
 
-    def _leave(self, leaving: Exit, ahead: list[Segment], x: str, columns: list[str]) -> list[str]:
+    def _leave(self, leaving: Exit, ahead: list[Segment], x: str, images: str, columns: list[str]) -> list[str]:
         """Let the images that take an exit leave: what is behind it is computed for the others alone."""
         graph, classes = self.graph, self.network.view.spec.num_classes
         told = graph.place(self.parts.exit(leaving), x, f"exit/{leaving.after}")
@@ -101,9 +105,10 @@ class Assembly:
 
         def then() -> list[str]:
             if self.form == "single":
-                return self._rest(ahead, x)
+                return self._rest(ahead, x, images)
             rows = graph.rows(goes)
-            rest = self._rest(ahead, graph.add("GatherND", x, rows))
+            chosen = graph.add("GatherND", images, rows) if self.network.looks_again else images
+            rest = self._rest(ahead, graph.add("GatherND", x, rows), chosen)
             whole = zip([logits, *nothing()], rest, strict=True)
             return [graph.add("ScatterND", all_, rows, some) for all_, some in whole]
 

@@ -45,6 +45,11 @@ class Graph:
         most = self.add("ReduceMax", self.add("Cast", chosen, to=TensorProto.INT32), self.constant([0]), keepdims=0)
         return str(self.add("Cast", most, to=TensorProto.BOOL))
 
+    def mirrored(self, images: str) -> str:
+        """Add what turns images [N, C, H, W] left to right."""
+        start, end, axis, step = (self.constant([each]) for each in (-1, np.iinfo(np.int64).min, 3, -1))
+        return str(self.add("Slice", images, start, end, axis, step))
+
     def place(self, piece: Piece, source: str, hint: str) -> str:
         """Add a piece that reads `source`; returns the name of its output."""
         target = self.fresh(hint)

@@ -80,7 +80,7 @@ class Parts:
     def exit(self, leaving: Exit) -> Piece:
         """Features -> [N, classes + 1]: what an exit says, and by how much each image prefers to go on."""
         names = list(self.features)
-        features = self.features[names[names.index(leaving.after) + 1]]
+        features = self.last if leaving.ends else self.features[names[names.index(leaving.after) + 1]]
         name = f"the exit after {leaving.after}"
         return self.exporter.export(name, leaving.told, leaving, features, ("exit", repr(leaving), features.shape))
 
