@@ -74,7 +74,7 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
     return values
 
 
-KINDS = ("skip", "exit", "branch", "cascade")
+KINDS = ("skip", "exit", "branch", "cascade", "again")
 
 
 def junctions(kinds: str | None) -> list[str] | None:

@@ -73,7 +73,8 @@ class Recipe(_Section):
               are sure of, and the recipe's own network comes last; the junction "cascade" then lies between whole ones
     junctions: what a routed network decides: "skip" (which units run), "branch" (which run in full, and which narrow;
               or which path of a tree an image takes, with `branches.forks`), "exit" (where to stop), "cascade" (whether
-              a narrow form of the whole network will do); others decide nothing
+              a narrow form of the whole network will do), "again" (whether to look once more, at the image mirrored);
+              others decide nothing
     cascade:  how the exit is built that "cascade" stands for
     adaptive_cost: the prices of computing at which one network learns to decide; None for a single budget
     target:   the budget as given ("50%", "1.5e8"); None for a dense network
@@ -88,7 +89,7 @@ class Recipe(_Section):
     target: str | None = None
     pruning: PruningSection | None = None
     smaller: list[str] = []
-    junctions: list[Literal["skip", "exit", "branch", "cascade"]] = ["skip"]
+    junctions: list[Literal["skip", "exit", "branch", "cascade", "again"]] = ["skip"]
     routers: RouterConfig = RouterConfig()
     exits: ExitConfig = ExitConfig()
     branches: BranchConfig = BranchConfig()
@@ -115,7 +116,7 @@ class Recipe(_Section):
         """Whether the network's own weights stay as they are, by default where they need not change."""
         if self.training.frozen is not None:
             return self.training.frozen
-        beside = self.junctions == ["cascade"] and self.cascade.own
+        beside = {*self.junctions} - {"again"} == {"cascade"} and self.cascade.own
         return self.method == "routed" and beside and self.pruning is None  # what was pruned has to recover
 
     def to_yaml(self) -> str:

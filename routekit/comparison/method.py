@@ -20,7 +20,7 @@ DENSE, IDK, DRN = "dense", "idk", "drn"
 SMALLER = "smaller"
 # How --stack calls pruning by L1.
 STACKED = "prune"
-JUNCTIONS = ("skip", "exit", "branch", "cascade")
+JUNCTIONS = ("skip", "exit", "branch", "cascade", "again")
 
 
 def check_method(name: str) -> None:

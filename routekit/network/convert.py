@@ -13,8 +13,8 @@ from routekit.errors import InputError
 from routekit.macs import count
 from routekit.network.branches import BranchConfig, give_branches
 from routekit.network.dial import Dial, DialRange
-from routekit.network.exits import STEM, Exit, ExitConfig, places
-from routekit.network.heads import Place
+from routekit.network.exits import END, STEM, Exit, ExitConfig, places
+from routekit.network.heads import OWN, Place
 from routekit.network.network import RoutedNetwork
 from routekit.network.paths import ForkRouters, PathExit, forks, grow, paths_behind
 from routekit.routing.router import FixedRoute, JunctionShape, RouterBank, RouterConfig, build_bank, pool
@@ -72,6 +72,18 @@ def convert(
         finds = dial.is_open and not found
         knob = Dial(len(bank.offset), dial.sized(_dense_cost(view)), finds=finds).to(device)
     return RoutedNetwork(view, bank.to(device), [each.to(device) for each in found], knob, branches)
+
+
+def look_again(network: RoutedNetwork, rule: str) -> None:
+    """Let `network` look again, at images mirrored, where its own answer is not certain enough by `rule`.
+
+    At first, that is so for all that get to its end. Raises InputError for a tree, whose paths do not end together.
+    """
+    if network.is_tree:
+        raise InputError("a tree of paths does not look again: --junctions again joins what has one end")
+    view = network.view
+    leaving = Exit(_places(view)[-1], ExitConfig(at=END, head=OWN, rule=rule))
+    network.add_exit(leaving.to(next(view.model.parameters()).device))
 
 
 def dense(model: nn.Module | Backbone, *, spec: ModelSpec | None = None) -> RoutedNetwork:

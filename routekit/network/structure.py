@@ -9,7 +9,7 @@ from routekit.backbones.narrow import stand_alone
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit, Sink
 from routekit.network.branches import BranchConfig
 from routekit.network.dial import Dial
-from routekit.network.exits import Exit
+from routekit.network.exits import END, Exit
 from routekit.routing.decision import Layout
 from routekit.routing.router import RouterBank
 
@@ -68,7 +68,7 @@ class Structure(nn.Module):
         ]
         if self.is_tree:
             of_units = [f"first way at {name}" for name in of_units]
-        return of_units + ["look again" if each.ends else f"past {each.after}" for each in self.exits]
+        return of_units + [f"past {END if each.ends else each.after}" for each in self.exits]
 
     @property
     def junctions(self) -> list[ResidualUnit]:
@@ -95,6 +95,10 @@ class Structure(nn.Module):
         """The exits, in order; their columns of a route are the last ones."""
         return [each for each in self._exits if isinstance(each, Exit)]
 
+    def add_exit(self, leaving: Exit) -> None:
+        """Add an exit behind all that there are."""
+        self._exits.append(leaving.train(self.training))
+
     @property
     def looks_again(self) -> bool:
         """Whether images that its answer is not certain enough for are looked at again, mirrored, by all of it."""
@@ -104,7 +108,7 @@ class Structure(nn.Module):
     def answerers(self) -> list[str]:
         """Who may answer an image, in order: the classifier after some unit, the network at its end, both its looks."""
         exits = [each.after for each in self.exits if not each.ends]
-        return [*exits, "end", *(["again"] if self.looks_again else [])]
+        return [*exits, END, *(["again"] if self.looks_again else [])]
 
     @property
     def exits_learn(self) -> bool:
@@ -183,6 +187,7 @@ class Structure(nn.Module):
             decided = unit.decides and not layout.is_tree
             always[section] += unit.computes and not (decided or unit.dropped)
             section += self.exit_after(unit) is not None
+        always[section] += self.units if self.looks_again else 0
         there = layout.reach(routes.cpu().double())
         run: Tensor = (there @ always.double()).long()
         return run if layout.is_tree else run + routes[:, : len(layout.sections)].cpu().sum(dim=1)

@@ -15,7 +15,7 @@ from routekit.cost.budget import Reach, parse_amount, reach_of_costs
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.network.branches import AUTO
-from routekit.network.convert import convert, dense
+from routekit.network.convert import convert, dense, look_again
 from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe, static
 from routekit.routing.router import FixedRoute
@@ -83,8 +83,15 @@ def reach_of(recipe: Recipe, view: Backbone, pruned: Backbone | None = None) -> 
     if recipe.method != "routed":
         return reach_of_costs(dense_costs, cheapest=CHEAPEST["skip"])
     whole = dense_costs.dense
-    costs = CostModel.measure(routed(recipe, copy.deepcopy(view), whole, pruned))
+    costs = CostModel.measure(finished(recipe, routed(recipe, copy.deepcopy(view), whole, pruned)))
     return reach_of_costs(costs, whole if recipe.pruning is not None else None, _cheapest(recipe))
+
+
+def finished(recipe: Recipe, network: RoutedNetwork) -> RoutedNetwork:
+    """The network once it is trained: what learns nothing joins it then."""
+    if "again" in recipe.junctions:
+        look_again(network, (recipe.cascade if "cascade" in recipe.junctions else recipe.exits).rule)
+    return network
 
 
 # What each kind of junction can make of a network, to be cheap.

@@ -43,6 +43,13 @@ def check(recipe: Recipe) -> None:
         raise InputError(
             "a tree (branches.forks) grows from a whole network, and all of it learns: not --prune, frozen"
         )
+    if "again" in recipe.junctions:
+        others = {*recipe.junctions} - {"again"}
+        if not others <= {"cascade", "exit"} or not others or ("exit" in others and recipe.exits.rule == "learned"):
+            raise InputError(
+                "--junctions again joins what is decided by certainty: cascade,again, or exit,again with --policy "
+                "confidence or entropy"
+            )
     if recipe.adaptive_cost is not None:
         if "cascade" in recipe.junctions:
             raise InputError("--adaptive-cost needs decisions that learn: not --junctions cascade")

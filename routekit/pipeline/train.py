@@ -13,6 +13,7 @@ from routekit.backbones.unit import Backbone
 from routekit.baselines.pruning import prunings
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
+from routekit.evaluation.calibrate import calibrate
 from routekit.evaluation.evaluate import dense_accuracy, evaluate
 from routekit.export.checkpoint import load_network, save_network
 from routekit.files import alone
@@ -20,7 +21,7 @@ from routekit.macs import describe
 from routekit.network.cascade import Cascade
 from routekit.network.convert import dense
 from routekit.objective.objective import ObjectiveWeights
-from routekit.pipeline.build import dense_of, last_of, network_of, settled, spec_of_recipe, target_of
+from routekit.pipeline.build import dense_of, finished, last_of, network_of, settled, spec_of_recipe, target_of
 from routekit.pipeline.check import check
 from routekit.pipeline.inputs import Inputs, load_inputs, view_of_run
 from routekit.pipeline.join import check_smaller, meet
@@ -76,6 +77,12 @@ def _alone(folder: RunFolder, machine: Machine) -> Iterator[None]:
 def _load(recipe: Recipe, machine: Machine) -> Inputs:
     """Load what the recipe names, and see that smaller networks fit it before anything is trained for them."""
     inputs = load_inputs(recipe, machine.hooks)
+    augmentation = inputs.data.augmentation
+    if "again" in recipe.junctions and (not augmentation.flip or augmentation.unflipped):
+        raise InputError(
+            f"--junctions again looks at images mirrored, which may be of another class in {inputs.data.name}: images "
+            "are not mirrored in training there, either"
+        )
     check_smaller([*map(Path, recipe.smaller)], spec_of_recipe(recipe).input_size, inputs.data.classes)
     if recipe.smaller and inputs.untrained and recipe.dense.epochs == 0:
         raise InputError("the last network of this cascade would come from no dense one: dense.epochs is 0")
@@ -148,6 +155,10 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
         say=hooks.say,
     )
     trainer.fit()
+    if "again" in recipe.junctions:
+        assert target is not None
+        costs = CostModel.measure(finished(recipe, network))
+        calibrate(network, data.val, costs, target)
     record: dict[str, Any] = {}
     if accelerator.is_main_process:
         measured = evaluate(network, data.test, costs, gate=gates[recipe.inference], seed=recipe.seed)

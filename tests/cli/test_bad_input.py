@@ -33,6 +33,12 @@ BAD = [
     (["convert", "resnet20", "--target-flop", "50%"], "--target-flop"),
     (["convert", "resnet20", "--target-flops", "50%", "--junctions", "exits"], "did you mean exit?"),
     (["convert", "resnet20", "--target-flops", "50%", "--exits", "stages"], "add --junctions exit"),
+    (
+        ["convert", "resnet20", "--target-flops", "50%", "--junctions", "skip,again"],
+        "joins what is decided by certainty",
+    ),
+    (["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit,again"], "with --policy confidence"),
+    (["convert", "resnet20", "--target-flops", "50%", "--junctions", "cascade,again"], "images are not mirrored"),
     (["convert", "resnet20", "--target-flops", "50%", "--policy", "actor"], "--policy is for exits"),
     (
         ["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit", "--policy", "acter"],

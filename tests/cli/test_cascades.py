@@ -5,6 +5,9 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
+
+from routekit.export.checkpoint import load_network
 from tests.cli.command import BENCH, in_process
 
 
@@ -95,6 +98,32 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     assert in_process("export", "runs/kept", "--out", "kept", cwd=workplace).returncode == 0
     done = in_process("evaluate", "runs/cascade", "--target-flops", "20%", cwd=workplace)
     assert (done.returncode, "can cost from" in done.stderr) == (2, True)
+
+
+def test_a_network_looks_again_where_it_is_not_sure(workplace: Path) -> None:
+    done = in_process(
+        "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "90%", "--junctions",
+        "cascade,again", "--narrow", "25%", "--epochs", "1", "--set", "training.batch_size=16", "--name", "again",
+        "--json", cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert [each["after"] for each in record["exits"]] == ["stem", "end", "again"]
+    assert record["routes"]["run_rate"].keys() == {"past stem", "past end"}
+    assert record["exits"][2]["stops"] == record["routes"]["run_rate"]["past end"] > 0
+    # The network itself is as it was: it learned nothing, and what looks again has nothing to learn.
+    dense, network = load_network(workplace / "runs" / "dense"), load_network(workplace / "runs" / "again")
+    for name, tensor in dense.backbone.state_dict().items():
+        assert torch.equal(network.backbone.state_dict()[name], tensor), name
+    done = in_process("evaluate", "runs/again", "--target-flops", "60%,90%,100%", "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    curve = json.loads(done.stdout)["curve"]
+    assert curve[1]["right"] == record["right"]
+    spent = [each["flops"]["realized"] for each in curve]
+    assert spent == sorted(spent)
+    assert in_process("report", "runs/again", cwd=workplace).returncode == 0
+    done = in_process("predict", "runs/again", "images/test/class1/0.png", cwd=workplace)
+    assert re.search(r"class\d [\d.]+%  \(on at [012] of 2 exits, \d+% of the MACs\)\n", done.stdout)
 
 
 def test_a_smaller_network_answers_before_the_one_that_is_converted(workplace: Path) -> None:

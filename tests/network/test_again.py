@@ -72,7 +72,7 @@ def who(routes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize(("skips", "keep"), [(False, (0.4,)), (True, (0.25, 0.5)), (False, ())])
 def test_however_it_is_executed(skips: bool, keep: tuple[float, ...], tmp_path: Path) -> None:
     network, x = looking(skips=skips, keep=keep), images(16)
-    assert network.columns[-1] == "look again"
+    assert network.columns[-1] == "past end"
     assert network.answerers == [*["stem", "stem.1"][: len(keep)], "end", "again"]
     executed_as_charged(network, x)
     executors_agree(network, x, prepared=True)
@@ -94,6 +94,7 @@ def test_a_second_look_costs_the_whole_network() -> None:
     assert end == first + costs.dense - stem
     assert again == end + costs.dense + head
     assert costs.maximum == again
+    assert looking().units_run(torch.tensor([[False, False], [True, False], [True, True]])).tolist() == [0, 6, 12]
 
 
 @pytest.mark.parametrize("keep", [(0.4,), ()])
