@@ -104,7 +104,7 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(SparseExecutor(prepare(routed())), batch=2)
     pool.close()
     lonely, crowded = (0, 1), (0, 2)
-    request = Request(images(1), images(1).numpy())
+    request = Request(images(1), images(1), images(1).numpy())
     pool.stations = {ENTRANCE: deque(), lonely: deque([request]), crowded: deque([request] * 9)}
     assert [pool._next() for _ in range(8)] == [crowded] * 3 + [lonely] + [crowded] * 3 + [lonely]
 
@@ -112,7 +112,7 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_entrance_is_shut_while_there_is_no_room() -> None:
     pool = Pool(SparseExecutor(prepare(routed())), batch=2, capacity=2)
     pool.close()
-    request = Request(images(1), images(1).numpy())
+    request = Request(images(1), images(1), images(1).numpy())
     pool.stations = {ENTRANCE: deque([request] * 5), (0, 1): deque([request])}
     pool.under_way = 2
     assert pool._next() == (0, 1)
