@@ -14,7 +14,7 @@ CALLED = {
     "l1+idk": "cascade of a smaller network and this one, pruned (`--smaller`)",
     "idk": "cascade of a smaller network and this one (`routekit cascade`), nothing trained",
     "cascade": "cascade of a narrow form and the network (`--junctions cascade`)",
-    "cascade+again": "the same, looking again at the image mirrored (`--junctions cascade,again`)",
+    "cascade+again": "the cascade, which looks again, at the image mirrored (`--junctions cascade,again`)",
     "l1+cascade": "cascade of a narrow form and the network, pruned (`--prune l1`)",
     "branch": "units in full or narrow (`--junctions branch`)",
     "skip": "units skipped (`--junctions skip`)",
