@@ -95,7 +95,9 @@ class SparseExecutor(nn.Module):
                 if not len(go):
                     break
         else:
-            answers.append(self.network.conclude(x, take(images, rows) if len(rows) < len(images) else images))
+            if self.network.looks_again and len(rows) < len(images):
+                images = take(images, rows)
+            answers.append(self.network.conclude(x, images))
             left.append(rows)
         if len(answers) == 1:
             return Answer(answers[0], torch.from_numpy(margins).to(x.device))

@@ -21,7 +21,7 @@ from routekit.files import write_atomically, write_text
 from routekit.network.branches import BranchConfig
 from routekit.network.convert import convert
 from routekit.network.dial import DialRange
-from routekit.network.exits import ExitConfig
+from routekit.network.exits import END, ExitConfig
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import FixedRoute, RouterConfig
 
@@ -49,7 +49,7 @@ def save_network(
         "pruned": network.view.pruned,
         "step": network.view.step,
         "routers": None if config is None else asdict(config),
-        "exits": [asdict(each.config) | {"at": each.after} for each in network.exits],
+        "exits": [asdict(each.config) | {"at": END if each.ends else each.after} for each in network.exits],
         "skips": network.skips,
         "branches": None if network.branches is None else asdict(network.branches),
         # Whether narrow branches and exits have weights of their own, and not the backbone's.

@@ -64,9 +64,12 @@ class ExitConfig:
     features: Annotated[float, Field(ge=0)] = 0.1
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a head in the wrong place."""
-        if self.at == END and self.head != OWN:
-            raise ValueError(f"at the end, images are answered by the network's own head: head: {OWN}")
+        """Raise ValueError for the network's own head elsewhere than at its end, another one there, or a router."""
+        if (self.at == END) != (self.head == OWN) or (self.at == END and self.rule == "learned"):
+            raise ValueError(
+                f"at the end, and there alone, images are answered by the network's own head, by a rule: "
+                f"at: {END}, head: {OWN}, rule: confidence"
+            )
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -223,6 +226,8 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
     names = [unit.name for unit in view.units if unit.computes]
     if config.at == "first":
         return names[:1]
+    if config.at == END:
+        return names[-1:]
     if config.at == "all":
         return names[:-1]
     if config.at == "stages":
@@ -234,8 +239,6 @@ def places(view: Backbone, config: ExitConfig, example: Tensor) -> list[str]:
         return sorted(nearest, key=names.index)
     wanted = [name.strip() for name in config.at.split(",")]
     wanted = [STEM if name.partition(".")[0] == STEM and name not in names else name for name in wanted]
-    if config.head == OWN:
-        return names[-1:]
     known = [STEM, *names[:-1]]
     for name in wanted:
         if name not in known:

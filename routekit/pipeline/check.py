@@ -12,6 +12,7 @@ from routekit.baselines.pruning import prune
 from routekit.cost.budget import Reach
 from routekit.errors import InputError
 from routekit.export.checkpoint import network_folder, read_spec
+from routekit.network.exits import END
 from routekit.pipeline.build import dense_cost, last_of, pruned_to, reach_of, spec_of_recipe
 from routekit.recipe import Recipe
 
@@ -43,6 +44,8 @@ def check(recipe: Recipe) -> None:
         raise InputError(
             "a tree (branches.forks) grows from a whole network, and all of it learns: not --prune, frozen"
         )
+    if END in (recipe.exits.at, recipe.cascade.at):
+        raise InputError(f"an exit at: {END} is made by --junctions again, and not by settings")
     if "again" in recipe.junctions:
         others = {*recipe.junctions} - {"again"}
         if not others <= {"cascade", "exit"} or not others or ("exit" in others and recipe.exits.rule == "learned"):

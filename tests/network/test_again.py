@@ -108,6 +108,9 @@ def test_in_every_file(keep: tuple[float, ...], tmp_path: Path, exporter: Export
         same(load_runtime(tmp_path / "openvino"), network)
 
 
-def test_only_the_end_is_answered_by_the_head() -> None:
+@pytest.mark.parametrize(
+    ("at", "head", "rule"), [("end", "linear", "entropy"), ("auto", "own", "entropy"), ("end", "own", "learned")]
+)
+def test_only_the_end_is_answered_by_the_head(at: str, head: str, rule: str) -> None:
     with pytest.raises(ValueError, match="by the network's own head"):
-        ExitConfig(at="end", head="linear")
+        ExitConfig(at=at, head=head, rule=rule)
