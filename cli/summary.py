@@ -30,7 +30,7 @@ def summary(record: dict[str, Any]) -> str:
         )
     for leaving in record.get("exits", []):
         right = "" if leaving["accuracy"] is None else f", {100 * leaving['accuracy']:.2f}% of them right"
-        where = "the end" if leaving["after"] == "end" else f"exit after {leaving['after']}"
+        where = {"end": "the end", "again": "both looks"}.get(leaving["after"], f"exit after {leaving['after']}")
         lines.append(
             f"  {where}: answers {100 * leaving['stops']:.1f}%{right} (alone: {100 * leaving['alone']:.2f}% of all)"
         )

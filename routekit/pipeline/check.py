@@ -36,6 +36,16 @@ def check(recipe: Recipe) -> None:
         raise InputError("a routed network decides something: --junctions skip, exit, branch or cascade")
     if recipe.method != "routed" and (recipe.adaptive_cost is not None or recipe.pruning is not None):
         raise InputError(f"--method {recipe.method} is a static network: it takes no --prune and no --adaptive-cost")
+    if END in (recipe.exits.at, recipe.cascade.at):
+        raise InputError(f"an exit at: {END} is made by --junctions again, and not by settings")
+    if "again" in recipe.junctions:
+        rules = {"cascade": recipe.cascade.rule, "exit": recipe.exits.rule}
+        decided = [rules.get(kind, "learned") for kind in recipe.junctions if kind != "again"]
+        if not decided or "learned" in decided:
+            raise InputError(
+                "--junctions again joins what is decided by certainty: cascade,again, or exit,again with --policy "
+                "confidence or entropy"
+            )
     if recipe.method != "dense":
         if recipe.target is None:
             raise InputError(NO_BUDGET)
@@ -44,15 +54,6 @@ def check(recipe: Recipe) -> None:
         raise InputError(
             "a tree (branches.forks) grows from a whole network, and all of it learns: not --prune, frozen"
         )
-    if END in (recipe.exits.at, recipe.cascade.at):
-        raise InputError(f"an exit at: {END} is made by --junctions again, and not by settings")
-    if "again" in recipe.junctions:
-        others = {*recipe.junctions} - {"again"}
-        if not others <= {"cascade", "exit"} or not others or ("exit" in others and recipe.exits.rule == "learned"):
-            raise InputError(
-                "--junctions again joins what is decided by certainty: cascade,again, or exit,again with --policy "
-                "confidence or entropy"
-            )
     if recipe.adaptive_cost is not None:
         if "cascade" in recipe.junctions:
             raise InputError("--adaptive-cost needs decisions that learn: not --junctions cascade")

@@ -122,6 +122,7 @@ def test_a_network_looks_again_where_it_is_not_sure(workplace: Path) -> None:
     spent = [each["flops"]["realized"] for each in curve]
     assert spent == sorted(spent)
     assert in_process("report", "runs/again", cwd=workplace).returncode == 0
+    assert "both looks: answers" in in_process("evaluate", "runs/again", cwd=workplace).stdout
     done = in_process("predict", "runs/again", "images/test/class1/0.png", cwd=workplace)
     assert re.search(r"class\d [\d.]+%  \(on at [012] of 2 exits, \d+% of the MACs\)\n", done.stdout)
 
