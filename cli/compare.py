@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GROWN = ("--methods", "--stack", "--budgets", "--seeds")
 # and that say how its cells are carried out and timed.
 CARRIED_OUT = ("--launcher", "--jobs", "--cell", "--time", "--runtime", "--dry-run")
-METHODS = "dense,l1+cascade,cascade,branch,skip,l1,depgraph,distributedk"
+METHODS = "dense,l1+cascade+again,cascade+again,branch,skip,l1,depgraph,distributedk"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 help="dense, drn; skip, exit, branch, cascade, confidence, or several as skip+exit; l1, fpgm, bn, "
                 "depgraph, random, also before routing as l1+skip; firstk, randomk, distributedk; idk and l1+idk, "
-                "with --smaller. "
+                "with --smaller; again beside what goes by certainty, as cascade+again. "
                 f"By default {METHODS}."
             ),
         ] = None,

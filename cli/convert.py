@@ -117,7 +117,7 @@ def register(app: typer.Typer) -> None:
             if smaller and narrow is not None:
                 raise InputError("--narrow is for forms of one network, --smaller puts another one before it")
             routers = adaptive_cost or router is not None or gate is not None
-            if routers and method is None and wanted is None and planned.junctions == ["cascade"]:
+            if routers and method is None and wanted is None and {*planned.junctions} <= {"cascade", "again"}:
                 wanted = ["skip"]  # a cascade has no routers
             making = o.made(method, wanted, prune)
             chosen = load_recipe(

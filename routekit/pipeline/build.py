@@ -15,7 +15,7 @@ from routekit.cost.budget import Reach, parse_amount, reach_of_costs
 from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.network.branches import AUTO
-from routekit.network.convert import convert, dense, look_again
+from routekit.network.convert import convert, dense
 from routekit.network.network import RoutedNetwork
 from routekit.recipe import Recipe, static
 from routekit.routing.router import FixedRoute
@@ -46,14 +46,21 @@ def last_of(recipe: Recipe, *, untrained: bool = False) -> Recipe:
 def settled(recipe: Recipe) -> Recipe:
     """The recipe as it is carried out: without its pruning, if that is for smaller budgets only.
 
-    Raises InputError for a network or a budget that cannot be.
+    Behind smaller networks, it does not look again. Raises InputError for a network or a budget that cannot be.
     """
+    if recipe.smaller:
+        recipe = looking_once(recipe)
     if recipe.pruning is None or recipe.target is None or recipe.method != "routed":
         return recipe
     whole = dense_cost(recipe)
     if parse_amount(recipe.target, whole) < recipe.prunes_below * whole:
         return recipe
     return recipe.model_copy(update={"pruning": None})
+
+
+def looking_once(recipe: Recipe) -> Recipe:
+    """The recipe without a second look."""
+    return recipe.model_copy(update={"junctions": [kind for kind in recipe.junctions if kind != "again"]})
 
 
 def dense_cost(recipe: Recipe) -> float:
@@ -83,15 +90,8 @@ def reach_of(recipe: Recipe, view: Backbone, pruned: Backbone | None = None) -> 
     if recipe.method != "routed":
         return reach_of_costs(dense_costs, cheapest=CHEAPEST["skip"])
     whole = dense_costs.dense
-    costs = CostModel.measure(finished(recipe, routed(recipe, copy.deepcopy(view), whole, pruned)))
+    costs = CostModel.measure(routed(recipe, copy.deepcopy(view), whole, pruned))
     return reach_of_costs(costs, whole if recipe.pruning is not None else None, _cheapest(recipe))
-
-
-def finished(recipe: Recipe, network: RoutedNetwork) -> RoutedNetwork:
-    """The network once it is trained: what learns nothing joins it then."""
-    if "again" in recipe.junctions:
-        look_again(network, (recipe.cascade if "cascade" in recipe.junctions else recipe.exits).rule)
-    return network
 
 
 # What each kind of junction can make of a network, to be cheap.

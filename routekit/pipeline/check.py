@@ -13,7 +13,7 @@ from routekit.cost.budget import Reach
 from routekit.errors import InputError
 from routekit.export.checkpoint import network_folder, read_spec
 from routekit.network.exits import END
-from routekit.pipeline.build import dense_cost, last_of, pruned_to, reach_of, spec_of_recipe
+from routekit.pipeline.build import dense_cost, last_of, looking_once, pruned_to, reach_of, spec_of_recipe
 from routekit.recipe import Recipe
 
 NO_BUDGET = "which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8"
@@ -44,7 +44,7 @@ def check(recipe: Recipe) -> None:
         if not decided or "learned" in decided:
             raise InputError(
                 "--junctions again joins what is decided by certainty: cascade,again, or exit,again with --policy "
-                "confidence or entropy"
+                "confidence or entropy; --junctions without it does not look again"
             )
     if recipe.method != "dense":
         if recipe.target is None:
@@ -95,7 +95,7 @@ def _pruned(spec: ModelSpec, method: str, left: float) -> Backbone:
 
 def _check_smaller(recipe: Recipe) -> None:
     """Raise InputError for smaller networks that are not there, or do not bring the cost where it should be."""
-    if recipe.method != "routed" or recipe.junctions != ["cascade"]:
+    if recipe.method != "routed" or looking_once(recipe).junctions != ["cascade"]:
         raise InputError("--smaller makes a cascade of whole networks: --junctions cascade alone, --prune or not")
     if recipe.target is None:
         raise InputError(NO_BUDGET)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,18 @@ import torch
 from routekit.backbones.unit import Backbone
 from routekit.baselines.pruning import prunings
 from routekit.cost.model import CostModel
+from routekit.data.image_set import Images
 from routekit.errors import InputError
-from routekit.evaluation.calibrate import calibrate
 from routekit.evaluation.evaluate import dense_accuracy, evaluate
+from routekit.evaluation.second_look import try_again
 from routekit.export.checkpoint import load_network, save_network
 from routekit.files import alone
 from routekit.macs import describe
 from routekit.network.cascade import Cascade
 from routekit.network.convert import dense
+from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights
-from routekit.pipeline.build import dense_of, finished, last_of, network_of, settled, spec_of_recipe, target_of
+from routekit.pipeline.build import dense_of, last_of, looking_once, network_of, settled, spec_of_recipe, target_of
 from routekit.pipeline.check import check
 from routekit.pipeline.inputs import Inputs, load_inputs, view_of_run
 from routekit.pipeline.join import check_smaller, meet
@@ -47,6 +49,9 @@ def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) ->
     inputs = _load(recipe, machine)
     if given.pruning is not None and recipe.pruning is None:
         machine.hooks.say(f"not pruned: that is for budgets under {given.prunes_below:.0%} (pruning.below)")
+    if "again" in recipe.junctions and not _mirrored(inputs):
+        machine.hooks.say(f"does not look again: images of {inputs.data.name} are not mirrored in training, either")
+        recipe = looking_once(recipe)
     folder = _create(path, recipe, machine, force=force)
     with _alone(folder, machine):
         return _carry_out(recipe, inputs, folder, machine)
@@ -77,16 +82,15 @@ def _alone(folder: RunFolder, machine: Machine) -> Iterator[None]:
 def _load(recipe: Recipe, machine: Machine) -> Inputs:
     """Load what the recipe names, and see that smaller networks fit it before anything is trained for them."""
     inputs = load_inputs(recipe, machine.hooks)
-    augmentation = inputs.data.augmentation
-    if "again" in recipe.junctions and (not augmentation.flip or augmentation.unflipped):
-        raise InputError(
-            f"--junctions again looks at images mirrored, which may be of another class in {inputs.data.name}: images "
-            "are not mirrored in training there, either"
-        )
     check_smaller([*map(Path, recipe.smaller)], spec_of_recipe(recipe).input_size, inputs.data.classes)
     if recipe.smaller and inputs.untrained and recipe.dense.epochs == 0:
         raise InputError("the last network of this cascade would come from no dense one: dense.epochs is 0")
     return inputs
+
+
+def _mirrored(inputs: Inputs) -> bool:
+    """Whether an image and its mirror image are of the same class, as far as training goes."""
+    return inputs.data.augmentation.flip and not inputs.data.augmentation.unflipped
 
 
 def _create(path: Path, recipe: Recipe, machine: Machine, *, force: bool) -> RunFolder:
@@ -155,10 +159,8 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
         say=hooks.say,
     )
     trainer.fit()
-    if "again" in recipe.junctions:
-        assert target is not None
-        costs = CostModel.measure(finished(recipe, network))
-        calibrate(network, data.val, costs, target)
+    network, looks = _looking(recipe, network, data.val, target, machine)
+    costs = CostModel.measure(network) if network.looks_again else costs
     record: dict[str, Any] = {}
     if accelerator.is_main_process:
         measured = evaluate(network, data.test, costs, gate=gates[recipe.inference], seed=recipe.seed)
@@ -182,13 +184,30 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             seed=recipe.seed,
             epochs=recipe.training.epochs,
             validation=data.val_origin,
-            **_decides(recipe),
+            **_decides(recipe if network.looks_again else looking_once(recipe)),
+            **looks,
             **described_exits(network, data.test),
         )
         save_network(folder.path / "network", network, about=about(record, data.classes))
         write_record(folder.path, record)
     accelerator.wait_for_everyone()
     return record
+
+
+def _looking(
+    recipe: Recipe, network: RoutedNetwork, images: Images, target: float | None, machine: Machine
+) -> tuple[RoutedNetwork, dict[str, Any]]:
+    """Let a network look again, if it is to and that pays on validation images; also what the record says of it."""
+    if "again" not in recipe.junctions:
+        return network, {}
+    assert target is not None
+    rule = (recipe.cascade if "cascade" in recipe.junctions else recipe.exits).rule
+    network, found = try_again(network, images, target, rule)
+    machine.hooks.say(
+        f"{'looks again' if found.pays else 'does not look again'}: {100 * found.again:.2f}% of the validation images "
+        f"are answered rightly with a second look, {100 * found.once:.2f}% without, at the same cost"
+    )
+    return network, {"second_look": asdict(found)}
 
 
 def _objective(recipe: Recipe) -> ObjectiveWeights:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-from routekit.export.checkpoint import load_network
+from routekit.export.cascade import read_about
+from routekit.export.checkpoint import load_network, save_network
+from routekit.network.convert import look_again
 from tests.cli.command import BENCH, in_process
 
 
@@ -100,7 +102,7 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     assert (done.returncode, "can cost from" in done.stderr) == (2, True)
 
 
-def test_a_network_looks_again_where_it_is_not_sure(workplace: Path) -> None:
+def test_a_network_looks_again_where_that_pays(workplace: Path) -> None:
     done = in_process(
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "90%", "--junctions",
         "cascade,again", "--narrow", "25%", "--epochs", "1", "--set", "training.batch_size=16", "--name", "again",
@@ -108,23 +110,48 @@ def test_a_network_looks_again_where_it_is_not_sure(workplace: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert [each["after"] for each in record["exits"]] == ["stem", "end", "again"]
-    assert record["routes"]["run_rate"].keys() == {"past stem", "past end"}
-    assert record["exits"][2]["stops"] == record["routes"]["run_rate"]["past end"] > 0
+    found, answerers = record["second_look"], [each["after"] for each in record["exits"]]
+    pays = found["again"] > found["once"]
+    assert answerers == ["stem", "end", "again"] if pays else ["stem", "end"]
+    assert record["junctions"] == (["cascade", "again"] if pays else ["cascade"])
+    assert f"{100 * found['again']:.2f}% of the validation images are answered rightly with a second look" in done.stderr
     # The network itself is as it was: it learned nothing, and what looks again has nothing to learn.
-    dense, network = load_network(workplace / "runs" / "dense"), load_network(workplace / "runs" / "again")
+    run = workplace / "runs" / "again"
+    dense, network = load_network(workplace / "runs" / "dense"), load_network(run)
     for name, tensor in dense.backbone.state_dict().items():
         assert torch.equal(network.backbone.state_dict()[name], tensor), name
+    # Whatever these images say: one that looks again, as a user meets it.
+    if not pays:
+        look_again(network, "confidence")
+        save_network(run / "network", network, about=read_about(run))
     done = in_process("evaluate", "runs/again", "--target-flops", "60%,90%,100%", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     curve = json.loads(done.stdout)["curve"]
-    assert curve[1]["right"] == record["right"]
     spent = [each["flops"]["realized"] for each in curve]
     assert spent == sorted(spent)
-    assert in_process("report", "runs/again", cwd=workplace).returncode == 0
-    assert "both looks: answers" in in_process("evaluate", "runs/again", cwd=workplace).stdout
-    done = in_process("predict", "runs/again", "images/test/class1/0.png", cwd=workplace)
+    done = in_process("evaluate", "runs/again", "--target-flops", "90%", "--keep", "runs/looking", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((workplace / "runs" / "looking" / "record.json").read_text())
+    assert record["right"] == curve[1]["right"]
+    assert [each["after"] for each in record["exits"]] == ["stem", "end", "again"]
+    assert record["routes"]["run_rate"].keys() == {"past stem", "past end"}
+    assert record["exits"][2]["stops"] == record["routes"]["run_rate"]["past end"] > 0
+    assert in_process("report", "runs/looking", cwd=workplace).returncode == 0
+    assert "both looks: answers" in in_process("evaluate", "runs/looking", cwd=workplace).stdout
+    done = in_process("predict", "runs/looking", "images/test/class1/0.png", cwd=workplace)
     assert re.search(r"class\d [\d.]+%  \(on at [012] of 2 exits, \d+% of the MACs\)\n", done.stdout)
+
+
+def test_what_is_another_class_mirrored_is_not_looked_at_again(workplace: Path) -> None:
+    done = in_process(
+        "convert", "resnet20", "--weights", "none", "--set", "dense.epochs=0", "--epochs", "0", "--data", "digits",
+        "--junctions", "cascade,again", "--target-flops", "60%", "--name", "digits", "--json", cwd=workplace,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "does not look again: images of digits are not mirrored in training" in done.stderr
+    record = json.loads(done.stdout)
+    assert (record["junctions"], "second_look" in record) == (["cascade"], False)
+    assert "again" not in (workplace / "runs" / "digits" / "recipe.yaml").read_text()
 
 
 def test_a_smaller_network_answers_before_the_one_that_is_converted(workplace: Path) -> None:

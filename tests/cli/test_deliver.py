@@ -63,13 +63,13 @@ def test_the_default_from_end_to_end(workplace: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "not pruned: that is for budgets under 50%" in done.stderr
     whole = json.loads(done.stdout)
-    assert whole["run"] == "runs/resnet20-images-cascade-50pct-seed0"
+    assert whole["run"] == "runs/resnet20-images-cascade+again-50pct-seed0"
     assert "pruning" not in whole
     assert "pruning: null" in (workplace / whole["run"] / "recipe.yaml").read_text()
     done = in_process(*convert, "45%", "--epochs", "1", cwd=workplace)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert record["run"] == "runs/resnet20-images-l1+cascade-45pct-seed0"
+    assert record["run"] == "runs/resnet20-images-l1+cascade+again-45pct-seed0"
     assert (record["pruning"], record["junctions"]) == ("l1", ["cascade"])
     dense = json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
     assert record["flops"]["dense"] == dense

@@ -92,6 +92,7 @@ def test_behind_smaller_networks_the_default_prunes_for_every_budget_under_the_d
     assert settled(chosen).pruning is None
     behind = chosen.model_copy(update={"smaller": ["runs/small"]})
     assert settled(behind).pruning == behind.pruning
+    assert settled(behind).junctions == ["cascade"]  # whole networks that are joined do not look again
     assert settled(behind.model_copy(update={"target": "100%"})).pruning is None
 
 
