@@ -1,5 +1,6 @@
 """The tables of the first page, from recorded comparisons: accuracies and milliseconds, the methods in plain words."""
 
+from collections.abc import Container
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ CALLED = {
     "l1+idk": "cascade of a smaller network and this one, pruned (`--smaller`)",
     "idk": "cascade of a smaller network and this one (`routekit cascade`), nothing trained",
     "cascade": "cascade of a narrow form and the network (`--junctions cascade`)",
-    "cascade+again": "the cascade, which looks again, at the image mirrored (`--junctions cascade,again`)",
+    "cascade+again": "cascade of a narrow form and the network, which looks again, at the image mirrored",
     "l1+cascade": "cascade of a narrow form and the network, pruned (`--prune l1`)",
     "branch": "units in full or narrow (`--junctions branch`)",
     "skip": "units skipped (`--junctions skip`)",
@@ -45,12 +46,15 @@ def _cells(groups: str) -> list[Measured]:
     return list(found.values())
 
 
-def _is_default(row: Row) -> bool:
-    """Whether this is what `convert` makes of one network unless it is told otherwise."""
-    if row.budget is None:
-        return False
-    pruned = float(row.budget.rstrip("%")) / 100 < load_recipe("default", {}).prunes_below
-    return row.method == ("l1+cascade" if pruned else "cascade")
+def _default(budget: str, methods: Container[str]) -> str:
+    """What `convert` makes of one network unless it is told otherwise, among the `methods` that a table has.
+
+    Where none looks again, that did not pay on validation images, and the default does without.
+    """
+    pruned = float(budget.rstrip("%")) / 100 < load_recipe("default", {}).prunes_below
+    cascade = "l1+cascade" if pruned else "cascade"
+    again = f"{cascade}+again"
+    return again if again in methods else cascade
 
 
 def compared(groups: str) -> str:
@@ -61,7 +65,8 @@ def compared(groups: str) -> str:
     lines = [_line(["", *(f"at {budget} of its cost" for budget in budgets)]), _line(["---"] * (1 + len(budgets)))]
     for method in methods:
         own = {row.budget: row for row in table if row.method == method}
-        lines.append(_line([CALLED.get(method, method), *(_cell(own.get(budget)) for budget in budgets)]))
+        cells = [_cell(own.get(budget), bold=method == _default(budget, methods)) for budget in budgets]
+        lines.append(_line([CALLED.get(method, method), *cells]))
     return "\n".join(lines)
 
 
@@ -69,10 +74,10 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Row | None, *, bold: bool) -> str:
     if row is None:
         return ""
-    accuracy = f"**{row.accuracy:.2f}%**" if _is_default(row) else f"{row.accuracy:.2f}%"
+    accuracy = f"**{row.accuracy:.2f}%**" if bold else f"{row.accuracy:.2f}%"
     return accuracy + f" ({row.share:.1f}%" + (f"; {row.seeds} seeds)" if row.seeds > 1 else ")")
 
 

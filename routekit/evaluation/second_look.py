@@ -27,14 +27,15 @@ class SecondLook:
 
 
 @torch.no_grad()
-def try_again(network: RoutedNetwork, images: Images, target: float, rule: str) -> tuple[RoutedNetwork, SecondLook]:
-    """Return `network`, which costs `target` MACs, or a copy that looks again by `rule`, and what that was worth.
+def try_again(network: RoutedNetwork, images: Images, target: float) -> tuple[RoutedNetwork, SecondLook]:
+    """Return `network`, which costs `target` MACs, or a copy that looks again, and what that was worth.
 
-    Nothing is learned for a second look, and what it costs is saved before it: fewer images get to the end. Where
-    `images` are answered rightly no more often so, the network stays as it is. Raises InputError for a tree.
+    Who is certain enough is decided by the rule of its exits, of which there has to be one. Nothing is learned for a
+    second look, and what it costs is saved before it: fewer images get to the end. Where `images` are answered rightly
+    no more often so, the network stays as it is. Raises InputError for a tree.
     """
     looking = copy.deepcopy(network)
-    look_again(looking, rule)
+    look_again(looking, network.exits[0].config.rule)
     calibrate(looking, images, CostModel.measure(looking), target)
     once, again = (evaluate(each, images, CostModel.measure(each)).accuracy for each in (network, looking))
     found = SecondLook(once, again)

@@ -99,6 +99,10 @@ class Structure(nn.Module):
         """Add an exit behind all that there are."""
         self._exits.append(leaving.train(self.training))
 
+    def look_once(self) -> None:
+        """Answer images that get to the end by one look, if it was by two."""
+        self._exits = nn.ModuleList(each for each in self.exits if not each.ends)
+
     @property
     def looks_again(self) -> bool:
         """Whether images that its answer is not certain enough for are looked at again, mirrored, by all of it."""

@@ -15,6 +15,7 @@ from routekit.data.sources import DataSplits
 from routekit.errors import InputError
 from routekit.evaluation.calibrate import calibrate, set_price
 from routekit.evaluation.evaluate import evaluate
+from routekit.evaluation.second_look import try_again
 from routekit.evaluation.threshold import ask_all
 from routekit.export.cascade import load, read_about
 from routekit.export.checkpoint import load_network, save_network
@@ -24,14 +25,14 @@ from routekit.network.network import RoutedNetwork
 from routekit.pipeline.analyse import Analysis, analyse
 from routekit.pipeline.inputs import check_classes, load_splits
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.record import about, described_exits, run_record, write_record
+from routekit.pipeline.record import about, described_exits, run_record, told, write_record
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
 from routekit.report.record import read_record
 from routekit.routing.gate import gates
 
 # What a measurement takes over from the run's record: how its network was made.
-KEPT = ("method", "pruning", "junctions", "policy")
+KEPT = ("method", "pruning", "junctions", "policy", "second_look")
 
 
 def evaluate_run(path: Path, recipe: Recipe | None, machine: Machine) -> dict[str, Any]:
@@ -54,9 +55,10 @@ def evaluate_curve(
     """Measure one network at several budgets, each met on validation images.
 
     For an adaptive network, whose dial is set, and for a cascade, of networks or of a network with itself, whose
-    threshold is; so is that of exits alone, on what they learned for their own budget. With `out`, the network is
-    written there as it is set for the one target, to be exported or timed. With a `rule`, exits decide by it, and not
-    by what they learned: the same classifiers under another policy.
+    threshold is; so is that of exits alone, on what they learned for their own budget. Whether it looks again is tried
+    for each budget, if it was when the network was made. With `out`, the network is written there as it is set for the
+    one target, to be exported or timed. With a `rule`, exits decide by it, and not by what they learned: the same
+    classifiers under another policy.
     Raises InputError for a network that was trained for one budget, budgets out of reach, several with `out`, and a
     rule for what has more than exits.
     """
@@ -69,9 +71,12 @@ def evaluate_curve(
         machine.hooks.warn(warning)
     if rule is not None:
         subject = subject.decided_by(rule)
-    records = [subject.measure(subject.turn(target)) for target in targets]
-    if out is not None:
-        subject.keep(out, records[0])
+    records = []
+    for target in targets:
+        turned, wanted = subject.turn(target)
+        records.append(turned.measure(wanted))
+        if out is not None:
+            turned.keep(out, records[0])
     return records
 
 
@@ -125,27 +130,33 @@ class _Subject:
         record = self.record | {"policy": rule}
         return replace(self, costs=measure_costs(network), recipe=recipe, record=record)
 
-    def turn(self, target: str) -> float:
-        """Let the network meet a budget on validation images; returns the budget, MACs."""
+    def turn(self, target: str) -> tuple["_Subject", float]:
+        """Let the network meet a budget on validation images; returns what meets it, and the budget, MACs."""
         network, costs, val = self.network, self.costs, self.data.val
         if isinstance(network, Cascade):
             assert isinstance(costs, CascadeCost)
             wanted = parse_amount(target, self.record["flops"]["dense"])
             network.threshold.fill_(ask_all(network, val, costs).doubts(network).threshold(wanted))
-            return wanted
+            return self, wanted
         assert isinstance(costs, CostModel)
         # Per cent of what the user came with, which may have been pruned, compacted or folded since.
         wanted = parse_target(target, costs, dense=self.record["flops"]["dense"])
         if network.dial is not None:
             set_price(network, val, costs, wanted)
-        elif network.exits and not network.junctions:
-            calibrate(network, val, costs, wanted)
-        else:
+            return self, wanted
+        if network.junctions or not network.exits:
             raise InputError(
                 f"{network.name} was trained for one budget: --target-flops is for runs with --adaptive-cost, and for "
                 "cascades and exits alone, where a threshold decides"
             )
-        return wanted
+        if "second_look" not in self.record:
+            calibrate(network, val, costs, wanted)
+            return self, wanted
+        network.look_once()
+        calibrate(network, val, CostModel.measure(network), wanted)
+        made, found = try_again(network, val, wanted)
+        record = self.record | told(made, found, self.record["junctions"])
+        return replace(self, network=made, costs=CostModel.measure(made), record=record), wanted
 
     def keep(self, out: Path, record: dict[str, Any]) -> None:
         """Write the network as it is now, and its record, as a finished run at `out`."""

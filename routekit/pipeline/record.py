@@ -10,6 +10,7 @@ from routekit.data.image_set import Images
 from routekit.evaluation.answers import pack
 from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.exits import measure_exits
+from routekit.evaluation.second_look import SecondLook
 from routekit.export.compact import compact
 from routekit.files import write_text
 from routekit.macs import CONVENTION
@@ -82,6 +83,12 @@ def described_exits(network: RoutedNetwork, images: Images) -> dict[str, Any]:
     """What the exits do on `images`, for the record of a network that has any."""
     found = measure_exits(network, images)
     return {"exits": [asdict(each) for each in found], "classes": list(images.classes)} if found else {}
+
+
+def told(network: RoutedNetwork, found: SecondLook, junctions: Sequence[str]) -> dict[str, Any]:
+    """What the record of a network that may look again says of that: what was found, and what is decided then."""
+    once = [kind for kind in junctions if kind != "again"]
+    return {"junctions": [*once, "again"] if network.looks_again else once, "second_look": asdict(found)}
 
 
 def about(record: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from routekit.pipeline.check import check
 from routekit.pipeline.inputs import Inputs, load_inputs, view_of_run
 from routekit.pipeline.join import check_smaller, meet
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.record import about, described_exits, run_record, write_record
+from routekit.pipeline.record import about, described_exits, run_record, told, write_record
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
 from routekit.report.record import read_record
@@ -184,8 +184,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             seed=recipe.seed,
             epochs=recipe.training.epochs,
             validation=data.val_origin,
-            **_decides(recipe if network.looks_again else looking_once(recipe)),
-            **looks,
+            **(_decides(recipe) | looks),
             **described_exits(network, data.test),
         )
         save_network(folder.path / "network", network, about=about(record, data.classes))
@@ -201,13 +200,12 @@ def _looking(
     if "again" not in recipe.junctions:
         return network, {}
     assert target is not None
-    rule = (recipe.cascade if "cascade" in recipe.junctions else recipe.exits).rule
-    network, found = try_again(network, images, target, rule)
+    network, found = try_again(network, images, target)
     machine.hooks.say(
         f"{'looks again' if found.pays else 'does not look again'}: {100 * found.again:.2f}% of the validation images "
         f"are answered rightly with a second look, {100 * found.once:.2f}% without, at the same cost"
     )
-    return network, {"second_look": asdict(found)}
+    return network, told(network, found, recipe.junctions)
 
 
 def _objective(recipe: Recipe) -> ObjectiveWeights:

@@ -52,7 +52,7 @@ def test_it_looks_again_where_that_is_right_more_often() -> None:
     look_again(looking, RULE)
     calibrate(looking, images, CostModel.measure(looking), target)
     for truth, pays in ((answered_by(looking, images), True), (answered_by(network, images), False)):
-        made, found = try_again(network, truth, target, RULE)
+        made, found = try_again(network, truth, target)
         assert (found.pays, made.looks_again) == (pays, pays)
         assert (found.again if pays else found.once) == 1 > (found.once if pays else found.again)
         measured = evaluate(made, truth, CostModel.measure(made))
@@ -69,4 +69,4 @@ def test_a_draw_is_no_reason_to_look_again() -> None:
 def test_a_tree_does_not_look_again() -> None:
     network = convert(small_view(), exits=[ExitConfig()], branches=BranchConfig(forks="stages"), skips=False)
     with pytest.raises(InputError, match="a tree of paths does not look again"):
-        try_again(network, toy_images(8), 1e6, RULE)
+        try_again(network, toy_images(8), 1e6)
