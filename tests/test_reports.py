@@ -42,7 +42,7 @@ def test_the_first_page_tells_every_method_and_marks_the_default() -> None:
     for cell in cells:
         assert sum(f"{cell.accuracy:.2f}%" in line for line in lines) >= 1
     (default,) = [line for line in lines if "**" in line]
-    assert f"**{next(cell for cell in cells if cell.method == 'cascade').accuracy:.2f}%**" in default
+    assert f"**{next(cell for cell in cells if cell.method == 'cascade+again').accuracy:.2f}%**" in default
 
 
 def rendered_by(drawing: Path) -> str:
