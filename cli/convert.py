@@ -100,7 +100,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Convert MODEL into a routed network that costs --target-flops an image on average."""
         from routekit.errors import InputError
-        from routekit.pipeline.build import settled
+        from routekit.pipeline.build import looking_once, settled
         from routekit.recipe import load_recipe
 
         o.check_device(device)
@@ -117,7 +117,7 @@ def register(app: typer.Typer) -> None:
             if smaller and narrow is not None:
                 raise InputError("--narrow is for forms of one network, --smaller puts another one before it")
             routers = adaptive_cost or router is not None or gate is not None
-            if routers and method is None and wanted is None and {*planned.junctions} <= {"cascade", "again"}:
+            if routers and method is None and wanted is None and looking_once(planned).junctions == ["cascade"]:
                 wanted = ["skip"]  # a cascade has no routers
             making = o.made(method, wanted, prune)
             chosen = load_recipe(

@@ -42,6 +42,10 @@ BAD = [
     (["convert", "resnet20", "--target-flops", "50%", "--junctions", "again"], "with --policy confidence"),
     ([*EXITS, "--set", "exits.head=own"], "and there alone"),
     ([*EXITS, "--policy", "entropy", "--set", "exits.head=own", "--set", "exits.at=end"], "made by --junctions again"),
+    (
+        ["convert", "resnet20", "--target-flops", "50%", "--recipe", "pruning", "--router", "conv"],
+        "--router is for units",
+    ),
     (["convert", "resnet20", "--target-flops", "50%", "--policy", "actor"], "--policy is for exits"),
     (
         ["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit", "--policy", "acter"],
