@@ -13,7 +13,7 @@ from routekit.report.comparison import Measured, Row, rows
 HERE = Path(__file__).parent
 CALLED = {
     "l1+idk": "cascade of a smaller network and this one, pruned (`--smaller`)",
-    "idk": "cascade of a smaller network and this one (`routekit cascade`), nothing trained",
+    "idk": "cascade of a smaller network and this one (`routekit cascade --average`), nothing trained",
     "cascade": "cascade of a narrow form and the network (`--junctions cascade`)",
     "cascade+again": "cascade of a narrow form and the network, which looks again, at the image mirrored",
     "l1+cascade": "cascade of a narrow form and the network, pruned (`--prune l1`)",
@@ -37,13 +37,8 @@ CALLED = {
 
 
 @cache
-def _cells(groups: str) -> list[Measured]:
-    """The cells of several comparisons of one network; what is in both counts once."""
-    found = {}
-    for group in groups.split("+"):
-        for cell in measured(*ComparisonFolder.open(HERE / group)):
-            found.setdefault((cell.method, cell.budget, cell.seed), cell)
-    return list(found.values())
+def _cells(group: str) -> list[Measured]:
+    return measured(*ComparisonFolder.open(HERE / group))
 
 
 def _default(budget: str, methods: Container[str]) -> str:
@@ -57,10 +52,10 @@ def _default(budget: str, methods: Container[str]) -> str:
     return again if again in methods else cascade
 
 
-def compared(groups: str) -> str:
-    """One line a method, one column a budget of the first of `groups`: accuracy, cost and seeds."""
-    budgets = ComparisonFolder.open(HERE / groups.split("+")[0])[1].budgets
-    table = [row for row in rows(_cells(groups)) if row.budget in budgets]
+def compared(group: str) -> str:
+    """One line a method, one column a budget: accuracy, cost and seeds."""
+    budgets = ComparisonFolder.open(HERE / group)[1].budgets
+    table = [row for row in rows(_cells(group)) if row.budget is not None]
     methods = list(dict.fromkeys(row.method for budget in budgets for row in table if row.budget == budget))
     lines = [_line(["", *(f"at {budget} of its cost" for budget in budgets)]), _line(["---"] * (1 + len(budgets)))]
     for method in methods:
@@ -82,17 +77,15 @@ def _cell(row: Row | None, *, bold: bool) -> str:
 
 
 def milliseconds(group: str) -> str:
-    """One line a method at the first budget, and the dense network: milliseconds an image, by runtime and batch."""
-    folder, plan = ComparisonFolder.open(HERE / group)
-    timings = read_timings(folder)
+    """One line a network that was timed, and the dense one: milliseconds an image, by runtime and batch."""
+    timings = read_timings(ComparisonFolder.open(HERE / group)[0])
     assert timings is not None, f"{group} was not timed"
-    table = [row for row in rows(_cells(group)) if row.milliseconds and row.budget in (None, plan.budgets[0])]
+    table = [row for row in rows(_cells(group)) if row.milliseconds]
     places = list(table[0].milliseconds)
-    lines = [_line(["", *places]), _line(["---"] * (1 + len(places)))]
-    lines += [
-        _line([CALLED.get(row.method, row.method), *(f"{row.milliseconds[place]:.2f}" for place in places)])
-        for row in table
-    ]
+    lines = [_line(["", "budget", *places]), _line(["---"] * (2 + len(places)))]
+    for row in table:
+        times = [f"{row.milliseconds[place]:.2f}" for place in places]
+        lines.append(_line([CALLED.get(row.method, row.method), row.budget or "", *times]))
     where = timings["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in timings["runtimes"].items())
     return "\n".join([*lines, "", f"{where['device']}, {where['threads']} threads; {versions}; {where['date']}"])

@@ -209,8 +209,8 @@ def met(folder: str) -> str:
     off = [100 * (ratio - 1) for ratio in decided.values()]
     near = sum(abs(each) <= 2 for each in off)
     return (
-        f"Of {len(off)} recorded networks that decide image by image, {near} came within 2% of the cost that was asked "
-        f"for, on test images that it was not set on; {fmean(map(abs, off)):.1f}% off on average."
+        f"Of {len(off)} recorded measurements of networks that decide image by image, {near} came within 2% of the "
+        f"cost that was asked for, on test images that it was not set on; {fmean(map(abs, off)):.1f}% off on average."
     )
 
 

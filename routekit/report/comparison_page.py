@@ -132,9 +132,11 @@ def names(cells: Sequence[Measured]) -> list[str]:
 def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = None) -> str:
     """On which terms, and where and when."""
     first = dense_record(cells)
-    machines = sorted({str(each.record["environment"]["device"]) for each in cells})
-    dates = sorted({each.record["environment"]["date"] for each in cells})
+    machines, dates, torches, threads = (
+        sorted({each.record["environment"][of] for each in cells}) for of in ("device", "date", "torch", "threads")
+    )
     when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+    ran = f"{', '.join(machines)}; torch {', '.join(torches)}; threads: {', '.join(map(str, threads))}"
     timed = ""
     if timings is not None and len(scales(rows(cells))) > 1:
         images = ", ".join(f"{count} at batch {batch}" for batch, count in timings["images"].items())
@@ -150,7 +152,7 @@ def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = 
         "trained before, and of a cascade of whole networks (idk) only what is pruned is trained. Budgets were met on "
         "validation images. "
         f"Costs are {CONVENTION}, routers and exits included; in the table and the picture, ± is one standard "
-        f"deviation over seeds. Measured {when} on {', '.join(machines)}.{timed}"
+        f"deviation over seeds. Measured {when} on {ran}.{timed}"
     )
 
 

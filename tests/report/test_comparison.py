@@ -34,7 +34,7 @@ def cell(method: str, budget: str | None, seed: int, accuracy: float, share: flo
             "data": "cifar10",
             "images": 6000,
             "split": "test",
-            "environment": {"device": "a CPU", "date": "2026-11-22"},
+            "environment": {"device": "a CPU", "date": "2026-11-22", "torch": "2.15.0", "threads": 2},
             "size": {"parameters": 1000, "bytes": 4000},
             "method": method if method == "dense" else "routed",
         },
