@@ -39,12 +39,18 @@ def register(app: typer.Typer) -> None:
 
         The images are those of the last network's run, or of --data.
         """
+        from routekit.errors import InputError
         from routekit.pipeline.join import join
         from routekit.pipeline.run_folder import RunFolder
         from routekit.recipe import load_recipe, static
 
         from .summary import summary
 
+        own = data is None and (networks[-1] / "recipe.yaml").exists()
+        if data is None and not own and networks[-1].exists():
+            raise InputError(f"{networks[-1]} is no run with a recipe: say which images with --data")
+        if data is None and data_root is not None:
+            raise InputError("--data-root goes with --data: a run says where its own images are")
         chosen = load_recipe(
             o.default_recipe(data),
             {
@@ -53,9 +59,10 @@ def register(app: typer.Typer) -> None:
                 **o.given({"data.val_from_test": o.fraction(val_from_test), "target": target_flops}),
             },
         )
-        if data is None and (networks[-1] / "recipe.yaml").exists():
+        if own:
             _, last = RunFolder.open(networks[-1])
-            given = chosen.data.model_dump(include={"val", "val_from_test"}, exclude_none=True)
+            # Where validation images come from is said in one way: what is given takes the place of the run's own.
+            given = chosen.data.model_dump(include={"val", "val_from_test"} if val or val_from_test else set())
             images = {"data": last.data.model_copy(update=given), "model": last.model}
             # What was carved out of them was drawn by the seed of that run.
             chosen = chosen.model_copy(update=images | ({"seed": last.seed} if seed is None else {}))

@@ -129,9 +129,11 @@ def register(app: typer.Typer) -> None:
         cells = list(plan.cells()) if cell is None else [find(plan, cell)]
         pending = [each for each in cells if resume is None or not folder.of(each).finished]
         if dry_run:
-            seconds = estimate(folder, plan, pending)
+            # Jobs on the CPU of one machine share its cores: together, they take as long as one after the other.
+            shared = launcher == "here" and machine.accelerator().device.type == "cpu"
+            seconds = estimate(folder, plan, pending, machine, 1 if shared else jobs)
             lines = [f"  {each.name}: {'done' if each not in pending else 'to do'}" for each in cells]
-            title = f"{len(cells)} cells, {len(pending)} to do, about {_duration(seconds / jobs)}:"
+            title = f"{len(cells)} cells, {len(pending)} to do, about {_duration(seconds)}:"
             document = {"cells": [each.name for each in cells], "seconds": seconds}
             result(document, "\n".join([title, *lines]), as_json=json)
             return
@@ -171,12 +173,12 @@ def _plan(
 def _timed(folder: "ComparisonFolder", plan: "Plan", machine: "Machine", runtimes: list[str] | None) -> bool:
     """Time the networks; if that fails, say why: what is measured has its table nevertheless."""
     from routekit.comparison.timing import time_cells
-    from routekit.errors import RoutekitError
+    from routekit.errors import reason
 
     try:
         time_cells(folder, plan, machine, runtimes)
-    except (RoutekitError, OSError) as error:
-        warn(f"nothing is timed: {error}; time again with `routekit compare --resume {folder.path}`")
+    except Exception as error:  # out of memory, say
+        warn(f"nothing is timed: {reason(error)}; time again with `routekit compare --resume {folder.path}`")
         return False
     return True
 

@@ -46,18 +46,21 @@ def register(app: typer.Typer) -> None:
         from .summary import summary
 
         own = (run / "recipe.yaml").exists()
-        if own and data is None:
-            if any(option is not None for option in (data_root, val, val_from_test)):
-                raise InputError("--data-root, --val and --val-from-test go with --data: a run has its own images")
-            _, recipe = RunFolder.open(run)
-        elif data is not None:
+        if data is None and any(option is not None for option in (data_root, val, val_from_test)):
+            raise InputError("--data-root, --val and --val-from-test go with --data: a run has its own images")
+        if not run.exists():
+            raise InputError(f"{run} does not exist")
+        if data is None and not own:
+            raise InputError(f"{run} is no run with a recipe: say which images with --data")
+        if data is not None:
             images = {"data.source": data, "data.root": data_root, "data.val": val}
             share = {"data.val_from_test": o.fraction(val_from_test)}
             recipe = load_recipe(o.default_recipe(data), o.given(images | share))
-        elif not run.exists():
-            raise InputError(f"{run} does not exist")
-        else:
-            raise InputError(f"{run} is no run with a recipe: say which images with --data")
+        if own:
+            _, made = RunFolder.open(run)
+            recipe = made if data is None else made.model_copy(update={"data": recipe.data})
+        if keep is not None and not own:
+            raise InputError(f"--keep writes a run, as it was made but for its budget, and {run} does not say how")
         if keep is not None and target_flops is None:
             raise InputError("--keep is for a network that is set for a budget: add --target-flops")
         if policy is not None and policy not in certainties:

@@ -9,10 +9,11 @@ def summary(record: dict[str, Any]) -> str:
 
     flops, routes, accuracy = record["flops"], record["routes"], record["accuracy"]
     dense = flops["dense"]
+    before = "" if accuracy["dense"] is None else f", {100 * accuracy['dense']:.2f}% dense"
     lines = [
         f"{record['run']}: {record['model']} on {record['data']}, "
-        f"{record['images']} {record['split']} images, hard routing",
-        f"  accuracy   {100 * accuracy['routed']:.2f}% routed, {100 * accuracy['dense']:.2f}% dense",
+        f"{record['images']} {record['split']} images, {record.get('inference', 'hard')} routing",
+        f"  accuracy   {100 * accuracy['routed']:.2f}% routed{before}",
         f"  cost       {describe(flops['realized'])} mean, routers included: "
         f"{100 * flops['realized'] / dense:.1f}% of dense",
     ]

@@ -24,3 +24,8 @@ class ExportError(RoutekitError):
 def first_line(error: BaseException) -> str:
     """What an exception of another library says, in one line; its kind if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in one line: what a user can do about it, or whose exception it was and what it says."""
+    return str(error) if isinstance(error, RoutekitError) else f"{type(error).__name__}: {first_line(error)}"

@@ -49,6 +49,22 @@ def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+def busy(folder: Path) -> bool:
+    """Whether a process is at work on `folder`, or on a folder in it, as far as locks are known there (`alone`)."""
+    with suppress(ImportError):
+        import fcntl
+
+        for each in (folder, *(found for found in folder.rglob("*") if found.is_dir())):
+            with suppress(OSError), ExitStack() as held:
+                opened = os.open(each, os.O_RDONLY)
+                held.callback(os.close, opened)
+                try:
+                    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+    return False
+
+
 def check_apart(path: Path, needs: Sequence[Path]) -> None:
     """Raise InputError if something that is needed to fill the folder `path` lies in it: replacing would delete it."""
     for needed in needs:
@@ -60,13 +76,15 @@ def check_folder(path: Path, kind: str, marker: str, *, force: bool, needs: Sequ
     """Raise InputError if a new "run" or "comparison" cannot be made at `path`; `marker` is the file that each has.
 
     It holds one already and `force` is off, or something else, or cannot be made; or it would replace an old one that
-    holds what the new one `needs`.
+    holds what the new one `needs`, or that a process is at work on.
     """
     check_apart(path, needs)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: choose another --out")
     if (path / marker).exists() and not force:
         raise InputError(f"{path} holds a {kind}: go on with --resume {path}, or start over with --force")
+    if (path / marker).exists() and busy(path):
+        raise InputError(f"another process is at work on {path}: wait for it or stop it, or choose another --name")
     if path.exists() and not (path / marker).exists() and any(path.iterdir()):
         raise InputError(f"{path} holds other files: choose another --out or --name")
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())

@@ -3,7 +3,10 @@
 import threading
 from pathlib import Path
 
-from routekit.files import alone
+import pytest
+
+from routekit.errors import InputError
+from routekit.files import alone, busy, check_folder
 
 
 def test_one_at_a_time_is_at_work_on_a_folder(tmp_path: Path) -> None:
@@ -30,3 +33,15 @@ def test_one_at_a_time_is_at_work_on_a_folder(tmp_path: Path) -> None:
     with alone(tmp_path, told.append):  # and is given back
         pass
     assert len(told) == 1
+
+
+def test_what_a_process_is_at_work_on_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").touch()
+    cell = tmp_path / "cells" / "skip"
+    cell.mkdir(parents=True)
+    with alone(cell, lambda said: None):
+        assert busy(tmp_path)
+        with pytest.raises(InputError, match="another process is at work on"):
+            check_folder(tmp_path, "comparison", "plan.yaml", force=True)
+    assert not busy(tmp_path)
+    check_folder(tmp_path, "comparison", "plan.yaml", force=True)

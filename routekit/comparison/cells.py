@@ -8,7 +8,7 @@ from typing import Any
 
 from routekit.comparison.method import DENSE, SMALLER
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
-from routekit.errors import InputError, RoutekitError, first_line
+from routekit.errors import InputError, reason
 from routekit.files import alone
 from routekit.pipeline.build import dense_of
 from routekit.pipeline.inputs import load_inputs
@@ -51,7 +51,14 @@ def carry_out(folder: ComparisonFolder, plan: Plan, cell: Cell, machine: Machine
     if cell.method.startswith(SMALLER):
         source = Path(plan.smaller[int(cell.method.removeprefix(SMALLER))])
         return _copy(source, found, plan.recipe(Cell(DENSE, None, cell.seed), start), read_record(start), machine)
-    return resume(found.path, machine) if found.begun else run(plan.recipe(cell, start), found.path, machine)
+    if not found.begun:
+        try:
+            return run(plan.recipe(cell, start), found.path, machine)
+        except InputError:
+            if not found.begun:
+                raise
+            # Another process began it while this one read the images.
+    return resume(found.path, machine)
 
 
 def _copy(source: Path, found: RunFolder, recipe: Recipe, start: dict[str, Any], machine: Machine) -> dict[str, Any]:
@@ -88,9 +95,8 @@ def carry_out_all(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], m
         try:
             record = carry_out(folder, plan, cell, machine)
         except Exception as error:  # out of memory, say
-            reason = str(error) if isinstance(error, RoutekitError) else f"{type(error).__name__}: {first_line(error)}"
-            failures.append(Failure(cell, reason))
-            machine.hooks.warn(f"{cell.name}: {reason}")
+            failures.append(Failure(cell, reason(error)))
+            machine.hooks.warn(f"{cell.name}: {failures[-1].reason}")
             continue
         if record:
             machine.hooks.say(

@@ -11,6 +11,7 @@ from routekit.macs import CONVENTION
 from routekit.pipeline.build import settled
 from routekit.pipeline.check import check
 from routekit.pipeline.run_folder import RunFolder
+from routekit.report.record import read_record
 
 
 def check_plan(plan: Plan) -> None:
@@ -49,6 +50,13 @@ def _misnamed(plan: Plan) -> Iterator[str]:
     for path in plan.smaller:
         if not RunFolder(Path(path)).finished:
             yield f"--smaller {path}: no finished run"
+            continue
+        seed = read_record(Path(path)).get("seed", 0)
+        if plan.shared.get("data.val_from_test") is not None and seed != plan.seeds[0]:
+            yield (
+                f"--smaller {path}: made with seed {seed}, and --val-from-test parts the test images by the seed: its "
+                f"own would be others; make it with --seed {plan.seeds[0]}"
+            )
     # What all cells share is wrong once, and not in each of them.
     shared = _fault(plan, Cell(DENSE, None, plan.seeds[0]))
     if shared is not None:

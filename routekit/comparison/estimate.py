@@ -21,8 +21,8 @@ STEPS = 3
 OVER = 1.6
 
 
-def estimate(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell]) -> float:
-    """Estimate the seconds that `cells` take, one after the other; a guess, within a factor of two."""
+def estimate(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine, at_once: int = 1) -> float:
+    """Estimate the seconds that `cells` take, so many `at_once`; a guess, within a factor of two."""
     # What is to do is not done, whatever lies where it is to come (--force).
     done = [cell for cell in plan.cells() if cell.trained and cell not in cells and folder.of(cell).finished]
     took: dict[str, list[float]] = {}
@@ -30,19 +30,20 @@ def estimate(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell]) -> flo
         took.setdefault(cell.method, []).append(float(read_record(folder.of(cell).path)["seconds"]))
     every = [seconds for found in took.values() for seconds in found]
     rest = [cell for cell in cells if cell.trained]
+    at_once = min(at_once, len(rest)) or 1
     if every or not rest:  # where a cell is done, the dense network is, too
-        return sum(statistics.fmean(took.get(cell.method, every)) for cell in rest)
-    start, typical = _training(plan)
-    return start + typical * len(rest)
+        return sum(statistics.fmean(took.get(cell.method, every)) for cell in rest) / at_once
+    start, typical = _training(plan, machine)
+    return start + typical * len(rest) / at_once
 
 
-def _training(plan: Plan) -> tuple[float, float]:
+def _training(plan: Plan, machine: Machine) -> tuple[float, float]:
     """Time a few steps of the dense network on this machine -> seconds of its own training, if any, and of a cell's."""
     recipe = plan.recipe(Cell(DENSE, None, plan.seeds[0]))
     spec = spec_of_recipe(recipe)
     data = load_splits(recipe, spec.input_size)
     images = len(data.train)
-    device = Machine().accelerator().device
+    device = machine.accelerator().device
     model = build(spec).model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     batch = recipe.training.batch_size
     x = torch.randn(batch, *spec.input_size, device=device).contiguous(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ import torch
 
 from routekit.comparison.cells import Failure, begin, carry_out_all
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
-from routekit.errors import InputError, first_line
+from routekit.errors import InputError, reason
 from routekit.pipeline.machine import Machine
 from routekit.registry import Registry
 
@@ -74,7 +74,7 @@ def ray(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Ma
         try:
             failures: list[Failure] = engine.get(done)
         except engine.exceptions.RayError as error:  # its worker died, and those that ray tried after it
-            failures = [Failure(cell, f"{type(error).__name__}: {first_line(error)}")]
+            failures = [Failure(cell, reason(error))]
         _told(next(iter(failures), None), cell, machine)
         found += failures
     return found
@@ -84,6 +84,8 @@ def launch(
     name: str, folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine, jobs: int = 1
 ) -> list[Failure]:
     """Carry out `cells`, `jobs` at once, by the launcher of that name, once there is a dense network to begin with."""
+    if not cells:
+        return []
     begin(folder, plan, machine)
     return launchers[name](folder, plan, cells, machine, jobs)
 

@@ -39,6 +39,12 @@ class RoutedNetwork(Structure):
             if told is not None:
                 told.copy_(self.dial.told(self.dial.k_cpt))
 
+    def decide_by(self, rule: str) -> None:
+        """Let exits, where nothing else is decided, go by a rule (`Exit.decide_by`): no price moves it, nor a dial."""
+        for leaving in self.exits:
+            leaving.decide_by(rule)
+        self.dial = self.routers.price = None
+
     def forward(
         self,
         x: Tensor,

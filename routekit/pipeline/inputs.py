@@ -69,12 +69,17 @@ def load_inputs(recipe: Recipe, hooks: Hooks) -> Inputs:
 
 
 def view_of_run(path: Path, recipe: Recipe, classes: Sequence[str]) -> Backbone:
-    """The dense network that an earlier run left. Raises InputError for another one, or one of other classes."""
+    """The dense network that an earlier run left. Raises InputError for another, of other classes or image sizes."""
     network = load_network(path)
     spec = network.view.spec
     name = spec_of(recipe.model.name).full_name
     if spec.full_name != name:
         raise InputError(f"{path} holds {spec.full_name}, not {name}")
+    size = spec_of_recipe(recipe).input_size
+    if spec.input_size != size:
+        raise InputError(
+            f"{path} takes images of {spec.input_size}, not of {size}: add --set data.input_size={spec.input_size[1]}"
+        )
     check_classes(path, classes)
     if not isinstance(network.routers, FixedRoute) or not bool(network.routers.route.all()):
         raise InputError(f"{path} is not a dense network: convert starts from one (`routekit finetune`)")

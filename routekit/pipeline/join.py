@@ -21,7 +21,7 @@ from routekit.macs import describe
 from routekit.network.cascade import LEARNED, Cascade
 from routekit.pipeline.inputs import check_classes, load_splits
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.record import about, run_record, write_record
+from routekit.pipeline.record import about, known_dense, run_record, write_record
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
 
@@ -88,12 +88,11 @@ def meet(
     cascade.to(machine.accelerator().device)
     path = folder().path
     measured = evaluate(cascade, data.test, costs)
-    if before is None:
+    accuracy = None if before is None else known_dense(before, data)
+    if accuracy is None and (before is None or before["method"] == "dense"):
         last = cascade.networks[-1]
         everything = torch.ones(len(data.test), len(last.columns), dtype=torch.bool)
         accuracy = evaluate(last, data.test, costs.stages[-1], routes=everything).accuracy
-    else:
-        accuracy = before["accuracy"]["dense"]
     record = run_record(
         str(path),
         cascade,

@@ -25,7 +25,7 @@ from routekit.network.network import RoutedNetwork
 from routekit.pipeline.analyse import Analysis, analyse
 from routekit.pipeline.inputs import check_classes, load_splits
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.record import about, described_exits, run_record, told, write_record
+from routekit.pipeline.record import about, described_exits, known_dense, run_record, told, write_record
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe
 from routekit.report.record import read_record
@@ -123,10 +123,10 @@ class _Subject:
         network = self.network
         if isinstance(network, Cascade) or not network.exits or network.junctions:
             raise InputError(f"{network.name} has no exits alone: another policy can decide for those only")
-        for leaving in network.exits:
-            leaving.decide_by(rule)
+        network.decide_by(rule)
         kind = "exits" if "exit" in self.recipe.junctions else "cascade"
-        recipe = self.recipe.model_copy(update={kind: replace(getattr(self.recipe, kind), rule=rule)})
+        ruled = replace(getattr(self.recipe, kind), rule=rule)
+        recipe = self.recipe.model_copy(update={kind: ruled, "adaptive_cost": None})
         record = self.record | {"policy": rule}
         return replace(self, costs=measure_costs(network), recipe=recipe, record=record)
 
@@ -177,19 +177,22 @@ class _Subject:
         measured = evaluate(network, test, self.costs, gate=gates[self.recipe.inference], seed=seed)
         order = torch.randperm(len(measured.routes), generator=torch.Generator().manual_seed(seed))
         shuffled = evaluate(network, test, self.costs, routes=measured.routes[order])
+        # What a network was made of is not kept with it.
+        before = measured.accuracy if self.record["method"] == "dense" else known_dense(self.record, self.data)
         return run_record(
             str(self.path),
             network,
             measured,
             data=self.data.name,
             split="test",
-            dense_accuracy=self.record["accuracy"]["dense"],
+            dense_accuracy=before,
             dense_flops=self.record["flops"]["dense"],
             target=self.record["flops"]["target"] if target is None else target,
             seconds=time.perf_counter() - started,
             environment=self.machine.environment(),
             shuffled_accuracy=shuffled.accuracy,
             seed=seed,
+            inference=self.recipe.inference,
             validation=self.data.val_origin,
             **{key: self.record[key] for key in KEPT if key in self.record},
             **({} if isinstance(network, Cascade) else described_exits(network, test)),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from routekit.data.image_set import Images
+from routekit.data.sources import DataSplits
 from routekit.evaluation.answers import pack
 from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.exits import measure_exits
@@ -27,7 +28,7 @@ def run_record(
     *,
     data: str,
     split: str,
-    dense_accuracy: float,
+    dense_accuracy: float | None,
     dense_flops: float,
     target: float | None,
     seconds: float,
@@ -36,7 +37,8 @@ def run_record(
     """Say what an evaluation found: accuracies are fractions, costs MACs, run rates per unit by name.
 
     "right" tells of each image whether it was answered right, as `evaluation.answers.pack` writes it.
-    `dense_accuracy` and `dense_flops` are those of the network before it was routed, all of its units in it.
+    `dense_accuracy` and `dense_flops` are those of the network before it was routed, all of its units in it; the first
+    is None where that is not known of these images.
     """
     statistics = measured.statistics
     return {
@@ -89,6 +91,13 @@ def told(network: RoutedNetwork, found: SecondLook, junctions: Sequence[str]) ->
     """What the record of a network that may look again says of that: what was found, and what is decided then."""
     once = [kind for kind in junctions if kind != "again"]
     return {"junctions": [*once, "again"] if network.looks_again else once, "second_look": asdict(found)}
+
+
+def known_dense(record: dict[str, Any], data: DataSplits) -> float | None:
+    """What the dense network has on the test images of `data`, if they are those of which the record tells it."""
+    carved = record.get("validation") == "test"  # into validation and test images
+    same = (record["data"], record["images"], carved) == (data.name, len(data.test), data.val_origin == "test")
+    return record["accuracy"]["dense"] if same else None
 
 
 def about(record: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) ->
         recipe = looking_once(recipe)
     folder = _create(path, recipe, machine, force=force)
     with _alone(folder, machine):
+        if folder.finished:  # another process has just done it
+            return read_record(path)
         return _carry_out(recipe, inputs, folder, machine)
 
 
@@ -183,6 +185,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             method=recipe.method,
             seed=recipe.seed,
             epochs=recipe.training.epochs,
+            inference=recipe.inference,
             validation=data.val_origin,
             **(_decides(recipe) | looks),
             **described_exits(network, data.test),

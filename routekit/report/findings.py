@@ -1,6 +1,6 @@
 """What the record of one run says, in sentences: what was measured, and what to be wary of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from routekit.macs import CONVENTION, describe
@@ -16,9 +16,10 @@ def facts(record: Mapping[str, Any]) -> list[str]:
     """What was measured, in sentences."""
     flops, accuracy, routes = record["flops"], record["accuracy"], record["routes"]
     asked = "" if flops["target"] is None else f", for a budget of {100 * flops['target'] / flops['dense']:.2f}%"
+    before = "" if accuracy["dense"] is None else f", {100 * accuracy['dense']:.2f}% by the dense network"
     said = [
         f"{100 * accuracy['routed']:.2f}% of {record['images']} {record['split']} images of {record['data']} are "
-        f"answered rightly, {100 * accuracy['dense']:.2f}% by the dense network.",
+        f"answered rightly{before}.",
         f"On average, one costs {describe(flops['realized'])}: {100 * flops['realized'] / flops['dense']:.2f}% of what "
         f"it costs in the dense network{asked}.",
         _routes(routes),
@@ -27,10 +28,11 @@ def facts(record: Mapping[str, Any]) -> list[str]:
         said.append(f"With another image's route, {100 * record['shuffled_accuracy']:.2f}% would be right.")
     where = record["environment"]
     threads = _counted(where["threads"], "thread")
+    # Where a network was set for another budget, nothing was trained for it.
+    epochs = f"{record['epochs']:g} epochs, " if "epochs" in record else ""
     said.append(
-        f"Costs are {CONVENTION}, routers and exits included. Seed {record.get('seed', 0)}, "
-        f"{record.get('epochs', 0):g} epochs, {record['seconds']:.0f} s on {where['device']}, {threads}, "
-        f"{where['date']}."
+        f"Costs are {CONVENTION}, routers and exits included. Seed {record.get('seed', 0)}, {epochs}"
+        f"{record['seconds']:.0f} s on {where['device']}, {threads}, {where['date']}."
     )
     return said
 
@@ -60,7 +62,8 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
     # Of a fork it is the share of the first way: the others take the second.
     rates = {name: rate for name, rate in routes["run_rate"].items() if not name.startswith("first way")}
     exits = {name.removeprefix(PAST): rate for name, rate in rates.items() if name.startswith(PAST)}
-    found += _of_units({name: rate for name, rate in rates.items() if not name.startswith(PAST)}) + _of_exits(exits)
+    found += _of_units({name: rate for name, rate in rates.items() if not name.startswith(PAST)})
+    found += _of_exits(exits, record.get("junctions", ["exit"]))
     off = flops["realized"] / flops["target"] - 1
     if abs(off) > OFF:
         # Units are steered while they learn; a threshold can be set at any time.
@@ -90,22 +93,24 @@ def _of_units(rates: Mapping[str, float]) -> list[str]:
     return found
 
 
-def _of_exits(rates: Mapping[str, float]) -> list[str]:
+def _of_exits(rates: Mapping[str, float], junctions: Sequence[str]) -> list[str]:
     found = []
+    fewer, leave_out = "for fewer exits (`--exits`)", "Leave it out (`--exits`)"
+    if "exit" not in junctions:
+        fewer, leave_out = "for a narrower form (`--narrow`)", "Ask for a smaller budget, or for another `--narrow`"
     for said, exits in {
         "No image goes": [name for name, rate in rates.items() if not rate],
         "Hardly any image goes": [name for name, rate in rates.items() if 0 < rate < RARE],
     }.items():
         if exits:
             found.append(
-                f"{said} on past {', '.join(exits)}: what lies behind is not used. Ask for a larger budget, or for "
-                "fewer exits (`--exits`)."
+                f"{said} on past {', '.join(exits)}: what lies behind is not used. Ask for a larger budget, or {fewer}."
             )
     all_go_on = [name for name, rate in rates.items() if rate > 1 - RARE]
     if all_go_on:
         found.append(
             f"All images, or nearly all, go on past {', '.join(all_go_on)}: the exit there costs something and answers "
-            "hardly any. Leave it out (`--exits`)."
+            f"hardly any. {leave_out}."
         )
     return found
 

@@ -34,8 +34,9 @@ def accuracy_against_cost(records: Sequence[dict[str, Any]]) -> Any:
         found = [tuple(zip(*group, strict=True)) for group in points[kind].values()]
         means = [(fmean(costs), fmean(errors), deviation(errors)) for costs, errors in found]
         line(axes, means, look, kind)
-    dense = {(record["flops"]["dense"], 1 - record["accuracy"]["dense"]) for record in records}
-    axes.plot(*zip(*sorted(dense), strict=True), "*", color="black", markersize=9, label="dense")
+    known = [record for record in records if record["accuracy"]["dense"] is not None]
+    if dense := {(record["flops"]["dense"], 1 - record["accuracy"]["dense"]) for record in known}:
+        axes.plot(*zip(*sorted(dense), strict=True), "*", color="black", markersize=9, label="dense")
     axes.set_xlabel("mean cost of an image, MACs (fvcore: 1 multiply-add = 1 FLOP)")
     axes.set_ylabel("error rate, test images")
     axes.grid(alpha=0.3)

@@ -237,6 +237,13 @@ def test_a_network_of_other_classes_is_refused(workplace: Path, tmp_path: Path) 
     )
     assert done.returncode == 2
     assert "3 classes, the data has 4" in done.stderr
+    done = in_process(
+        *("convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%"),
+        *("--set", "data.input_size=16"),
+        cwd=workplace,
+    )
+    assert done.returncode == 2
+    assert "takes images of (3, 32, 32), not of (3, 16, 16): add --set data.input_size=32" in done.stderr
     write_tree(tmp_path / "others", train=2)
     for split in ("train", "val", "test"):
         (tmp_path / "others" / split / "class1").rename(tmp_path / "others" / split / "other")

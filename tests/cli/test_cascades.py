@@ -45,6 +45,8 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
         (["runs/routed", "runs/dense", "--target-flops", "20%"], "out of reach"),
         (["runs/routed", "runs/dense", "--target-flops", "90%", "--name", "joined"], "--force"),
         (["runs/routed", "runs/absent", "--target-flops", "90%"], "runs/absent does not exist"),
+        (["runs/routed", "runs/dense/network", "--target-flops", "90%"], "say which images with --data"),
+        (["runs/routed", "runs/dense", "--target-flops", "90%", "--data-root", "x"], "--data-root goes with --data"),
     ):
         done = in_process("cascade", *arguments, cwd=workplace)
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
@@ -87,7 +89,7 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     spent = [each["flops"]["realized"] for each in curve]
     assert spent == sorted(spent)
     assert spent[0] < spent[2]
-    kept = ["evaluate", "runs/cascade", "--keep", "runs/kept", "--target-flops"]
+    kept = ["evaluate", "runs/cascade", "--data", "images", "--keep", "runs/kept", "--target-flops"]
     for wrong, says in ((["50%,70%"], "give one target"), ([], "")):
         done = in_process(*kept, *wrong, cwd=workplace)
         assert done.returncode == 2
@@ -97,6 +99,8 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     # It costs what it was set to, wherever it is taken.
     again = json.loads(in_process("evaluate", "runs/kept", "--json", cwd=workplace).stdout)
     assert again["flops"] == json.loads((workplace / "runs" / "kept" / "record.json").read_text())["flops"]
+    recipes = [(workplace / "runs" / run / "recipe.yaml").read_text().splitlines() for run in ("cascade", "kept")]
+    assert [line for line in recipes[0] if line not in recipes[1]] == ["target: 70%"]
     assert in_process("export", "runs/kept", "--out", "kept", cwd=workplace).returncode == 0
     done = in_process("evaluate", "runs/cascade", "--target-flops", "20%", cwd=workplace)
     assert (done.returncode, "can cost from" in done.stderr) == (2, True)

@@ -27,6 +27,17 @@ def compare(workplace: Path, *arguments: Any) -> Any:
     return in_process("compare", *arguments, "--device", "cpu", cwd=workplace)
 
 
+def _out_of_memory(*_: Any) -> None:
+    raise RuntimeError("out of memory")
+
+
+def test_of_a_comparison_that_is_done_nothing_but_its_records_is_needed() -> None:
+    kept = Path(__file__).parent.parent.parent / "reports" / "resnet20-junctions"
+    done = in_process("compare", "--resume", kept, "--no-time", "--device", "cpu", cwd=kept.parent)
+    assert done.returncode == 0, done.stderr
+    assert "| 70% | branch |" in done.stdout
+
+
 def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "IMAGES", {1: 1, 64: 4})
     monkeypatch.setattr(timing, "CHOICE", 0.0)
@@ -75,6 +86,14 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
     assert (folder / "timings.json").read_text() == timings
     assert json.loads(lost.read_text())["accuracy"] == before["accuracy"]
     assert kept.stat().st_mtime_ns == written
+
+    # A device that gives up while networks are timed costs no table.
+    with monkeypatch.context() as failing:
+        failing.setattr(timing, "time_cells", _out_of_memory)
+        untimed = compare(workplace, "--resume", "comparisons/c")
+    assert untimed.returncode == 1
+    assert "nothing is timed: RuntimeError: out of memory; time again with" in untimed.stderr
+    assert "| 60% | skip |" in untimed.stdout
 
     # In another runtime, it is timed again; torch stands in for that one here.
     monkeypatch.setattr(timing, "runtimes", {"torch": torch_forms, "onnx": torch_forms})

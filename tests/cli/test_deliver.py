@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import BENCH, in_process, routekit
+from tests.cli.command import BENCH, in_process, routekit, write_tree
 
 
 def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
@@ -28,6 +28,18 @@ def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
     # Half precision is for what computes, not for what decides; one image of 36 may still fall the other way.
     assert evaluated["accuracy"]["routed"] == pytest.approx(whole["accuracy"]["routed"], abs=1.5 / 36)
     assert evaluated["flops"]["realized"] == pytest.approx(whole["flops"]["realized"], rel=0.05)
+    assert evaluated["accuracy"]["dense"] == whole["accuracy"]["dense"]
+    # What the dense network makes of other images is known if it is the one that is measured.
+    write_tree(workplace / "other", train=2)
+    for run in ("compact", "runs/dense"):
+        done = in_process("evaluate", run, "--data", "other", "--json", cwd=workplace)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)["accuracy"]
+        assert found["dense"] == (found["routed"] if run == "runs/dense" else None)
+    done = in_process("evaluate", "compact", "--data", "other", cwd=workplace)
+    assert re.search(r"accuracy   [\d.]+% routed\n", done.stdout)
+    done = in_process("evaluate", "compact", "--data", "images", "--target-flops", "60%", "--keep", "k", cwd=workplace)
+    assert (done.returncode, "compact does not say how" in done.stderr) == (2, True)
 
 
 def test_what_is_exported_is_not_replaced_by_its_export(workplace: Path) -> None:
@@ -102,7 +114,7 @@ def test_exits_that_learned_beside_a_rule(workplace: Path) -> None:
     """One training, two policies: the classifiers are the same, and who decides is in the record."""
     convert = [
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "70%", "--junctions",
-        "exit", "--exits", "layer1.2,layer2.2", "--epochs", "1", "--set", "training.batch_size=16",
+        "exit", "--exits", "layer1.2,layer2.2", "--epochs", "1", "--set", "training.batch_size=16", "--adaptive-cost",
     ]  # fmt: skip
     done = in_process(*convert, "--name", "leaving", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ import pytest
 from routekit.comparison import estimate
 from routekit.comparison.estimate import estimate as guess
 from routekit.comparison.plan import ComparisonFolder, Plan
+from routekit.pipeline.machine import Machine
 
 
 def plan(**shared: object) -> Plan:
@@ -23,8 +24,9 @@ def test_cells_that_are_done_tell_how_long_their_method_takes(tmp_path: Path) ->
         folder.of(cell).path.mkdir(parents=True)
         (folder.of(cell).path / "record.json").write_text(json.dumps({"seconds": seconds}))
     # firstk, skip, l1, firstk: a method that is not done takes as long as those that are.
-    assert guess(folder, planned, cells[2:]) == 20 + 10 + 30 + 20
-    assert guess(folder, planned, []) == 0
+    assert guess(folder, planned, cells[2:], Machine()) == 20 + 10 + 30 + 20
+    assert guess(folder, planned, cells[2:], Machine(), at_once=2) == (20 + 10 + 30 + 20) / 2
+    assert guess(folder, planned, [], Machine()) == 0
 
 
 @pytest.mark.parametrize(("weights", "epochs"), [("auto", 3), ("none", 3), ("mine.th", 0)])
@@ -36,6 +38,6 @@ def test_the_dense_network_counts_if_it_has_to_be_trained(
     monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     planned = plan(**{"model.weights": weights})
     cells = list(planned.cells())
-    alone, all_six = (guess(ComparisonFolder(tmp_path), planned, given) for given in (cells[:1], cells))
+    alone, all_six = (guess(ComparisonFolder(tmp_path), planned, given, Machine()) for given in (cells[:1], cells))
     each = (all_six - alone) / 5
     assert alone == pytest.approx(each * (2 + epochs) / 2)

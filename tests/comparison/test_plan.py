@@ -24,7 +24,8 @@ from routekit.recipe import load_recipe
 
 def plan(**more: Any) -> Plan:
     given: dict[str, Any] = {"methods": ["dense", "skip", "l1"], "budgets": ["40%", "60%"], "seeds": [0, 1]}
-    return Plan(base="default", shared={"model.name": "resnet20", "training.epochs": 4}, **(given | more))
+    given["shared"] = {"model.name": "resnet20", "training.epochs": 4}
+    return Plan(base="default", **(given | more))
 
 
 def test_every_combination_is_a_cell_and_the_first_seed_comes_first() -> None:
@@ -85,6 +86,15 @@ def test_a_cascade_with_a_pruned_network_is_not_begun_for_a_budget_out_of_its_re
     ):
         with pytest.raises(InputError, match=f"{re.escape(method)} at {budget}: .*{said}"):
             check_plan(plan(methods=[method], smaller=smaller, budgets=[budget]))
+
+
+def test_a_smaller_network_answers_the_same_test_images_as_the_others(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text(json.dumps({"seed": 1}))
+    carved = {"shared": {"model.name": "resnet20", "data.val_from_test": 0.5}, "smaller": [str(tmp_path)]}
+    with pytest.raises(InputError, match=r"made with seed 1, .* make it with --seed 0"):
+        check_plan(plan(**carved))
+    check_plan(plan(**carved, seeds=[1]))
+    check_plan(plan(smaller=[str(tmp_path)]))  # a folder of its own, or training images, leave the test images whole
 
 
 def test_behind_smaller_networks_the_default_prunes_for_every_budget_under_the_dense_cost() -> None:

@@ -76,6 +76,10 @@ def test_what_is_warned_of() -> None:
     assert rare.startswith("Hardly any image takes body.0:")
     cascade = record(routes=routes | {"unique": 2, "entropy_bits": 0.3}, junctions=["cascade"])
     assert warnings(cascade) == []
+    for rate in (0.0, 1.0):  # a cascade takes no --exits
+        (advice,) = warnings(cascade | {"routes": cascade["routes"] | {"run_rate": {"past stem": rate}}})
+        assert "`--narrow`" in advice
+        assert "--exits" not in advice
     assert warnings(record(method="l1", routes=routes | {"entropy_bits": 0.0})) == []
 
 
