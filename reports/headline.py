@@ -15,7 +15,7 @@ CALLED = {
     "l1+idk": "cascade of a smaller network and this one, pruned (`--smaller`)",
     "idk": "cascade of a smaller network and this one (`routekit cascade --average`), nothing trained",
     "cascade": "cascade of a narrow form and the network (`--junctions cascade`)",
-    "cascade+again": "cascade of a narrow form and the network, which looks again, at the image mirrored",
+    "cascade+again": "cascade of a narrow form and the network, and a second look (`--junctions cascade,again`)",
     "l1+cascade": "cascade of a narrow form and the network, pruned (`--prune l1`)",
     "branch": "units in full or narrow (`--junctions branch`)",
     "skip": "units skipped (`--junctions skip`)",
