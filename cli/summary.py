@@ -19,7 +19,9 @@ def summary(record: dict[str, Any]) -> str:
     ]
     if flops["target"] is not None:
         off = 100 * (flops["realized"] / flops["target"] - 1)
-        lines.append(f"  target     {describe(flops['target'])}: {off:+.2f}% off")
+        chance = 100 * flops.get("chance", 0.0) / flops["target"]
+        within = f"; by chance of which images these are: ± {chance:.2f}%" if chance else ""
+        lines.append(f"  target     {describe(flops['target'])}: {off:+.2f}% off{within}")
     lines += [
         f"             p5 {flops['p5']:.3g}, p50 {flops['p50']:.3g}, p95 {flops['p95']:.3g}; dense {describe(dense)}",
         f"  routes     {routes['unique']} distinct, {routes['entropy_bits']:.2f} bits, "

@@ -1,5 +1,6 @@
 """Measure a routed network on held-out images: accuracy and realised cost under hard routing."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,14 @@ class Evaluation:
         """Realised cost over images: mean, p5, p50, p95, in MACs."""
         levels = torch.quantile(self.costs, torch.tensor([0.05, 0.5, 0.95], dtype=self.costs.dtype))
         return {"mean": self.cost} | dict(zip(("p5", "p50", "p95"), levels.tolist(), strict=True))
+
+    def chance(self, others: int) -> float:
+        """One standard error of how the mean cost differs from that of so many `others`, images like these, MACs.
+
+        A budget that was met on them is missed here by about that, for no other reason than which images they are.
+        """
+        each = float(self.costs.double().std(correction=0))
+        return each * math.sqrt(1 / len(self.costs) + 1 / others)
 
     @property
     def statistics(self) -> RouteStatistics:

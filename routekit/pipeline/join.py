@@ -102,6 +102,7 @@ def meet(
         dense_accuracy=accuracy,
         dense_flops=whole,
         target=target,
+        met_on=len(data.val),
         seconds=time.perf_counter() - started + (0.0 if trained is None else trained["seconds"]),
         environment=machine.environment(),
         method="cascade",

@@ -188,6 +188,7 @@ class _Subject:
             dense_accuracy=before,
             dense_flops=self.record["flops"]["dense"],
             target=self.record["flops"]["target"] if target is None else target,
+            met_on=len(self.data.val),
             seconds=time.perf_counter() - started,
             environment=self.machine.environment(),
             shuffled_accuracy=shuffled.accuracy,

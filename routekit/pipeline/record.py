@@ -31,6 +31,7 @@ def run_record(
     dense_accuracy: float | None,
     dense_flops: float,
     target: float | None,
+    met_on: int,
     seconds: float,
     **more: Any,
 ) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def run_record(
 
     "right" tells of each image whether it was answered right, as `evaluation.answers.pack` writes it.
     `dense_accuracy` and `dense_flops` are those of the network before it was routed, all of its units in it; the first
-    is None where that is not known of these images.
+    is None where that is not known of these images. `met_on` is how many validation images a budget was met on.
     """
     statistics = measured.statistics
     return {
@@ -53,6 +54,7 @@ def run_record(
             "dense": dense_flops,
             "target": target,
             "realized": measured.cost,
+            "chance": measured.chance(met_on),
             **{key: value for key, value in measured.cost_quantiles().items() if key != "mean"},
         },
         "routes": {

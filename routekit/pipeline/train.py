@@ -180,6 +180,7 @@ def _train(recipe: Recipe, inputs: Inputs, folder: RunFolder, machine: Machine) 
             dense_accuracy=measured.accuracy if recipe.method == "dense" else before,
             dense_flops=whole,
             target=target,
+            met_on=len(data.val),
             seconds=seconds_before + trainer.seconds,
             environment=machine.environment(),
             method=recipe.method,

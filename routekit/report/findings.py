@@ -64,8 +64,13 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
     exits = {name.removeprefix(PAST): rate for name, rate in rates.items() if name.startswith(PAST)}
     found += _of_units({name: rate for name, rate in rates.items() if not name.startswith(PAST)})
     found += _of_exits(exits, record.get("junctions", ["exit"]))
-    off = flops["realized"] / flops["target"] - 1
-    if abs(off) > OFF:
+    off, chance = flops["realized"] / flops["target"] - 1, flops.get("chance", 0.0) / flops["target"]
+    if OFF < abs(off) <= 2 * chance:
+        found.append(
+            f"The cost is {100 * off:+.1f}% off its target, which may be chance: so few validation and test images "
+            f"tell a mean cost within {100 * chance:.1f}% (one standard error). Give more of the former (`--val`)."
+        )
+    elif abs(off) > OFF:
         # Units are steered while they learn; a threshold can be set at any time.
         settable = {"skip", "branch"}.isdisjoint(record.get("junctions", ["skip"]))
         again = ", or meet the budget again with `routekit evaluate --target-flops`" if settable else ""

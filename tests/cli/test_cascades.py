@@ -198,7 +198,7 @@ def test_a_smaller_network_answers_before_the_one_that_is_converted(workplace: P
         (["--method", "l1"], "a cascade of whole networks"),
         (["--narrow", "30%"], "--narrow is for forms of one network"),
         (
-            ["--set", "data.input_size=16", "--target-flops", "3e7"],
+            ["--weights", "none", "--set", "data.input_size=16", "--target-flops", "3e7"],
             "runs/routed takes images of (3, 32, 32), not of (3, 16, 16)",
         ),
         (["--data", "others"], "was trained for other classes"),

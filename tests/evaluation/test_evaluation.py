@@ -55,6 +55,15 @@ def test_accuracy_and_cost_are_what_single_images_give() -> None:
     assert measured.statistics.unique > 1
 
 
+def test_what_chance_does_to_a_mean_cost_by_hand() -> None:
+    costs = torch.tensor([1.0, 1.0, 1.0, 5.0])  # variance 3
+    answers = torch.zeros(4, dtype=torch.bool)
+    measured = Evaluation(answers, costs, answers[:, None], costs[:, None], torch.zeros(4))
+    assert measured.chance(12) == pytest.approx(1.0)  # 3/4 + 3/12
+    static = Evaluation(answers, torch.ones(4), answers[:, None], costs[:, None], torch.zeros(4))
+    assert static.chance(12) == 0
+
+
 def test_forced_routes_are_taken() -> None:
     network, costs = network_with_routes()
     routes = torch.rand(20, 4, generator=torch.Generator().manual_seed(0)) < 0.5

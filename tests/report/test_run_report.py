@@ -65,6 +65,9 @@ def test_what_is_warned_of() -> None:
     assert "evaluate" not in off  # units that have learned for one budget cannot be set to another
     (off,) = warnings(record(flops=record()["flops"] | {"realized": 55.0}, junctions=["exit"]))
     assert "`routekit evaluate --target-flops`" in off
+    (off,) = warnings(record(flops=record()["flops"] | {"realized": 55.0, "chance": 4.0}, junctions=["exit"]))
+    assert off.startswith("The cost is +10.0% off its target, which may be chance: so few")
+    assert "within 8.0% (one standard error)" in off
     exits = {"past layer1.0": 1.0, "past layer2.0": 0.005, "past layer3.0": 0.0}
     none, hardly, all_go_on = warnings(record(routes=routes | {"run_rate": exits}))
     assert none.startswith("No image goes on past layer3.0: what lies behind is not used.")
