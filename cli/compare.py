@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GROWN = ("--methods", "--stack", "--budgets", "--seeds")
 # and that say how its cells are carried out and timed.
 CARRIED_OUT = ("--launcher", "--jobs", "--cell", "--time", "--runtime", "--dry-run")
-METHODS = "dense,l1+cascade+again,cascade+again,branch,skip,l1,depgraph,distributedk"
+METHODS = "dense,l1+cascade,cascade+again,branch,skip,l1,depgraph,distributedk"
 
 
 def register(app: typer.Typer) -> None:

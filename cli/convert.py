@@ -39,8 +39,8 @@ def register(app: typer.Typer) -> None:
                 help="What is decided, one or several: skip (which units run), branch (which run in full and which "
                 "narrow), exit (where to stop), cascade (whether a narrow form of the network will do), again "
                 "(whether to look once more, at the image mirrored, if that pays on validation images). By default "
-                "cascade,again, and for budgets under half of the dense cost the network is pruned before, as by "
-                "--prune l1; where you name them, only --prune prunes."
+                "cascade,again; for budgets under half of the dense cost cascade, of the network pruned as by --prune "
+                "l1; where you name them, only --prune prunes."
             ),
         ] = None,
         narrow: Annotated[

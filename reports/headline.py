@@ -47,9 +47,9 @@ def _default(budget: str, methods: Container[str]) -> str:
     Where none looks again, that did not pay on validation images, and the default does without.
     """
     pruned = float(budget.rstrip("%")) / 100 < load_recipe("default", {}).prunes_below
-    cascade = "l1+cascade" if pruned else "cascade"
-    again = f"{cascade}+again"
-    return again if again in methods else cascade
+    if pruned:
+        return "l1+cascade"
+    return "cascade+again" if "cascade+again" in methods else "cascade"
 
 
 def compared(group: str) -> str:

@@ -69,8 +69,11 @@ def test_what_is_for_small_budgets_only_is_left_out_for_larger_ones() -> None:
     for budget, prunes in (("49.9%", True), ("50%", False), ("2.0e7", True), ("2.1e7", False)):  # of 41M
         recipe = load_recipe("default", {"model.name": "resnet20", "target": budget})
         assert (settled(recipe).pruning is not None) == prunes
+        assert settled(recipe).junctions == (["cascade"] if prunes else ["cascade", "again"])
         # Whoever asks for it gets it.
-        assert settled(load_recipe("default", {"target": budget, "pruning": {"method": "l1"}})).pruning is not None
+        asked = settled(load_recipe("default", {"target": budget, "pruning": {"method": "l1"}}))
+        assert asked.pruning is not None
+        assert asked.junctions == ["cascade", "again"]
     assert settled(load_recipe("default", {"target": "60%"})).freezes
 
 

@@ -46,7 +46,8 @@ def last_of(recipe: Recipe, *, untrained: bool = False) -> Recipe:
 def settled(recipe: Recipe) -> Recipe:
     """The recipe as it is carried out: without its pruning, if that is for smaller budgets only.
 
-    Behind smaller networks, it does not look again. Raises InputError for a network or a budget that cannot be.
+    Where it is pruned for such a one, or stands behind smaller networks, it does not look again. Raises InputError for
+    a network or a budget that cannot be.
     """
     if recipe.smaller:
         recipe = looking_once(recipe)
@@ -54,7 +55,8 @@ def settled(recipe: Recipe) -> Recipe:
         return recipe
     whole = dense_cost(recipe)
     if parse_amount(recipe.target, whole) < recipe.prunes_below * whole:
-        return recipe
+        # It is pruned because few images could get to the end: there is nothing to spend on looking at them twice.
+        return looking_once(recipe) if recipe.pruning.below < 1 else recipe
     return recipe.model_copy(update={"pruning": None})
 
 

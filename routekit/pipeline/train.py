@@ -49,6 +49,8 @@ def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) ->
     inputs = _load(recipe, machine)
     if given.pruning is not None and recipe.pruning is None:
         machine.hooks.say(f"not pruned: that is for budgets under {given.prunes_below:.0%} (pruning.below)")
+    if "again" in given.junctions and "again" not in recipe.junctions and not recipe.smaller:
+        machine.hooks.say(f"does not look again: not for budgets under {given.prunes_below:.0%} (pruning.below)")
     if "again" in recipe.junctions and not _mirrored(inputs):
         machine.hooks.say(f"does not look again: images of {inputs.data.name} are not mirrored in training, either")
         recipe = looking_once(recipe)

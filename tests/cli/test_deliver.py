@@ -81,7 +81,7 @@ def test_the_default_from_end_to_end(workplace: Path) -> None:
     done = in_process(*convert, "45%", "--epochs", "1", cwd=workplace)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert record["run"] == "runs/resnet20-images-l1+cascade+again-45pct-seed0"
+    assert record["run"] == "runs/resnet20-images-l1+cascade-45pct-seed0"
     assert (record["pruning"], record["junctions"]) == ("l1", ["cascade"])
     dense = json.loads((workplace / "routed.json").read_text())["flops"]["dense"]
     assert record["flops"]["dense"] == dense
