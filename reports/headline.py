@@ -17,6 +17,7 @@ CALLED = {
     "cascade": "cascade of a narrow form and the network (`--junctions cascade`)",
     "cascade+again": "cascade of a narrow form and the network, and a second look (`--junctions cascade,again`)",
     "l1+cascade": "cascade of a narrow form and the network, pruned (`--prune l1`)",
+    "l1+cascade+again": "cascade of a narrow form and the network, pruned, and a second look",
     "branch": "units in full or narrow (`--junctions branch`)",
     "skip": "units skipped (`--junctions skip`)",
     "skip+exit": "units skipped, and exits",
