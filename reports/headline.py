@@ -86,7 +86,7 @@ def milliseconds(group: str) -> str:
     lines = [_line(["", "budget", *places]), _line(["---"] * (2 + len(places)))]
     for row in table:
         times = [f"{row.milliseconds[place]:.2f}" for place in places]
-        lines.append(_line([CALLED.get(row.method, row.method), row.budget or "", *times]))
+        lines.append(_line([CALLED.get(row.method, row.label), row.budget or "", *times]))
     where = timings["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in timings["runtimes"].items())
     return "\n".join([*lines, "", f"{where['device']}, {where['threads']} threads; {versions}; {where['date']}"])
