@@ -36,33 +36,33 @@ def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     A process that dies gives way. Where the system, or the folder's file system, knows no locks, nobody waits.
     """
     with ExitStack() as held:
-        with suppress(ImportError, OSError):
-            import fcntl
-
-            opened = os.open(folder, os.O_RDONLY)
-            held.callback(os.close, opened)
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"waiting for another process that is at work on {folder}")
-                fcntl.flock(opened, fcntl.LOCK_EX)
+        if not _lock(folder, held, wait=False):
+            say(f"waiting for another process that is at work on {folder}")
+            _lock(folder, held, wait=True)
         yield
 
 
 def busy(folder: Path) -> bool:
     """Whether a process is at work on `folder`, or on a folder in it, as far as locks are known there (`alone`)."""
-    with suppress(ImportError):
+    for each in (folder, *(found for found in folder.rglob("*") if found.is_dir())):
+        with ExitStack() as held:
+            if not _lock(each, held, wait=False):
+                return True
+    return False
+
+
+def _lock(folder: Path, held: ExitStack, *, wait: bool) -> bool:
+    """Lock `folder` until `held` is left; False if another process has, and this one is not to wait for it."""
+    with suppress(ImportError, OSError):
         import fcntl
 
-        for each in (folder, *(found for found in folder.rglob("*") if found.is_dir())):
-            with suppress(OSError), ExitStack() as held:
-                opened = os.open(each, os.O_RDONLY)
-                held.callback(os.close, opened)
-                try:
-                    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return True
-    return False
+        opened = os.open(folder, os.O_RDONLY)
+        held.callback(os.close, opened)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def check_apart(path: Path, needs: Sequence[Path]) -> None:

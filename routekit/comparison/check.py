@@ -11,6 +11,7 @@ from routekit.macs import CONVENTION
 from routekit.pipeline.build import settled
 from routekit.pipeline.check import check
 from routekit.pipeline.run_folder import RunFolder
+from routekit.recipe import load_recipe
 from routekit.report.record import read_record
 
 
@@ -50,17 +51,23 @@ def _misnamed(plan: Plan) -> Iterator[str]:
     for path in plan.smaller:
         if not RunFolder(Path(path)).finished:
             yield f"--smaller {path}: no finished run"
-            continue
-        seed = read_record(Path(path)).get("seed", 0)
-        if plan.shared.get("data.val_from_test") is not None and seed != plan.seeds[0]:
-            yield (
-                f"--smaller {path}: made with seed {seed}, and --val-from-test parts the test images by the seed: its "
-                f"own would be others; make it with --seed {plan.seeds[0]}"
-            )
     # What all cells share is wrong once, and not in each of them.
     shared = _fault(plan, Cell(DENSE, None, plan.seeds[0]))
     if shared is not None:
         yield shared
+    elif load_recipe(plan.base, plan.shared).data.val_from_test is not None:
+        yield from _of_other_images(plan)
+
+
+def _of_other_images(plan: Plan) -> Iterator[str]:
+    """Smaller networks that would be measured on other test images: which ones are, is drawn by the seed."""
+    for path in filter(lambda path: RunFolder(path).finished, map(Path, plan.smaller)):
+        seed = read_record(path).get("seed", 0)
+        if seed != plan.seeds[0]:
+            yield (
+                f"--smaller {path}: made with seed {seed}, and --val-from-test parts the test images by the seed: its "
+                f"own would be others; make it with --seed {plan.seeds[0]}"
+            )
 
 
 def _is_cost(budget: str) -> bool:
