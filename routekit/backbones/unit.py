@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
+import torch
 from torch import Tensor, nn
 
 
@@ -150,3 +151,15 @@ class Backbone:
     pruned: bool = False
     step: int | None = None
     folded: list[Fold] = field(default_factory=list)
+
+    @property
+    def computing(self) -> list[ResidualUnit]:
+        """The units in which there is anything to compute."""
+        return [unit for unit in self.units if unit.computes]
+
+
+@torch.no_grad()
+def example_input(view: Backbone) -> Tensor:
+    """One blank image `[1, C, H, W]`, on the model's device and in its dtype."""
+    parameter = next(view.model.parameters())
+    return torch.zeros(1, *view.spec.input_size, device=parameter.device, dtype=parameter.dtype)

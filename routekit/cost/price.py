@@ -8,34 +8,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from routekit.cost.budget import Budget
-from routekit.cost.model import CostModel
+from routekit.cost.controller import BudgetController
+from routekit.cost.table import CostTable
 
 # Of what the target saves, a network with a dial saves this much at its lowest price. At its highest it saves this much
 # of what the target leaves: the last phase changes what prices come to, and the target is to stay within.
 LEEWAY = 0.05
 
 
-def price_for(margins: Tensor, costs: CostModel, wanted: float, *, stakes: Tensor | None = None) -> float:
-    """Find the price of running a unit at which the mean cost of a batch is `wanted` MACs, or little below.
+def price_for(margins: Tensor, costs: CostTable, wanted: float, *, cost_share: Tensor | None = None) -> float:
+    """Find the price of running a unit at which the mean cost of a batch is `wanted`, or little below.
 
-    `margins` [B, n] is by how much each router prefers to run, or to go on; what is worth its price does, and the price
-    of going on past an exit is that of the units behind it (`CostModel.stakes`, or `stakes`; 0 for what has no price).
-    It lies half-way between two prices at which somebody would decide otherwise: no image sits on it, where rounding
-    would decide.
+    What is worth its price is done. The price of going on past a stop is that of the units behind it. The price lies
+    half-way between two prices at which somebody would decide otherwise: no image sits on it, where rounding would
+    decide.
+
+    Args:
+        margins: `[B, columns]`, how much each sink is preferred to the default.
+        costs: The cost table.
+        wanted: The mean cost, in the table's unit.
+        cost_share: `[columns]`, how the price is shared out (`CostTable.cost_share`); 0 for what has no price.
+
+    Returns:
+        The price.
     """
     margins = margins.double()
-    stakes = (costs.stakes if stakes is None else stakes).to(margins)
-    units, width = len(costs.layout.sections), costs.layout.width
+    share = (costs.cost_share if cost_share is None else cost_share).to(margins)
 
     def affordable(price: float) -> bool:
-        return float(costs.of_routes(costs.layout.choose(margins - price * stakes)).mean()) <= wanted
+        return float(costs.of_routes(costs.layout.choose(margins - price * share)).mean()) <= wanted
 
-    # At these prices, somebody changes from one way to another: to the default, or from a way to a cheaper one.
-    worths = [(margins / stakes)[margins.isfinite() & (stakes > 0)]]
-    for dear, cheap in itertools.combinations(range(width), 2):
-        gain, more = (part[..., dear:units:width] - part[..., cheap:units:width] for part in (margins, stakes))
-        worths.append((gain / more)[gain.isfinite() & (more > 0)])
+    # At these prices, somebody changes from one sink to another: to the default, or from a sink to a cheaper one.
+    worths = [(margins / share)[margins.isfinite() & (share > 0)]]
+    for columns in costs.layout.junctions:
+        for dear, cheap in itertools.combinations(range(columns.start, columns.stop), 2):
+            gain, more = margins[:, dear] - margins[:, cheap], share[dear] - share[cheap]
+            worths.append((gain / more)[gain.isfinite() & (more > 0)])
     steps = torch.unique(torch.cat(worths))
     if not len(steps):
         return 0.0  # nothing that is decided here costs anything
@@ -43,19 +51,25 @@ def price_for(margins: Tensor, costs: CostModel, wanted: float, *, stakes: Tenso
     return float(prices[bisect_left(prices, True, key=affordable, hi=len(prices) - 1)])
 
 
-def exchange_rate(worths: Tensor, gains: Tensor, costs: CostModel) -> Tensor:
-    """Compare what going on gains with what units are said to be worth: [exits], at most 1.
+def exchange_rate(worths: Tensor, gains: Tensor, costs: CostTable) -> Tensor:
+    """Compare what going on gains with what units are said to be worth: `[stops]`, at most 1.
 
-    `worths` [columns] is what the routers of the units that run say, `gains` [exits] what going on there gains.
+    Args:
+        worths: `[unit columns]`, what the routers of the units that run say.
+        gains: `[stops]`, what going on there gains.
+        costs: The cost table.
+
+    Returns:
+        `[stops]`.
     """
-    sections = torch.tensor(costs.layout.sections, device=worths.device)
+    sections = torch.tensor(costs.layout.sections, device=worths.device)[costs.layout.of_units]
     behind = sections.unsqueeze(1) > torch.arange(len(gains), device=worths.device)
-    told: Tensor = worths @ behind.to(worths)
-    return torch.where(told > 0, (gains / told).clamp(0, 1), 1.0)
+    claimed: Tensor = worths @ behind.to(worths)
+    return torch.where(claimed > 0, (gains / claimed).clamp(0, 1), 1.0)
 
 
 @dataclass
-class Price(Budget):
+class PriceController(BudgetController):
     """Follows the price that the wanted cost asks for, for routers that predict benefits.
 
     The routers' own predictions say which price spends the wanted cost on a training batch; held-out images cost
@@ -88,31 +102,35 @@ class Price(Budget):
     paid: float = 0.0
 
     @torch.no_grad()
-    def follow(
-        self, offset: Tensor, margins: Tensor, costs: CostModel, step: int, gains: Tensor | None = None
+    def observe(
+        self, bias: Tensor, margins: Tensor, costs: CostTable, step: int, gains: Tensor | None = None
     ) -> Tensor:
-        """Move the units' offsets towards the price of the wanted cost: a unit runs where its margin exceeds 0 then.
+        """Move the units' biases towards the price of the wanted cost: a unit runs where its margin exceeds 0 then.
 
-        What exits have learned to decide is taken as it is; nobody stops in training, whatever a rule says. `gains`
-        [exits] is by how much the batch's mean error falls from each exit to the end of the network, for exits that
-        learn; those that decide by a rule take it that the end does not err.
+        What exits have learned to decide is taken as it is; nobody stops in training, whatever a rule says. `gains` is
+        for stops that learn. Those that decide by a rule take it that the end does not err.
         """
-        units, ruled = len(costs.layout.sections), torch.tensor(self.ruled, dtype=torch.bool, device=offset.device)
-        # What routers and rules say without their offsets: what running is worth, and the chance of an error.
-        worths, doubts = margins[:, :units] - offset[:units], margins[:, units:] - ruled * (offset[units:] - 1)
-        runs = costs.layout.choose(margins)[:, :units].to(margins)
+        layout = costs.layout
+        units, stops = layout.of_units, list(layout.stops)
+        ruled = torch.tensor(self.ruled, dtype=torch.bool, device=bias.device)
+        # What routers and rules say without their bias: what running is worth, and the chance of an error.
+        worths, doubts = margins[:, units] - bias[units], margins[:, stops] - ruled * (bias[stops] - 1)
+        runs = layout.choose(margins)[:, units].to(margins)
         premium = self._premium(worths, runs)
-        gains = torch.zeros_like(offset[units:]) if gains is None else gains.to(offset)
-        told, gained = (worths.clamp_min(0) * runs).mean(dim=0), torch.where(ruled, doubts.mean(dim=0), gains)
-        self.exchange = self._smooth(self.exchange, exchange_rate(told, gained, costs))
-        stakes = self.stakes(costs).to(offset)
-        stakes[units:] *= ruled
+        gains = torch.zeros_like(bias[stops]) if gains is None else gains.to(bias)
+        claimed, gained = (worths.clamp_min(0) * runs).mean(dim=0), torch.where(ruled, doubts.mean(dim=0), gains)
+        self.exchange = self._smooth(self.exchange, exchange_rate(claimed, gained, costs))
+        share = self.cost_share(costs).to(bias)
+        share[stops] *= ruled
         wanted = (self.wanted(step) - self.trim) * costs.dense
-        self.price = price_for(torch.cat([worths - premium, doubts], dim=1), costs, wanted, stakes=stakes)
+        priced = torch.empty_like(margins)
+        priced[:, units], priced[:, stops] = worths - premium, doubts
+        self.price = price_for(priced, costs, wanted, cost_share=share)
         self.paid += (1 - self.inertia) * (self.price - self.paid)
-        of_units = offset[:units].lerp(-(self.price * stakes[:units] + premium), 1 - self.inertia)
-        of_exits = torch.where(ruled, 1 - self.price * stakes[units:], offset[units:])
-        return torch.cat([of_units, of_exits])
+        moved = bias.clone()
+        moved[units] = bias[units].lerp(-(self.price * share[units] + premium), 1 - self.inertia)
+        moved[stops] = torch.where(ruled, 1 - self.price * share[stops], bias[stops])
+        return moved
 
     def _premium(self, worths: Tensor, runs: Tensor) -> Tensor:
         """By how much each unit is dearer for being in demand [n]; `worths` and `runs` are [B, n]."""
@@ -123,14 +141,14 @@ class Price(Budget):
         """Bring a running mean up to this batch."""
         return now if before is None else before.to(now).lerp(now, 1 - self.inertia)
 
-    def stakes(self, costs: CostModel) -> Tensor:
-        """How a price per unit is shared out: to an exit, a unit is as much cheaper as it is worth less."""
-        stakes, units = costs.stakes, len(costs.layout.sections)
+    def cost_share(self, costs: CostTable) -> Tensor:
+        """Return how a price per unit is shared out: to a stop, a unit is as much cheaper as it is worth less."""
+        share = costs.cost_share
         if self.exchange is not None:
-            stakes[units:] *= self.exchange.to(stakes)
-        return stakes
+            share[list(costs.layout.stops)] *= self.exchange.to(share)
+        return share
 
-    def k_cpt(self, costs: CostModel) -> float:
+    def k_cpt(self, costs: CostTable) -> float:
         """The price of a multiply-add to exits that learn: that of a unit, over what a unit costs."""
         learned = torch.tensor([not rule for rule in self.ruled])
         rate = 1.0 if self.exchange is None or not learned.any() else float(self.exchange.cpu()[learned].mean())
@@ -142,7 +160,7 @@ class Price(Budget):
 
 
 @dataclass
-class PriceRange(Budget):
+class PriceRangeController(BudgetController):
     """Finds the prices that a network with a dial is to learn, from where nearly all of it runs to the wanted cost.
 
     What units are worth falls by orders of magnitude as the cheaper ways learn: a range that was fixed before would
@@ -162,15 +180,15 @@ class PriceRange(Budget):
     integral: float = 0.1
     trim: float = 0.0
 
-    def find(self, worths: Tensor, dearest: int, costs: CostModel, surplus: Tensor, step: int) -> tuple[float, float]:
+    def find(self, worths: Tensor, dearest: int, costs: CostTable, extra: Tensor, step: int) -> tuple[float, float]:
         """Move both prices to where a batch's `worths` [B, columns] say that they should be.
 
         The first `dearest` images were told the highest price: what a unit is worth to an image depends on what else it
-        runs. `surplus` [columns] is what each way costs over the default, in ten million multiply-adds.
+        runs. `extra` [columns] is what each way costs over the default, in ten million multiply-adds.
         """
         wanted = self.wanted(step)
-        low = price_for(worths, costs, (1 - LEEWAY * (1 - wanted)) * costs.dense, stakes=surplus)
-        high = price_for(worths[:dearest], costs, (wanted - self.trim) * costs.dense, stakes=surplus)
+        low = price_for(worths, costs, (1 - LEEWAY * (1 - wanted)) * costs.dense, cost_share=extra)
+        high = price_for(worths[:dearest], costs, (wanted - self.trim) * costs.dense, cost_share=extra)
         self.low = self._nearer(self.low, max(low, self.least))
         self.high = max(self._nearer(self.high, max(high, self.least)), 2 * self.low)
         return self.low, self.high

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from routekit.cost.budget import Budget
+from routekit.cost.controller import BudgetController
 
 
 @dataclass
-class CostWeight(Budget):
+class CostWeightController(BudgetController):
     """Adapts the weight of the cost term.
 
     "To control the computational cost precisely, the weight of the cost controlling loss is adjusted adaptively"
@@ -14,10 +14,11 @@ class CostWeight(Budget):
     integrates the excess of the realised over the wanted cost, and reacts to the present excess at once. Costs are
     fractions of the dense cost, so one pair of gains serves every network.
 
-    integral:     weight gained per update and unit of excess
-    proportional: weight per unit of present excess
-    weight:       the integrated weight; it never falls below 0, cost is never rewarded
-    excess:       running mean of the last excesses, to calm the noise of small samples
+    Attributes:
+        integral: Weight gained per update and unit of excess.
+        proportional: Weight per unit of present excess.
+        weight: The integrated weight. It never falls below 0: cost is never rewarded.
+        excess: The running mean of the last excesses, to calm the noise of small samples.
     """
 
     integral: float = 1.0

@@ -1,11 +1,11 @@
-"""Set the routers' common offset so that the realised cost on validation images meets the budget."""
+"""Meet a budget without training: by a common bias, or by a price, on validation images."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.cost.price import price_for
 from routekit.data.image_set import Images
 from routekit.errors import InputError
@@ -18,37 +18,47 @@ from routekit.network.network import RoutedNetwork
 def calibrate(
     network: RoutedNetwork,
     images: Images,
-    costs: CostModel,
+    costs: CostTable,
     target: float,
     *,
-    stakes: Tensor | None = None,
+    cost_share: Tensor | None = None,
     indices: Tensor | None = None,
     tolerance: float = 0.002,
     tries: int = 12,
 ) -> float:
-    """Find what to add to all offsets for the mean realised cost to lie within `tolerance` of `target` (MACs).
+    """Find what to add to all biases for the mean realised cost of images to be a budget.
 
-    What is added is per unit; to an exit's offset, it is added for each of the units behind it (`CostModel.stakes`, or
-    `stakes`).
+    Raising the biases makes every router readier to run, which is how a threshold other than 0.5 in Eq. 11 acts; it
+    lets more images go on past each stop. The margins of one evaluation say how much would do if routes did not change
+    what later routers see. Where that guess leaves what is known to bracket the target, the middle of the bracket is
+    tried instead. Of stops alone, one evaluation says all. Routes that all images share move in jumps, so the tolerance
+    may be missed: the caller reports what was realised.
 
-    Raising the offsets makes every router readier to run, which is how a threshold other than 0.5 in Eq. 11 acts.
-    The margins of one pass say how much would do if routes did not change what later routers see; where that
-    guess leaves what is known to bracket the target, the middle of the bracket is tried instead. The network is left
-    with the best offsets seen; returns its realised cost. Routes that all images share move in jumps, so the tolerance
-    may be missed: the caller reports what was realised. Of exits alone, one pass says all.
+    Args:
+        network: It is left with the best biases seen.
+        images: On which the budget is met.
+        costs: The cost table.
+        target: The mean cost, in the table's unit.
+        cost_share: `[columns]`, how what is added is shared out (`CostTable.cost_share`).
+        indices: Of the images that count; None for all.
+        tolerance: How far from the target is near enough, as a share of it.
+        tries: How many evaluations there may be.
+
+    Returns:
+        The realised cost.
     """
-    before = network.offset
-    stakes = (costs.stakes if stakes is None else stakes).to(before)
-    if network.exits and not network.junctions:
+    before = network.bias
+    share = (costs.cost_share if cost_share is None else cost_share).to(before)
+    if network.stops and not (share[costs.layout.of_units] > 0).any():
         margins = evaluate(network, images, costs, indices=indices, everywhere=True).margins
-        at = -price_for(margins, costs, target, stakes=stakes)
-        network.set_offset(before + at * stakes)
-        return float(costs.of_routes(costs.layout.choose(margins + at * stakes.cpu())).mean())
+        at = -price_for(margins, costs, target, cost_share=share)
+        network.set_bias(before + at * share)
+        return float(costs.of_routes(costs.layout.choose(margins + at * share.cpu())).mean())
     at = 0.0
     low, high = -math.inf, math.inf
     best, best_at = math.inf, at
     for _ in range(tries):
-        measured = evaluate(network, images, costs, indices=indices, everywhere=bool(network.exits))
+        measured = evaluate(network, images, costs, indices=indices, everywhere=bool(network.stops))
         excess = measured.cost - target
         if abs(excess) < abs(best - target):
             best, best_at = measured.cost, at
@@ -56,13 +66,13 @@ def calibrate(
             break
         low, high = (low, min(high, at)) if excess > 0 else (max(low, at), high)
         # What the routes did to later routers is corrected for by as much as it missed.
-        guess = -price_for(measured.margins - at * stakes.cpu(), costs, target - 0.5 * excess, stakes=stakes)
+        guess = -price_for(measured.margins - at * share.cpu(), costs, target - 0.5 * excess, cost_share=share)
         if not low < guess < high:
             # Where nothing brackets the target yet, go on by a step that is sure to move.
             guess = (low + high) / 2 if math.isfinite(high - low) else at - math.copysign(1.0, excess)
         at = guess
-        network.set_offset(before + at * stakes)
-    network.set_offset(before + best_at * stakes)
+        network.set_bias(before + at * share)
+    network.set_bias(before + best_at * share)
     return best
 
 
@@ -70,27 +80,27 @@ def calibrate(
 def set_price(
     network: RoutedNetwork,
     images: Images,
-    costs: CostModel,
+    costs: CostTable,
     target: float,
     *,
     tolerance: float = 0.002,
     tries: int = 14,
 ) -> float:
-    """Set the dial of an adaptive network so that the mean realised cost of `images` is nearest to `target` MACs.
+    """Set the price of an adaptive network so that the mean realised cost of `images` is nearest to `target` MACs.
 
     By halving the range of prices it has learned, in logarithms: the dearer computing is, the less of it is done.
     Returns the cost. Raises InputError for a target under what its highest price gives, or over what its lowest does.
     """
 
     def cost_at(price: float) -> float:
-        network.set_dial(price)
+        network.set_price(price)
         return evaluate(network, images, costs).cost
 
-    assert network.dial is not None
-    low, high = network.dial.range.lowest, network.dial.range.highest
+    assert network.pricing is not None
+    low, high = network.pricing.range.lowest, network.pricing.range.highest
     found = {price: cost_at(price) for price in (low, high)}
     if not (1 - tolerance) * found[high] <= target <= (1 + tolerance) * found[low]:
-        network.set_dial(min(found, key=lambda price: abs(found[price] - target)))
+        network.set_price(min(found, key=lambda price: abs(found[price] - target)))
         raise InputError(
             f"a mean cost of {describe(target)} is out of reach: at the prices that it learned, this network costs "
             f"{describe(found[high])} to {describe(found[low])}"
@@ -103,5 +113,5 @@ def set_price(
         found[middle] = cost_at(middle)
         low, high = (middle, high) if found[middle] > target else (low, middle)
     best = min(found, key=lambda price: abs(found[price] - target))
-    network.set_dial(best)
+    network.set_price(best)
     return found[best]

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.unit import evaluating
-from routekit.cost.cascade import CascadeCost
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.evaluation.routes import RouteStatistics, route_statistics
-from routekit.network.cascade import Cascade
-from routekit.network.executor import masked
+from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 from routekit.routing.gate import Gate, hard
 
@@ -28,6 +26,7 @@ class Evaluation:
     routes:   [N, n] bool, the units that ran
     margins:  [N, n] by how much each router preferred to run its unit
     labels:   [N]
+    leaves:   [N, leaves, classes] the answer so far at each stop, and the last; None where images left on the way
     """
 
     correct: Tensor
@@ -35,6 +34,12 @@ class Evaluation:
     routes: Tensor
     margins: Tensor
     labels: Tensor
+    leaves: Tensor | None = None
+
+    @property
+    def routes_everywhere(self) -> Tensor:
+        """[N, n] bool, what was preferred everywhere, also behind stops that are taken."""
+        return self.margins >= 0
 
     @property
     def accuracy(self) -> float:
@@ -67,9 +72,9 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: RoutedNetwork | Cascade,
+    network: RoutedNetwork,
     images: Images,
-    costs: CostModel | CascadeCost,
+    costs: CostTable,
     *,
     indices: Tensor | None = None,
     batch_size: int = 256,
@@ -87,7 +92,7 @@ def evaluate(
         device = next(network.parameters()).device
         spec = network.spec
         generator = torch.Generator().manual_seed(seed)
-        correct, spent, taken, preferred, seen = [], [], [], [], []
+        correct, spent, taken, preferred, seen, told = [], [], [], [], [], []
         indices = torch.arange(len(images)) if indices is None else indices
         done = 0
         for batch, labels in images.batches(indices, batch_size):
@@ -102,7 +107,11 @@ def evaluate(
             taken.append(ran.cpu())
             preferred.append(trace.margins.cpu())
             seen.append(labels)
-    return Evaluation(torch.cat(correct), torch.cat(spent), torch.cat(taken), torch.cat(preferred), torch.cat(seen))
+            told += [torch.stack([leaf.cpu() for leaf in trace.leaves], dim=1)] if everywhere else []
+    return Evaluation(
+        *(torch.cat(found) for found in (correct, spent, taken, preferred, seen)),
+        leaves=torch.cat(told) if told else None,
+    )
 
 
 @torch.no_grad()

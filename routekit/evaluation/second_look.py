@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.data.image_set import Images
 from routekit.evaluation.calibrate import calibrate
 from routekit.evaluation.evaluate import evaluate
-from routekit.network.convert import look_again
 from routekit.network.network import RoutedNetwork
 
 
@@ -27,16 +26,23 @@ class SecondLook:
 
 
 @torch.no_grad()
-def try_again(network: RoutedNetwork, images: Images, target: float) -> tuple[RoutedNetwork, SecondLook]:
-    """Return `network`, which costs `target` MACs, or a copy that looks again, and what that was worth.
+def try_again(
+    network: RoutedNetwork, looking: RoutedNetwork, images: Images, target: float
+) -> tuple[RoutedNetwork, SecondLook]:
+    """Choose between a network and the same one with a second look.
 
-    Who is certain enough is decided by the rule of its exits, of which there has to be one. Nothing is learned for a
-    second look, and what it costs is saved before it: fewer images get to the end. Where `images` are answered rightly
-    no more often so, the network stays as it is. Raises InputError for a tree.
+    Nothing is learned for a second look, and what it costs is saved before it: fewer images get to the end.
+
+    Args:
+        network: It costs `target`.
+        looking: The same network that looks again. Its stops are set here.
+        images: The validation images by which is chosen.
+        target: The mean cost, MACs.
+
+    Returns:
+        The network that answers more images rightly, and what was found. Of equals, the one without.
     """
-    looking = copy.deepcopy(network)
-    look_again(looking, network.exits[0].config.rule)
-    calibrate(looking, images, CostModel.measure(looking), target)
-    once, again = (evaluate(each, images, CostModel.measure(each)).accuracy for each in (network, looking))
+    calibrate(looking, images, CostTable.measure(looking), target)
+    once, again = (evaluate(each, images, CostTable.measure(each)).accuracy for each in (network, looking))
     found = SecondLook(once, again)
     return (looking if found.pays else network), found

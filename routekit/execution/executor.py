@@ -1,7 +1,7 @@
-"""The sparse executor: inference that computes, for each image, only the units that its route runs."""
+"""The sparse executor: inference that computes, for each image, only what its route runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.unit import ResidualUnit
-from routekit.network.exits import Exit
+from routekit.network.forward import combined, seen
 from routekit.network.network import RoutedNetwork
-from routekit.routing.decision import GO, STOP, decided
+from routekit.network.program import Classify, Combine, Head, Interpreter, Stem, Stop, Units, View
+from routekit.routing.decision import decided
 from routekit.routing.router import RouterBank
 
 
@@ -19,9 +20,10 @@ from routekit.routing.router import RouterBank
 class Answer:
     """What a batch got.
 
-    logits:   [B, classes], float32
-    margins:  [B, n] by how much each router preferred to run its unit, or to go on; a unit runs where it is not
-              negative; -inf behind an exit that was taken, and for ways through a unit that lost to another
+    Attributes:
+        logits: `[B, classes]`, float32.
+        margins: `[B, columns]`, how much each sink was preferred to the default. A sink is taken where this is not
+            negative. It is -inf behind a stop that was taken, and for sinks of a unit that lost to another.
     """
 
     logits: Tensor
@@ -29,7 +31,7 @@ class Answer:
 
     @property
     def routes(self) -> Tensor:
-        """[B, n] bool: the units that ran, and the exits that were passed."""
+        """`[B, columns]`, bool: the units that ran, and the stops that were passed."""
         return self.margins >= 0
 
 
@@ -37,13 +39,48 @@ class Answer:
 class Segment:
     """Units in a row: a group of junctions that see the same features while they are skipped, or one that always runs.
 
-    `junctions` is empty for a unit that always runs. Only the last unit of a group can compute something by default, or
-    have an exit after it.
+    `junctions` is empty for a unit that always runs. Only the last unit of a group can compute something by default.
     """
 
     units: list[ResidualUnit]
     junctions: range
-    exit: Exit | None = None
+
+
+@dataclass
+class _Run:
+    """A batch on its way: see `ForwardState`, of which this is the fast form for inference.
+
+    Attributes:
+        masked: Whether all sinks of a unit are computed, and of each image the one is kept that it takes.
+        rows: The images that are still in the batch.
+        here: Their rows in the margins. Indexing by a slice takes less time.
+    """
+
+    images: Tensor
+    network: RoutedNetwork
+    segments: list[list[Segment]]
+    masked: bool
+    margins: np.ndarray
+    rows: np.ndarray
+    here: Any = field(default_factory=lambda: slice(None))
+    x: Tensor = field(init=False)
+    view: Tensor = field(init=False)
+    shared: Tensor | None = None
+    answer: Tensor | None = None
+    heads: int = 0
+    column: int = 0
+    memory: Any = None
+    place: int = 0
+    answers: list[Tensor] = field(default_factory=list)
+    exited: list[np.ndarray] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.x = self.view = self.images
+
+    def leave(self, rows: np.ndarray, answer: Tensor) -> None:
+        """Note the answer of images that are done."""
+        self.answers.append(answer)
+        self.exited.append(rows)
 
 
 class SparseExecutor(nn.Module):
@@ -51,82 +88,152 @@ class SparseExecutor(nn.Module):
 
     Where the images of a batch disagree, those that run a unit are gathered, computed and put back. Routers are asked
     once per group of junctions, and again, only for the images that ran it, after each unit that ran: a skipped unit
-    leaves the features as they are, so the last survey holds. An image that takes an exit leaves the batch. `CostModel`
-    charges exactly this.
+    leaves the features as they are, so the last survey holds. An image that stops leaves the batch. `CostTable` charges
+    exactly this.
     """
+
+    masked = False
 
     def __init__(self, network: RoutedNetwork) -> None:
         super().__init__()
         self.network = network.eval()
-        self.segments = segments(network)
-        self.units, self.columns = len(network.layout.sections), len(network.columns)
+        self.segments = [segments(step) if isinstance(step, Units) else [] for step in network.steps]
+        self.columns = len(network.columns)
 
     @torch.inference_mode()
     def forward(self, x: Tensor) -> Answer:
-        """Images [B, C, H, W], normalised -> their logits and margins."""
-        view = self.network.view
-        images, x = x, view.stem(x)
-        if x.untyped_storage().data_ptr() == images.untyped_storage().data_ptr():
-            x = x.clone()  # the caller's images are not ours to change
+        """Images `[B, C, H, W]`, normalised as for the first pass -> their logits and margins."""
         margins = np.full((len(x), self.columns), -np.inf, dtype=np.float32)
-        rows = np.arange(len(x))  # the images that are still on their way
-        here: Any = slice(None)  # their rows in the margins; indexing by a slice takes less time
-        answers: list[Tensor] = []
-        left: list[np.ndarray] = []
-        column = self.units
-        state: Any = None
-        for segment in self.segments:
-            if segment.junctions:
-                x, asked, state = self._group(segment, x, state)
-                margins[here, self.network.routers.columns(segment.junctions)] = asked
-            else:
-                x = segment.units[0].run(x)
-            if segment.exit is not None:
-                logits, onwards = ask_exit(segment.exit, x)
-                margins[here, column] = onwards
-                column += 1
-                stop, go = (onwards < 0).nonzero()[0], (onwards >= 0).nonzero()[0]
-                answers.append(logits[torch.from_numpy(stop)])
-                left.append(rows[stop])
-                if len(stop):
-                    x, rows = take(x, go), rows[go]
-                    here = rows
-                    state = None if state is None else tuple(part[torch.from_numpy(go)] for part in state)
-                if not len(go):
-                    break
-        else:
-            if self.network.looks_again and len(rows) < len(images):
-                images = take(images, rows)
-            answers.append(self.network.conclude(x, images))
-            left.append(rows)
-        if len(answers) == 1:
-            return Answer(answers[0], torch.from_numpy(margins).to(x.device))
-        order = torch.from_numpy(np.concatenate(left)).to(x.device)
-        logits = torch.cat(answers)
-        logits = torch.empty_like(logits).index_copy_(0, order, logits)
-        return Answer(logits, torch.from_numpy(margins).to(x.device))
-
-    def _group(self, segment: Segment, x: Tensor, state: Any) -> tuple[Tensor, np.ndarray, Any]:
-        """Take a batch through a group: features in -> features out, margins [B, m], the routers' state."""
-        routers, junctions, units = self.network.routers, segment.junctions, segment.units
-        width = routers.width
-        margins, state = ask_units(routers, junctions, x, state)
-        at = 0
-        while at < len(units):
-            runs = margins[:, at * width :] >= 0
-            at += int(runs.any(axis=0).argmax()) // width
-            ways = [(margins[:, at * width + sink] >= 0).nonzero()[0] for sink in range(width)]
-            rows = ways[0] if width == 1 else np.concatenate(ways)
-            if not len(rows):
+        run = _Run(x, self.network, self.segments, self.masked, margins, np.arange(len(x)))
+        for run.place, step in enumerate(self.network.steps):
+            run_sparse.table[type(step)](step, run)
+            if not len(run.rows):
                 break
-            x, ran = execute(units[at], x, ways)
-            rest = junctions[at + 1 :]
-            if rest:
-                margins[rows, (at + 1) * width :], _ = ask_units(routers, rest, ran, state)
-            at += 1
         else:
-            return x, margins, state
-        return units[-1].take(x, -1), margins, state
+            assert run.answer is not None
+            run.leave(run.rows, run.answer)
+        found = torch.from_numpy(margins).to(x.device)
+        if len(run.answers) == 1:
+            return Answer(run.answers[0], found)
+        order = torch.from_numpy(np.concatenate(run.exited)).to(x.device)
+        logits = torch.cat(run.answers)
+        return Answer(torch.empty_like(logits).index_copy_(0, order, logits), found)
+
+
+class MaskedExecutor(SparseExecutor):
+    """Gives the sparse executor's answers, but computes all sinks of a unit and keeps the one that an image takes.
+
+    Where units are so small that gathering costs more than computing, it is the faster of the two. It does not execute
+    what `CostTable` charges.
+    """
+
+    masked = True
+
+
+run_sparse: Interpreter[_Run] = Interpreter("sparse executor")
+
+
+@run_sparse.on(View)
+def _view(step: View, run: _Run) -> None:
+    images = run.images if len(run.rows) == len(run.images) else take(run.images, run.rows)
+    run.view = seen(images, run.network.spec, step)
+
+
+@run_sparse.on(Stem)
+def _stem(step: Stem, run: _Run) -> None:
+    run.memory = None
+    if step.shared:
+        assert run.shared is not None
+        run.x = run.shared
+        return
+    x = step.form.stem(run.view)
+    if x.untyped_storage().data_ptr() == run.view.untyped_storage().data_ptr():
+        x = x.clone()  # the caller's images are not ours to change
+    # Units may change their features in place.
+    run.x, run.shared = x, x.clone() if step.kept and run.network.junctions else x
+
+
+@run_sparse.on(Units)
+def _units(step: Units, run: _Run) -> None:
+    if step.routers is not None and step.routers.sees_image and step.first == 0:
+        run.memory = step.routers.begin(run.view)
+    for segment in run.segments[run.place]:
+        if not segment.junctions:
+            run.x = segment.units[0].run(run.x)
+            continue
+        assert step.routers is not None
+        group = _masked_group if run.masked else _sparse_group
+        run.x, margins, run.memory = group(step.routers, segment, run.x, run.memory)
+        run.margins[run.here, run.column : run.column + margins.shape[1]] = margins
+        run.column += margins.shape[1]
+
+
+@run_sparse.on(Classify)
+def _classify(step: Classify, run: _Run) -> None:
+    _answer(run, step.head(run.x), "replace")
+
+
+@run_sparse.on(Head)
+def _head(step: Head, run: _Run) -> None:
+    _answer(run, step.form.head(run.x), step.combine)
+
+
+@run_sparse.on(Stop)
+def _stop(step: Stop, run: _Run) -> None:
+    assert run.answer is not None
+    onwards = step.decider.margin(run.x, run.answer).float().cpu().numpy()
+    run.margins[run.here, run.column] = onwards
+    run.column += 1
+    stop, go = (onwards < 0).nonzero()[0], (onwards >= 0).nonzero()[0]
+    if not len(stop):
+        return
+    run.leave(run.rows[stop], run.answer[torch.from_numpy(stop)])
+    on = torch.from_numpy(go)
+    run.rows = run.here = run.rows[go]
+    run.x, run.view, run.answer = take(run.x, go), take(run.view, go), run.answer[on]
+    run.shared = None if run.shared is None else take(run.shared, go)
+    run.memory = None if run.memory is None else tuple(part[on] for part in run.memory)
+
+
+def _answer(run: _Run, logits: Tensor, combine: Combine) -> None:
+    run.answer, run.heads = combined(run.answer, run.heads, logits.float(), combine)
+
+
+def _sparse_group(routers: RouterBank, segment: Segment, x: Tensor, state: Any) -> tuple[Tensor, np.ndarray, Any]:
+    """Take a batch through a group: features in -> features out, margins `[B, m]`, the routers' state."""
+    junctions, units, width = segment.junctions, segment.units, routers.width
+    margins, state = ask_units(routers, junctions, x, state)
+    at = 0
+    while at < len(units):
+        runs = margins[:, at * width :] >= 0
+        at += int(runs.any(axis=0).argmax()) // width
+        sinks = [(margins[:, at * width + sink] >= 0).nonzero()[0] for sink in range(width)]
+        rows = sinks[0] if width == 1 else np.concatenate(sinks)
+        if not len(rows):
+            break
+        x, ran = execute(units[at], x, sinks)
+        rest = junctions[at + 1 :]
+        if rest and not routers.sees_image:
+            margins[rows, (at + 1) * width :], _ = ask_units(routers, rest, ran, state)
+        at += 1
+    else:
+        return x, margins, state
+    return units[-1].take(x, -1), margins, state
+
+
+def _masked_group(routers: RouterBank, segment: Segment, x: Tensor, state: Any) -> tuple[Tensor, np.ndarray, Any]:
+    """Do as `_sparse_group` does, but compute all sinks of each unit."""
+    margins = []
+    for junction, unit in zip(segment.junctions, segment.units, strict=True):
+        asked, state = ask_units(routers, range(junction, junction + 1), x, state)
+        margins.append(asked)
+        takes = torch.from_numpy(asked >= 0).to(x.device)
+        out = unit.take(x, -1)
+        for sink in range(routers.width):
+            made = unit.take(x, sink)
+            out = torch.where(takes[:, sink].view(-1, 1, 1, 1), made, out.to(made.dtype))
+        x = out
+    return x, np.concatenate(margins, axis=1), state
 
 
 def execute(unit: ResidualUnit, x: Tensor, ways: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -152,16 +259,10 @@ def execute(unit: ResidualUnit, x: Tensor, ways: Sequence[np.ndarray]) -> tuple[
 
 
 def ask_units(routers: RouterBank, junctions: range, x: Tensor, state: Any = None) -> tuple[np.ndarray, Any]:
-    """Features [B, C, H, W] -> margins [B, m * width], not negative for the ways that are taken; and the state."""
+    """Features `[B, C, H, W]` -> margins `[B, m * width]`, not negative for the sinks taken; and the state."""
     survey, state = routers.survey(junctions, x, state)
     # Who runs what is kept in numpy: for arrays as small as these it takes a fraction of torch's time.
     return decided(survey, routers.width).float().cpu().numpy(), state
-
-
-def ask_exit(leaving: Exit, x: Tensor) -> tuple[Tensor, np.ndarray]:
-    """Features [B, C, H, W] -> the exit's logits [B, classes], and by how much each image prefers to go on [B]."""
-    logits, scores = leaving(x)
-    return logits, (scores[:, GO] - scores[:, STOP]).float().cpu().numpy()
 
 
 def take(x: Tensor, rows: np.ndarray) -> Tensor:
@@ -181,24 +282,21 @@ def put(x: Tensor, rows: np.ndarray, values: Tensor) -> None:
         x.index_copy_(0, torch.from_numpy(rows).to(x.device), values)
 
 
-def segments(network: RoutedNetwork) -> list[Segment]:
-    """Divide the units of `network` into groups of junctions and units that always run, in order."""
-    groups = iter(network.groups)
+def segments(step: Units) -> list[Segment]:
+    """Divide units into groups of junctions and units that always run, in order."""
+    groups = iter(step.groups)
     found: list[Segment] = []
-    left = 0
-    for unit in network.view.units:
-        if not unit.decides:
-            # A dropped unit without a shortcut of its own is not there at all.
-            leaving = network.exit_after(unit)
-            if not unit.dropped or not unit.keeps or leaving is not None:
-                found.append(Segment([unit], range(0), leaving))
-                left = 0
-            continue
-        if not left:
-            group = next(groups)
-            found.append(Segment([], group))
-            left = len(group)
-        found[-1].units.append(unit)
-        found[-1].exit = network.exit_after(unit)
-        left -= 1
+    ahead = 0
+    for unit in step.units:
+        if unit.decides:
+            if not ahead:
+                group = next(groups)
+                found.append(Segment([], group))
+                ahead = len(group)
+            found[-1].units.append(unit)
+            ahead -= 1
+        # A dropped unit without a shortcut of its own is not there at all.
+        elif not unit.dropped or not unit.keeps:
+            found.append(Segment([unit], range(0)))
+            ahead = 0
     return found

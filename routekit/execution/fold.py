@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +10,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from routekit.backbones.unit import Fold
-from routekit.network.convert import example_input
+from routekit.backbones.unit import Backbone, Fold, example_input
+from routekit.execution.features import features_at
 from routekit.network.network import RoutedNetwork
-from routekit.network.paths import arrive, every_way
+from routekit.network.paths import every_way
+from routekit.network.program import Classify
 
 
 class _Readers(TorchFunctionMode):
@@ -65,41 +65,44 @@ def find_folds(model: nn.Module, walk: Callable[[_Readers], object]) -> list[Fol
 
 @torch.no_grad()
 def fold(network: RoutedNetwork) -> list[Fold]:
-    """Fold every pair of the backbone of `network` in place; returns what was folded."""
+    """Fold every pair that `network` has, in place, in all of its forms, branches and exits.
+
+    Returns what was folded in the networks themselves. A file says so; what stands alone beside them is folded anew.
+    """
     network.eval()
+    found = []
+    for form in network.forms:
+        found += fold_form(form)
+    for step, x in features_at(network):
+        if isinstance(step, Classify):
+            _fold_part(step.head, x)
+    return found
+
+
+def fold_form(form: Backbone) -> list[Fold]:
+    """Fold one network, or form of one, in place, and the branches of its units."""
 
     def walk(readers: _Readers) -> None:
         """Run one image through every unit."""
-        x = network.view.stem(example_input(network.view))
-        for unit in network.view.units:
+        x = form.stem(example_input(form))
+        for unit in form.units:
             readers.count[id(x)] += 1  # a router does, or whoever skips the unit
             x = unit.run(x) if unit.dropped else every_way(unit.block, x)
-        network.view.head(x)
+        form.head(x)
 
-    pairs = find_folds(network.view.model, walk)
-    fold_pairs(network.view.model, pairs)
-    network.view.folded = [*network.view.folded, *pairs]
+    x = form.stem(example_input(form))
+    for unit in form.units:
+        for branch in unit.branches:
+            _fold_part(branch, x)
+        x = unit.run(x)
+    pairs = find_folds(form.model, walk)
+    fold_pairs(form.model, pairs)
+    form.folded = [*form.folded, *pairs]
     return pairs
 
 
-@torch.no_grad()
-def fold_parts(network: RoutedNetwork) -> None:
-    """Fold what `network` has beside its backbone, in place: narrow branches and exits' classifiers, standing alone."""
-    network.eval()
-    x = network.view.stem(example_input(network.view))
-    for unit in network.view.units:
-        after, leaving = unit.run(x), network.exit_after(unit)
-        parts = [(branch, x) for branch in unit.branches]
-        if leaving is not None:
-            seen = arrive(after, len(leaving.each))[0]
-            parts += [(each.head, seen) for each in leaving.each]
-        for part, features in parts:
-            fold_pairs(part, find_folds(part, partial(_call, part, features)))
-        x = after
-
-
-def _call(part: nn.Module, features: Tensor, _: _Readers) -> None:
-    every_way(part, features)
+def _fold_part(part: nn.Module, x: Tensor) -> None:
+    fold_pairs(part, find_folds(part, lambda readers: every_way(part, x)))
 
 
 @torch.no_grad()

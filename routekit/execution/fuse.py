@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from routekit.backbones.unit import Backbone
+from routekit.backbones.unit import Backbone, ResidualUnit
+from routekit.execution.features import features_at
 from routekit.network.network import RoutedNetwork
 from routekit.network.paths import Paths, arrive
+from routekit.network.program import Classify, Head, Stem, Step, Units
 
 onednn = torch.ops.mkldnn
 # For how many images the weights are laid out that serve any number but one.
@@ -66,33 +68,50 @@ def can_fuse(network: RoutedNetwork) -> bool:
 def fuse(network: RoutedNetwork) -> RoutedNetwork:
     """Return `network`, as `prepare` gives it, with fused convolutions: for inference, same logits up to rounding.
 
-    Its view holds the fused parts alone. What cannot be traced stays as it is; where oneDNN does not compute, all does.
+    Its forms hold the fused parts alone. What cannot be traced stays as it is; where oneDNN does not compute, all does.
     """
     if not can_fuse(network):
         return network
-    view = network.view
-    images = torch.randn(2, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, *network.spec.input_size, generator=torch.Generator().manual_seed(0))
     x = images.contiguous(memory_format=torch.channels_last)
-    stem = _fused(view.stem, view.model, x)
-    x = view.stem(x)
-    units, after = [], {}
-    for unit in view.units:
-        shortcut = None if unit.shortcut is None else _fused(unit.shortcut, view.model, x)
-        sinks = tuple(_fused(sink, sink, x) if isinstance(sink, nn.Module) else sink for sink in unit.sinks)
-        run = unit.block if isinstance(unit.block, Paths) else unit.run
-        units.append(replace(unit, block=_fused(run, view.model, x), shortcut=shortcut, sinks=sinks))
-        x = unit.run(x)
-        after[unit.name] = x
-    head = _fused(view.head, view.model, x)
-    for leaving in network.exits:
-        seen = arrive(after[leaving.after], len(leaving.each))[0]
-        for each in leaving.each:
-            each.head = _fused(each.head, each.head, seen)
-    shortcuts = [unit.shortcut for unit in units if isinstance(unit.shortcut, nn.Module)]
-    parts = nn.ModuleList([stem, *(unit.block for unit in units), *shortcuts, head])
-    return RoutedNetwork(
-        Backbone(parts, view.spec, stem, units, head), network.routers, network.exits, network.dial
-    ).eval()
+    forms: dict[int, Backbone] = {}
+    for form in network.forms:
+        begins = any(isinstance(step, Stem) and step.form is form and not step.shared for step in network.steps)
+        stem = _fused(form.stem, form.model, x) if begins else form.stem
+        features, fused = form.stem(x), []
+        for unit in form.units:
+            fused.append(_fused_unit(unit, form.model, features))
+            features = unit.run(features)
+        head = _fused(form.head, form.model, features)
+        shortcuts = [unit.shortcut for unit in fused if isinstance(unit.shortcut, nn.Module)]
+        own = [stem] if isinstance(stem, nn.Module) else []
+        parts = nn.ModuleList([*own, *(unit.block for unit in fused), *shortcuts, head])
+        forms[id(form)] = replace(form, model=parts, stem=stem, units=fused, head=head)
+    steps: list[Step] = []
+    for step, seen in features_at(network, x):
+        if isinstance(step, Stem | Head):
+            step = replace(step, form=forms[id(step.form)])
+        elif isinstance(step, Units):
+            form = forms[id(step.form)]
+            fused = {unit.name: unit for unit in form.units}
+            step = replace(step, form=form, units=[_like(unit, fused[unit.name]) for unit in step.units])
+        elif isinstance(step, Classify):
+            step = replace(step, head=_fused(step.head, step.head, seen))
+        steps.append(step)
+    return RoutedNetwork(steps, blueprint=network.blueprint, pricing=network.pricing).eval()
+
+
+def _fused_unit(unit: ResidualUnit, model: nn.Module, x: Tensor) -> ResidualUnit:
+    """Fuse all that a unit can compute, given features like `x`."""
+    shortcut = None if unit.shortcut is None else _fused(unit.shortcut, model, x)
+    sinks = tuple(_fused(sink, sink, x) if isinstance(sink, nn.Module) else sink for sink in unit.sinks)
+    run = unit.block if isinstance(unit.block, Paths) else unit.run
+    return replace(unit, block=_fused(run, model, x), shortcut=shortcut, sinks=sinks)
+
+
+def _like(unit: ResidualUnit, fused: ResidualUnit) -> ResidualUnit:
+    """The fused form of a unit, with the sinks that the unit has in its step: all of them, or the block alone."""
+    return fused if unit.decides == fused.decides else replace(fused, sinks=unit.sinks)
 
 
 class _Call(nn.Module):

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.errors import InputError
-from routekit.execution.executor import Answer, SparseExecutor
-from routekit.execution.masked import MaskedExecutor
+from routekit.execution.executor import Answer, MaskedExecutor, SparseExecutor
 from routekit.execution.timing import DISTINCT, in_turns
 from routekit.network.network import RoutedNetwork
 

@@ -1,49 +1,269 @@
-"""The routed network: how an image goes through stem, units and head, and what is decided on the way."""
+"""The routed network: a program, and the modules that its steps call."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from routekit.backbones.unit import ResidualUnit, evaluating
+from routekit.backbones.narrow import stand_alone
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit, Sink, evaluating
 from routekit.errors import InputError
-from routekit.network.executor import Execution, sparse
-from routekit.network.exits import Exit
-from routekit.network.paths import Paths, unmark
-from routekit.network.remaining import Remaining
-from routekit.network.structure import Structure
-from routekit.network.trip import Trip
-from routekit.routing.decision import GO, RouteTrace
+from routekit.network.deciders import Decider
+from routekit.network.execution import Execution, sparse
+from routekit.network.forward import forward
+from routekit.network.paths import first_path
+from routekit.network.pricing import PriceConditioning
+from routekit.network.program import (
+    Classify,
+    Head,
+    Stem,
+    Step,
+    Stop,
+    Units,
+    View,
+    columns_of,
+    forms_of,
+    layout_of,
+    passes_of,
+)
+from routekit.network.state import ForwardState
+from routekit.routing.decision import Layout, RouteTrace
 from routekit.routing.gate import Gate, hard
+from routekit.routing.router import RouterBank
 
 
-class RoutedNetwork(Structure):
-    """A network in which each image runs through only the units that its routers choose.
+class RoutedNetwork(nn.Module):
+    """A network in which each image runs only through what its decisions choose.
 
-    One forward serves training and inference: a gate turns logits into weights, an execution turns weights into
-    features.
+    It is a program, and all that asks what the network is reads the program. A gate turns scores into weights, an
+    execution turns weights into features.
+
+    Attributes:
+        steps: The program.
+        blueprint: How the network was made, for a file: see `routekit.junctions.blueprint`.
+        pricing: What lets it decide at several prices of computing. None for one budget.
+        stands_alone: Whether narrow branches and forms have weights of their own.
     """
 
+    def __init__(
+        self, steps: Sequence[Step], *, blueprint: Any = None, pricing: PriceConditioning | None = None
+    ) -> None:
+        super().__init__()
+        self.steps, self.blueprint, self.stands_alone = list(steps), blueprint, False
+        self.pricing = pricing
+        self.register()
+        # A model that came in eval mode stays in it.
+        self.train(self.view.model.training)
+
+    def register(self) -> None:
+        """Register what the steps call as parts of this module; again, whenever the program has changed."""
+        self._models = nn.ModuleList(form.model for form in self.forms)
+        self._routers = nn.ModuleList(self.banks)
+        branches = {
+            f"{place}-{unit.name.replace('.', '-')}": nn.ModuleList(unit.branches)
+            for place, step in enumerate(self._of(Units))
+            for unit in step.units
+            if unit.branches
+        }
+        self._branches = nn.ModuleDict(branches)
+        self._heads = nn.ModuleList(step.head for step in self._of(Classify))
+        self._deciders = nn.ModuleList(self.deciders)
+        for place, step in enumerate(self.steps):
+            if isinstance(step, Stem):
+                behind = self.steps[place + 1 :]
+                end = next((at for at, each in enumerate(behind) if isinstance(each, View)), len(behind))
+                follows = any(isinstance(each, Stem) and each.shared for each in behind[:end])
+                step.kept = follows and not step.shared
+
+    def _of(self, kind: type) -> list[Any]:
+        return [step for step in self.steps if isinstance(step, kind)]
+
+    @property
+    def forms(self) -> list[Backbone]:
+        """The networks, and forms of networks, that the program runs, each once, in order."""
+        return forms_of(self.steps)
+
+    @property
+    def passes(self) -> list[list[Step]]:
+        """The passes, each with its steps."""
+        return list(passes_of(self.steps))
+
+    @property
+    def view(self) -> Backbone:
+        """The network that answers last: what the others are asked before."""
+        found: Backbone = self._of(Head)[-1].form
+        return found
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What images have to look like: as the first pass wants them."""
+        found: ModelSpec = self._of(View)[0].spec
+        return found
+
+    @property
+    def name(self) -> str:
+        """The architecture's name; of several networks, their names in a row."""
+        names = [view.spec.full_name for view in self._of(View) if not view.mirrored]
+        return " -> ".join(names)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The original model of `view`, with its own parameter names."""
+        return self.view.model
+
+    @property
+    def banks(self) -> list[RouterBank]:
+        """The banks of routers, each once, in order."""
+        banks = [step.routers for step in self._of(Units) if step.routers is not None]
+        return list({id(bank): bank for bank in banks}.values())
+
+    @property
+    def routers(self) -> RouterBank:
+        """The only bank of routers. Raises InputError where there is not one."""
+        if len(self.banks) != 1:
+            raise InputError(f"{self.name} has {len(self.banks)} banks of routers, not one")
+        return self.banks[0]
+
+    @property
+    def stops(self) -> list[Stop]:
+        """The stops, in order."""
+        return self._of(Stop)
+
+    @property
+    def deciders(self) -> list[Decider]:
+        """What decides at the stops, in order."""
+        return [step.decider for step in self.stops]
+
+    @property
+    def junctions(self) -> list[ResidualUnit]:
+        """The units about which something is decided, in order."""
+        return [unit for step in self._of(Units) for unit in step.deciding]
+
+    @property
+    def columns(self) -> list[str]:
+        """What the columns of a route decide, by name."""
+        return columns_of(self.steps)
+
+    @property
+    def layout(self) -> Layout:
+        """What the columns of a route are."""
+        return layout_of(self.steps)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether nothing is decided."""
+        return not (self.junctions or self.stops)
+
+    @property
+    def decides_at_units(self) -> bool:
+        """Whether units have routers that learn what running them is worth; forks learn as exits do."""
+        return bool(self.junctions) and not self.layout.forks
+
+    @property
+    def stops_learn(self) -> bool:
+        """Whether a stop, or a fork, learns by a policy."""
+        return any(decider.learns for decider in self.deciders)
+
+    @property
+    def units(self) -> int:
+        """The number of units that there are in all passes."""
+        return sum(unit.computes for step in self._of(Units) for unit in step.units)
+
+    def units_run(self, routes: Tensor) -> Tensor:
+        """Count the units that routes `[B, columns]`, bool, execute: `[B]`, int64."""
+        layout, section, at = self.layout, 0, 0
+        always = torch.zeros(len(layout.stops) + 1, dtype=torch.float64)
+        for step in self.steps:
+            if isinstance(step, Stop):
+                section, at = section + 1, at + 1
+            elif isinstance(step, Units):
+                decided = 0 if layout.forks else len(step.deciding)
+                always[section] += sum(unit.computes and not unit.dropped for unit in step.units) - decided
+        routes = layout.strike(routes.cpu())
+        chosen = 0 if layout.forks else routes[:, layout.of_units].sum(dim=1)
+        there: Tensor = (layout.reach(routes.double()) @ always).long()
+        return there + chosen
+
+    @property
+    def answerers(self) -> list[str]:
+        """Who may answer an image, in order: what lies before each stop, and the end."""
+        return [*(step.name for step in self.stops), "again" if self.looks_again else "end"]
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether the last pass is on the mirrored image."""
+        return bool(self._of(View)[-1].mirrored)
+
+    @property
+    def bias(self) -> Tensor:
+        """`[columns]`, added to the scores of all sinks but the defaults."""
+        parts = [bias[columns] for bias, columns in self._biases()]
+        return torch.cat(parts) if parts else next(self.parameters()).new_zeros(0)
+
     @torch.no_grad()
-    def set_dial(self, k_cpt: float) -> None:
-        """Decide at another price of computing, in units of the loss per ten million multiply-adds.
+    def set_bias(self, bias: Tensor) -> None:
+        """Set what is added to the scores, `[columns]`."""
+        at = 0
+        for own, columns in self._biases():
+            count = len(own[columns])
+            own[columns] = bias[at : at + count].to(own)
+            at += count
 
-        Raises InputError for a network that was not trained with several, or not with this one.
+    def _biases(self) -> Iterator[tuple[Tensor, slice]]:
+        """The biases of the junctions and stops, in order: a vector, and which part of it."""
+        for step in self.steps:
+            if isinstance(step, Stop):
+                yield step.decider.bias.view(1), slice(0, 1)
+            elif isinstance(step, Units) and step.routers is not None:
+                yield step.routers.bias, step.routers.columns(step.junctions)
+
+    @torch.no_grad()
+    def set_price(self, k_cpt: float) -> None:
+        """Decide at another price of computing.
+
+        Args:
+            k_cpt: In units of the loss per ten million multiply-adds.
+
+        Raises:
+            InputError: The network was trained for one budget, or not at this price.
         """
-        if self.dial is None:
-            raise InputError(f"this {self.name} was trained for one budget: train with --adaptive-cost to choose later")
-        self.dial.check(k_cpt)
-        self.dial.k_cpt.fill_(k_cpt)
-        self.routers.offset.copy_(-k_cpt * self.dial.surplus)
-        for told in (self.routers.price, *(each.price for each in self.exits)):
-            if told is not None:
-                told.copy_(self.dial.told(self.dial.k_cpt))
+        if self.pricing is None:
+            raise InputError(
+                f"this {self.name} was trained for one budget: train with adaptive_cost to choose the budget later"
+            )
+        self.pricing.check(k_cpt)
+        self.pricing.k_cpt.fill_(k_cpt)
+        for bank in self.banks:
+            bank.bias.copy_(-k_cpt * self.pricing.extra_cost)
+        feature = self.pricing.feature(self.pricing.k_cpt)
+        for price in (each.price for each in (*self.banks, *self.deciders)):
+            if price is not None:
+                price.copy_(feature)
 
-    def decide_by(self, rule: str) -> None:
-        """Let exits, where nothing else is decided, go by a rule (`Exit.decide_by`): no price moves it, nor a dial."""
-        for leaving in self.exits:
-            leaving.decide_by(rule)
-        self.dial = self.routers.price = None
+    def stand_alone(self) -> None:
+        """Give narrow branches and forms weights of their own: for inference, where nothing is learned."""
+        for part in (self._branches, *(model for model in self._models if model is not self.backbone)):
+            stand_alone(part)
+        self.stands_alone = True
+
+    def without_routing(self) -> "RoutedNetwork":
+        """The network that answers last, alone: each of its units runs, nothing is decided. It shares the modules."""
+        form = first_path(self.view)
+        units = [unit if unit.dropped else replace(unit, sinks=(Sink.RUN,)) for unit in form.units]
+        form = replace(form, units=units)
+        view = View(form.spec)
+        return RoutedNetwork([view, Stem(form), Units(form, form.units), Head(form)])
+
+    def routing_parameters(self) -> list[nn.Parameter]:
+        """The parameters that decide."""
+        return [*self._routers.parameters(), *self._deciders.parameters()]
+
+    def computing_parameters(self) -> list[nn.Parameter]:
+        """The parameters that compute: those of all forms, of branches, and of the exits' classifiers."""
+        parts = [self.backbone, *(model for model in self._models if model is not self.backbone)]
+        return [p for part in (*parts, self._branches, self._heads) for p in part.parameters()]
 
     def forward(
         self,
@@ -57,89 +277,46 @@ class RoutedNetwork(Structure):
         keep_features: bool = False,
         k_cpt: Tensor | None = None,
     ) -> RouteTrace:
-        """Images [B, C, H, W], normalised -> the trace of the batch, class logits [B, classes] in float32.
+        """Run a batch through the program.
 
-        `routes` [B, n] bool takes the place of the routers' decisions, whose logits are kept: to ask what another route
-        would have given.
-        `k_cpt` [B] are other prices of computing than the one that the dial is set to. `keep_features` keeps what left
-        each stage in the trace, for distillation. Under sparse execution an image that takes an exit leaves the batch;
-        else, and in training, all go on to the end, and only the answer is the exit's.
+        Under sparse execution, in eval mode, an image that stops leaves the batch. Else all images go on to the end,
+        and only the answer is that at the stop.
+
+        Args:
+            x: Images `[B, C, H, W]`, normalised as `spec` says.
+            gate: Turns scores into weights.
+            execution: Turns weights into features.
+            temperature: Of the gate.
+            generator: For gates that sample.
+            routes: `[B, columns]`, bool, in the place of all decisions, whose scores are kept.
+            keep_features: Keep what leaves each stage in the trace, for distillation.
+            k_cpt: `[B]`, other prices of computing than the one in force.
+
+        Returns:
+            The trace of the batch; its logits `[B, classes]` are float32.
         """
-        trip = Trip(self.layout, Remaining(x.shape[0]), gate, temperature, generator, routes, k_cpt)
-        leaves = execution is sparse and not self.training
-        images, x, state = x, self.view.stem(x), None
-        for unit in self.view.units:
-            leaving = self.exit_after(unit)
-            if trip.left.nobody:  # a classifier need not know what to do with nothing
-                trip.units += [trip.left.nothing(x, len(unit.sinks))] if unit.decides else []
-                trip.ends += [trip.left.nothing(x)] if leaving is not None else []
-                continue
-            x, state = self._through(unit, x, state, trip, execution)
-            if keep_features:
-                trip.features[unit.stage] = unmark(x)[0] if isinstance(unit.block, Paths) else x
-            if leaving is not None:
-                x, state = self._past(leaving, x, state, trip, leaves=leaves, keep_features=keep_features)
-        if not trip.left.nobody:
-            trip.tell(self.conclude(x, trip.left.pick(images)))
-        return trip.trace()
-
-    def conclude(self, x: Tensor, images: Tensor) -> Tensor:
-        """What images [b, C, H, W] are told that get to the end, with features x there: logits [b, classes], float32.
-
-        Where it looks again, the mean of what is said of them and of their mirror images, of which all is computed.
-        """
-        said = self.view.head(x).float()
-        if not self.looks_again:
-            return said
-        x = self.view.stem(images.flip(-1))
-        for unit in self.view.units:
-            x = unit.run(x)
-        return (said + self.view.head(x).float()) / 2
-
-    def _through(
-        self, unit: ResidualUnit, x: Tensor, state: Any, trip: Trip, execution: Execution
-    ) -> tuple[Tensor, Any]:
-        """Take what is left of the batch, features [b, C, H, W] and the routers' state, through a unit."""
-        if not unit.decides:
-            return unit.run(x), state
-        index = len(trip.units)
-        columns = self.routers.columns(range(index, index + 1))
-        logits, state = self.routers(index, x, state, self._told(trip.price))
-        decision = trip.decide(logits, columns, trip.gate, self._offset(columns, trip.price))
-        trip.units.append(trip.left.spread(decision))
-        return execution(unit, x, decision), state
-
-    def _past(
-        self, leaving: Exit, x: Tensor, state: Any, trip: Trip, *, leaves: bool, keep_features: bool
-    ) -> tuple[Tensor, Any]:
-        """Ask an exit about what is left of the batch; where it `leaves`, only those who go on are left then."""
-        kept: dict[int, Tensor] | None = {} if keep_features else None
-        said, scores = leaving(x, self._told(trip.price), kept)
-        trip.hints += [tuple(kept.values())] if kept else []
-        column = len(trip.layout.sections) + len(trip.ends)
-        # Exits learn from their scores, by a policy; a gate that relaxes or teaches is for units.
-        decision = trip.decide(scores, slice(column, column + 1), hard)
-        trip.ends.append(trip.left.spread(decision))
-        trip.tell(said)
-        if leaves:
-            on = trip.left.leave(decision.weights[:, GO] > 0.5)
-            x, state = x[on], None if state is None else tuple(part[on] for part in state)
-        return x, state
-
-    def _told(self, prices: Tensor | None) -> Tensor | None:
-        """What routers are told of prices [b]."""
-        return None if prices is None or self.dial is None else self.dial.told(prices)
-
-    def _offset(self, columns: slice, prices: Tensor | None) -> Tensor:
-        """What speaks for a unit's sinks: [width], or [B, width] at prices [B] other than the one that is set."""
-        offset = self.routers.offset[columns]
-        if prices is None or self.dial is None:
-            return offset
-        return offset - (prices - self.dial.k_cpt).unsqueeze(1) * self.dial.surplus[columns]
+        state = ForwardState(
+            images=x,
+            spec=self.spec,
+            layout=self.layout,
+            gate=gate,
+            execution=execution,
+            exits=execution is sparse and not self.training,
+            temperature=temperature,
+            generator=generator,
+            routes=routes,
+            prices=k_cpt,
+            pricing=self.pricing,
+            keep_features=keep_features,
+        )
+        forward(self.steps, state)
+        if not state.active.empty:
+            state.conclude()
+        return state.trace()
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """Images [B, C, H, W], normalised -> class logits [B, classes], under hard routing in eval mode."""
+        """Images `[B, C, H, W]`, normalised -> logits `[B, classes]`, under hard routing in eval mode."""
         with evaluating(self):
             logits: Tensor = self(x).logits
         return logits

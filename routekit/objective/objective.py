@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.objective import terms
 from routekit.objective.policy import PolicyConfig, policy_terms, weighed
 from routekit.routing.decision import RouteTrace
@@ -65,7 +65,7 @@ class Losses:
 def objective(
     trace: RouteTrace,
     labels: Tensor,
-    costs: CostModel,
+    costs: CostTable,
     weights: ObjectiveWeights,
     *,
     cost_weight: float,
@@ -105,12 +105,16 @@ def objective(
         by_name |= by_policy
         total = torch.stack(list(by_policy.values())).sum()
     if teacher is not None and weights.feature_distillation > 0:
-        # The narrow forms of a network inside its exits go through its last stages, and have the same to learn.
+        # Forms of a network have the same features to learn, but for those with other channels between blocks.
+        (whole,) = teacher.features
         hinted = [
-            terms.feature_distillation(own, teacher.features[-len(own) :]) for own in (trace.features, *trace.hints)
+            terms.feature_distillation(own, whole)
+            for own in reversed(trace.features)
+            if [stage.shape for stage in own] == [stage.shape for stage in whole]
         ]
-        by_name["feature_distillation"] = torch.stack(hinted).sum()
-        total = total + weights.feature_distillation * by_name["feature_distillation"]
+        if hinted:
+            by_name["feature_distillation"] = torch.stack(hinted).sum()
+            total = total + weights.feature_distillation * by_name["feature_distillation"]
     if not routing:
         return Losses(total, by_name, gains)
 

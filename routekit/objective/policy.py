@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.objective.terms import classification
 from routekit.registry import one_of
 from routekit.routing.decision import RouteTrace
@@ -57,7 +57,7 @@ class PolicyConfig:
         return sampled(soft, generator) if self.draw else soft
 
 
-def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: float | Tensor) -> Subnetwork:
+def exit_tree(trace: RouteTrace, costs: CostTable, errors: list[Tensor], k_cpt: float | Tensor) -> Subnetwork:
     """Look at a network with exits, and perhaps forks, as a tree of junctions.
 
     At each exit an image goes on, for the cost of the section behind it, or stops, for nothing more; at each fork it
@@ -66,11 +66,11 @@ def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: 
     (`Layout.every_path`), and the tree is for each image once.
     """
     layout = trace.layout
-    assert layout is not None
     price = k_cpt.unsqueeze(1) if isinstance(k_cpt, Tensor) else k_cpt
     # What units cost is their routers' affair: they pay by their own price, or by the cost term, and not twice.
     sections = price * costs.of_sections(trace.gates.detach())
-    forks = trace.decisions[: layout.junctions] if layout.is_tree else ()
+    forks = trace.at_units if layout.forks else ()
+    lies = [layout.sections[column] for column in layout.of_units]
 
     def on(path: int, values: Tensor) -> Tensor:
         """Of values [paths * B, ...], what the images have on one path."""
@@ -78,16 +78,16 @@ def exit_tree(trace: RouteTrace, costs: CostModel, errors: list[Tensor], k_cpt: 
 
     def behind(exits: int, ways: int, path: int) -> Subnetwork:
         """What is left behind some exits and forks, on the paths that start with `path`."""
-        if ways < len(forks) and layout.sections[ways] == exits:
+        if ways < len(forks) and lies[ways] == exits:
             second = path + (layout.paths >> (ways + 1))
             sinks = (behind(exits, ways + 1, path), behind(exits, ways + 1, second))
             scores = on(path, forks[ways].logits)
             return Subnetwork(cost=torch.zeros_like(scores[:, 0]), scores=scores, sinks=sinks)
         cost, error = on(path, sections[:, exits]), on(path, errors[exits])
-        if exits == len(trace.ends):
+        if exits == len(trace.stops):
             return Subnetwork(cost=cost, error=error)
         stop = Subnetwork(cost=torch.zeros_like(cost), error=error)
-        scores = on(path, trace.ends[exits].logits)
+        scores = on(path, trace.stops[exits].logits)
         return Subnetwork(cost=cost, scores=scores, sinks=(behind(exits + 1, ways, path), stop))
 
     return behind(0, 0, 0)
@@ -108,7 +108,7 @@ def weighed(trace: RouteTrace, labels: Tensor, errors: list[Tensor], config: Pol
 
 def policy_terms(
     trace: RouteTrace,
-    costs: CostModel,
+    costs: CostTable,
     errors: list[Tensor],
     config: PolicyConfig,
     *,

@@ -1,5 +1,6 @@
 """What a decision is, and the trace of all decisions that a batch took through a network."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -8,87 +9,113 @@ from torch import Tensor
 # The sinks of a unit's junction, the dearest first: running it in full is sink 0, as in Eq. 3 of Wang et al. ("0-based
 # indexing"), what it does by default is the last one: skipping it, or the cheapest of its branches.
 RUN, SKIP = 0, -1
-# The sinks of an exit junction: what computes comes first, here as well.
+# The sinks of a stop: what computes comes first, here as well.
 GO, STOP = RUN, SKIP
 
 
 def decided(margins: Tensor, width: int) -> Tensor:
-    """Margins [B, n * width] of units over their defaults, with -inf for ways that lost to another of their unit.
+    """Set to -inf the margins of the sinks that lost to another sink of the same junction.
 
-    What lost to the default is negative anyway: a unit takes the way whose margin is not.
+    A junction takes the sink whose margin is not negative. A margin that lost to the default is negative anyway.
+
+    Args:
+        margins: `[B, n * width]`, of n junctions over their defaults.
+        width: The number of sinks beside the default.
+
+    Returns:
+        `[B, n * width]`, with at most one margin of each junction that is not negative.
     """
     if width == 1:
         return margins
-    ways = margins.reshape(margins.shape[0], -1, width)
-    best = ways.argmax(dim=2, keepdim=True) == torch.arange(width, device=margins.device)
-    return ways.masked_fill(~best & (ways >= 0), -torch.inf).flatten(1)
+    sinks = margins.reshape(margins.shape[0], -1, width)
+    best = sinks.argmax(dim=2, keepdim=True) == torch.arange(width, device=margins.device)
+    return sinks.masked_fill(~best & (sinks >= 0), -torch.inf).flatten(1)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of a route are: first the units (does it run?), then the exits (does the image go on past it?).
+    """What the columns of a route are, in the order of the program.
 
-    A junction with K sinks has K - 1 columns, one for each but the default, and a route at most one of them. Exits
-    divide a network into sections: what lies behind an exit is reached by the images that go on there.
+    A junction with K sinks has K - 1 columns, one for each sink but the default. A stop has one column: the image goes
+    on. Stops divide a program into sections. What lies behind a stop is reached by the images that go on there.
 
-    sections:  [columns] for each unit's column, in which section it lies
-    exits:     how many exits there are
-    width:     how many columns each unit has
-    is_tree:   whether the units' junctions are forks, of which a route takes the first way or the second
+    Attributes:
+        sections: Of each column, the section that it lies in. A stop lies in the section that it ends.
+        stops: The columns that are stops, in order: stop s ends section s.
+        widths: Of each junction and stop, in order, the number of its columns.
+        forks: Whether the junctions are forks, of which a route takes the first sink or the second.
     """
 
-    sections: tuple[int, ...]
-    exits: int = 0
-    width: int = 1
-    is_tree: bool = False
+    sections: tuple[int, ...] = ()
+    stops: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
+    forks: bool = False
+
+    @property
+    def junctions(self) -> tuple[slice, ...]:
+        """The columns of each junction and stop, in order."""
+        starts = itertools.accumulate(self.widths, initial=0)
+        return tuple(slice(start, start + width) for start, width in zip(starts, self.widths, strict=False))
+
+    @property
+    def is_stop(self) -> tuple[bool, ...]:
+        """Of each junction and stop, in order, whether it is a stop."""
+        return tuple(columns.start in self.stops for columns in self.junctions)
+
+    @property
+    def of_units(self) -> list[int]:
+        """The columns that are decided at units."""
+        return [column for column in range(len(self.sections)) if column not in self.stops]
 
     @property
     def paths(self) -> int:
-        """How many paths there are that do not meet again."""
-        return 2 ** len(self.sections) if self.is_tree else 1
+        """The number of paths that do not meet again."""
+        return 2 ** len(self.of_units) if self.forks else 1
 
     def every_path(self, count: int) -> Tensor:
-        """Routes [paths * count, columns] bool that take `count` images down each path in turn, to its end."""
-        bits = torch.arange(self.paths).unsqueeze(1) >> torch.arange(len(self.sections)).flip(0)
-        ways = torch.cat([bits % 2 == 0, torch.ones(self.paths, self.exits, dtype=torch.bool)], dim=1)
-        return ways.repeat_interleave(count, dim=0)
-
-    @property
-    def junctions(self) -> int:
-        """How many units there is something to decide about."""
-        return len(self.sections) // self.width
+        """Return routes `[paths * count, columns]` that take `count` images down each path in turn, to its end."""
+        at = self.of_units
+        bits = torch.arange(self.paths).unsqueeze(1) >> torch.arange(len(at)).flip(0)
+        routes = torch.ones(self.paths, len(self.sections), dtype=torch.bool)
+        routes[:, at] = bits % 2 == 0
+        return routes.repeat_interleave(count, dim=0)
 
     def decided(self, margins: Tensor) -> Tensor:
-        """Margins [B, columns] over the defaults, so that what is not negative is taken: see `decided`."""
-        units = len(self.sections)
-        return torch.cat([decided(margins[:, :units], self.width), margins[:, units:]], dim=1)
+        """Set to -inf the margins `[B, columns]` that lost to another sink of their junction: see `decided`."""
+        if all(width == 1 for width in self.widths):
+            return margins
+        parts = [
+            decided(margins[:, columns], width) for columns, width in zip(self.junctions, self.widths, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
 
     def choose(self, margins: Tensor) -> Tensor:
-        """Margins [B, columns] over the defaults -> routes bool: of each junction, the best that is not negative."""
+        """Margins `[B, columns]` over the defaults -> routes, bool: of each junction, the best that is not negative."""
         return self.decided(margins) >= 0
 
     def reach(self, gates: Tensor) -> Tensor:
-        """Gates [B, units + exits] -> [B, exits + 1] the share of each image that gets to each section."""
-        onwards = gates[:, len(self.sections) :]
+        """Gates `[B, columns]` -> `[B, sections]`, the share of each image that gets to each section."""
+        onwards = gates[:, list(self.stops)]
         return torch.cat([gates.new_ones(gates.shape[0], 1), onwards], dim=1).cumprod(dim=1)
 
     def strike(self, routes: Tensor) -> Tensor:
-        """Strike from routes [B, units + exits] bool, decided everywhere, what lies behind an exit that is taken."""
+        """Remove from routes `[B, columns]`, bool, what lies behind a stop that is taken."""
         return routes & self.met(routes)
 
     def met(self, routes: Tensor) -> Tensor:
-        """Say which decisions an image comes to at all: [B, units + exits] bool."""
-        return self.reach(routes.float())[:, [*self.sections, *range(self.exits)]] > 0
+        """Say which decisions an image comes to at all: `[B, columns]`, bool."""
+        return self.reach(routes.float())[:, list(self.sections)] > 0
 
 
 @dataclass(frozen=True)
 class Decision:
     """What a batch decided at one junction with K sinks.
 
-    logits:   [B, K] the router's scores
-    weights:  [B, K] the share of each sink in the forward pass, the r_i of Eq. 3; differentiable in training,
-              one-hot under hard routing
-    choice:   [B] int64, the sink that inference takes: the largest logit (Eq. 11)
+    Attributes:
+        logits: `[B, K]`, the router's scores.
+        weights: `[B, K]`, the share of each sink in the forward pass, the r_i of Eq. 3. They are differentiable in
+            training, and one-hot under hard routing.
+        choice: `[B]`, int64, the sink that inference takes: the largest logit (Eq. 11).
     """
 
     logits: Tensor
@@ -97,58 +124,59 @@ class Decision:
 
     @property
     def chosen(self) -> Tensor:
-        """[B, K - 1] bool: the columns of the route."""
+        """`[B, K - 1]`, bool: the columns of the route."""
         sinks = torch.arange(self.logits.shape[1] - 1, device=self.choice.device)
         return self.choice.unsqueeze(1) == sinks
 
 
 @dataclass(frozen=True)
 class RouteTrace:
-    """The routes of a batch: the only thing that cost, objective, evaluation and reports read.
+    """The decisions of a batch. Cost, objective, evaluation and reports read nothing else.
 
-    logits:     [B, classes] the network's answer
-    decisions:  one Decision per column
-    layout:     what the columns are; None where nothing but units decides
-    leaves:     [B, classes] each, what all images are told at each exit, in order, and last by the network's own
-                classifier; empty where images left on the way
-    features:   [B, C, H, W] each, what left the last unit of each stage; empty unless they were asked for
-    hints:      the same inside the exits that have stages of their own
+    Attributes:
+        logits: `[B, classes]`, the network's answer.
+        decisions: One for each junction and stop, in the order of the program.
+        layout: What the columns are.
+        leaves: `[B, classes]` each: the answer so far at each stop, in order, and the last answer. Empty where images
+            left on the way.
+        features: Of each pass, `[B, C, H, W]` after each of its stages. Empty unless they were asked for.
     """
 
     logits: Tensor
     decisions: tuple[Decision, ...]
-    layout: Layout | None = None
+    layout: Layout
     leaves: tuple[Tensor, ...] = ()
-    features: tuple[Tensor, ...] = ()
-    hints: tuple[tuple[Tensor, ...], ...] = ()
+    features: tuple[tuple[Tensor, ...], ...] = ()
 
     @property
-    def ends(self) -> tuple[Decision, ...]:
-        """The decisions of the exits."""
-        return () if self.layout is None else self.decisions[self.layout.junctions :]
+    def stops(self) -> tuple[Decision, ...]:
+        """The decisions whether to stop, in order."""
+        return tuple(d for d, stops in zip(self.decisions, self.layout.is_stop, strict=True) if stops)
+
+    @property
+    def at_units(self) -> tuple[Decision, ...]:
+        """The decisions that were taken at units, in order."""
+        return tuple(d for d, stops in zip(self.decisions, self.layout.is_stop, strict=True) if not stops)
 
     @property
     def gates(self) -> Tensor:
-        """[B, n] how much of each unit ran, the routing variables r_i (Eq. 3); differentiable in training."""
+        """`[B, columns]`, the routing variables r_i (Eq. 3): how much of each unit ran; differentiable in training."""
         return self._stack([d.weights[:, :SKIP] for d in self.decisions])
 
     @property
     def routes(self) -> Tensor:
-        """[B, n] bool: the units that inference runs (Eq. 11), and the exits that it passes."""
-        return self._struck(self._stack([d.chosen for d in self.decisions]).bool())
+        """`[B, columns]`, bool: the units that inference runs (Eq. 11), and the stops that it passes."""
+        return self.layout.strike(self._stack([d.chosen for d in self.decisions]).bool())
 
     @property
     def ran(self) -> Tensor:
-        """[B, n] bool: what the gate had run, which departs from `routes` where it samples."""
-        return self._struck(self.gates > 0.5)
+        """`[B, columns]`, bool: what the gate had run, which departs from `routes` where it samples."""
+        return self.layout.strike(self.gates > 0.5)
 
     @property
     def margins(self) -> Tensor:
-        """[B, n] by how much each router prefers to run its unit, or to go on, to what is done by default."""
+        """`[B, columns]`, how much each sink is preferred to the default."""
         return self._stack([d.logits[:, :SKIP] - d.logits[:, SKIP:] for d in self.decisions])
-
-    def _struck(self, chosen: Tensor) -> Tensor:
-        return chosen if self.layout is None else self.layout.strike(chosen)
 
     def _stack(self, columns: list[Tensor]) -> Tensor:
         return torch.cat(columns, dim=1) if columns else self.logits.new_zeros(len(self.logits), 0)

@@ -16,11 +16,11 @@ class Gate(Protocol):
     """Logits [B, K] -> weights [B, K] that sum to 1 over the sinks."""
 
     def __call__(
-        self, logits: Tensor, *, temperature: float, generator: torch.Generator | None, offset: Tensor | None
+        self, logits: Tensor, *, temperature: float, generator: torch.Generator | None, bias: Tensor | None
     ) -> Tensor:
         """Relax, round or sample the logits; `generator` is for gates that sample.
 
-        `offset` [K - 1] or [B, K - 1] is what was added to the logits of all sinks but the last to meet a budget.
+        `bias` [K - 1] or [B, K - 1] is what was added to the logits of all sinks but the last to meet a budget.
         """
 
 
@@ -83,12 +83,12 @@ def benefit(
     *,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
-    offset: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Teach the router to predict what each sink is worth; the one is taken whose worth exceeds its price the most.
 
-    The logits without the offset are the predictions, in units of the loss; the default's is no prediction, and the
-    offset is less the price. A few decisions fall at random on a cheaper sink. Wherever that was taken, the backward
+    The logits without the bias are the predictions, in units of the loss; the default's is no prediction, and the
+    bias is less the price. A few decisions fall at random on a cheaper sink. Wherever that was taken, the backward
     pass knows the slope of the sample's loss in the gate, and the router is taught (least squares) half of the
     difference to the slope in each dearer sink's gate: the benefit of taking that one, if the loss is a parabola with
     its minimum there, which is where training keeps it. A unit that runs has a slope near 0 whatever it is worth, so
@@ -102,7 +102,7 @@ def benefit(
     # Of the sinks cheaper than the one to be taken, each is as likely.
     cheaper = choice + 1 + (drawn / EXPLORED * (default - choice)).long()
     choice = torch.where(drawn < EXPLORED, cheaper, choice).clamp_max(default)
-    worth = logits[:, :default] if offset is None else logits[:, :default] - offset
+    worth = logits[:, :default] if bias is None else logits[:, :default] - bias
     weights: Tensor = _Benefit.apply(worth, one_hot(choice, logits))
     return weights
 

@@ -129,10 +129,10 @@ def reach_of(trace: RouteTrace, choice: Choice) -> Tensor:
     that of all images on every path (`Layout.every_path`).
     """
     layout = trace.layout
-    assert layout is not None
-    forks = zip(layout.sections, trace.decisions, strict=False) if layout.is_tree else ()
+    lies = (layout.sections[column] for column in layout.of_units)
+    forks = zip(lies, trace.at_units, strict=True) if layout.forks else ()
     turned = [(section, (choice(fork.logits) * fork.weights).sum(dim=1), 2) for section, fork in forks]
-    passed = [(section, choice(end.logits)[:, GO], 1) for section, end in enumerate(trace.ends)]
+    passed = [(section, choice(stop.logits)[:, GO], 1) for section, stop in enumerate(trace.stops)]
     paths, on = 1, trace.logits.new_ones(len(trace.logits)).view(layout.paths, -1)
     found = [on[:1]]
     for _, onwards, ways in sorted(turned + passed, key=lambda met: met[0]):  # a section's forks, then its exit
@@ -144,8 +144,8 @@ def reach_of(trace: RouteTrace, choice: Choice) -> Tensor:
 def shares(layout: Layout) -> Tensor:
     """[parts] the share of what all images teach that comes to each part: the paths of a tree divide it evenly."""
     paths, found = 1, [1.0]
-    forks = list(layout.sections) if layout.is_tree else []
-    for ways in [way for section in range(layout.exits + 1) for way in (*[2] * forks.count(section), 1)][:-1]:
+    forks = [layout.sections[column] for column in layout.of_units] if layout.forks else []
+    for ways in [way for section in range(len(layout.stops) + 1) for way in (*[2] * forks.count(section), 1)][:-1]:
         paths *= ways
         found += [1 / paths] * paths
     return torch.tensor(found)

@@ -50,44 +50,72 @@ class RouterConfig:
 
 
 class RouterBank(nn.Module):
-    """The routers of a network; subclasses define `score`.
+    """The routers of a pass. Subclasses define `score`, or `policy` where they are asked about the image.
 
-    `offset` [n * width] speaks for each sink but the default, junction by junction: the knob by which a budget is met
-    without training. `config` says how they were built, if they learn. All junctions have one more sink than `width`.
-    With a `dial`, each router is told the price of computing as well, as its standardised logarithm: `price`, the one
-    in force, or one for each image.
+    All junctions have one more sink than `width`. A bank may be priced: then each router also gets the price of
+    computing as a feature, its standardised logarithm.
+
+    Attributes:
+        bias: `[n * width]`, added to the scores of all sinks but the default, junction by junction. A budget is met by
+            it without training.
+        price: The price in force as a feature. None if the bank is not priced.
+        config: How the routers were built, if they learn.
     """
 
-    offset: Tensor
+    bias: Tensor
     price: Tensor | None
     # Whether a junction's router can be removed alone.
     separate = True
     # Whether several junctions are asked about the same features at less cost than one by one.
     surveys = False
-    # Whether the junctions are forks: what behind one way on is never met on the other.
-    is_tree = False
+    # Whether the junctions are forks: what is behind one sink is never met behind the other.
+    forks = False
+    # Whether all routers are asked at once about the image, before the first unit: a policy network.
+    sees_image = False
 
     def __init__(
-        self, junctions: int, config: RouterConfig | None = None, *, width: int = 1, dial: bool = False
+        self, junctions: int, config: RouterConfig | None = None, *, width: int = 1, priced: bool = False
     ) -> None:
         super().__init__()
         self.config, self.width = config, width
-        self.register_buffer("offset", torch.zeros(junctions * width))
-        self.register_buffer("price", torch.tensor(0.0) if dial else None)
+        self.register_buffer("bias", torch.zeros(junctions * width))
+        self.register_buffer("price", torch.tensor(0.0) if priced else None)
+
+    def __len__(self) -> int:
+        return len(self.bias) // self.width
 
     def columns(self, junctions: range) -> slice:
-        """Where the columns of `junctions` are in a route, and in `offset`."""
+        """Where the columns of `junctions` are in the bank, and in `bias`."""
         return slice(junctions.start * self.width, junctions.stop * self.width)
 
-    def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Score junction `index`: features [B, C, H, W] -> logits [B, K] and the state for the next junction.
+    def begin(self, images: Tensor) -> tuple[Tensor, ...] | None:
+        """Begin a pass over `images` `[B, C, H, W]`: return the state before the first junction."""
+        if not self.sees_image:
+            return None
+        with torch.autocast(images.device.type, enabled=False):
+            return (self.policy(images.to(self.bias.dtype)),)
 
-        `prices` [B] are other prices of computing than the one in force.
-        """
+    def policy(self, images: Tensor) -> Tensor:
+        """Score all junctions about images `[B, C, H, W]` -> logits `[B, n, K]`, where `sees_image`."""
         raise NotImplementedError
 
-    def told(self, summary: Tensor, prices: Tensor | None) -> Tensor:
-        """Add the price to what a router knows of each image [B, S], if it is to know it."""
+    def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Score one junction.
+
+        Args:
+            index: The junction's place in the bank.
+            features: `[B, C, H, W]`.
+            state: What the junctions before it left, or None.
+            prices: `[B]`, other prices of computing than the one in force, as features.
+
+        Returns:
+            Logits `[B, K]`, and the state for the next junction.
+        """
+        del features, prices
+        return state[0][:, index], state
+
+    def with_price(self, summary: Tensor, prices: Tensor | None) -> Tensor:
+        """Add the price to the features `[B, S]` of each image, if the bank is priced."""
         if self.price is None:
             return summary
         prices = self.price.expand(summary.shape[0]) if prices is None else prices
@@ -98,7 +126,7 @@ class RouterBank(nn.Module):
         if not self.separate:
             return False
         own = self.columns(range(index, index + 1))
-        self.offset = torch.cat([self.offset[: own.start], self.offset[own.stop :]])
+        self.bias = torch.cat([self.bias[: own.start], self.bias[own.stop :]])
         self.remove(index)
         return True
 
@@ -112,7 +140,7 @@ class RouterBank(nn.Module):
         """`score`, in the routers' own precision whatever the autocast: no decision hangs on bf16."""
         features = features.detach() if self.config is not None and self.config.detach else features
         with torch.autocast(features.device.type, enabled=False):
-            return self.score(index, features.to(self.offset.dtype), state, prices)
+            return self.score(index, features.to(self.bias.dtype), state, prices)
 
     def survey(self, junctions: range, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Ask all of `junctions` about the same features: [B, C, H, W] -> margins [B, m * width] over the default.
@@ -120,9 +148,9 @@ class RouterBank(nn.Module):
         A skipped unit leaves the features as they are, so one survey finds the next unit that runs.
         """
         with torch.autocast(features.device.type, enabled=False):
-            logits, state = self.score_all(junctions, features.to(self.offset.dtype), state)
+            logits, state = self.score_all(junctions, features.to(self.bias.dtype), state)
         margins = logits[..., :SKIP] - logits[..., SKIP:]
-        return margins.flatten(1) + self.offset[self.columns(junctions)], state
+        return margins.flatten(1) + self.bias[self.columns(junctions)], state
 
     def score_all(self, junctions: range, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Score several junctions from the same features -> logits [B, m, K]; here one by one."""
@@ -160,12 +188,12 @@ class FullyConnectedRouters(RouterBank):
 
     surveys = True
 
-    def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> None:
-        super().__init__(len(shapes), config, width=_width(shapes), dial=dial)
+    def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, priced: bool = False) -> None:
+        super().__init__(len(shapes), config, width=_width(shapes), priced=priced)
         self.routers = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm1d(shape.channels, affine=False) if config.normalize else nn.Identity(),
-                nn.Linear(shape.channels + dial, config.hidden),
+                nn.Linear(shape.channels + priced, config.hidden),
                 nn.ReLU(),
                 open_head(config.hidden, config.open_logit, shape.sinks),
             )
@@ -183,7 +211,7 @@ class FullyConnectedRouters(RouterBank):
 
     def _ask(self, index: int, pooled: Tensor, prices: Tensor | None = None) -> Tensor:
         router: Any = self.routers[index]
-        logits: Tensor = router[1:](self.told(router[0](pooled), prices))
+        logits: Tensor = router[1:](self.with_price(router[0](pooled), prices))
         return logits
 
     def remove(self, index: int) -> None:
@@ -198,8 +226,8 @@ class ConvolutionalRouters(RouterBank):
     It costs about 12.5% of its unit (Table 5 of the DRN paper): here for that comparison.
     """
 
-    def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> None:
-        super().__init__(len(shapes), config, width=_width(shapes), dial=dial)
+    def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, priced: bool = False) -> None:
+        super().__init__(len(shapes), config, width=_width(shapes), priced=priced)
         self.convs = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(shape.channels, shape.channels, 3, stride=2, padding=1, bias=False),
@@ -208,11 +236,11 @@ class ConvolutionalRouters(RouterBank):
             )
             for shape in shapes
         )
-        self.heads = nn.ModuleList(open_head(shape.channels + dial, config.open_logit, shape.sinks) for shape in shapes)
+        self.heads = nn.ModuleList(open_head(shape.channels + priced, config.open_logit, shape.sinks) for shape in shapes)
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
         """Score junction `index`; there is no state."""
-        return self.heads[index](self.told(pool(self.convs[index](features)), prices)), state
+        return self.heads[index](self.with_price(pool(self.convs[index](features)), prices)), state
 
     def remove(self, index: int) -> None:
         """Remove the junction's router."""
@@ -228,8 +256,8 @@ class RecurrentRouters(RouterBank):
 
     separate = False
 
-    def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> None:
-        super().__init__(len(shapes), config, width=_width(shapes), dial=dial)
+    def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, priced: bool = False) -> None:
+        super().__init__(len(shapes), config, width=_width(shapes), priced=priced)
         # A stage's first unit still sees the previous stage's channels, so projections go by (stage, channels).
         keys = [f"{shape.stage}_{shape.channels}" for shape in shapes]
         self.keys = keys
@@ -242,36 +270,15 @@ class RecurrentRouters(RouterBank):
                 for key, shape in zip(keys, shapes, strict=True)
             }
         )
-        self.cell = nn.LSTMCell(config.hidden + dial, config.hidden)
+        self.cell = nn.LSTMCell(config.hidden + priced, config.hidden)
         self.head = open_head(config.hidden, config.open_logit, self.width + 1)
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
         """Score junction `index` from its features and the state (h, c), or None before the first junction."""
-        h, c = self.cell(self.told(self.projections[self.keys[index]](pool(features)), prices), state)
+        h, c = self.cell(self.with_price(self.projections[self.keys[index]](pool(features)), prices), state)
         return self.head(h), (h, c)
 
 
-class FixedRoute(RouterBank):
-    """No routers: every image takes the same route [n] (bool). Dense networks and static baselines are this."""
-
-    route: Tensor
-    surveys = True
-
-    def __init__(self, route: list[bool]) -> None:
-        super().__init__(len(route))
-        self.register_buffer("route", torch.tensor(route, dtype=torch.bool))
-
-    def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Score junction `index`: the same for each image of the batch."""
-        del prices
-        margin = self.route[index].float() * 2 - 1
-        return torch.stack([margin, -margin]).expand(features.shape[0], 2), state
-
-    def remove(self, index: int) -> None:
-        """Remove the junction's entry."""
-        self.route = torch.cat([self.route[:index], self.route[index + 1 :]])
-
-
-def build_bank(shapes: list[JunctionShape], config: RouterConfig, *, dial: bool = False) -> RouterBank:
-    """Build the bank of learned routers that `config.kind` names, which with a `dial` are told the price."""
-    return banks[config.kind](shapes, config, dial=dial)  # type: ignore[arg-type]
+def build_bank(shapes: list[JunctionShape], config: RouterConfig, *, priced: bool = False) -> RouterBank:
+    """Build the bank of routers that `config.kind` names, with the price as a feature if `priced`."""
+    return banks[config.kind](shapes, config, priced=priced)  # type: ignore[arg-type]

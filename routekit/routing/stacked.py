@@ -14,9 +14,9 @@ class StackedRouters(RouterBank):
     """The same decisions as `bank`, for inference; each survey is a pooling and two products.
 
     The normalisation of the inputs and the price in force are folded into the first layer, the default's score into the
-    others' margins, and the second layer's bias into `offset`.
+    others' margins, and the second layer's bias into `bias`.
 
-    `groups` are the junctions that see the same features (`RoutedNetwork.groups`).
+    `groups` are the junctions that see the same features (`Units.groups`).
     """
 
     separate = False
@@ -25,17 +25,17 @@ class StackedRouters(RouterBank):
     @torch.no_grad()
     def __init__(self, bank: FullyConnectedRouters, groups: list[range]) -> None:
         super().__init__(len(bank.routers), width=bank.width)
-        self.offset = bank.offset.clone()
+        self.bias = bank.bias.clone()
         self.groups = groups
         self.first = nn.ParameterList()
-        self.bias = nn.ParameterList()
+        self.constant = nn.ParameterList()
         self.second = nn.ParameterList()
         for group in groups:
             weights, biases, margins, constants = zip(*(_folded(bank, index) for index in group), strict=True)
             self.first.append(_frozen(torch.cat(weights)))
-            self.bias.append(_frozen(torch.cat(biases)))
+            self.constant.append(_frozen(torch.cat(biases)))
             self.second.append(_frozen(torch.stack(margins)))
-            self.offset[self.columns(group)] += torch.cat(constants)
+            self.bias[self.columns(group)] += torch.cat(constants)
         self._views: dict[range, tuple[Tensor, ...]] = {}
 
     def survey(self, junctions: range, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -52,7 +52,7 @@ class StackedRouters(RouterBank):
         return torch.cat([margins, torch.zeros_like(margins[:, :1])], dim=1), state
 
     def _products(self, junctions: range, features: Tensor) -> Tensor:
-        """Features [B, C, H, W] -> margins [B, m * width] without the offset."""
+        """Features [B, C, H, W] -> margins [B, m * width] without the bias."""
         first, bias, second, _ = self._weights(junctions)
         hidden = F.linear(pool(features), first, bias).relu_()
         hidden = hidden.view(-1, *second.shape[:2]).transpose(0, 1)
@@ -67,13 +67,13 @@ class StackedRouters(RouterBank):
         return self._views[junctions]
 
     def weights(self, junctions: range) -> tuple[Tensor, ...]:
-        """Of a survey: first weight [m * hidden, C], its bias, second weight [m, hidden, width], offset [m * width]."""
+        """Of a survey: first weight [m * hidden, C], its bias, second weight [m, hidden, width], bias [m * width]."""
         place, group = next((i, group) for i, group in enumerate(self.groups) if junctions.start in group)
         start, stop = junctions.start - group.start, junctions.stop - group.start
         second = self.second[place][start:stop]
         hidden = second.shape[1]
         rows = slice(start * hidden, stop * hidden)
-        return self.first[place][rows], self.bias[place][rows], second, self.offset[self.columns(junctions)]
+        return self.first[place][rows], self.constant[place][rows], second, self.bias[self.columns(junctions)]
 
     def _apply(self, fn: Any, recurse: bool = True) -> "StackedRouters":
         self._views = {}  # the tensors move to another device or dtype

@@ -8,30 +8,19 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from routekit.cost.budget import Budget
-from routekit.cost.model import CostModel
-from routekit.cost.price import Price
-from routekit.cost.toll import Toll
-from routekit.cost.weight import CostWeight
+from routekit.cost.controller import BudgetController
+from routekit.cost.table import CostTable
+from routekit.cost.price import PriceController
+from routekit.cost.exit_price import ExitPriceController
+from routekit.cost.weight import CostWeightController
 from routekit.data.image_set import Images
 from routekit.errors import InputError
 from routekit.evaluation.calibrate import calibrate
 from routekit.evaluation.evaluate import Evaluation, evaluate
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import RouteTrace
-from routekit.routing.router import FixedRoute
 from routekit.training.batches import rotating
 from routekit.training.schedule import Schedule
-
-
-def decides(network: RoutedNetwork) -> bool:
-    """Whether `network` takes any decision, learned or by a rule."""
-    return bool(network.exits) or learns_routes(network)
-
-
-def learns_routes(network: RoutedNetwork) -> bool:
-    """Whether units of `network` have routers that learn what running them is worth; forks learn as exits do."""
-    return bool(network.junctions) and not network.is_tree and not isinstance(network.routers, FixedRoute)
 
 
 @dataclass
@@ -39,19 +28,19 @@ class Control:
     """Steers `network` to `target` (MACs), by what it costs on held-out images `val`.
 
     There are three kinds of decisions. Those of units learn until the last phase, and are frozen in it; those of
-    exits and forks learn to the end, because what they decide by does; rules do not learn. A network with a dial is
-    steered in another way (`dial_control.py`). `say` is told in sentences what the user should know.
+    exits and forks learn to the end, because what they decide by does; rules do not learn. A network that decides at
+    several prices is steered in another way (`price_control.py`). `say` is told in sentences what the user should know.
     """
 
     network: RoutedNetwork
     val: Images
-    costs: CostModel
+    costs: CostTable
     schedule: Schedule
     target: float
     seed: int
     accelerator: Accelerator
     say: Callable[[str], None]
-    budget: Budget = field(init=False)
+    budget: BudgetController = field(init=False)
     realized: float = 1.0
 
     def __post_init__(self) -> None:
@@ -62,16 +51,16 @@ class Control:
         return None
 
     def follow(self, step: int, trace: RouteTrace, gains: Tensor | None = None) -> None:
-        """Take in a training batch: units' offsets go where the budget wants them; for `gains` see `Losses`.
+        """Take in a training batch: units' biases go where the budget wants them; for `gains` see `Losses`.
 
         They do so to the end where exits learn to the end: as these come to let more images past, units have to spare.
         """
-        if self.schedule.is_hard(step) and not self.network.exits_learn:
+        if self.schedule.is_hard(step) and not self.network.stops_learn:
             return
         # All processes see what all of them decided, so that one price steers them all.
         margins = self.accelerator.gather(trace.margins.detach())
         gains = None if gains is None else self.accelerator.reduce(gains, "mean")
-        self.network.set_offset(self.budget.follow(self.network.offset, margins, self.costs, step, gains))
+        self.network.set_bias(self.budget.observe(self.network.bias, margins, self.costs, step, gains))
 
     def check(self, step: int) -> None:
         """Every few steps, measure the realised cost of the next few images, and let the budget correct itself."""
@@ -84,13 +73,14 @@ class Control:
 
     def freeze_units(self) -> None:
         """Settle which units run."""
-        self.network.routers.requires_grad_(not learns_routes(self.network))
+        for bank in self.network.banks:
+            bank.requires_grad_(not self.network.decides_at_units)
         if self._is_settled:
             self._calibrate()
 
     def settle_rules(self) -> None:
         """Meet the budget without training, where nothing that decides would learn."""
-        if self.network.exits and not learns_routes(self.network) and self._is_settled:
+        if self.network.stops and not self.network.decides_at_units and self._is_settled:
             self._calibrate()
 
     def measure(self, step: int) -> Evaluation:
@@ -99,7 +89,7 @@ class Control:
         It is met once nothing that decides learns any more, which exits do to the last step.
         """
         settled = self._is_settled or step == self.schedule.steps
-        if decides(self.network) and self.schedule.is_hard(step) and settled:
+        if not self.network.is_static and self.schedule.is_hard(step) and settled:
             self._calibrate()
         return evaluate(self.network, self.val, self.costs)
 
@@ -111,27 +101,27 @@ class Control:
         """Go on from a state."""
         self.budget, self.realized = type(self.budget)(**state["budget"]), state["realized"]
 
-    def _begin(self, share: float) -> Budget:
+    def _begin(self, share: float) -> BudgetController:
         """The budget at the beginning of training; `share` is the target as a fraction of the dense cost."""
         network, config, anneal = self.network, self.schedule.config, self.schedule.anneal_steps
-        if config.gate == "benefit" and network.junctions and not network.is_tree:
-            ruled = tuple(each.certainty is not None for each in network.exits)
-            return Price(share, anneal, congestion=config.congestion, ruled=ruled)
-        if network.exits_learn and not learns_routes(network):
-            return Toll(share, anneal)
-        return CostWeight(share, anneal)
+        if config.gate == "benefit" and network.decides_at_units:
+            ruled = tuple(not each.learns for each in network.deciders)
+            return PriceController(share, anneal, congestion=config.congestion, ruled=ruled)
+        if network.stops_learn and not network.decides_at_units:
+            return ExitPriceController(share, anneal)
+        return CostWeightController(share, anneal)
 
     def _steers(self, step: int) -> bool:
         """Whether the budget acts on what still learns to decide."""
-        return self.network.exits_learn or self._units_learn(step)
+        return self.network.stops_learn or self._units_learn(step)
 
     def _units_learn(self, step: int) -> bool:
-        return learns_routes(self.network) and not self.schedule.is_hard(step)
+        return self.network.decides_at_units and not self.schedule.is_hard(step)
 
     @property
     def _is_settled(self) -> bool:
         """Whether nothing that decides learns in the last phase."""
-        return not self.network.exits_learn
+        return not self.network.stops_learn
 
     def _held_out_cost(self, indices: Tensor | None = None) -> float:
         """The mean realised cost of held-out images, MACs: every process measures, one number steers them all."""
@@ -149,8 +139,8 @@ class Control:
         self.realized = cost / self.costs.dense
 
     def _meet(self) -> float:
-        """Meet the budget by what is added to all offsets -> the cost on all held-out images, MACs.
+        """Meet the budget by what is added to all biases -> the cost on all held-out images, MACs.
 
         Raises InputError if it cannot be met.
         """
-        return calibrate(self.network, self.val, self.costs, self.target, stakes=self.budget.stakes(self.costs))
+        return calibrate(self.network, self.val, self.costs, self.target, cost_share=self.budget.cost_share(self.costs))

@@ -15,7 +15,7 @@ def build_optimizer(network: RoutedNetwork, config: TrainingConfig) -> torch.opt
     scale = config.router_learning_rate
     return torch.optim.SGD(
         [
-            {"params": network.backbone_parameters(), "scale": 1.0, "weight_decay": config.weight_decay},
+            {"params": network.computing_parameters(), "scale": 1.0, "weight_decay": config.weight_decay},
             {
                 "params": [parameter for parameter in routing if parameter.ndim > 1],
                 "scale": scale,

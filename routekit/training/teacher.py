@@ -18,13 +18,14 @@ class Teacher:
     def __init__(self, network: RoutedNetwork, learner: RoutedNetwork, *, frozen: bool, features: bool) -> None:
         self.network = network.eval().requires_grad_(requires_grad=False)
         self.features = features
-        self.is_learner = frozen and not learner.junctions and _are_equal(network, learner)
+        # It says so at its end: what comes behind that, a second look, is no answer of the dense network.
+        self.is_learner = frozen and not (learner.junctions or learner.looks_again) and _are_equal(network, learner)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, said: RouteTrace) -> RouteTrace:
         """Images [B, C, H, W], normalised, and what the learner made of them -> the trace of the dense network."""
         if self.is_learner:
-            return replace(said, logits=said.leaves[-1])
+            return replace(said, logits=said.leaves[-1], features=said.features[-1:])
         trace: RouteTrace = self.network(x, keep_features=self.features)
         return trace
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from routekit.network.network import RoutedNetwork
-from routekit.network.paths import on_paths
+from routekit.network.paths import Paths, on_paths
+from routekit.network.program import Classify, Stop, Units
 from routekit.routing.policy import throughput_rate
 
 
@@ -34,19 +35,24 @@ def squares_of(network: RoutedNetwork) -> Tensor:
 
 
 def parts(network: RoutedNetwork, *, classifiers: bool = False) -> list[list[nn.Module]]:
-    """The blocks of each part of a network, in the order of `reach_of`; with the `classifiers` of its exits or not."""
+    """List the blocks of each part of a network, in the order of `reach_of`; with the exits' classifiers or not."""
     paths = 1
     found: list[list[nn.Module]] = [[]]
-    for unit in network.view.units:
-        blocks = on_paths(unit)
-        if network.is_tree and unit.decides:
-            paths = len(blocks)
-            found += [[] for _ in blocks]
-        for part, block in zip(found[-paths:], blocks, strict=True):
-            part.append(block)
-        leaving = network.exit_after(unit)
-        if leaving is not None:
-            for part, each in zip(found[-paths:], leaving.each, strict=True):
-                part += [each.head] if classifiers else []
-            found += [[] for _ in range(paths)]
+    ahead: list[nn.Module] = []
+    forks = network.layout.forks
+    for step in network.steps:
+        if isinstance(step, Units):
+            for unit in step.units:
+                blocks = on_paths(unit)
+                if forks and unit.decides:
+                    paths = len(blocks)
+                    found += [[] for _ in blocks]
+                for part, block in zip(found[-paths:], blocks, strict=True):
+                    part.append(block)
+        elif isinstance(step, Classify) and classifiers:
+            ahead = list(step.head.each) if isinstance(step.head, Paths) else [step.head]
+        elif isinstance(step, Stop):
+            for part, head in zip(found[-paths:], ahead, strict=False):
+                part.append(head)
+            found, ahead = found + [[] for _ in range(paths)], []
     return found

@@ -13,20 +13,19 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
 from routekit.data.sources import DataSplits
 from routekit.data.views import augmented_copies
 from routekit.errors import InputError, TrainingError
-from routekit.network.dial import OPERATIONS
-from routekit.network.executor import relaxed, sparse
+from routekit.network.pricing import OPERATIONS
+from routekit.network.execution import relaxed, sparse
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import Losses, ObjectiveWeights, objective
 from routekit.routing.gate import gates, hard
 from routekit.routing.policy import Choice, reach_of, shares, softly
 from routekit.training.batches import Batches, step_seed
-from routekit.training.control import learns_routes
-from routekit.training.dial_control import control_of
+from routekit.training.price_control import control_of
 from routekit.training.log import MetricsLog, Progress
 from routekit.training.optimizer import build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
@@ -51,7 +50,7 @@ class Trainer:
         self,
         network: RoutedNetwork,
         data: DataSplits,
-        costs: CostModel,
+        costs: CostTable,
         config: TrainingConfig,
         weights: ObjectiveWeights,
         *,
@@ -79,7 +78,7 @@ class Trainer:
         if batch_size == 0:
             raise InputError(f"a batch of {config.batch_size} cannot be split over {world} processes")
         self.batches = Batches(data.train, batch_size, seed=seed, rank=accelerator.process_index, world=world)
-        learns = learns_routes(network) or network.exits_learn
+        learns = network.decides_at_units or network.stops_learn
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
         self.control = control_of(network)(network, data.val, costs, self.schedule, target, seed, accelerator, say)
         self.bf16 = use_bf16(config.precision, accelerator.device)
@@ -155,8 +154,9 @@ class Trainer:
             self.control.load(state)
             self.step, position = state["step"], state["log"]
             self._seconds_before = state["seconds"]
-            frozen = learns_routes(self.network) and self.step > self.schedule.hard_from
-            self.network.routers.requires_grad_(not frozen)
+            frozen = self.network.decides_at_units and self.step > self.schedule.hard_from
+            for bank in self.network.banks:
+                bank.requires_grad_(not frozen)
             self.say(f"going on from step {self.step} of {self.schedule.steps}")
         if self.accelerator.is_main_process:
             self.log = MetricsLog(self.folder / "metrics.jsonl", position)
@@ -174,7 +174,7 @@ class Trainer:
 
     def _train_step(self) -> Losses:
         images, labels = self.batches.at(self.step)
-        device, spec = self.accelerator.device, self.network.view.spec
+        device, spec = self.accelerator.device, self.network.spec
         copies, augmentation = self.config.copies, self.data.augmentation
         images, labels = augmented_copies(images, labels, copies, augmentation, self._generator(1))
         x = normalize(images.to(device), spec.mean, spec.std)
@@ -186,10 +186,10 @@ class Trainer:
             self.network.backbone.eval()
         set_learning_rate(self.optimizer, self.schedule.learning_rate(self.step))
         routes, layout = None, self.network.layout
-        if layout.is_tree:  # every path learns from all images: what the policy expects is over all of them
+        if layout.forks:  # every path learns from all images: what the policy expects is over all of them
             routes = layout.every_path(len(x)).to(device)
             x, labels = x.repeat(layout.paths, 1, 1, 1), labels.repeat(layout.paths)
-        hardly = self._is_hard or layout.is_tree
+        hardly = self._is_hard or layout.forks
         prices = self.control.prices(self.step, len(x), self._generator(4))
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             trace = self.model(
@@ -238,12 +238,12 @@ class Trainer:
     @property
     def _adjusts_throughput(self) -> bool:
         """Whether parts of the network learn from few images; those that others teach as well do not, but in a tree."""
-        alone = self.network.is_tree or not self.weights.teaches_everywhere
-        return self.network.exits_learn and self.config.throughput_adjusted and alone
+        alone = self.network.layout.forks or not self.weights.teaches_everywhere
+        return self.network.stops_learn and self.config.throughput_adjusted and alone
 
     def _choice(self) -> Choice | None:
         """By which policy exits learn; None if there is none that does."""
-        if not self.network.exits_learn:
+        if not self.network.stops_learn:
             return None
         return self.weights.policy.choice(self.schedule.temperature(self.step), self._generator(3))
 
@@ -293,7 +293,7 @@ class Trainer:
             seconds=self.seconds,
         )
         annealed = self.step >= self.schedule.anneal_steps
-        if learns_routes(self.network) and annealed and statistics.collapsed:
+        if self.network.decides_at_units and annealed and statistics.collapsed:
             self.say(
                 f"routing has collapsed: {statistics.unique} routes, {statistics.entropy:.2f} bits, hardly more "
                 "than a static network. Try a larger router learning rate, a higher diversity weight, a longer anneal"

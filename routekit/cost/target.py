@@ -1,13 +1,10 @@
-"""The budget: what the user asks for, and what steers the realised cost to it."""
+"""Targets in words: what the user asks for, and what a network can cost."""
 
 import math
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from torch import Tensor
-
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.macs import CONVENTION, describe
 
@@ -77,7 +74,7 @@ class Reach:
         return target
 
 
-def parse_target(text: str, cost: CostModel, dense: float | None = None) -> float:
+def parse_target(text: str, cost: CostTable, dense: float | None = None) -> float:
     """`1.5e8`, `150M`, `0.15G` or `60%` (of the dense cost) -> MACs.
 
     `dense` is what the dense network costs, if not all of it is in what is routed: it was pruned, or compacted.
@@ -86,69 +83,7 @@ def parse_target(text: str, cost: CostModel, dense: float | None = None) -> floa
     return reach_of_costs(cost, dense).meet(text)
 
 
-def reach_of_costs(cost: CostModel, dense: float | None = None, cheapest: str = CHEAPEST) -> Reach:
+def reach_of_costs(cost: CostTable, dense: float | None = None, cheapest: str = CHEAPEST) -> Reach:
     """What routes can cost; `dense` is what the dense network costs, if not all of it is in what is routed."""
     dearest = "the dense network" if dense in (None, cost.dense) else "all that is left of it"
     return Reach(cost.minimum, cost.dense, dense or cost.dense, cheapest, dearest)
-
-
-@dataclass
-class Budget:
-    """Steers the realised cost along a wanted cost that falls to the target. All costs are fractions of the dense one.
-
-    Subclasses steer by the weight of the cost in the objective (`weight.py`), by a price for running (`price.py`), or
-    by one for going on (`toll.py`).
-
-    target:       the budget
-    anneal_steps: steps over which the wanted cost falls from the dense cost to the target
-    """
-
-    target: float
-    anneal_steps: int
-
-    def wanted(self, step: int) -> float:
-        """The cost wanted at `step`: a straight line from 1 to the target."""
-        done = min(1.0, step / self.anneal_steps) if self.anneal_steps > 0 else 1.0
-        return 1.0 + (self.target - 1.0) * done
-
-    @property
-    def cost_weight(self) -> float:
-        """The weight in force of the cost in the objective."""
-        return 0.0
-
-    def k_cpt(self, costs: CostModel) -> float:
-        """The price in force of one multiply-add, in units of the loss (Eq. 2 of McGill and Perona)."""
-        return self.cost_weight / costs.dense
-
-    def stakes(self, costs: CostModel) -> Tensor:
-        """How a price per unit is shared out over units and exits: `CostModel.stakes`, in this budget's prices."""
-        return costs.stakes
-
-    def follow(
-        self,
-        offset: Tensor,
-        margins: Tensor,  # noqa: ARG002
-        costs: CostModel,  # noqa: ARG002
-        step: int,  # noqa: ARG002
-        gains: Tensor | None = None,  # noqa: ARG002
-    ) -> Tensor:
-        """The routers' next `offset` [n], after a training batch that had `margins` [B, n] under this one.
-
-        `gains` [exits] is by how much the batch's mean error falls from each exit to the end of the network.
-        """
-        return offset
-
-    def correct(self, realized: float, step: int) -> None:
-        """Take in the realised cost of held-out images at `step`."""
-        raise NotImplementedError
-
-    def state(self) -> dict[str, Any]:
-        """All that a resumed run needs: the fields, to build the budget from again."""
-        return asdict(self)
-
-
-class Unsteered(Budget):
-    """For a network that learns at given prices: the one that meets the budget is found afterwards, by its dial."""
-
-    def correct(self, realized: float, step: int) -> None:
-        """Leave everything as it is."""

@@ -1,4 +1,4 @@
-"""Three ways to execute a unit for a batch whose samples decided differently.
+"""Three ways to execute a unit for a batch whose images decided differently.
 
 They take the same decisions and differ in what they compute:
   relaxed  all ways on, mixed by the gate: training, where the router needs the gradient of each (Eq. 4)

@@ -1,4 +1,4 @@
-"""What steers a network with a dial: it learns to decide at all prices, and its budget is met by one of them."""
+"""What steers a network that decides at several prices: it learns to decide at all prices, and its budget is met by one of them."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from routekit.cost.budget import Budget, Unsteered
-from routekit.cost.price import LEEWAY, PriceRange
+from routekit.cost.controller import BudgetController, GivenPrices
+from routekit.cost.price import LEEWAY, PriceRangeController
 from routekit.evaluation.calibrate import set_price
-from routekit.network.dial import OPERATIONS, Dial
+from routekit.network.pricing import OPERATIONS, PriceConditioning
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import RouteTrace
 from routekit.training.control import Control
@@ -22,25 +22,26 @@ WIDER, WIDENINGS = 1.1, 10
 
 def control_of(network: RoutedNetwork) -> type[Control]:
     """The way in which `network` is steered."""
-    if network.dial is None:
+    if network.pricing is None:
         return Control
-    return RangeControl if network.dial.finds else DialControl
+    return RangeControl if network.pricing.finds else GivenPricesControl
 
 
-class DialControl(Control):
+class GivenPricesControl(Control):
     """Tells each image of a batch a price of its own, from the range that the dial was given."""
 
     def prices(self, step: int, count: int, generator: torch.Generator) -> Tensor:
         """What computing costs each image of a batch [B]; it rises in the beginning."""
         rise = min(1.0, (step + 1) / max(1, self.schedule.anneal_steps))
-        return rise * self._dial.range.draw(count, generator).to(self.accelerator.device)
+        return rise * self._pricing.range.draw(count, generator).to(self.accelerator.device)
 
     def follow(self, step: int, trace: RouteTrace, gains: Tensor | None = None) -> None:
         """Leave everything as it is: the prices are given."""
 
-    def _begin(self, share: float) -> Budget:
-        self._dial.surplus.copy_(self.costs.surplus / OPERATIONS)
-        return Unsteered(share, self.schedule.anneal_steps)
+    def _begin(self, share: float) -> BudgetController:
+        units = self.costs.layout.of_units
+        self._pricing.extra_cost.copy_(self.costs.extra[units] / OPERATIONS)
+        return GivenPrices(share, self.schedule.anneal_steps)
 
     def _steers(self, step: int) -> bool:
         del step
@@ -51,16 +52,16 @@ class DialControl(Control):
         return False  # which price it is to be is asked last
 
     @property
-    def _dial(self) -> Dial:
-        assert self.network.dial is not None
-        return self.network.dial
+    def _pricing(self) -> PriceConditioning:
+        assert self.network.pricing is not None
+        return self.network.pricing
 
     def _meet(self) -> float:
         """Meet the budget by the dial."""
         return set_price(self.network, self.val, self.costs, self.target)
 
 
-class RangeControl(DialControl):
+class RangeControl(GivenPricesControl):
     """Finds the range of prices itself, for a network whose units alone decide: the highest one meets the target."""
 
     _prices: Tensor
@@ -68,7 +69,7 @@ class RangeControl(DialControl):
     def prices(self, step: int, count: int, generator: torch.Generator) -> Tensor:
         """What computing costs each image of a batch [B]; to many of them, the most."""
         del step
-        self._prices = self._dial.range.draw(count, generator, DEAREST).to(self.accelerator.device)
+        self._prices = self._pricing.range.draw(count, generator, DEAREST).to(self.accelerator.device)
         return self._prices
 
     def follow(self, step: int, trace: RouteTrace, gains: Tensor | None = None) -> None:
@@ -76,9 +77,9 @@ class RangeControl(DialControl):
         del gains
         if self.schedule.is_hard(step):
             return
-        surplus = self._dial.surplus
-        worths = trace.margins.detach() + self._prices.unsqueeze(1) * surplus
-        bounds = self._range.find(worths, round(DEAREST * len(worths)), self.costs, surplus, step)
+        extra = self._pricing.extra_cost
+        worths = trace.margins.detach() + self._prices.unsqueeze(1) * extra
+        bounds = self._range.find(worths, round(DEAREST * len(worths)), self.costs, extra, step)
         logarithms = torch.tensor(bounds, device=self.accelerator.device).log()
         low, high = self.accelerator.reduce(logarithms, "mean").exp().tolist()
         self._set_range(low, high)
@@ -93,18 +94,18 @@ class RangeControl(DialControl):
         super().load(state)
         self._set_range(self._range.low, self._range.high)
 
-    def _begin(self, share: float) -> Budget:
+    def _begin(self, share: float) -> BudgetController:
         super()._begin(share)
-        low, high = self._dial.range.lowest, self._dial.range.highest
+        low, high = self._pricing.range.lowest, self._pricing.range.highest
         share -= LEEWAY * (share - self.costs.minimum / self.costs.dense)
-        return PriceRange(share, self.schedule.anneal_steps, low=low, high=high, least=low)
+        return PriceRangeController(share, self.schedule.anneal_steps, low=low, high=high, least=low)
 
     def _steers(self, step: int) -> bool:
         return self._units_learn(step)
 
     def _held_out_cost(self, indices: Tensor | None = None) -> float:
         """What held-out images cost at the highest price."""
-        self.network.set_dial(self._range.high)
+        self.network.set_price(self._range.high)
         return super()._held_out_cost(indices)
 
     def _meet(self) -> float:
@@ -119,10 +120,10 @@ class RangeControl(DialControl):
             self._set_range(self._range.low, WIDER * self._range.high)
 
     @property
-    def _range(self) -> PriceRange:
-        assert isinstance(self.budget, PriceRange)
+    def _range(self) -> PriceRangeController:
+        assert isinstance(self.budget, PriceRangeController)
         return self.budget
 
     def _set_range(self, low: float, high: float) -> None:
         self._range.low, self._range.high = low, high
-        self._dial.range = replace(self._dial.range, low=low, high=high)
+        self._pricing.range = replace(self._pricing.range, low=low, high=high)

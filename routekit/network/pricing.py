@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
 from routekit.errors import InputError
-from routekit.network.branches import AUTO
+
+AUTO: Literal["auto"] = "auto"
 
 # The unit of a price: k_cpt is given "in units of cost per ten-million operations".
 OPERATIONS = 1e7
@@ -23,11 +24,15 @@ Bound = Annotated[float, Field(gt=0)] | Literal["auto"]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
-class DialRange:
-    """Between which prices a network learns to decide, in units of the loss per ten million multiply-adds.
+class PriceRange:
+    """The prices of computing at which a network learns to decide, in units of the loss per ten million multiply-adds.
 
-    "auto" goes by what the network costs: all of it costs 0.02 to 2 units of the loss, if the loss is cross-entropy.
-    What units are worth nobody knows before: where they decide, and no exits, training finds both bounds.
+    "auto" goes by the network's cost: all of it costs 0.02 to 2 units of the loss, if the loss is cross-entropy. What
+    units are worth is not known before training: where they alone decide, training finds both bounds.
+
+    Attributes:
+        low: The lowest price.
+        high: The highest price.
     """
 
     low: Bound = AUTO
@@ -38,10 +43,18 @@ class DialRange:
         if self.low != AUTO and self.high != AUTO and not self.lowest < self.highest:
             raise ValueError("a range of prices goes from a low one to a higher one")
 
-    def sized(self, dense: float, loss: float = 1.0) -> "DialRange":
-        """The same for a network of `dense` multiply-adds, where it is left open. Raises InputError if it is none.
+    def sized(self, dense: float, loss: float = 1.0) -> "PriceRange":
+        """Return the range with its open bounds set for a network.
 
-        `loss` says how much larger errors are than in cross-entropy (`ObjectiveWeights.error_scale`).
+        Args:
+            dense: The network's cost, multiply-adds.
+            loss: How much larger errors are than in cross-entropy (`ObjectiveWeights.error_scale`).
+
+        Returns:
+            The range with both bounds.
+
+        Raises:
+            InputError: The bounds are no range.
         """
         fitting = (price * loss * OPERATIONS / dense for price in WORTHWHILE)
         low, high = (fit if bound == AUTO else bound for fit, bound in zip(fitting, (self.low, self.high), strict=True))
@@ -74,38 +87,38 @@ class DialRange:
         return (math.log(self.lowest) + share * math.log(self.highest / self.lowest)).exp()
 
 
-class Dial(nn.Module):
-    """The price at which a network decides, and what it means for its units.
+class PriceConditioning(nn.Module):
+    """One network for every budget: the price of computing is a feature of what decides.
 
-    range:    the prices that it knows; with `finds`, training begins with them and finds its own
-    k_cpt:    the price in force, as in `DialRange`
-    surplus:  [columns] what each way through each unit costs, in ten million multiply-adds over the default
+    Attributes:
+        range: The prices that the network knows. With `finds`, training begins with them and finds its own.
+        k_cpt: The price in force, as in `PriceRange`.
+        extra_cost: `[columns]`, what each sink of each unit costs over the default, in ten million multiply-adds.
     """
 
     k_cpt: Tensor
-    surplus: Tensor
+    extra_cost: Tensor
 
-    def __init__(self, columns: int, range_: DialRange, *, finds: bool = False) -> None:
+    def __init__(self, columns: int, range_: PriceRange, *, finds: bool = False) -> None:
         super().__init__()
         self.range, self.finds = range_, finds
         self.register_buffer("k_cpt", torch.tensor(0.0))
-        self.register_buffer("surplus", torch.zeros(columns))
+        self.register_buffer("extra_cost", torch.zeros(columns))
 
-    def told(self, k_cpt: Tensor) -> Tensor:
-        """What routers are told of prices: their logarithms, standardised over the range, as are their other inputs."""
+    def feature(self, k_cpt: Tensor) -> Tensor:
+        """Return what routers get of prices: their logarithms, standardised over the range, as other inputs are."""
         low, high = math.log(self.range.lowest), math.log(self.range.highest)
         deviation = (high - low) / math.sqrt(12)  # of a uniform distribution
         return (k_cpt.clamp_min(self.range.lowest).log() - (low + high) / 2) / deviation
 
     def forget(self, columns: slice) -> None:
-        """Forget a unit, in which there is nothing to decide any more."""
-        self.surplus = torch.cat([self.surplus[: columns.start], self.surplus[columns.stop :]])
+        """Forget a unit about which nothing is decided any more."""
+        self.extra_cost = torch.cat([self.extra_cost[: columns.start], self.extra_cost[columns.stop :]])
 
     def check(self, k_cpt: float) -> None:
         """Raise InputError for a price that the network has not learned."""
         if not self.range.lowest <= k_cpt <= self.range.highest:
             raise InputError(
                 f"a price of {k_cpt:g} was not learned: this network knows {self.range.lowest:g} to "
-                f"{self.range.highest:g}, "
-                "in units of the loss per ten million multiply-adds"
+                f"{self.range.highest:g}, in units of the loss per ten million multiply-adds"
             )

@@ -5,24 +5,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from routekit.cost.budget import Budget
-from routekit.cost.model import CostModel
+from routekit.cost.controller import BudgetController
+from routekit.cost.table import CostTable
 
 
 @dataclass
-class Toll(Budget):
+class ExitPriceController(BudgetController):
     """Adapts the price of all of a network, in units of an answer's error, until what is decided costs what is wanted.
 
     The paper gives a price, and takes the cost that comes of it. Here, the price integrates by how much each training
-    batch exceeds the wanted cost. It does not answer an excess at once, as a `CostWeight` does: what is decided follows
+    batch exceeds the wanted cost. It does not answer an excess at once, as a `CostWeightController` does: what is decided follows
     a price only as fast as it is learned, and would swing from where all images stop to where none does.
 
-    gain:    by how much the price rises with each step and unit of excess
-    inertia: how slowly the running mean of the batches' costs follows
-    follows: how fast `ahead` follows what is measured
-    price:   of all of the network; it never falls below 0, cost is never rewarded
-    ahead:   by how much more held-out images cost than training batches do
-    spent:   running mean of what the batches cost
+    Attributes:
+        gain: By how much the price rises with each step and unit of excess.
+        inertia: How slowly the running mean of the batches' costs follows.
+        follows: How fast `ahead` follows what is measured.
+        price: Of all of the network. It never falls below 0: cost is never rewarded.
+        ahead: By how much more held-out images cost than training batches do.
+        spent: The running mean of what the batches cost.
     """
 
     gain: float = 0.05
@@ -33,21 +34,21 @@ class Toll(Budget):
     spent: float | None = None
 
     @torch.no_grad()
-    def follow(
+    def observe(
         self,
-        offset: Tensor,
+        bias: Tensor,
         margins: Tensor,
-        costs: CostModel,
+        costs: CostTable,
         step: int,
         gains: Tensor | None = None,  # noqa: ARG002
     ) -> Tensor:
-        """Move the price by what a batch costs; offsets stay: what exits have learned to decide is taken as it is."""
+        """Move the price by what a batch costs; the bias stays: what exits have learned to decide is taken as it is."""
         cost = float(costs.of_routes(costs.layout.choose(margins)).mean()) / costs.dense
         self.spent = cost if self.spent is None else self.inertia * self.spent + (1 - self.inertia) * cost
         self.price = max(0.0, self.price + self.gain * (cost + self.ahead - self.wanted(step)))
-        return offset
+        return bias
 
-    def k_cpt(self, costs: CostModel) -> float:
+    def k_cpt(self, costs: CostTable) -> float:
         """The price in force of one multiply-add."""
         return self.price / costs.dense
 

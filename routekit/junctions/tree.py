@@ -1,0 +1,203 @@
+"""Fork junctions: trees of units, in which paths that part never meet again (McGill and Perona, section 5.4).
+
+From the first fork on, each path has units of its own, and exits and a classifier at the end (`network/paths.py`). A
+tree grows from a whole chain. It takes no other decisions than forks and exits that learn.
+"""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor, nn
+
+from routekit.backbones.unit import Backbone, Sink
+from routekit.errors import InputError
+from routekit.junctions.junction import Draft, Junction, junctions
+from routekit.network.deciders import LEARNED
+from routekit.network.forms import called_by_head
+from routekit.network.heads import Place
+from routekit.network.paths import WAYS, Paths, arrive, follow
+from routekit.routing.router import RouterBank, RouterConfig, open_head
+
+# Every fork doubles what there is behind it.
+MOST_FORKS = 6
+
+
+@junctions.register("tree")
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Tree(Junction):
+    """Paths that part at forks never meet again; each image takes one.
+
+    Attributes:
+        forks: The units at which paths part: "stages" (the first unit of each stage but the first), or names separated
+            by commas.
+        spread: How much the paths behind a fork differ in the beginning: the standard deviation of the noise in their
+            weights, as a share of the weights' own.
+    """
+
+    about: ClassVar[str] = "which path of a tree an image takes"
+    cheapest: ClassVar[str] = "the cheapest path alone"
+    learns: ClassVar[str] = "all"
+
+    forks: str = "stages"
+    spread: Annotated[float, Field(ge=0)] = 0.1
+
+    def check(self, others: Sequence[Junction]) -> None:
+        """Raise InputError unless beside it there are exits that learn, and nothing else."""
+        kinds = {other.kind for other in others} - {self.kind}
+        if kinds - {"exit"}:
+            raise InputError("a tree takes exits alone beside it: --junctions tree,exit")
+        exits = [other for other in others if other.kind == "exit"]
+        if not exits or any(getattr(other, "rule", "") != LEARNED for other in exits):
+            raise InputError("a tree needs exits that learn: --junctions tree,exit")
+
+    def attach(self, draft: Draft) -> None:
+        """Say where paths part; the tree grows once its exits lie where they do."""
+        view = draft.view
+        if draft.priced or draft.routers.kind != "fc":
+            raise InputError("a tree takes no --adaptive-cost, and routers.kind fc")
+        if view.pruned:
+            raise InputError(f"{view.spec.full_name} was pruned: a tree grows from a whole network")
+        at = find_forks(view, self.forks)
+        draft.paths = paths_behind(view, at)
+        places = draft.places
+        before = dict(zip((unit.name for unit in view.units), places, strict=False))
+
+        def finish() -> None:
+            draft.bank = ForkRouters([before[name] for name in at], draft.routers)
+            grow(view, at, self.spread)
+
+        draft.finishers.append(finish)
+
+
+class ForkRouters(RouterBank):
+    """Chooses at each fork: a router for each path that arrives, which is told what exits are told of the features.
+
+    Of a RouterConfig, it goes by `hidden` and `detach`; no way is ahead in the beginning.
+    """
+
+    separate = False
+    forks = True
+
+    def __init__(self, places: Sequence[Place], config: RouterConfig) -> None:
+        super().__init__(len(places), config)
+        self.summaries = [place.summarize for place in places]
+        self.routers = nn.ModuleList(
+            nn.ModuleList(
+                nn.Sequential(
+                    nn.BatchNorm1d(place.features, affine=False),
+                    nn.Linear(place.features, config.hidden),
+                    nn.ReLU(),
+                    # No way is ahead in the beginning; of two equal scores, inference takes the first.
+                    open_head(config.hidden, 0.0, WAYS),
+                )
+                for _ in range(WAYS**fork)
+            )
+            for fork, place in enumerate(places)
+        )
+
+    def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Score the ways on at fork `index`; there is no state."""
+        del prices
+        ways = list(self.routers[index])  # type: ignore[call-overload]
+        features, paths = arrive(features, len(ways))
+        return follow(ways, paths, self.summaries[index](features)), state
+
+
+def find_forks(view: Backbone, at: str) -> list[str]:
+    """The units at which paths part: "stages" (the first of each stage but the first), or names with commas between.
+
+    Raises InputError for names of no units, for none or too many of them, and for units that are no modules.
+    """
+    units = [unit for unit in view.units if unit.computes]
+    known = [unit.name for unit in units]
+    wanted = [name.strip() for name in at.split(",")]
+    if at == "stages":
+        wanted = [after.name for before, after in itertools.pairwise(units) if before.stage != after.stage]
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"no fork can lie at {name!r}: known: stages, {', '.join(known)}")
+    found = sorted(set(wanted), key=known.index)
+    if not 0 < len(found) <= MOST_FORKS:
+        raise InputError(f"a tree has 1 to {MOST_FORKS} forks, here {len(found)}: name units in junctions.tree.forks")
+    if not {name for name, _ in view.model.named_modules()}.issuperset(known):
+        raise InputError(f"the units of {view.spec.full_name} are no modules of its own: no tree can grow from it")
+    return found
+
+
+def paths_behind(view: Backbone, at: Sequence[str]) -> dict[str, int]:
+    """How many paths there are behind each unit, where they part `at` these units."""
+    found, paths = {}, 1
+    for unit in view.units:
+        paths *= WAYS if unit.name in at else 1
+        found[unit.name] = paths
+    return found
+
+
+def grow(view: Backbone, at: Sequence[str], spread: float) -> None:
+    """Make a tree of the chain `view`: paths part `at` these units, and each has units and a classifier of its own.
+
+    Path 0 is the chain that was. The others begin as copies of it, each weight with noise of `spread` of its layer's
+    standard deviation: what is quite alike would learn alike.
+    """
+    chain = copy.deepcopy(view)
+    paths = 1
+    for unit in view.units:
+        if not unit.computes or (paths == 1 and unit.name not in at):
+            continue
+        paths *= WAYS if unit.name in at else 1
+        unit.shortcut = None  # nothing is skipped in a tree
+        blocks = [unit.block, *(_varied(unit.block, spread) for _ in range(paths - 1))]
+        if unit.name in at:
+            first, second = (Paths(blocks[turn::WAYS], turn=turn) for turn in range(WAYS))
+            unit.block, unit.sinks = first, (Sink.RUN, second)
+        else:
+            unit.block = Paths(blocks)
+        view.model.set_submodule(unit.name, unit.block)
+    heads = Paths([_Head(view), *(_copied_head(chain, spread) for _ in range(paths - 1))], marks=False)
+    view.model.add_module("path_heads", heads)
+    view.head = heads.forward
+
+
+class _Head(nn.Module):
+    """The end of a chain as a module; of a copied chain, it owns `model`, of which nothing but the end is left."""
+
+    def __init__(self, view: Backbone, model: nn.Module | None = None) -> None:
+        super().__init__()
+        self.call = view.head
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x)
+
+
+def _copied_head(chain: Backbone, spread: float) -> _Head:
+    twin = copy.deepcopy(chain)
+    called = {id(module) for module in called_by_head(twin)}
+    gone: list[str] = []
+    for name, module in list(twin.model.named_modules()):
+        # What has no weights stays: a head may ask the model whether it is training.
+        owns = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        inside = any(name.startswith(f"{each}.") for each in gone)
+        if name and owns and not inside and id(module) not in called:
+            twin.model.set_submodule(name, nn.Identity())
+            gone.append(name)
+    _vary(twin.model, spread)
+    return _Head(twin, twin.model)
+
+
+def _varied(module: nn.Module, spread: float) -> nn.Module:
+    copied = copy.deepcopy(module)
+    _vary(copied, spread)
+    return copied
+
+
+@torch.no_grad()
+def _vary(module: nn.Module, spread: float) -> None:
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            parameter.add_(spread * parameter.std() * torch.randn_like(parameter))

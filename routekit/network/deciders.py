@@ -1,0 +1,173 @@
+"""Deciders: is the answer so far good enough? By a rule on the answer, or by a router that learns."""
+
+from typing import Annotated
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor, nn
+
+from routekit.network.heads import Place
+from routekit.registry import one_of
+from routekit.routing.certainty import LearnedCertainty, certainties, lead, negentropy
+from routekit.routing.decision import GO, STOP
+from routekit.routing.router import open_head
+
+# A router gets two numbers of the answer: the lead, brought to the size of the other, and how far from uniform it is.
+# Networks are saved with routers for these, in this order.
+MEASURES, LEAD = 2, 1 / 3
+
+# Rules that are no function of the answer alone: a router of an exit, and the rule of the "I don't know" cascade, which
+# is fitted to images (`evaluation/fit_deferral.py`).
+LEARNED, IDK = "learned", "idk"
+
+Rule = Annotated[str, one_of("rule", certainties, also=[LEARNED, IDK])]
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class DeciderConfig:
+    """What decides whether to stop.
+
+    Attributes:
+        rule: "learned", a small router that gets the features and how sure the classifier is; "confidence" or
+            "entropy" of the answer alone, as in BranchyNet (Teerapittayanon et al., 2016); or "idk", a logistic
+            regression on the answer, as in "I don't know" cascades (Wang et al., 2018).
+        hidden: The width of the router's hidden layer.
+        features: How large each standardised feature is to the router, where what it gets of the answer is of size 1.
+            Features as large as that are learned by heart, and routers decide worse than by the answer alone.
+    """
+
+    rule: Rule = LEARNED
+    hidden: Annotated[int, Field(ge=1)] = 32
+    features: Annotated[float, Field(ge=0)] = 0.1
+
+
+class ScaledBatchNorm(nn.BatchNorm1d):
+    """Standardises features `[B, C]`, and brings them to a `size`."""
+
+    def __init__(self, features: int, size: float) -> None:
+        super().__init__(features, affine=False)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features `[B, C]` -> `[B, C]`."""
+        return self.size * super().forward(x)
+
+
+class Decider(nn.Module):
+    """Decides whether an image goes on. It never sees a label: it knows the answer so far, and perhaps the features.
+
+    A new decider lets every image pass, so that a converted network begins as the original.
+
+    Attributes:
+        bias: Added to the score of going on. A budget is met by it without training. Of a rule, it is the threshold:
+            an image goes on if the certainty of its answer is at most this.
+        price: The price of computing in force, as a feature of the router. None if it gets none.
+    """
+
+    bias: Tensor
+    price: Tensor | None
+
+    def __init__(self, config: DeciderConfig, *, priced: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("bias", torch.tensor(0.0))
+        self.register_buffer("price", torch.tensor(0.0) if priced else None)
+
+    def forward(self, x: Tensor, logits: Tensor, prices: Tensor | None = None) -> Tensor:
+        """Score whether to go on.
+
+        Args:
+            x: Features `[B, C, H, W]`.
+            logits: The answer so far, `[B, classes]`.
+            prices: `[B]`, other prices of computing than the one in force, as features.
+
+        Returns:
+            Scores `[B, 2]` over (go, stop).
+        """
+        raise NotImplementedError
+
+    def margin(self, x: Tensor, logits: Tensor) -> Tensor:
+        """Features `[B, C, H, W]` and the answer -> `[B]`, how much each image prefers to go on."""
+        scores = self(x, logits)
+        return scores[:, GO] - scores[:, STOP]
+
+    @property
+    def learns(self) -> bool:
+        """Whether training teaches it."""
+        return False
+
+    @property
+    def sees_features(self) -> bool:
+        """Whether it reads features, and not the answer alone."""
+        return self.learns
+
+    @property
+    def each(self) -> list["Decider"]:
+        """The deciders that it consists of: itself."""
+        return [self]
+
+    def fold(self) -> None:
+        """Fold the normalisation of what a router reads into its first layer: the same function in eval mode."""
+
+
+class RuleDecider(Decider):
+    """Stops where the answer is certain enough, by a function of its probabilities."""
+
+    def __init__(self, config: DeciderConfig) -> None:
+        super().__init__(config)
+        self.certainty = LearnedCertainty() if config.rule == IDK else certainties[config.rule]
+        # No certainty is over 1: with this threshold all go on.
+        self.bias.fill_(1.0)
+
+    def forward(self, x: Tensor, logits: Tensor, prices: Tensor | None = None) -> Tensor:
+        """Score by the certainty; features and prices are not read."""
+        del x, prices
+        with torch.autocast(logits.device.type, enabled=False):
+            score = -self.certainty(logits.detach().float().softmax(dim=1)) + self.bias
+        return torch.stack([score, torch.zeros_like(score)], dim=1)
+
+
+class LearnedDecider(Decider):
+    """A router of two layers that gets a summary of the features, and how sure the answer is."""
+
+    def __init__(self, place: Place, config: DeciderConfig, *, priced: bool = False) -> None:
+        super().__init__(config, priced=priced)
+        self.summarize = place.summarize
+        self.normalize: nn.Module = ScaledBatchNorm(place.features, config.features)
+        inputs = place.features + MEASURES + priced
+        self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
+
+    def forward(self, x: Tensor, logits: Tensor, prices: Tensor | None = None) -> Tensor:
+        """Score by the router."""
+        with torch.autocast(x.device.type, enabled=False):
+            logits = logits.detach().float()
+            known = [LEAD * lead(logits), negentropy(logits.softmax(dim=1))]
+            if self.price is not None:
+                known.append(self.price.expand(x.shape[0]) if prices is None else prices)
+            inputs = [self.normalize(self.summarize(x.detach().float())), torch.stack(known, dim=1)]
+            scores = self.router(torch.cat(inputs, dim=1))
+            return torch.cat([scores[:, :1] + self.bias, scores[:, 1:]], dim=1)
+
+    @property
+    def learns(self) -> bool:
+        """Whether training teaches it."""
+        return True
+
+    def fold(self) -> None:
+        """Fold the normalisation into the router's first layer."""
+        if isinstance(self.normalize, ScaledBatchNorm):
+            first, norm = self.router[0], self.normalize
+            assert isinstance(first, nn.Linear)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            channels = norm.num_features
+            with torch.no_grad():
+                first.weight[:, :channels] *= norm.size * (norm.running_var + norm.eps).rsqrt()
+                first.bias.sub_(first.weight[:, :channels] @ norm.running_mean)
+            self.normalize = nn.Identity()
+
+
+def build_decider(place: Place, config: DeciderConfig, *, priced: bool = False) -> Decider:
+    """Build what `config.rule` names, for the features at `place`."""
+    return LearnedDecider(place, config, priced=priced) if config.rule == LEARNED else RuleDecider(config)

@@ -1,0 +1,104 @@
+"""Forms of a network: narrow, shallow. A form is a network of its own, which may share weights with the whole one."""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from routekit.backbones.narrow import narrow, stand_alone
+from routekit.backbones.unit import Backbone, ResidualUnit, Sink, evaluating, example_input
+
+# The cost of a network whose every unit is narrow, as a share of the budget, where nobody says how narrow: what is left
+# of the budget is for the images that need more.
+NARROW = 0.6
+
+
+def narrow_for(budget: float) -> float:
+    """Choose the width of a narrow form.
+
+    The cost of a narrow unit is its share of the inner channels, or less. Budgets that no network can meet have a
+    narrow form, too, by which to say so.
+
+    Args:
+        budget: The mean cost, as a share of the dense network's.
+
+    Returns:
+        The share of the inner channels.
+    """
+    return max(round(NARROW * min(budget, 1.0), 2), 0.01)
+
+
+class Form(nn.Module):
+    """What a form of a network has of its own: the blocks of its units, and the layers of its head."""
+
+    def __init__(self, blocks: Sequence[nn.Module], end: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.blocks, self.end = nn.ModuleList(blocks), nn.ModuleList(end)
+
+
+def narrow_form(view: Backbone, width: float, depth: float = 1.0, *, own: bool) -> Backbone:
+    """Make a narrow and perhaps shallow form of a network.
+
+    It has the stem of `view`. Its convolutions are the network's own (`backbones/narrow.py`) or, with `own`, begin as
+    they are. Its batch norms and its classifier are not shared in any case.
+
+    Args:
+        view: The whole network.
+        width: The share of its inner channels that each unit keeps.
+        depth: The share of each stage's units that it has: the first, and of the others as many as are asked for.
+        own: Whether it has weights of its own.
+
+    Returns:
+        The form.
+
+    Raises:
+        InputError: A block has no narrow form.
+    """
+    twin = copy.deepcopy(view)
+    kept = shallow(twin.computing, depth)
+    names = {unit.name for unit in kept}
+    # Registered is what the form has of its own. Nothing else of the copied model is used.
+    end = called_by_head(twin)
+    for unit, full in zip(twin.units, view.units, strict=True):
+        if unit.name in names:
+            unit.block = narrow(full.block, width, twin.step or 1)
+        if unit.computes:
+            twin.model.set_submodule(unit.name, unit.block if unit.name in names else nn.Identity())
+    model = Form([unit.block for unit in kept], end)
+    if own:
+        stand_alone(model)
+    units = [replace(unit, shortcut=None, skippable=False, sinks=(Sink.RUN,)) for unit in kept]
+    # The stem, and the images that it wants, are the network's.
+    return replace(view, model=model, units=units, head=twin.head, classifier="", notes=[], folded=[])
+
+
+def shallow(units: Sequence[ResidualUnit], depth: float) -> list[ResidualUnit]:
+    """Choose the share `depth` of each stage's units, at least one: its first, which makes its shape, others evenly.
+
+    What is left out kept the shape of its features, so that the others fit together.
+    """
+    kept: list[ResidualUnit] = []
+    for _, group in itertools.groupby(units, key=lambda unit: unit.stage):
+        stage = list(group)
+        count = max(1, round(depth * len(stage)))
+        kept += [stage[place * len(stage) // count] for place in range(count)]
+    return kept
+
+
+@torch.no_grad()
+def called_by_head(view: Backbone) -> list[nn.Module]:
+    """Find the modules with parameters or buffers that the head of `view` calls, by running a blank image."""
+    called: list[nn.Module] = []
+    own = [module for module in view.model.modules() if [*module.parameters(False), *module.buffers(False)]]
+    with evaluating(view.model):
+        x = view.stem(example_input(view))
+        for unit in view.units:
+            x = unit.run(x)
+        hooks = [module.register_forward_pre_hook(lambda module, _: called.append(module)) for module in own]
+        view.head(x)
+        for hook in hooks:
+            hook.remove()
+    return called

@@ -1,0 +1,198 @@
+"""The program of a routed network: a flat list of steps, which everything else interprets.
+
+A pass is what lies between two views of the image. A skip-routed network has one pass. An early exit is
+`Classify, Stop` inside a pass. A cascade is `Head, Stop, View, Stem, ...`: the next pass runs another network, another
+form of the same network, or the same network on the mirrored image.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from torch import nn
+
+from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
+from routekit.network.deciders import Decider
+from routekit.routing.decision import Layout
+from routekit.routing.router import RouterBank
+
+# How a head adds to the answer so far: in its place, or as the mean of all heads' logits, or of their probabilities.
+Combine = Literal["replace", "mean-logits", "mean"]
+
+
+@dataclass(eq=False)
+class View:
+    """How the next steps see the image: as a network of `spec` wants it, and mirrored or not."""
+
+    spec: ModelSpec
+    mirrored: bool = False
+
+
+@dataclass(eq=False)
+class Stem:
+    """The stem of `form`. A `shared` one has run already in this view, for another form: its features are used again.
+
+    `kept` says that a shared one follows. It is set by the network.
+    """
+
+    form: Backbone
+    shared: bool = False
+    kept: bool = False
+
+
+@dataclass(eq=False)
+class Units:
+    """Residual units in a row, whose routers are those of `routers` from junction `first` on.
+
+    `prefix` is put before the units' names where there are several networks.
+    """
+
+    form: Backbone
+    units: list[ResidualUnit]
+    routers: RouterBank | None = None
+    first: int = 0
+    prefix: str = ""
+
+    @property
+    def deciding(self) -> list[ResidualUnit]:
+        """The units about which something is decided."""
+        return [unit for unit in self.units if unit.decides]
+
+    @property
+    def junctions(self) -> range:
+        """The places of their junctions in the bank of routers."""
+        return range(self.first, self.first + len(self.deciding))
+
+    @property
+    def groups(self) -> list[range]:
+        """The junctions that see the same features as long as the units before them in the group are skipped.
+
+        One survey scores what is left of a group. A bank that must be asked one by one has groups of one.
+        """
+        groups: list[range] = []
+        fresh, index = True, self.first
+        for unit in self.units:
+            if unit.decides:
+                assert self.routers is not None
+                if fresh or not self.routers.surveys:
+                    groups.append(range(index, index))
+                groups[-1] = range(groups[-1].start, index + 1)
+                fresh, index = False, index + 1
+            fresh = fresh or not unit.keeps
+        return groups
+
+
+@dataclass(eq=False)
+class Classify:
+    """An exit's classifier along the way: its logits are the answer so far. `name` is that of the unit before it."""
+
+    head: nn.Module
+    name: str
+
+
+@dataclass(eq=False)
+class Stop:
+    """Is the answer so far good enough? Who stops leaves the batch. `name` says what the image goes on past."""
+
+    decider: Decider
+    name: str
+
+
+@dataclass(eq=False)
+class Head:
+    """The head of `form`, which adds to the answer."""
+
+    form: Backbone
+    combine: Combine = "replace"
+
+
+Step = View | Stem | Units | Classify | Stop | Head
+KINDS: tuple[type, ...] = (View, Stem, Units, Classify, Stop, Head)
+
+S = TypeVar("S")
+
+
+class Interpreter(Generic[S]):
+    """A table from the kinds of steps to the functions that interpret them.
+
+    >>> forward = Interpreter("forward")
+    >>> @forward.on(Head)
+    ... def _(step: Head, state: ForwardState) -> None: ...
+    """
+
+    every: ClassVar[list["Interpreter[Any]"]] = []
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.table: dict[type, Callable[[Any, S], None]] = {}
+        Interpreter.every.append(self)
+
+    def on(self, *kinds: type) -> Callable[[Callable[[Any, S], None]], Callable[[Any, S], None]]:
+        """Register the decorated function for these kinds of steps."""
+
+        def enter(function: Callable[[Any, S], None]) -> Callable[[Any, S], None]:
+            self.table.update(dict.fromkeys(kinds, function))
+            return function
+
+        return enter
+
+    def __call__(self, steps: Sequence[Step], state: S) -> S:
+        """Interpret `steps` in order; returns the state."""
+        for step in steps:
+            self.table[type(step)](step, state)
+        return state
+
+
+def layout_of(steps: Sequence[Step]) -> Layout:
+    """Say what the columns of a route are."""
+    sections: list[int] = []
+    stops: list[int] = []
+    widths: list[int] = []
+    forks = False
+    for step in steps:
+        if isinstance(step, Stop):
+            sections.append(len(stops))
+            stops.append(len(sections) - 1)
+            widths.append(1)
+        elif isinstance(step, Units) and step.routers is not None:
+            width, count = step.routers.width, len(step.deciding)
+            sections += [len(stops)] * (width * count)
+            widths += [width] * count
+            forks = forks or (step.routers.forks and count > 0)
+    return Layout(tuple(sections), tuple(stops), tuple(widths), forks)
+
+
+def columns_of(steps: Sequence[Step]) -> list[str]:
+    """Name the columns of a route: whether these units run, and whether an image goes on past a stop."""
+    names: list[str] = []
+    for step in steps:
+        if isinstance(step, Stop):
+            names.append(f"past {step.name}")
+        elif isinstance(step, Units):
+            forks = step.routers is not None and step.routers.forks
+            for unit in step.deciding:
+                own = [unit.name if sink == 0 else f"{unit.name} branch {sink}" for sink in range(len(unit.sinks) - 1)]
+                names += [f"first sink at {name}" if forks else f"{step.prefix}{name}" for name in own]
+    return names
+
+
+def passes_of(steps: Sequence[Step]) -> Iterator[list[Step]]:
+    """Divide a program into its passes: each begins with a stem."""
+    found: list[Step] = []
+    for step in steps:
+        if isinstance(step, Stem) and any(isinstance(each, Stem) for each in found):
+            # A view belongs to the pass that it is for.
+            ahead = [found.pop()] if isinstance(found[-1], View) else []
+            yield found
+            found = ahead
+        found.append(step)
+    yield found
+
+
+def forms_of(steps: Sequence[Step]) -> list[Backbone]:
+    """The networks, and forms of networks, that a program runs, each once, in order."""
+    found: list[Backbone] = []
+    for step in steps:
+        if isinstance(step, Stem | Units | Head) and all(step.form.model is not form.model for form in found):
+            found.append(step.form)
+    return found
