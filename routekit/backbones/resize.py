@@ -1,6 +1,6 @@
 """Give a network the channels that a saved one has: how a pruned network is built again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +8,17 @@ from torch import Tensor, nn
 from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
 
 
-def resize(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Change the layers of `model`, in place, to the shapes of the tensors in `state`, which is yet to be loaded."""
+def shapes_of(model: nn.Module) -> dict[str, list[int]]:
+    """The shapes of a model's tensors, by name: what `resize` needs."""
+    return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def resize(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Change the layers of `model`, in place, to `shapes`; values are yet to be loaded."""
+    state = {
+        name: torch.zeros(list(shape), dtype=torch.int64 if name.endswith(".source") else torch.float32)
+        for name, shape in shapes.items()
+    }
     for name, module in list(model.named_modules()):
         weight, source = state.get(f"{name}.weight"), state.get(f"{name}.source")
         if isinstance(module, nn.Conv2d) and weight is not None:
@@ -25,10 +34,8 @@ def resize(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             _reshape(module, name, state)
         elif isinstance(module, OptionAShortcut) and source is not None:
             parent, _, own = name.rpartition(".")
-            # It reads what its block's first convolution does, though it need not use all of that. Of a block that was
-            # dropped nothing else is left: what stands for an output without an input is the number of inputs.
-            reads = state.get(f"{parent}.conv1.weight")
-            inputs = int(source.max()) if reads is None else reads.shape[1]
+            # It reads what its block's first convolution does, though it need not use all of that.
+            inputs = state[f"{parent}.conv1.weight"].shape[1]
             setattr(model.get_submodule(parent), own, SourcedShortcut(inputs, source.clone()))
 
 

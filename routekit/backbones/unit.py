@@ -137,7 +137,7 @@ class Backbone:
     `classifier` is the path of the last linear layer inside `model`. `summary` says what exits look at: features
     [B, C, H, W] -> [B, S]; None for the average over the image. `pruned` is True if layers have fewer channels than
     those of `spec`. `step` says in multiples of how many channels layers are pruned, and narrow forms made; None until
-    it is decided (`narrow.channel_step`). `folded` says which batch norms are in the convolutions before them.
+    it is decided (`narrow.channel_step`).
     """
 
     model: nn.Module
@@ -150,7 +150,6 @@ class Backbone:
     notes: list[str] = field(default_factory=list)
     pruned: bool = False
     step: int | None = None
-    folded: list[Fold] = field(default_factory=list)
 
     @property
     def computing(self) -> list[ResidualUnit]:

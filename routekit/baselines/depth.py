@@ -1,12 +1,13 @@
 """Static networks of equal cost (Table 4a of Wang et al.): K units run for every image, and no router is asked."""
 
+import copy
 from collections.abc import Callable
 
 import torch
 
-from routekit.backbones.unit import Backbone
-from routekit.cost.model import CostModel
-from routekit.errors import InputError
+from routekit.backbones.drop import drop_unit
+from routekit.backbones.unit import Backbone, Sink, evaluating, example_input
+from routekit.macs import count
 from routekit.registry import Registry
 
 # The order in which units are taken until the budget is spent: (stage of each unit, seed) -> indices.
@@ -36,19 +37,51 @@ def distributed_k(stages: list[int], seed: int) -> list[int]:
     return sorted(range(len(stages)), key=lambda index: (place[index] / stages.count(stages[index]), index))
 
 
-def static_route(method: str, view: Backbone, costs: CostModel, target: float, seed: int) -> list[bool]:
-    """Choose the route [n] whose cost is nearest to `target` MACs along the method's order.
+def static_depth(method: str, view: Backbone, target: float, seed: int) -> Backbone:
+    """Leave units out, the same for all images.
 
-    `costs` must be those of a network without routers. Raises InputError for an unknown method.
+    Args:
+        method: The order in which units are kept until the budget is spent.
+        view: The network; it is left as it is.
+        target: The cost, MACs. The one along the method's order that is nearest to it is taken.
+        seed: For a random order.
+
+    Returns:
+        A copy whose other units are their shortcuts.
+
+    Raises:
+        InputError: The method is unknown.
     """
-    stages = [unit.stage for unit in view.units if unit.skippable]
-    if costs.ask.any():
-        raise InputError("a static route is priced without routers: measure dense(model)")
-    route = [False] * len(stages)
-    best, gap = list(route), abs(costs.minimum - target)
-    for index in orders[method](stages, seed):
-        route[index] = True
-        cost = float(costs.of_routes(torch.tensor([route]))[0])
+    order = orders[method]
+    view = copy.deepcopy(view)
+    cost, saved = _costs(view)
+    every = [unit for unit in view.units if unit.skippable]
+    cost -= sum(saved.values())
+    kept: list[str] = []
+    best, gap = list(kept), abs(cost - target)
+    for index in order([unit.stage for unit in every], seed):
+        kept.append(every[index].name)
+        cost += saved[kept[-1]]
         if abs(cost - target) < gap:
-            best, gap = list(route), abs(cost - target)
-    return best
+            best, gap = list(kept), abs(cost - target)
+    for unit in every:
+        if unit.name not in best:
+            unit.sinks = (Sink.SKIP,)
+            drop_unit(unit)
+    return view
+
+
+@torch.no_grad()
+def _costs(view: Backbone) -> tuple[float, dict[str, float]]:
+    """What a network costs, MACs, and what is saved by leaving out each unit that can be."""
+    with evaluating(view.model):
+        x = example_input(view)
+        total = float(count(view.stem, (x,), view.model).flops)
+        x, saved = view.stem(x), {}
+        for unit in view.units:
+            run = count(unit.run, (x,), unit.block).flops
+            total += run
+            if unit.skippable:
+                saved[unit.name] = float(run - count(unit.skip, (x,), unit.block).flops)
+            x = unit.run(x)
+        return total + count(view.head, (x,), view.model).flops, saved

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
 from routekit.backbones.narrow import chain, channel_step, stepped
-from routekit.backbones.unit import Backbone
-from routekit.cost.budget import Reach
+from routekit.backbones.unit import Backbone, example_input
+from routekit.cost.target import Reach
 from routekit.macs import count
-from routekit.network.convert import example_input
 from routekit.registry import Registry
 
 # Which channels of which layers go: the name of a layer -> indices of its outputs.

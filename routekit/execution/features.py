@@ -9,7 +9,7 @@ from routekit.backbones.unit import evaluating, example_input
 from routekit.network.execution import masked
 from routekit.network.forward import forward
 from routekit.network.network import RoutedNetwork
-from routekit.network.program import Step
+from routekit.network.program import Stem, Step
 from routekit.network.state import ForwardState
 from routekit.routing.gate import hard
 
@@ -34,5 +34,5 @@ def features_at(network: RoutedNetwork, images: Tensor | None = None) -> Iterato
     )
     with evaluating(network):
         for step in network.steps:
-            yield step, state.x
+            yield step, state.view if isinstance(step, Stem) else state.x
             forward([step], state)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,44 +66,37 @@ def find_folds(model: nn.Module, walk: Callable[[_Readers], object]) -> list[Fol
 
 @torch.no_grad()
 def fold(network: RoutedNetwork) -> list[Fold]:
-    """Fold every pair that `network` has, in place, in all of its forms, branches and exits.
-
-    Returns what was folded in the networks themselves. A file says so; what stands alone beside them is folded anew.
-    """
+    """Fold every pair that `network` has, in place: in all of its forms, branches and exits. Returns the pairs."""
     network.eval()
-    found = []
+    pairs: list[Fold] = []
     for form in network.forms:
-        found += fold_form(form)
-    for step, x in features_at(network):
-        if isinstance(step, Classify):
-            _fold_part(step.head, x)
-    return found
-
-
-def fold_form(form: Backbone) -> list[Fold]:
-    """Fold one network, or form of one, in place, and the branches of its units."""
-
-    def walk(readers: _Readers) -> None:
-        """Run one image through every unit."""
         x = form.stem(example_input(form))
         for unit in form.units:
-            readers.count[id(x)] += 1  # a router does, or whoever skips the unit
-            x = unit.run(x) if unit.dropped else every_way(unit.block, x)
-        form.head(x)
-
-    x = form.stem(example_input(form))
-    for unit in form.units:
-        for branch in unit.branches:
-            _fold_part(branch, x)
-        x = unit.run(x)
-    pairs = find_folds(form.model, walk)
-    fold_pairs(form.model, pairs)
-    form.folded = [*form.folded, *pairs]
+            for branch in unit.branches:
+                pairs += _folds_of(network, branch, x)
+            x = unit.run(x)
+        pairs += find_folds(network, partial(_walk, form))
+    for step, x in features_at(network):
+        if isinstance(step, Classify):
+            pairs += _folds_of(network, step.head, x)
+    pairs = list(dict.fromkeys(pairs))
+    fold_pairs(network, pairs)
+    network.folded = [*network.folded, *pairs]
     return pairs
 
 
-def _fold_part(part: nn.Module, x: Tensor) -> None:
-    fold_pairs(part, find_folds(part, lambda readers: every_way(part, x)))
+def _walk(form: Backbone, readers: _Readers) -> None:
+    """Run one image through every unit."""
+    x = form.stem(example_input(form))
+    for unit in form.units:
+        readers.count[id(x)] += 1  # a router does, or whoever skips the unit
+        x = unit.run(x) if unit.dropped else every_way(unit.block, x)
+    form.head(x)
+
+
+def _folds_of(network: RoutedNetwork, part: nn.Module, x: Tensor) -> list[Fold]:
+    """The pairs of a part that reads features x."""
+    return find_folds(network, lambda _: every_way(part, x))
 
 
 @torch.no_grad()

@@ -1,14 +1,17 @@
-"""A routed network on disk: a JSON spec and safetensors. Versioned, complete, no pickle."""
+"""A routed network on disk: a JSON specification and safetensors. Versioned, complete, no pickle."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from safetensors.torch import load, save
-from torch import nn
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from routekit.backbones.adapters import adapt
 from routekit.backbones.load import build
@@ -18,17 +21,17 @@ from routekit.errors import InputError, first_line
 from routekit.execution.fold import fold_structure
 from routekit.export.drop import reduce
 from routekit.files import write_atomically, write_text
-from routekit.network.branches import BranchConfig
-from routekit.network.convert import convert
-from routekit.network.dial import DialRange
-from routekit.network.exits import END, ExitConfig
+from routekit.junctions.convert import Source, convert, join
+from routekit.junctions.junction import Junction, junctions
 from routekit.network.network import RoutedNetwork
-from routekit.routing.router import FixedRoute, RouterConfig
+from routekit.network.pricing import PriceRange
+from routekit.network.program import Units
+from routekit.routing.router import RouterConfig
 
-FORMAT, VERSION = "routekit", 2
+FORMAT, VERSION = "routekit", 3
 SPEC, TENSORS = "network.json", "network.safetensors"
-# What a folder of several such networks has in the place of a specification: `cascade.py`.
-CASCADE = "cascade.json"
+# What a folder of a cascade had in former versions.
+FORMER = "cascade.json"
 
 
 def save_network(
@@ -36,29 +39,28 @@ def save_network(
 ) -> None:
     """Write `network` to `folder`.
 
-    about: what a user of the file needs beside the network: classes, costs, accuracy
-    dtype: in which parameters are stored; they are computed with in float32. What decides, and statistics, stay as they
-           are: a threshold near 1, rounded, would let every image pass
+    Args:
+        folder: It is made if it is not there.
+        network: The network.
+        about: What a user of the file needs beside the network: classes, costs, accuracy.
+        dtype: In which parameters are stored; they are computed with in float32. What decides, and statistics, stay as
+            they are: a threshold near 1, rounded, would let every image pass.
     """
-    config = network.routers.config
+    blueprint = network.blueprint
+    units = [(step.prefix + unit.name, unit) for step in network.steps if isinstance(step, Units) for unit in step.units]
     spec = {
         "format": FORMAT,
         "version": VERSION,
-        "model": asdict(network.view.spec),
-        # Whether layers have fewer channels than the model's, by their tensors' shapes.
-        "pruned": network.view.pruned,
-        "step": network.view.step,
-        "routers": None if config is None else asdict(config),
-        "exits": [asdict(each.config) | {"at": END if each.ends else each.after} for each in network.exits],
-        "skips": network.skips,
-        "branches": None if network.branches is None else asdict(network.branches),
-        # Whether narrow branches and exits have weights of their own, and not the backbone's.
+        "made_by": version("routekit"),
+        "networks": [_source(source) for source in blueprint.sources],
+        "joined": {"rule": blueprint.rule, "average": blueprint.average} if len(blueprint.sources) > 1 else None,
+        # Whether narrow branches and forms have weights of their own, and not the network's.
         "alone": network.stands_alone,
-        "dial": None if network.dial is None else asdict(network.dial.range),
+        "prices": None if network.pricing is None else asdict(network.pricing.range),
         # Units that are left out because no image runs them, and those without a router because every image does.
-        "dropped": [unit.name for unit in network.view.units if unit.dropped],
-        "settled": [unit.name for unit in network.view.units if not (unit.decides or unit.dropped)],
-        "folded": [asdict(fold) for fold in network.view.folded],
+        "dropped": [name for name, unit in units if unit.dropped],
+        "settled": [name for name, unit in units if not (unit.decides or unit.dropped)],
+        "folded": [asdict(fold) for fold in network.folded],
         "about": about,
     }
     deciding = {id(parameter) for parameter in network.routing_parameters()}
@@ -73,6 +75,18 @@ def save_network(
     write_text(folder / SPEC, text)
 
 
+def _source(source: Source) -> dict[str, Any]:
+    view = source.view
+    return {
+        "model": asdict(view.spec),
+        # Of a pruned network, the shapes that its tensors had before anything was decided, or dropped.
+        "pruned": source.shapes,
+        "step": view.step,
+        "routers": None if source.routers is None else asdict(source.routers),
+        "junctions": [{"kind": junction.kind} | asdict(junction) for junction in source.junctions],  # type: ignore[call-overload]
+    }
+
+
 def read_spec(folder: Path) -> dict[str, Any]:
     """Read and check `network.json`. Raises InputError: missing, damaged, foreign or of another version."""
     path = folder / SPEC
@@ -85,42 +99,33 @@ def read_spec(folder: Path) -> dict[str, Any]:
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         raise InputError(f"{path} is no routekit network")
     if spec.get("version") != VERSION:
-        raise InputError(f"{path} is of version {spec.get('version')}, this routekit reads version {VERSION}")
+        raise InputError(f"{path} is of version {spec.get('version')}, this routekit reads version {VERSION}: {WAY_OUT}")
     return spec
 
 
-def load_network(path: str | Path, model: nn.Module | Backbone | None = None) -> RoutedNetwork:
-    """Load what `save_network` wrote: a checkpoint's folder, or a run's. In eval mode, on the CPU.
+WAY_OUT = "make it again with this version, or use it with the version of routekit that made it"
 
-    `model` is an instance of your own architecture, for a network that was converted from one ("custom"), or what
-    `mark_units` makes of it, for one that no adapter knows. It is loaded into.
-    Raises InputError if the files are missing, damaged, or do not fit together.
+
+def load(path: str | Path, model: nn.Module | Backbone | Sequence[nn.Module | Backbone] | None = None) -> RoutedNetwork:
+    """Load what `save` or `routekit export` wrote: a run, or a compact checkpoint. In eval mode, on the CPU.
+
+    Args:
+        path: The folder.
+        model: An instance of your own architecture, for a network that was converted from one ("custom"), or what
+            `mark_units` makes of it; it is loaded into. Of a cascade, one for each of its networks.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: The files are missing, damaged, or do not fit together.
     """
     folder = network_folder(Path(path))
     spec = read_spec(folder)
+    given = list(model) if isinstance(model, Sequence) else [model] * len(spec.get("networks") or [None])
     try:
-        model_spec = TypeAdapter(ModelSpec).validate_python(spec["model"])
-        state = {k: _computable(v) for k, v in load((folder / TENSORS).read_bytes()).items()}
-        view = build(model_spec) if model is None else _own(model, model_spec)
-        if spec.get("pruned"):
-            resize(view.model, {name.removeprefix("backbone."): tensor for name, tensor in state.items()})
-            view.pruned = True
-        view.step = spec.get("step", 1)
-        dial, branches, settled = spec.get("dial"), spec.get("branches"), spec.get("settled", [])
-        config = None if spec["routers"] is None else RouterConfig(**spec["routers"])
-        network = convert(
-            view,
-            config or FixedRoute([True] * sum(unit.skippable for unit in view.units)),
-            exits=[ExitConfig(**each) for each in spec.get("exits") or []],
-            branches=None if branches is None else BranchConfig(**branches),
-            skips=spec.get("skips", True),
-            dial=None if dial is None else DialRange(**dial),
-        )
-        if spec.get("alone"):
-            network.stand_alone()
-        reduce(network, spec["dropped"], settled)
-        network.view.folded = [Fold(**fold) for fold in spec["folded"]]
-        fold_structure(view.model, network.view.folded)
+        state = {k: _computable(v) for k, v in load_safetensors((folder / TENSORS).read_bytes()).items()}
+        network = _rebuilt(spec, given)
         network.load_state_dict(state)
     except FileNotFoundError:
         raise InputError(f"{folder / TENSORS} is missing") from None
@@ -131,6 +136,35 @@ def load_network(path: str | Path, model: nn.Module | Backbone | None = None) ->
     return network.eval()
 
 
+def _rebuilt(spec: dict[str, Any], given: Sequence[nn.Module | Backbone | None]) -> RoutedNetwork:
+    """Build the network of a specification again; the values of its tensors are yet to be loaded."""
+    made: list[RoutedNetwork] = []
+    folded = [Fold(**fold) for fold in spec["folded"]]
+    prices = None if spec["prices"] is None else PriceRange(**spec["prices"])
+    for document, model in zip(spec["networks"], given, strict=True):
+        model_spec = TypeAdapter(ModelSpec).validate_python(document["model"])
+        view = build(model_spec) if model is None else _own(model, model_spec)
+        if document["pruned"] is not None:
+            resize(view.model, document["pruned"])
+            view.pruned = True
+        view.step = document["step"]
+        routers = None if document["routers"] is None else RouterConfig(**document["routers"])
+        made.append(convert(view, [_junction(each) for each in document["junctions"]], routers=routers, adaptive_cost=prices))
+    network = made[0] if len(made) == 1 else join(made, **spec["joined"])
+    if spec["alone"]:
+        network.stand_alone()
+    reduce(network, spec["dropped"], spec["settled"])
+    fold_structure(network, folded)
+    network.folded = folded
+    return network
+
+
+def _junction(document: dict[str, Any]) -> Junction:
+    values = dict(document)
+    kind = junctions[values.pop("kind")]
+    return TypeAdapter(kind).validate_python(values)
+
+
 def network_folder(path: Path) -> Path:
     """The folder that holds the network of `path`: itself, or `network/` of a run. Raises InputError if neither."""
     for folder in (path, path / "network"):
@@ -138,14 +172,21 @@ def network_folder(path: Path) -> Path:
             return folder
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    if any((folder / CASCADE).exists() for folder in (path, path / "network")):
-        raise InputError(f"{path} holds a cascade of networks: this takes a single one")
+    if any((folder / FORMER).exists() for folder in (path, path / "network")):
+        raise InputError(f"{path} holds a cascade of a former version of routekit (0.1): {WAY_OUT}")
     if (path / "recipe.yaml").exists():
         raise InputError(f"{path} is an unfinished run: finish it with `routekit convert --resume {path}`")
     raise InputError(f"{path} holds no routed network ({SPEC} is missing)")
 
 
-def _computable(tensor: torch.Tensor) -> torch.Tensor:
+def read_about(path: Path) -> dict[str, Any]:
+    """What a run or a checkpoint says about itself: classes, the record of its run. Raises InputError."""
+    about = read_spec(network_folder(path))["about"]
+    assert isinstance(about, dict)
+    return about
+
+
+def _computable(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 

@@ -9,7 +9,7 @@ from routekit.backbones.unit import Fold
 from routekit.execution.fold import fold
 from routekit.export.drop import reduce
 from routekit.network.network import RoutedNetwork
-from routekit.routing.router import FixedRoute
+from routekit.network.program import Units
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,44 @@ class Compact:
 
 
 def compact(network: RoutedNetwork, routes: Tensor) -> Compact:
-    """Drop the units that none of `routes` [N, n] bool runs, and the routers of those that all run; fold batch norms.
+    """Drop the units that no image runs, and the routers of those that all run; fold batch norms.
 
-    `network` is left as it is. Units are dropped and settled on the evidence of those routes: an image that would have
-    run a dropped one takes its shortcut instead, one that would have skipped a settled one runs it.
+    Units are dropped and settled on the evidence of these routes: an image that would have run a dropped one takes its
+    shortcut instead, one that would have skipped a settled one runs it. A unit that another pass runs is not dropped.
+
+    Args:
+        network: It is left as it is.
+        routes: `[N, columns]`, bool, of images like those to come.
+
+    Returns:
+        The compact network.
     """
-    network = copy.deepcopy(network).eval()
-    network.stand_alone()
-    layout, names = network.layout, [unit.name for unit in network.junctions]
-    rates = routes[:, : len(layout.sections)].double().mean(dim=0).view(-1, layout.width)
-    again = network.looks_again  # by all units
-    asks = not isinstance(network.routers, FixedRoute)  # whose asking costs nothing
-    dropped, settled = reduce(
-        network,
-        dropped=[name for name, rate in zip(names, rates.tolist(), strict=True) if not (again or any(rate))],
-        settled=[name for name, rate in zip(names, rates.tolist(), strict=True) if rate[0] == 1 and asks],
-    )
-    return Compact(network, dropped, settled, fold(network))
+    alone = copy.deepcopy(network).eval()
+    alone.stand_alone()
+    found = _reduced(alone, routes, everything=True)
+    if _parameters(alone) <= _parameters(network):
+        return found
+    # Parts that share weights take less: they stay so. What is shared can neither be dropped nor take a batch norm in.
+    return _reduced(copy.deepcopy(network).eval(), routes, everything=False)
+
+
+def _reduced(network: RoutedNetwork, routes: Tensor, *, everything: bool) -> Compact:
+    rates = dict(zip(network.columns, routes.double().mean(dim=0).tolist(), strict=True))
+    blocks = [unit.block for step in network.steps if isinstance(step, Units) for unit in step.units]
+    dropped, settled = [], []
+    for step in network.steps:
+        if isinstance(step, Units) and step.routers is not None and not step.routers.forks:
+            for unit in step.deciding:
+                name = f"{step.prefix}{unit.name}"
+                others = [f"{name} branch {sink}" for sink in range(1, len(unit.sinks) - 1)]
+                elsewhere = sum(block is unit.block for block in blocks) > 1
+                if everything and not (elsewhere or any(rates[each] for each in (name, *others))):
+                    dropped.append(name)
+                if rates[name] == 1:
+                    settled.append(name)
+    dropped, settled = reduce(network, dropped, settled)
+    return Compact(network, dropped, settled, fold(network) if everything else [])
+
+
+def _parameters(network: RoutedNetwork) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -9,24 +9,15 @@ import torch
 from pydantic import TypeAdapter
 
 from routekit.backbones.unit import ModelSpec
-from routekit.cost.cascade import CascadeCost, measure_costs
-from routekit.cost.model import CostModel, Part
-from routekit.errors import ExportError, InputError, first_line
+from routekit.cost.table import CostTable, Part
+from routekit.errors import InputError, first_line
 from routekit.macs import CONVENTION
-from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import Layout
 
-FORMAT, VERSION = "routekit", 1
+FORMAT, VERSION = "routekit", 2
 # Beside it, in files for one family of CPUs: the layout of their weights.
 LAYOUT = "routekit.layout"
-
-
-def check_leaves_torch(network: RoutedNetwork | Cascade) -> None:
-    """Raise ExportError for a tree: which of its modules an image runs is decided inside of what a file would hold."""
-    networks = network.networks if isinstance(network, Cascade) else [network]
-    if any(each.is_tree for each in networks):
-        raise ExportError("a tree of paths runs in torch alone: export it as a compact checkpoint")
 
 
 @dataclass(frozen=True)
@@ -41,13 +32,13 @@ class Description:
 
     spec: ModelSpec
     columns: list[str]
-    costs: CostModel | CascadeCost
+    costs: CostTable
     about: dict[str, Any]
 
     @classmethod
-    def of(cls, network: RoutedNetwork | Cascade, about: dict[str, Any]) -> "Description":
-        """Describe a network, or a cascade."""
-        return cls(network.spec, network.columns, measure_costs(network), about)
+    def of(cls, network: RoutedNetwork, about: dict[str, Any]) -> "Description":
+        """Describe a network."""
+        return cls(network.spec, network.columns, CostTable.measure(network), about)
 
     @property
     def classes(self) -> list[str]:
@@ -94,28 +85,18 @@ class Description:
             raise InputError(f"{file} holds a damaged description: {first_line(error)}") from error
 
 
-def _table(costs: CostModel | CascadeCost) -> dict[str, Any]:
+def _table(costs: CostTable) -> dict[str, Any]:
     """Costs as plain values."""
-    if isinstance(costs, CascadeCost):
-        places = [[place.start, place.stop] for place in costs.places]
-        return {"networks": [_table(each) for each in costs.stages], "places": places}
     return {key: value.tolist() if isinstance(value, torch.Tensor) else value for key, value in asdict(costs).items()}
 
 
-def _costs(table: dict[str, Any]) -> CostModel | CascadeCost:
+def _costs(table: dict[str, Any]) -> CostTable:
     """What `_table` made plain."""
-    if "networks" in table:
-        places = (range(start, stop) for start, stop in table["places"])
-        return CascadeCost(tuple(_cost_model(each) for each in table["networks"]), tuple(places))
-    return _cost_model(table)
-
-
-def _cost_model(table: dict[str, Any]) -> CostModel:
     table = {key: value for key, value in table.items() if key != "convention"}
-    for key in ("run", "skip", "ask", "base"):
+    for key in ("extra", "base"):
         table[key] = torch.tensor(table[key], dtype=torch.float64)
-    table["fresh"] = torch.tensor(table["fresh"], dtype=torch.bool)
     table["parts"] = tuple(Part(**part) for part in table["parts"])
-    table["layout"] = Layout(**table["layout"] | {"sections": tuple(table["layout"]["sections"])})
+    layout = {key: tuple(value) if isinstance(value, list) else value for key, value in table["layout"].items()}
+    table["layout"] = Layout(**layout)
     table["uncounted"] = tuple(table["uncounted"])
-    return CostModel(**table)
+    return CostTable(**table)

@@ -2,60 +2,56 @@
 
 from collections.abc import Sequence
 
-import torch
-from torch import nn
-
-from routekit.backbones.unit import ResidualUnit, Sink, evaluating
+from routekit.backbones.drop import drop_unit
+from routekit.backbones.unit import ResidualUnit, Sink
 from routekit.network.network import RoutedNetwork
+from routekit.network.program import Units
 
 
 def reduce(network: RoutedNetwork, dropped: Sequence[str], settled: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Drop some units of `network` for good, and let others run for all images; returns which were.
+    """Drop some units of `network` for good, and let others run for all images.
 
-    Routers that need each other are left, and so is the last junction: a routed network has one at least, however it
-    decides. It depends on the architecture and the names alone, so a loader can repeat it before it reads the tensors.
+    Routers that need each other are left. It depends on the architecture and the names alone, so a loader can repeat it
+    before it reads the tensors.
+
+    Args:
+        network: It is changed in place.
+        dropped: The names of units, as the columns of routes have them.
+        settled: Likewise.
+
+    Returns:
+        The units that were dropped, and those that were settled.
     """
     gone: dict[bool, list[str]] = {False: [], True: []}
-    for unit in network.junctions:
-        settles = unit.name in settled
-        if not (settles or unit.name in dropped) or len(network.junctions) == 1 or not network.remove(unit):
-            continue
-        gone[settles].append(unit.name)
-        if settles:
-            unit.sinks = (Sink.RUN,)
-        else:
-            drop_unit(unit)
-    network.register_branches()
+    for step in [step for step in network.steps if isinstance(step, Units)]:
+        for unit in step.units:
+            name = f"{step.prefix}{unit.name}"
+            settles = name in settled
+            if not (settles or name in dropped) or not (unit.decides or not settles) or unit.dropped:
+                continue
+            if unit.decides and not _forget(network, step, unit):
+                continue
+            gone[settles].append(name)
+            if settles:
+                unit.sinks = (Sink.RUN,)
+            else:
+                drop_unit(unit)
+    for step in network.steps:
+        if isinstance(step, Units) and step.routers is not None and not len(step.routers):
+            step.routers = None
+    network.register()
     return gone[False], gone[True]
 
 
-@torch.no_grad()
-def drop_unit(unit: ResidualUnit) -> None:
-    """Make `unit` its default, its shortcut or a branch, for good; it is no junction any more.
-
-    The children of the block that its shortcut calls stay; all others with parameters or buffers become
-    `nn.Identity`.
-    """
-    unit.sinks = unit.sinks[-1:]
-    used = _children_called(unit) if unit.sinks[0] is Sink.SKIP and not unit.keeps else set()
-    for name, child in unit.block.named_children():
-        if name not in used and child.state_dict():
-            setattr(unit.block, name, nn.Identity())
-
-
-def _children_called(unit: ResidualUnit) -> set[str]:
-    """Which children of the block its shortcut calls, found by calling it on a blank image."""
-    called: set[str] = set()
-    hooks = [
-        child.register_forward_pre_hook(lambda module, inputs, name=name: called.add(name))
-        for name, child in unit.block.named_children()
-    ]
-    first = next(module for module in unit.block.modules() if isinstance(module, nn.Conv2d))
-    x = torch.zeros(1, first.in_channels, 8, 8, device=first.weight.device, dtype=first.weight.dtype)
-    try:
-        with evaluating(unit.block):
-            unit.skip(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return called
+def _forget(network: RoutedNetwork, step: Units, unit: ResidualUnit) -> bool:
+    """Take away the junction of `unit`; False if the routers need it. What it does then is yet to be said."""
+    assert step.routers is not None
+    index = step.first + step.deciding.index(unit)
+    if not step.routers.forget(index):
+        return False
+    if network.pricing is not None:
+        network.pricing.forget(step.routers.columns(range(index, index + 1)))
+    for other in network.steps:
+        if isinstance(other, Units) and other.routers is step.routers and other.first > index:
+            other.first -= 1
+    return True

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from routekit.errors import ExportError, first_line
-from routekit.execution.dense import Dense
 from routekit.execution.prepare import prepare
-from routekit.export.description import FORMAT, Description, check_leaves_torch
-from routekit.network.convert import example_input
-from routekit.network.executor import masked
+from routekit.backbones.unit import example_input
+from routekit.export.description import FORMAT, Description
+from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 
 DESCRIPTION = f"{FORMAT}.json"
@@ -31,6 +30,18 @@ class _Masked(nn.Module):
         return trace.logits, layout.decided(trace.margins).masked_fill(~met, -torch.inf)
 
 
+class Dense(nn.Module):
+    """Images [B, C, H, W] -> logits [B, classes], of a network that decides nothing."""
+
+    def __init__(self, network: RoutedNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images, execution=masked).logits
+        return logits
+
+
 @torch.no_grad()
 def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) -> list[Path]:
     """Write `masked.pt2`, which routes, and `dense.pt2`, which runs every unit; any batch size. Returns the files.
@@ -38,13 +49,15 @@ def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) ->
     A program cannot skip depending on its data, so neither is faster than the dense network: they are for tools that
     read programs. Raises ExportError.
     """
-    check_leaves_torch(network)
+    if network.layout.forks:
+        # Which of its modules an image runs is decided inside of what a file would hold.
+        raise ExportError("a tree of paths runs in torch alone: export it as a compact checkpoint")
     network = prepare(network).cpu().to(memory_format=torch.contiguous_format)
     description = Description.of(network, about)
     images = example_input(network.view).repeat(2, 1, 1, 1)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for form, module in {"masked": _Masked(network), "dense": Dense(network)}.items():
+    for form, module in {"masked": _Masked(network), "dense": Dense(network.without_routing())}.items():
         try:
             program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         except Exception as error:

@@ -15,6 +15,7 @@ import routekit.junctions.skip
 import routekit.junctions.tree  # noqa: F401
 from routekit.backbones.adapters import adapt
 from routekit.backbones.narrow import channel_step
+from routekit.backbones.resize import shapes_of
 from routekit.backbones.unit import Backbone, ModelSpec, Sink, evaluating, example_input
 from routekit.errors import InputError
 from routekit.junctions.junction import Draft, Junction
@@ -31,11 +32,19 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class Source:
-    """One network that a routed one is made of, and the junctions that were attached to it."""
+    """One network that a routed one is made of, and the junctions that were attached to it.
+
+    Attributes:
+        view: The network.
+        junctions: The junctions, with all their settings.
+        routers: How the routers of its units were built, if there are any.
+        shapes: Of a pruned network, the shapes of its tensors, by name, as they were then.
+    """
 
     view: Backbone
     junctions: tuple[Junction, ...] = ()
     routers: RouterConfig | None = None
+    shapes: dict[str, list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ def convert(
         InputError: No adapter knows the model, a junction does not fit it, or junctions do not go together.
     """
     view = _own(model if isinstance(model, Backbone) else _adapted(model, spec))
+    shapes = shapes_of(view.model) if view.pruned else None
     settled = [junction.sized(budget, view) for junction in sorted(junctions, key=lambda each: each.rank)]
     for junction in settled:
         junction.check(settled)
@@ -99,7 +109,7 @@ def convert(
         columns = 0 if draft.bank is None else len(draft.bank.bias)
         pricing = PriceConditioning(columns, adaptive_cost.sized(_dense_cost(view)), finds=finds)
     config = draft.bank.config if draft.bank is not None else None
-    blueprint = Blueprint((Source(view, tuple(settled), config),))
+    blueprint = Blueprint((Source(view, tuple(settled), config, shapes),))
     # What was added is new; the device is the model's, wherever that is.
     return RoutedNetwork(steps, blueprint=blueprint, pricing=pricing).to(device)
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -50,15 +51,20 @@ class Exit(DeciderConfig, Junction):
         if self.rule == IDK:
             raise ValueError("the rule idk is for cascades of networks that are done")
 
-    def attach(self, draft: Draft) -> None:
-        """Add the exits.
+    def sized(self, budget: float, view: Backbone) -> "Exit":
+        """Say by name where the exits lie.
 
         Raises InputError for a name that is no unit's, and for the last unit, after which the network answers anyway.
         """
-        found = exit_places(draft.view, self)
+        del budget
+        found = exit_places(view, self)
         if not found:
-            raise InputError(f"no exit of {draft.view.spec.full_name} lies where junctions.exit.at says")
-        for name in found:
+            raise InputError(f"no exit of {view.spec.full_name} lies where junctions.exit.at says")
+        return replace(self, at=",".join(found))
+
+    def attach(self, draft: Draft) -> None:
+        """Add the exits."""
+        for name in exit_places(draft.view, self):
             place = draft.place_after(name)
             own = []
             for _ in range(draft.paths.get(name, 1)):

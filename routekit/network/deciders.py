@@ -141,13 +141,25 @@ class LearnedDecider(Decider):
     def forward(self, x: Tensor, logits: Tensor, prices: Tensor | None = None) -> Tensor:
         """Score by the router."""
         with torch.autocast(x.device.type, enabled=False):
-            logits = logits.detach().float()
-            known = [LEAD * lead(logits), negentropy(logits.softmax(dim=1))]
-            if self.price is not None:
-                known.append(self.price.expand(x.shape[0]) if prices is None else prices)
-            inputs = [self.normalize(self.summarize(x.detach().float())), torch.stack(known, dim=1)]
-            scores = self.router(torch.cat(inputs, dim=1))
-            return torch.cat([scores[:, :1] + self.bias, scores[:, 1:]], dim=1)
+            return self.score(torch.cat([self.summary(x), self.measures(logits, prices)], dim=1))
+
+    def summary(self, x: Tensor) -> Tensor:
+        """Features `[B, C, H, W]` -> what the router gets of them, `[B, S]`."""
+        summary: Tensor = self.normalize(self.summarize(x.detach().float()))
+        return summary
+
+    def measures(self, logits: Tensor, prices: Tensor | None = None) -> Tensor:
+        """The answer `[B, classes]` -> what the router gets of it, `[B, 2]`, and of the price, if it gets that."""
+        logits = logits.detach().float()
+        known = [LEAD * lead(logits), negentropy(logits.softmax(dim=1))]
+        if self.price is not None:
+            known.append(self.price.expand(logits.shape[0]) if prices is None else prices)
+        return torch.stack(known, dim=1)
+
+    def score(self, inputs: Tensor) -> Tensor:
+        """What the router gets -> scores `[B, 2]`."""
+        scores = self.router(inputs)
+        return torch.cat([scores[:, :1] + self.bias, scores[:, 1:]], dim=1)
 
     @property
     def learns(self) -> bool:

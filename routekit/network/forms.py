@@ -72,7 +72,7 @@ def narrow_form(view: Backbone, width: float, depth: float = 1.0, *, own: bool) 
         stand_alone(model)
     units = [replace(unit, shortcut=None, skippable=False, sinks=(Sink.RUN,)) for unit in kept]
     # The stem, and the images that it wants, are the network's.
-    return replace(view, model=model, units=units, head=twin.head, classifier="", notes=[], folded=[])
+    return replace(view, model=model, units=units, head=twin.head, classifier="", notes=[])
 
 
 def shallow(units: Sequence[ResidualUnit], depth: float) -> list[ResidualUnit]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.narrow import stand_alone
-from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit, Sink, evaluating
+from routekit.backbones.unit import Backbone, Fold, ModelSpec, ResidualUnit, Sink, evaluating
 from routekit.errors import InputError
 from routekit.network.deciders import Decider
 from routekit.network.execution import Execution, sparse
@@ -45,6 +45,7 @@ class RoutedNetwork(nn.Module):
         blueprint: How the network was made, for a file: see `routekit.junctions.blueprint`.
         pricing: What lets it decide at several prices of computing. None for one budget.
         stands_alone: Whether narrow branches and forms have weights of their own.
+        folded: The batch norms that are in the convolutions before them, by their paths in this module.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class RoutedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.steps, self.blueprint, self.stands_alone = list(steps), blueprint, False
+        self.folded: list[Fold] = []
         self.pricing = pricing
         self.register()
         # A model that came in eval mode stays in it.

@@ -53,4 +53,4 @@ class LearnedCertainty(nn.Module):
 
     def forward(self, probabilities: Tensor) -> Tensor:
         """[B, classes] -> [B]."""
-        return torch.sigmoid(measures(probabilities) @ self.weight + self.bias)
+        return torch.sigmoid((measures(probabilities) * self.weight).sum(dim=1) + self.bias)

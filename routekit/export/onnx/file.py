@@ -8,13 +8,11 @@ from typing import Any
 import onnx
 
 from routekit.execution.prepare import prepare
-from routekit.export.description import FORMAT, LAYOUT, Description, check_leaves_torch
+from routekit.export.description import FORMAT, LAYOUT, Description
 from routekit.export.onnx.assembly import Assembly, Form
-from routekit.export.onnx.cascade import CascadeAssembly
 from routekit.export.onnx.parts import Parts
 from routekit.export.onnx.piece import OPSET, Exporter
 from routekit.export.onnx.shortcut import convolve_shortcuts
-from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 
 # Of the ONNX file format itself: what runtimes since the end of 2023 read.
@@ -23,7 +21,7 @@ IR_VERSION = 9
 
 def save_onnx(
     folder: Path,
-    network: RoutedNetwork | Cascade,
+    network: RoutedNetwork,
     about: dict[str, Any],
     exporter: Exporter | None = None,
     *,
@@ -37,12 +35,9 @@ def save_onnx(
     exported before. `native` files are for onnxruntime on CPUs of this machine's family, and faster there.
     Raises ExportError for what cannot be exported.
     """
-    check_leaves_torch(network)
     network = prepare(network).cpu()
     description = Description.of(network, about)
-    networks = network.networks if isinstance(network, Cascade) else [network]
-    for each in networks:
-        convolve_shortcuts(each)
+    convolve_shortcuts(network)
     exporter, properties = exporter or Exporter(), {}
     kind: Callable[[RoutedNetwork, Exporter], Parts] = Parts
     if native:
@@ -51,20 +46,18 @@ def save_onnx(
         from routekit.export.onnx.optimized import layout
 
         kind, properties = NativeParts, {LAYOUT: layout()}
-    parts = [kind(each, exporter) for each in networks]
+    parts = kind(network, exporter)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for form in forms:
-        if isinstance(network, Cascade):
-            graph = CascadeAssembly(network, parts, form).build()
-        else:
-            graph = Assembly(parts[0], form).build()
+        own = parts if form != "dense" else Parts(network.without_routing(), exporter)
+        graph = Assembly(own, form).build(network.name)
         model = onnx.helper.make_model(
             graph,
             producer_name="routekit",
             producer_version=version("routekit"),
             opset_imports=[onnx.helper.make_opsetid("", OPSET)]
-            + [onnx.helper.make_opsetid(domain, 1) for domain in parts[0].domains],
+            + [onnx.helper.make_opsetid(domain, 1) for domain in own.domains],
             ir_version=IR_VERSION,
         )
         onnx.helper.set_model_props(model, {FORMAT: description.to_json(form)} | properties)

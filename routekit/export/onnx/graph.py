@@ -1,5 +1,6 @@
 """An ONNX graph under construction."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,17 @@ class Graph:
         self.nodes: list[NodeProto] = []
         self.tensors: list[TensorProto] = []
         self.count = 0
+        # Passes share weights: what is equal is stored once.
+        self._known: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+
+    def _store(self, tensor: TensorProto) -> str:
+        """Add a tensor unless an equal one is there; returns the name of the one that is."""
+        value = numpy_helper.to_array(tensor)
+        key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(np.ascontiguousarray(value).tobytes()).digest())
+        if key not in self._known:
+            self._known[key] = tensor.name
+            self.tensors.append(tensor)
+        return self._known[key]
 
     def fresh(self, hint: str) -> str:
         """Return a name that no value has yet."""
@@ -27,8 +39,7 @@ class Graph:
         """Add a constant, int64 or float32, and return its name."""
         name, array = self.fresh("constant"), np.asarray(value)
         dtype = np.int64 if array.dtype.kind == "i" else np.float32
-        self.tensors.append(numpy_helper.from_array(np.asarray(array, dtype=dtype, order="C"), name))
-        return name
+        return self._store(numpy_helper.from_array(np.asarray(array, dtype=dtype, order="C"), name))
 
     def add(self, kind: str, *inputs: str, outputs: int = 1, hint: str = "", **attributes: Any) -> Any:
         """Add a node; returns the name of its output, or the list of them."""
@@ -54,8 +65,10 @@ class Graph:
         """Add a piece that reads `source`; returns the name of its output."""
         target = self.fresh(hint)
         placed = piece.place(target, source, target)
+        same = {tensor.name: self._store(tensor) for tensor in placed.tensors}
+        for node in placed.nodes:
+            node.input[:] = [same.get(name, name) for name in node.input]
         self.nodes += placed.nodes
-        self.tensors += placed.tensors
         return target
 
     @contextmanager

@@ -7,6 +7,7 @@ of onnxruntime: `layout` says which.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from onnx import TensorProto, helper
 
@@ -15,54 +16,80 @@ from routekit.export.onnx.graph import Graph
 from routekit.export.onnx.optimized import BLOCKED, LARGEST_BLOCK, OptimizedGraph, reorders
 from routekit.export.onnx.parts import Parts
 from routekit.export.onnx.piece import OPSET, Exporter, Piece
-from routekit.network.exits import Exit
+from routekit.network.deciders import LearnedDecider
 from routekit.network.network import RoutedNetwork
+from routekit.network.program import Classify, Head, Stem, Step, Stop, Units, View
 
 
 class NativeParts(Parts):
-    """Pieces of the optimised dense graph; features travel between them in the layout in which they are computed."""
+    """Pieces of the optimised dense graph; features travel between them in the layout in which they are computed.
+
+    `reads_at` and `gives_at` name, in that graph, what a step or a unit reads and gives when everything runs.
+    """
 
     domains = (BLOCKED, "com.microsoft")
 
     def __init__(self, network: RoutedNetwork, exporter: Exporter) -> None:
         super().__init__(network, exporter)
-        graph, view = Graph(), network.view
-        self.borders: dict[str, str] = {}
-        self.pooled: dict[str, str] = {}
-        self.skipped: dict[str, str] = {}
-        self.told: dict[str, str] = {}
-        self.taken: dict[str, str] = {}
-        x = graph.place(super().stem(), "images", "stem")
-        for unit in view.units:
-            self.borders[unit.name] = x
-            if unit.decides:
-                self.pooled[unit.name] = graph.place(super().pool(unit), x, "pooled")
-            skip = super().skip(unit) if unit.decides or unit.dropped else None
-            if skip is not None:
-                self.skipped[unit.name] = graph.place(skip, x, "skipped")
-            for sink in range(1, len(unit.sinks) - 1):
-                self.taken[f"{unit.name}/{sink}"] = graph.place(super().take(unit, sink), x, "branch")
-            if unit.computes and not unit.dropped:
-                x = graph.place(super().run(unit), x, unit.name)
-            elif skip is not None:
-                x = self.skipped[unit.name]
-            leaving = network.exit_after(unit)
-            if leaving is not None:
-                self.told[leaving.after] = graph.place(super().exit(leaving), x, "exit")
-        self.end = x
-        self.logits = graph.place(super().head(), x, "head")
-        inner = (self.borders, self.pooled, self.skipped, self.told, self.taken)
-        taps = {*(tap for each in inner for tap in each.values()), self.end, self.logits}
-        images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", *view.spec.input_size])
+        graph = Graph()
+        self.reads_at: dict[int, str] = {}
+        self.gives_at: dict[int, str] = {}
+        self.taps: dict[tuple[str, int], str] = {}
+        channels: dict[str, int] = {}
+        x = shared = "images"
+        # A pass on the mirrored image computes the same of another one: its pieces are those of the pass before it.
+        known: dict[Any, tuple[str, str]] = {}
+        for step in network.steps:
+            self.reads_at[id(step)] = x
+            if isinstance(step, View):
+                x = "images"
+            elif isinstance(step, Stem):
+                key = ("stem", id(step.form.model))
+                if not step.shared and key not in known:
+                    known[key] = "images", graph.place(super().stem(step), "images", "stem")
+                x = shared if step.shared else known[key][1]
+                shared = x
+                self.gives_at[id(step)] = x
+                channels[x] = step.form.stem(self.reads[id(step)]).shape[1] if not step.shared else channels[x]
+            elif isinstance(step, Units):
+                for unit in step.units:
+                    if (key := ("unit", id(unit.block), unit.dropped)) not in known:
+                        known[key] = x, self._place_unit(graph, unit, x)
+                    self.reads_at[id(unit)], x = known[key]
+                    channels[x] = unit.run(self.features[id(unit)]).shape[1]
+                    self.gives_at[id(unit)] = x
+            elif isinstance(step, Classify):
+                self.taps["classify", id(step)] = graph.place(super().classify(step), x, "exit")
+            elif isinstance(step, Head):
+                key = ("head", id(step.form.model))
+                if key not in known:
+                    known[key] = x, graph.place(super().head(step), x, "head")
+                self.taps["head", id(step)] = known[key][1]
+            elif isinstance(step.decider, LearnedDecider):
+                self.taps["summary", id(step)] = graph.place(super().summary(step), x, "summary")
+        taps = {*self.taps.values(), *channels}
+        images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", *network.spec.input_size])
         outputs = [helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in sorted(taps)]
         whole = helper.make_graph(graph.nodes, "dense", [images], outputs, graph.tensors)
         model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
-        channels = {border: self.features[name].shape[1] for name, border in self.borders.items()}
         self.whole = OptimizedGraph(model, channels)
 
-    def stem(self) -> Piece:
+    def _place_unit(self, graph: Graph, unit: ResidualUnit, x: str) -> str:
+        """Add a unit, and all that it can give by other sinks; returns what it gives if it runs."""
+        skip = super().skip(unit) if unit.decides or unit.dropped else None
+        if unit.decides:
+            self.taps["pool", id(unit)] = graph.place(super().pool(unit), x, "pooled")
+        if skip is not None:
+            self.taps["skip", id(unit)] = graph.place(skip, x, "skipped")
+        for sink in range(1, len(unit.sinks) - 1):
+            self.taps[f"take {sink}", id(unit)] = graph.place(super().take(unit, sink), x, "branch")
+        if unit.computes and not unit.dropped:
+            return graph.place(super().run(unit), x, unit.name)
+        return self.taps.get(("skip", id(unit)), x)
+
+    def stem(self, step: Stem) -> Piece:
         """Images, plain -> the features that the first unit reads."""
-        return self.whole.cut("images", self._before(self.network.view.units[0]))
+        return self.whole.cut("images", self.whole.own(self.gives_at[id(step)]))
 
     def run(self, unit: ResidualUnit) -> Piece:
         """Features -> what the unit gives if it runs."""
@@ -72,20 +99,21 @@ class NativeParts(Parts):
         """Features -> what the unit gives by a sink, in the layout of what it gives if it runs."""
         if sink == 0:
             return self.run(unit)
-        return self.whole.cut(self._before(unit), self.whole.like(self._after(unit), self.taken[f"{unit.name}/{sink}"]))
+        taken = self.taps[f"take {sink}", id(unit)]
+        return self.whole.cut(self._before(unit), self.whole.like(self._after(unit), taken))
 
     def skip(self, unit: ResidualUnit) -> Piece | None:
         """Features -> what the unit gives by default, in the layout of what it gives if it runs."""
         before, after = self._before(unit), self._after(unit)
         if unit.keeps and self.whole.is_blocked(before) == self.whole.is_blocked(after):
             return None
-        target = self.borders[unit.name] if unit.keeps else self.skipped[unit.name]
+        target = self.reads_at[id(unit)] if unit.keeps else self.taps["skip", id(unit)]
         return self.whole.cut(before, self.whole.like(after, target))
 
     def pool(self, unit: ResidualUnit) -> Piece:
-        """The features that a unit reads -> their average over the image [N, C], plain."""
-        piece = self.whole.cut(self._before(unit), self.pooled[unit.name])
-        if self.features[unit.name].shape[1] % LARGEST_BLOCK:
+        """The features that a unit reads -> their average over the image `[N, C]`, plain."""
+        piece = self.whole.cut(self._before(unit), self.taps["pool", id(unit)])
+        if self.features[id(unit)].shape[1] % LARGEST_BLOCK:
             return piece
         # Of a single pixel, whole blocks in their order are the plain layout.
         same = {node.output[0]: node.input[0] for node in piece.nodes if reorders(node, "ReorderOutput")}
@@ -99,23 +127,27 @@ class NativeParts(Parts):
         before = self._before(unit)
         if not self.whole.is_blocked(before):
             return None
-        return self.whole.cut(before, self.whole.to_plain(self.borders[unit.name]))
+        return self.whole.cut(before, self.whole.to_plain(self.reads_at[id(unit)]))
 
-    def exit(self, leaving: Exit) -> Piece:
-        """Features -> [N, classes + 1], plain: what an exit says, and by how much each image prefers to go on."""
-        unit = next(unit for unit in self.network.view.units if unit.name == leaving.after)
-        return self.whole.cut(self._after(unit), self.told[leaving.after])
+    def classify(self, step: Classify) -> Piece:
+        """Features -> an exit's logits `[N, classes]`, plain."""
+        return self._tap("classify", step)
 
-    def head(self) -> Piece:
-        """Features -> logits [N, classes], plain."""
-        return self.whole.cut(self.whole.own(self.end), self.logits)
+    def summary(self, step: Stop) -> Piece:
+        """Features -> what a router that decides to stop gets of them `[N, S]`, plain."""
+        return self._tap("summary", step)
+
+    def head(self, step: Head) -> Piece:
+        """Features -> logits `[N, classes]`, plain."""
+        return self._tap("head", step)
+
+    def _tap(self, what: str, step: Step) -> Piece:
+        return self.whole.cut(self.whole.own(self.reads_at[id(step)]), self.taps[what, id(step)])
 
     def _before(self, unit: ResidualUnit) -> str:
         """The features that a unit reads, as they travel."""
-        return self.whole.own(self.borders[unit.name])
+        return self.whole.own(self.reads_at[id(unit)])
 
     def _after(self, unit: ResidualUnit) -> str:
         """What it gives, as it travels."""
-        names = [each.name for each in self.network.view.units]
-        place = names.index(unit.name) + 1
-        return self.whole.own(self.borders[names[place]] if place < len(names) else self.end)
+        return self.whole.own(self.gives_at[id(unit)])

@@ -112,7 +112,7 @@ def _export(name: str, call: Callable[..., Any], owner: nn.Module, example: Tens
             # A batch of 2: a dimension of 1 would be taken for a constant.
             program = torch.onnx.export(
                 piece,
-                (example.repeat(2, 1, 1, 1),),
+                (example.repeat(2, *[1] * (example.ndim - 1)),),
                 input_names=["source"],
                 output_names=["target"],
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
