@@ -26,10 +26,6 @@ def register(app: typer.Typer) -> None:
         images: Annotated[int, typer.Option(min=1, help="How many test images to time with.")] = 1024,
         seconds: Annotated[float, typer.Option(min=0, help="How long each comparison may take, roughly.")] = 6.0,
         compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Also try torch.compile.")] = True,
-        clients: Annotated[
-            int | None,
-            typer.Option(min=1, help="Also serve this many concurrent clients, with and without the pool."),
-        ] = None,
         picture: Annotated[Path | None, typer.Option(help="Write a bar chart: a .png or .svg file.")] = None,
         html: Annotated[Path | None, typer.Option(help="Write a page with tables and the chart.")] = None,
         device: o.Device = None,
@@ -54,7 +50,6 @@ def register(app: typer.Typer) -> None:
             images=images,
             seconds=seconds,
             compiled=compiled,
-            clients=clients,
             machine=o.machine(device),
         )
         if picture is not None:

@@ -40,39 +40,40 @@ def register(app: typer.Typer) -> None:
         The images are those of the last network's run, or of --data.
         """
         from routekit.errors import InputError
+        from routekit.network.deciders import IDK
         from routekit.pipeline.join import join
-        from routekit.pipeline.run_folder import RunFolder
-        from routekit.recipe import load_recipe, static
+        from routekit.pipeline.run_folder import MARKER, RunFolder
+        from routekit.recipe import DataSection
+        from routekit.registry import nearest
+        from routekit.routing.certainty import certainties
 
         from .summary import summary
 
-        own = data is None and (networks[-1] / "recipe.yaml").exists()
+        rules = [*certainties, "learned"]
+        if rule not in rules:
+            raise InputError(f"unknown rule {rule!r}: {nearest(rule, rules)}")
+        own = data is None and (networks[-1] / MARKER).exists()
         if data is None and not own and networks[-1].exists():
-            raise InputError(f"{networks[-1]} is no run with a recipe: say which images with --data")
+            raise InputError(f"{networks[-1]} is no run with a plan: say which images with --data")
         if data is None and data_root is not None:
             raise InputError("--data-root goes with --data: a run says where its own images are")
-        chosen = load_recipe(
-            o.default_recipe(data),
-            {
-                **static("cascade"),
-                **o.given({"data.source": data, "data.root": data_root, "data.val": val, "seed": seed}),
-                **o.given({"data.val_from_test": o.fraction(val_from_test), "target": target_flops}),
-            },
-        )
+        given = o.given({"val": val, "val_from_test": o.fraction(val_from_test)})
+        section = DataSection(source=data or "digits", root=data_root, **given)
         if own:
             _, last = RunFolder.open(networks[-1])
             # Where validation images come from is said in one way: what is given takes the place of the run's own.
-            given = chosen.data.model_dump(include={"val", "val_from_test"} if val or val_from_test else set())
-            images = {"data": last.data.model_copy(update=given), "model": last.model}
+            section = last.data.model_copy(update={"val": None, "val_from_test": None} | given if given else {})
             # What was carved out of them was drawn by the seed of that run.
-            chosen = chosen.model_copy(update=images | ({"seed": last.seed} if seed is None else {}))
+            seed = last.seed if seed is None else seed
         record = join(
             networks,
-            chosen,
+            section,
+            target_flops,
             out / (name or _name(networks, target_flops)),
             o.machine(device),
-            rule=rule,
+            rule=IDK if rule == "learned" else rule,
             average=average,
+            seed=seed or 0,
             force=force,
         )
         result(record, summary(record), as_json=json)

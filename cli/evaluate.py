@@ -38,27 +38,21 @@ def register(app: typer.Typer) -> None:
         """Measure RUN on its test images under hard routing: accuracy, realised cost, routes."""
         from routekit.errors import InputError
         from routekit.pipeline.measure import evaluate_curve, evaluate_run
-        from routekit.pipeline.run_folder import RunFolder
-        from routekit.recipe import load_recipe
+        from routekit.pipeline.run_folder import MARKER
+        from routekit.recipe import DataSection
         from routekit.registry import nearest
         from routekit.routing.certainty import certainties
 
         from .summary import summary
 
-        own = (run / "recipe.yaml").exists()
+        own = (run / MARKER).exists()
         if data is None and any(option is not None for option in (data_root, val, val_from_test)):
             raise InputError("--data-root, --val and --val-from-test go with --data: a run has its own images")
         if not run.exists():
             raise InputError(f"{run} does not exist")
-        if data is None and not own:
-            raise InputError(f"{run} is no run with a recipe: say which images with --data")
+        section = None
         if data is not None:
-            images = {"data.source": data, "data.root": data_root, "data.val": val}
-            share = {"data.val_from_test": o.fraction(val_from_test)}
-            recipe = load_recipe(o.default_recipe(data), o.given(images | share))
-        if own:
-            _, made = RunFolder.open(run)
-            recipe = made if data is None else made.model_copy(update={"data": recipe.data})
+            section = DataSection(source=data, root=data_root, val=val, val_from_test=o.fraction(val_from_test))
         if keep is not None and not own:
             raise InputError(f"--keep writes a run, as it was made but for its budget, and {run} does not say how")
         if keep is not None and target_flops is None:
@@ -68,9 +62,9 @@ def register(app: typer.Typer) -> None:
         if policy is not None and target_flops is None:
             raise InputError("--policy sets a threshold that meets a budget: add --target-flops")
         if target_flops is None:
-            record = evaluate_run(run, recipe, o.machine(device))
+            record = evaluate_run(run, section, o.machine(device))
             result(record, summary(record), as_json=json)
             return
         targets = [text.strip() for text in target_flops.split(",")]
-        records = evaluate_curve(run, recipe, o.machine(device), targets, keep, rule=policy)
+        records = evaluate_curve(run, section, o.machine(device), targets, keep, rule=policy)
         result({"curve": records}, "\n".join(map(summary, records)), as_json=json)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from . import options as o
-from .carry_out import carry_out
+from .carry_out import carry_out, go_on
 
 
 def register(app: typer.Typer) -> None:
@@ -24,12 +24,13 @@ def register(app: typer.Typer) -> None:
         val_from_test: o.ValFromTest = None,
         recipe: o.RecipeName = None,
         epochs: o.Epochs = None,
-        learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+        learning_rate: o.LearningRate = None,
         set_: o.Set = None,
         seed: o.Seed = None,
         out: o.Out = Path("runs"),
         name: o.Name = None,
         device: o.Device = None,
+        dry_run: o.DryRun = False,
         resume: o.Resume = None,
         force: o.Force = False,
         json: o.Json = False,
@@ -41,20 +42,19 @@ def register(app: typer.Typer) -> None:
         o.check_device(device)
         if resume is not None:
             o.check_resumed(context)
-            path, chosen = resume, None
-        else:
-            if model is None:
-                raise InputError("which network? e.g. routekit finetune resnet56 --data path/to/images")
-            base = load_recipe(recipe or o.default_recipe(data))
-            chosen = load_recipe(
-                recipe or o.default_recipe(data),
-                {
-                    **o.subject(model, weights, data, data_root, download, val, val_from_test),
-                    **static("dense"),
-                    "training": base.model_dump(mode="json")["dense"],
-                    **o.given({"training.epochs": epochs, "training.learning_rate": learning_rate, "seed": seed}),
-                    **o.overrides(set_),
-                },
-            )
-            path = out / (name or o.run_name(chosen))
-        carry_out(chosen, path, device, force=force, json=json)
+            go_on(resume, device, json=json)
+            return
+        if model is None:
+            raise InputError("which network? e.g. routekit finetune resnet56 --data path/to/images")
+        base = recipe or o.default_recipe(data)
+        chosen = load_recipe(
+            base,
+            {
+                **o.subject(model, weights, data, data_root, download, val, val_from_test),
+                **static("dense"),
+                "training": load_recipe(base).model_dump(mode="json")["dense"],
+                **o.given({"training.epochs": epochs, "training.learning_rate": learning_rate, "seed": seed}),
+                **o.overrides(set_),
+            },
+        )
+        carry_out(chosen, out, name, device, force=force, dry_run=dry_run, json=json)

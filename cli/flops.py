@@ -25,12 +25,12 @@ def register(app: typer.Typer) -> None:
 
         costs = cost_table(Path(model) if Path(model).is_dir() else model, classes, input_size)
         parts = [
-            {"name": part.name, "kind": part.kind, "flops": part.flops, "skippable": part.skippable}
+            {"name": part.name, "kind": part.kind, "flops": int(part.cost), "skippable": part.skippable}
             for part in costs.parts
         ]
         width = max(len(part.name) for part in costs.parts)
         lines = [
-            f"{part.name:<{width}}  {part.kind:<5}  {part.flops:>14,}  {'skippable' if part.skippable else ''}".rstrip()
+            f"{part.name:<{width}}  {part.kind:<5}  {int(part.cost):>14,}  {'skippable' if part.skippable else ''}".rstrip()
             for part in costs.parts
         ]
         lines += [

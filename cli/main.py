@@ -13,17 +13,25 @@ app = typer.Typer(
     name="routekit",
     help="Convert a pretrained ResNet into a dynamically routed one, at the average cost you ask for.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"routekit {version('routekit')}")
+        raise typer.Exit
 
 
 @app.callback()
 def _root(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (anywhere on the line)."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say which version this is."),
 ) -> None:
-    del debug  # taken out of the arguments by `run`, so that it may stand anywhere
+    del debug, version  # the first is taken out of the arguments by `run`, so that it may stand anywhere
 
 
 for _command in (

@@ -11,25 +11,55 @@ if TYPE_CHECKING:
     from routekit.pipeline.machine import Machine
     from routekit.recipe import Recipe
 
-Weights = Annotated[str | None, typer.Option(help="auto, none, a dense run's folder, a file or a URL.")]
+# The panels in which `--help` groups options.
+WHAT, BUDGET, DATA = "What is made", "Budget", "Data"
+METHOD, TRAINING, OUTPUT = "Method", "Training", "Output"
+
+Weights = Annotated[
+    str | None, typer.Option(help="auto, none, a dense run's folder, a file or a URL.", rich_help_panel=WHAT)
+]
 Data = Annotated[
     str | None,
-    typer.Option(help="digits, cifar10, cifar100, svhn, mnist, fashionmnist, or a folder with train/ and test/."),
+    typer.Option(
+        help="digits, cifar10, cifar100, svhn, mnist, fashionmnist, or a folder with train/ and test/.",
+        rich_help_panel=DATA,
+    ),
 ]
-DataRoot = Annotated[str | None, typer.Option(help="The folder of torchvision's data sets.")]
-Download = Annotated[bool, typer.Option("--download", help="Download a torchvision set into --data-root.")]
-Val = Annotated[str | None, typer.Option(help="A folder of validation images.")]
-ValFromTest = Annotated[str | None, typer.Option(help="Take this share of the test images for validation: 40%.")]
-Epochs = Annotated[float | None, typer.Option(min=0, help="Epochs of training.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random choice.")]
-Out = Annotated[Path, typer.Option(help="The folder that run folders are made in.")]
-Name = Annotated[str | None, typer.Option(help="The run folder's name; by default made of the run's choices.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default the best there is.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; all else on stderr.")]
-RecipeName = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting of the recipe: training.batch_size=64.")]
-Resume = Annotated[Path | None, typer.Option(help="Go on with this run.")]
+DataRoot = Annotated[str | None, typer.Option(help="The folder of torchvision's data sets.", rich_help_panel=DATA)]
+Download = Annotated[
+    bool, typer.Option("--download", help="Download a torchvision set into --data-root.", rich_help_panel=DATA)
+]
+Val = Annotated[str | None, typer.Option(help="A folder of validation images.", rich_help_panel=DATA)]
+ValFromTest = Annotated[
+    str | None,
+    typer.Option(help="Take this share of the test images for validation: 40%.", rich_help_panel=DATA),
+]
+Epochs = Annotated[float | None, typer.Option(min=0, help="Epochs of training.", rich_help_panel=TRAINING)]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random choice.", rich_help_panel=TRAINING)]
+Out = Annotated[Path, typer.Option(help="The folder that run folders are made in.", rich_help_panel=OUTPUT)]
+Name = Annotated[
+    str | None,
+    typer.Option(help="The run folder's name; by default made of the run's choices.", rich_help_panel=OUTPUT),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu or cuda; by default the best there is.", rich_help_panel=TRAINING)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=OUTPUT)]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout; all else on stderr.", rich_help_panel=OUTPUT)
+]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.", rich_help_panel=METHOD)
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting of the recipe: training.batch_size=64.", rich_help_panel=METHOD),
+]
+Resume = Annotated[Path | None, typer.Option(help="Go on with this run.", rich_help_panel=OUTPUT)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be done, and stop.", rich_help_panel=OUTPUT)
+]
 
 
 def fraction(text: str | None) -> float | None:
@@ -74,18 +104,27 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
     return values
 
 
-KINDS = ("skip", "exit", "branch", "cascade", "again")
+def junction_help() -> str:
+    """What --junctions takes, as the registry of junctions says it."""
+    from routekit.junctions.words import kinds
+
+    each = "; ".join(f"{name}: {about}" for name, about in kinds().items())
+    return (
+        f"What is decided, one or several with commas. {each}. By default cascade,again; for budgets under half of the "
+        "dense cost cascade, of the network pruned as by --prune l1. Where you name them, only --prune prunes."
+    )
 
 
 def junctions(kinds: str | None) -> list[str] | None:
     """`--junctions skip,exit` -> [skip, exit]. Raises InputError for a kind that there is not."""
     from routekit.errors import InputError
+    from routekit.junctions.convert import known
     from routekit.registry import nearest
 
     wanted = [] if kinds is None else [kind.strip() for kind in kinds.split(",")]
     for kind in wanted:
-        if kind not in KINDS:
-            raise InputError(f"unknown junction {kind!r}: {nearest(kind, KINDS)}; several as skip,exit")
+        if kind not in known:
+            raise InputError(f"unknown junction {kind!r}: {nearest(kind, known)}; several as skip,exit")
     return list(dict.fromkeys(wanted)) or None
 
 
@@ -94,10 +133,11 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def made(method: str | None, wanted: list[str] | None, prune: str | None) -> dict[str, Any]:
+def made(planned: "Recipe", method: str | None, wanted: list[str] | None, prune: str | None) -> dict[str, Any]:
     """What is made of the network: a method, or junctions, that are named take the place of all that the recipe says.
 
-    Raises InputError for a static network that is to decide something.
+    Junctions that the recipe has as well keep its settings. Raises InputError for a static network that is to decide
+    something.
     """
     from routekit.baselines.depth import orders
     from routekit.baselines.pruning import prunings
@@ -108,10 +148,13 @@ def made(method: str | None, wanted: list[str] | None, prune: str | None) -> dic
         if wanted is not None or prune is not None:
             raise InputError(f"--method {method} is a static network: it takes no --junctions and no --prune")
         return static(method)
+    if method == "cascade":
+        raise InputError("--method cascade is what `routekit cascade` makes; of one network: --junctions cascade")
     pruned = {} if prune is None else {"pruning": pruning(prune)}
     if wanted is None:
         return given({"method": method}) | pruned
-    return {"method": method or "routed", "junctions": wanted, "pruning": None} | pruned
+    kinds = {kind: planned.junctions.get(kind, {}) for kind in wanted}
+    return {"method": method or "routed", "junctions": kinds, "pruning": None} | pruned
 
 
 def decided(
@@ -119,31 +162,36 @@ def decided(
 ) -> dict[str, Any]:
     """`--exits stages --policy actor --narrow 30%` -> settings. Raises InputError for what the junctions have not."""
     from routekit.errors import InputError
+    from routekit.junctions.convert import known
     from routekit.registry import nearest
     from routekit.routing.certainty import certainties
     from routekit.routing.policy import critics
 
-    if (at is not None or policy is not None) and "exit" not in wanted:
+    exits = [kind for kind in wanted if known[kind].policies]
+    units = [kind for kind in wanted if known[kind].rank == 0]
+    narrowed = [kind for kind in wanted if "width" in known[kind].__dataclass_fields__ and kind not in exits]
+    if (at is not None or policy is not None) and not exits:
         option = "--exits" if at is not None else "--policy"
         raise InputError(f"{option} is for exits: add --junctions exit, or skip,exit")
-    if narrow is not None and not {"branch", "cascade"} & set(wanted):
+    if narrow is not None and not narrowed:
         raise InputError("--narrow is for narrow branches and cascades: add --junctions branch or cascade")
-    if (router is not None or gate is not None) and not {"skip", "branch"} & set(wanted):
+    if (router is not None or gate is not None) and not units:
         option = "--router" if router is not None else "--gate"
         raise InputError(f"{option} is for units: add --junctions skip or branch")
-    keeps = sorted({share for text in narrow.split(",") if (share := fraction(text))}) if narrow else []
+    widths = sorted({share for text in narrow.split(",") if (share := fraction(text))}) if narrow else []
     learned = ["actor", *critics]
     if policy is not None and policy not in learned and policy not in certainties:
         raise InputError(f"unknown policy {policy!r}: {nearest(policy, [*learned, *certainties])}")
-    settings = {
+    settings: dict[str, Any] = {
         "routers.kind": router,
         "training.gate": gate,
-        "branches.keep": keeps[::-1] or None if "branch" in wanted else None,
-        "cascade.keep": keeps or None if "cascade" in wanted else None,
-        "exits.at": at,
-        "exits.rule": policy if policy in certainties else None,
         "objective.policy.kind": policy if policy in learned else None,
     }
+    for kind in narrowed:  # the branches of a unit from the widest on, the forms of a network from the narrowest
+        settings[f"junctions.{kind}.width"] = (widths[::-1] if kind in units else widths) or None
+    for kind in exits:
+        settings[f"junctions.{kind}.at"] = at
+        settings[f"junctions.{kind}.rule"] = policy if policy in certainties else "learned" if policy else None
     return given(settings)
 
 
@@ -198,20 +246,6 @@ def machine(device: str | None, on_step: Any = lambda progress: None) -> "Machin
     # Of several processes, the first one speaks.
     is_first = os.environ.get("RANK", "0") == "0"
     return Machine(device, Hooks(say=say, warn=warn, on_step=on_step) if is_first else Hooks())
-
-
-def run_name(recipe: "Recipe") -> str:
-    """A folder's name made of what most often tells runs apart."""
-    from routekit.network.branches import AUTO
-
-    data = Path(recipe.data.source).name or "data"
-    pruning, adaptive = recipe.pruning, "adaptive" if recipe.adaptive_cost else None
-    left = [] if pruning is None or pruning.target == AUTO else [pruning.target]
-    pruned = [] if pruning is None else [":".join([pruning.method, *left])]
-    smaller = [Path(path).resolve().name for path in recipe.smaller]
-    method = "+".join([*smaller, *pruned, *recipe.junctions]) if recipe.method == "routed" else recipe.method
-    parts = [recipe.model.name, data, method, adaptive, recipe.target, f"seed{recipe.seed}"]
-    return "-".join(part.replace(":", "-").replace("/", "-").replace("%", "pct") for part in parts if part)
 
 
 def check_resumed(context: typer.Context, *takes: str) -> None:

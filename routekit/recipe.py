@@ -1,26 +1,61 @@
 """A recipe: every choice of a run in one validated document, YAML in and out."""
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
+# Imported for the entries in the registry of junctions.
+import routekit.junctions.convert  # noqa: F401
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
 from routekit.errors import InputError
-from routekit.network.branches import AUTO, BranchConfig
-from routekit.network.dial import DialRange
-from routekit.network.exits import CascadeConfig, ExitConfig
+from routekit.junctions.junction import Junction, junctions
+from routekit.network.pricing import AUTO, PriceRange
 from routekit.objective.objective import ObjectiveWeights
 from routekit.registry import nearest, one_of
 from routekit.routing.router import RouterConfig
 from routekit.training.schedule import TrainingConfig
 
 
+def junction_settings(value: Any) -> dict[str, Any]:
+    """Read `[skip, exit]`, or `{exit: {at: stages}}` -> the settings of each kind, by its name."""
+    if isinstance(value, dict):
+        return {kind: each or {} for kind, each in value.items()}
+    return {str(kind): {} for kind in value or []}
+
+
+def _configs(value: Any) -> dict[str, Junction]:
+    """The configs of junctions. What is wrong in one is told by `load_recipe`, with its place."""
+    try:
+        found = junction_settings(value)
+        return {kind: config_of(kind, found[kind]) for kind in junctions.in_order(list(found))}
+    except (InputError, ValidationError, TypeError) as error:
+        raise PydanticCustomError("junction", "{said}", {"said": " ".join(str(error).split())}) from error
+
+
+def config_of(kind: str, settings: Any) -> Junction:
+    """The config of a junction. Raises InputError for an unknown kind, ValidationError for wrong settings."""
+    return settings if isinstance(settings, Junction) else TypeAdapter(junctions[kind]).validate_python(settings)
+
+
+def _plain(configs: dict[str, Junction]) -> dict[str, Any]:
+    return {kind: TypeAdapter(type(each)).dump_python(each, mode="json") for kind, each in configs.items()}
+
+
+Junctions = Annotated[dict[str, Junction], BeforeValidator(_configs), PlainSerializer(_plain)]
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, arbitrary_types_allowed=True)
 
 
 class ModelSection(_Section):
@@ -31,10 +66,19 @@ class ModelSection(_Section):
 
 
 class DataSection(_Section):
-    """Which images: "digits", a torchvision set, an ImageFolder tree, some classes of one of these, or several of them.
+    """Which images, and how a network sees them.
 
-    val, val_from_test:  where validation images come from
-    fill:                what shifted training images are padded with: zeros, or their mean colour
+    Attributes:
+        source: "digits", a torchvision set, a folder with train/ and test/, some classes of one of these, or several.
+        root: The folder of torchvision's data sets.
+        download: Whether these may be downloaded.
+        val: A folder of validation images.
+        val_from_test: The share of the test images that is taken for validation.
+        fill: What shifted training images are padded with: zeros, or their mean colour.
+        input_size: The height and width of images; None for what the network was made for.
+        mean, std: Of each channel, on images scaled to [0, 1]; None for what the network was made for.
+        crop: The share of an image's centre that is seen; None for what is usual.
+        interpolation: How images are resized; None for what is usual.
     """
 
     source: str = "digits"
@@ -44,6 +88,10 @@ class DataSection(_Section):
     val_from_test: Annotated[float | None, Field(gt=0, lt=1)] = None
     fill: Literal["zeros", "mean"] = "zeros"
     input_size: Annotated[int | None, Field(ge=8)] = None
+    mean: tuple[Finite, ...] | None = None
+    std: tuple[Positive, ...] | None = None
+    crop: Annotated[float | None, Field(gt=0, le=1)] = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
 
 
 # Methods that decide for each image, or not at all; all others are registered.
@@ -51,11 +99,13 @@ WAYS = ("routed", "dense", "cascade")
 
 
 class PruningSection(_Section):
-    """How the network is pruned before it is routed: by which method, and to which cost.
+    """How the network is pruned before it is routed.
 
-    target:  "auto" is half-way to the budget: pruning and routing then take the same share
-    below:   only for budgets under this share of the dense cost: larger ones are met by routing alone; behind smaller
-             networks it is for all budgets under the dense cost
+    Attributes:
+        method: By which method.
+        target: To which cost. "auto" is half-way to the budget: pruning and routing then take the same share.
+        below: Only for budgets under this share of the dense cost: larger ones are met by routing alone. Behind smaller
+            networks it is for all budgets under the dense cost.
     """
 
     method: Annotated[str, one_of("pruning method", prunings)] = "l1"
@@ -66,21 +116,24 @@ class PruningSection(_Section):
 class Recipe(_Section):
     """All choices of a run.
 
-    method:   "routed" decides for each image what "junctions" names; "dense" and the static methods have a fixed route,
-              or fewer channels; a "cascade" is joined from networks that are done, and learns nothing
-    pruning:  what is done to a network before it is routed; None for nothing
-    smaller:  runs or checkpoints of smaller networks for the same classes, the cheapest first: they answer what they
-              are sure of, and the recipe's own network comes last; the junction "cascade" then lies between whole ones
-    junctions: what a routed network decides: "skip" (which units run), "branch" (which run in full, and which narrow;
-              or which path of a tree an image takes, with `branches.forks`), "exit" (where to stop), "cascade" (whether
-              a narrow form of the whole network will do), "again" (whether to look once more, at the image mirrored);
-              others decide nothing
-    cascade:  how the exit is built that "cascade" stands for
-    adaptive_cost: the prices of computing at which one network learns to decide; None for a single budget
-    target:   the budget as given ("50%", "1.5e8"); None for a dense network
-    training: of the network that the run is about
-    dense:    of the dense network, where one has to be fine-tuned first; with 0 epochs, an untrained network is trained
-              from scratch as it is routed, and nothing teaches it
+    Attributes:
+        method: "routed" decides for each image what `junctions` names; "dense" and the static methods decide nothing; a
+            "cascade" is joined from networks that are done, and learns nothing.
+        model: Which network.
+        data: Which images.
+        target: The budget as given ("50%", "1.5e8"); None for a dense network.
+        pruning: What is done to a network before it is routed; None for nothing.
+        smaller: Runs or checkpoints of smaller networks for the same classes, the cheapest first: they answer what they
+            are sure of, and the recipe's own network comes last.
+        junctions: What a routed network decides: the settings of each kind of junction.
+        routers: How the routers of units are built.
+        adaptive_cost: The prices of computing at which one network learns to decide; None for a single budget.
+        inference: Whether decisions are taken, or sampled (Table 4b of Wang et al.).
+        objective: What is minimised.
+        training: Of the network that the run is about.
+        dense: Of the dense network, where one has to be fine-tuned first. With 0 epochs, an untrained network is
+            trained from scratch as it is routed, and nothing teaches it.
+        seed: Of every random choice.
     """
 
     method: Annotated[str, one_of("method", prunings, orders, also=WAYS)] = "routed"
@@ -89,35 +142,14 @@ class Recipe(_Section):
     target: str | None = None
     pruning: PruningSection | None = None
     smaller: list[str] = []
-    junctions: list[Literal["skip", "exit", "branch", "cascade", "again"]] = ["skip"]
+    junctions: Junctions = {}
     routers: RouterConfig = RouterConfig()
-    exits: ExitConfig = ExitConfig()
-    branches: BranchConfig = BranchConfig()
-    cascade: CascadeConfig = CascadeConfig()
-    adaptive_cost: DialRange | None = None
+    adaptive_cost: PriceRange | None = None
     inference: Literal["hard", "bernoulli"] = "hard"
     objective: ObjectiveWeights = ObjectiveWeights()
     training: TrainingConfig = TrainingConfig()
     dense: TrainingConfig = TrainingConfig()
     seed: Annotated[int, Field(ge=0)] = 0
-
-    @property
-    def prunes_below(self) -> float:
-        """For which budgets the network is pruned before, as a share of the dense cost."""
-        if self.pruning is None:
-            return 0.0
-        # More images can go on to a pruned network: with a ResNet-56 at 40% to 60% (reports/README.md) that was 0.15 to
-        # 0.3 points better than with the network as it is, less than two standard errors. For larger budgets it is a
-        # guess.
-        return 1.0 if self.smaller else self.pruning.below
-
-    @property
-    def freezes(self) -> bool:
-        """Whether the network's own weights stay as they are, by default where they need not change."""
-        if self.training.frozen is not None:
-            return self.training.frozen
-        beside = {*self.junctions} - {"again"} == {"cascade"} and self.cascade.own
-        return self.method == "routed" and beside and self.pruning is None  # what was pruned has to recover
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
@@ -126,7 +158,7 @@ class Recipe(_Section):
 
 def static(method: str) -> dict[str, Any]:
     """The settings of a method that decides nothing: whatever a recipe says of routing does not hold for it."""
-    return {"method": method, "junctions": [], "pruning": None, "smaller": []}
+    return {"method": method, "junctions": {}, "pruning": None, "smaller": []}
 
 
 def shipped_recipes() -> list[str]:
@@ -147,17 +179,21 @@ def recipe_text(name: str) -> str:
 
 
 def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read a shipped recipe by name, or a YAML file by path; dotted `overrides` ("training.epochs") win, None too.
+    """Read a shipped recipe by name, or a YAML file by path.
 
-    Raises InputError that lists every fault at once, each with its line where it is in the file.
+    A recipe may name another one as its `base:` what it does not say itself is as there.
+
+    Args:
+        name: The recipe.
+        overrides: Settings that win, by dotted names ("training.epochs"); None is a value, too.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        InputError: All faults at once, each with its line where it is in the file.
     """
-    text = recipe_text(name)
-    try:
-        values, lines = yaml.safe_load(text) or {}, _lines(yaml.compose(text))
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {name} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"recipe {name} is no mapping of sections")
+    values, lines = _document(name, ())
     for dotted, value in (overrides or {}).items():
         path = tuple(dotted.split("."))
         _put(values, path, value)
@@ -165,13 +201,60 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"recipe {name}: {_faults(error, lines)}") from error
+        faults = [fault for fault in error.errors() if fault["type"] != "junction"]
+        raise InputError(f"recipe {name}: {_faults([*faults, *_junction_faults(values)], lines)}") from error
+
+
+def _document(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """The settings of a recipe, those of its base included, and on which line each of its own is."""
+    if name in seen:
+        raise InputError(f"recipe {name} is its own base: {' -> '.join([*seen, name])}")
+    text = recipe_text(name)
+    try:
+        values, lines = yaml.safe_load(text) or {}, _lines(yaml.compose(text))
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {name} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {name} is no mapping of sections")
+    base = values.pop("base", None)
+    if base is None:
+        return values, lines
+    below, _ = _document(str(base), (*seen, name))
+    return _merged(below, values), lines
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Settings over others; junctions that are named take the place of all that are below."""
+    found = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict) and key != "junctions"
+        found[key] = _merged(below[key], value) if both else value
+    return found
+
+
+def _junction_faults(values: dict[str, Any]) -> list[Any]:
+    """What is wrong with the junctions of a document, each fault at its place."""
+    faults: list[Any] = []
+    try:
+        given = junction_settings(values.get("junctions"))
+    except TypeError:
+        return [{"type": "junction", "loc": ("junctions",), "msg": "name the kinds: [skip, exit]"}]
+    for kind, settings in given.items():
+        try:
+            config_of(kind, settings)
+        except InputError as error:
+            faults.append({"type": "junction", "loc": ("junctions", kind), "msg": str(error)})
+        except ValidationError as error:
+            faults += [{**fault, "loc": ("junctions", kind, *fault["loc"])} for fault in error.errors()]
+    return faults
 
 
 def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     """Set a value at its place; a section that is not there, or is nothing, begins empty."""
     *sections, key = path
     for section in sections:
+        if section == "junctions":
+            values[section] = junction_settings(values.get(section))
         if values.get(section) is None:
             values[section] = {}
         values = values[section]
@@ -180,10 +263,10 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     values[key] = value
 
 
-def _faults(error: ValidationError, lines: dict[tuple[str, ...], int]) -> str:
+def _faults(errors: Sequence[Any], lines: dict[tuple[str, ...], int]) -> str:
     """Say what is wrong and where: on which line, if the file says it; a name that there is not, with the nearest."""
     faults: dict[tuple[str, ...], list[str]] = {}
-    for fault in error.errors():
+    for fault in errors:
         path = tuple(str(part) for part in fault["loc"])
         if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             faults[path] = [f"no such setting: {nearest(path[-1], _fields(path[:-1]))}"]
@@ -208,6 +291,8 @@ def _setting(path: tuple[str, ...]) -> tuple[str, ...]:
 def _fields(path: tuple[str, ...]) -> list[str]:
     """What settings there are in the section at `path`."""
     kind: Any = Recipe
+    if path[:1] == ("junctions",) and len(path) < 3:
+        return list(junctions) if len(path) == 1 else list(junctions[path[1]].__dataclass_fields__)
     for part in path:
         found = get_type_hints(kind).get(part)
         kind = next((each for each in get_args(found) if hasattr(each, "__annotations__")), found)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,25 @@ from torch import Tensor, nn
 class ModelSpec:
     """What is needed to build the same architecture again, and to feed it.
 
-    `source` is "cifar", "timm", "torchvision" or "custom"; `input_size` is (channels, height, width);
-    `mean` and `std` are per channel, on images scaled to [0, 1].
+    Attributes:
+        source: "cifar", "timm", "torchvision" or "custom".
+        name: The source's name for it.
+        num_classes: The number of classes.
+        input_size: (channels, height, width) of its images.
+        mean, std: Of each channel, on images scaled to [0, 1]; one value is for all channels.
+        crop: The share of an image's centre that is seen; None for what is usual at this size: 0.875 from 96 pixels
+            on, all of it below.
+        interpolation: How images are resized.
     """
 
     source: str
     name: str
     num_classes: int
     input_size: tuple[int, int, int]
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop: float | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     @property
     def full_name(self) -> str:

@@ -7,6 +7,8 @@ import torch
 
 from routekit.backbones.drop import drop_unit
 from routekit.backbones.unit import Backbone, Sink, evaluating, example_input
+from routekit.backbones.walk import walk_through
+from routekit.cost.target import Reach
 from routekit.macs import count
 from routekit.registry import Registry
 
@@ -71,17 +73,21 @@ def static_depth(method: str, view: Backbone, target: float, seed: int) -> Backb
     return view
 
 
+def reach_of_depth(view: Backbone) -> Reach:
+    """What a network can cost if units are left out of it."""
+    whole, saved = _costs(view)
+    return Reach(whole - sum(saved.values()), whole, whole, "every unit skipped")
+
+
 @torch.no_grad()
 def _costs(view: Backbone) -> tuple[float, dict[str, float]]:
     """What a network costs, MACs, and what is saved by leaving out each unit that can be."""
     with evaluating(view.model):
-        x = example_input(view)
-        total = float(count(view.stem, (x,), view.model).flops)
-        x, saved = view.stem(x), {}
-        for unit in view.units:
+        total = float(count(view.stem, (example_input(view),), view.model).flops)
+        saved = {}
+        for unit, x, last in walk_through(view):
             run = count(unit.run, (x,), unit.block).flops
             total += run
             if unit.skippable:
                 saved[unit.name] = float(run - count(unit.skip, (x,), unit.block).flops)
-            x = unit.run(x)
-        return total + count(view.head, (x,), view.model).flops, saved
+        return total + count(view.head, (last,), view.model).flops, saved

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from routekit.backbones.load import build
 from routekit.bench.forms import Make, Setting, runtimes
-from routekit.cost.cascade import measure_costs
-from routekit.execution.cascade import sparse_form
+from routekit.cost.table import CostTable
+from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import DISTINCT, Call, Timing, in_turns, peak_memory
-from routekit.network.cascade import Cascade
-from routekit.network.convert import dense
+from routekit.junctions.convert import convert
 from routekit.network.network import RoutedNetwork
 
 # In how many groups, from the cheapest to the dearest images, latency is told by the length of the route.
@@ -86,7 +85,7 @@ class Bench:
 
 
 def bench(
-    network: RoutedNetwork | Cascade,
+    network: RoutedNetwork,
     images: Tensor,
     *,
     names: Sequence[str],
@@ -102,8 +101,8 @@ def bench(
     """
     network = prepare(network)
     original = unpruned(network)
-    costs, dense_cost = measure_costs(network), measure_costs(original).dense
-    executor = sparse_form(network)
+    costs, dense_cost = CostTable.measure(network), CostTable.measure(original).dense
+    executor = SparseExecutor(network)
     routes = torch.cat([executor(chunk).routes for chunk in torch.split(images, 64)])
     spent = costs.of_routes(routes) / dense_cost
     rows, lengths, versions = [], [], {}
@@ -151,13 +150,12 @@ def bench(
     return Bench(rows, lengths, versions, float(spent.mean()), dense_cost)
 
 
-def unpruned(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:
+def unpruned(network: RoutedNetwork) -> RoutedNetwork:
     """What the dense side is timed on: the network itself, or, if it was pruned, one of the shape that it had before.
 
     What its weights are changes no time.
     """
-    last = network.networks[-1] if isinstance(network, Cascade) else network
-    return prepare(dense(build(last.spec))) if last.view.pruned else network
+    return prepare(convert(build(network.view.spec))) if network.view.pruned else network
 
 
 class _Side:

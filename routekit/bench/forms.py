@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from routekit.execution.cascade import sparse_form
-from routekit.execution.dense import Dense
+from routekit.execution.executor import MaskedExecutor, SparseExecutor
 from routekit.execution.fuse import can_fuse, fuse
-from routekit.execution.masked import MaskedExecutor
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import Call
-from routekit.network.cascade import Cascade
+from routekit.export.program import Dense
 from routekit.network.network import RoutedNetwork
 from routekit.registry import Registry
 from routekit.runtime.runtime import need
@@ -63,7 +61,7 @@ PACKAGES = {"torch": (), "onnx": ("onnxruntime", "onnxscript"), "openvino": ("op
 
 FILES: "tuple[Form, ...]" = ("dense", "batch", "single")
 
-Builder = Callable[[RoutedNetwork | Cascade, Setting], Forms]
+Builder = Callable[[RoutedNetwork, Setting], Forms]
 runtimes: Registry[Builder] = Registry("runtime")
 
 
@@ -75,33 +73,33 @@ def check_installed(name: str) -> None:
 
 
 @runtimes.register("torch")
-def torch_forms(network: RoutedNetwork | Cascade, setting: Setting) -> Forms:
+def torch_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     """Eager, with fused convolutions, and compiled; batch norms folded, channels-last."""
     device = setting.device
+    whole = network.without_routing()
 
-    def plain() -> RoutedNetwork | Cascade:
-        return prepare(network).to(device)
+    def made(kind: type[SparseExecutor], which: RoutedNetwork, *, fused: bool) -> Make:
+        def make() -> Call:
+            prepared = prepare(which).to(device)
+            return _on(device, kind(fuse(prepared) if fused else prepared))
 
-    def last() -> RoutedNetwork:
-        prepared = plain()
-        return prepared.networks[-1] if isinstance(prepared, Cascade) else prepared
+        return make
 
-    def fused() -> RoutedNetwork | Cascade:
-        prepared = plain()
-        return prepared.each(fuse) if isinstance(prepared, Cascade) else fuse(prepared)
-
-    dense: dict[str, Make] = {"eager": lambda: _on(device, Dense(last()))}
-    routed: dict[str, Make] = {"eager": lambda: _on(device, sparse_form(plain()))}
-    if can_fuse(last()):
-        dense["fused"] = lambda: _on(device, Dense(fuse(last())))
-        routed["fused"] = lambda: _on(device, sparse_form(fused()))
-        routed["masked"] = lambda: _on(device, sparse_form(fused(), MaskedExecutor))
-    # How many images are on each path of a tree is not known when it is compiled.
-    trees = [each for each in (network.networks if isinstance(network, Cascade) else [network]) if each.is_tree]
-    if setting.compiled and not trees and _compiles():
-        # Freezing lets the compiler lay out the weights and fuse what follows a convolution into it.
+    dense = {"eager": made(SparseExecutor, whole, fused=False)}
+    routed = {"eager": made(SparseExecutor, network, fused=False)}
+    if can_fuse(prepare(network).to(device)):
+        dense["fused"] = made(SparseExecutor, whole, fused=True)
+        routed["fused"] = made(SparseExecutor, network, fused=True)
+        routed["masked"] = made(MaskedExecutor, network, fused=True)
+    if setting.compiled and not network.layout.forks and _compiles():
+        # Freezing lets the compiler lay out the weights and fuse what follows a convolution into it. How many images
+        # are on each path of a tree is not known when it is compiled.
         options: Any = {"freezing": True}
-        dense["compiled"] = lambda: _on(device, torch.compile(Dense(last()), dynamic=False, options=options))
+
+        def compiled() -> Call:
+            return _on(device, torch.compile(Dense(prepare(whole).to(device)), dynamic=False, options=options))
+
+        dense["compiled"] = compiled
     return Forms(dense, routed, {}, torch.__version__, device.type)
 
 
@@ -136,7 +134,7 @@ def _for_each_size(make: Callable[[int], Call]) -> Call:
 
 
 @runtimes.register("onnx")
-def onnx_forms(network: RoutedNetwork | Cascade, setting: Setting) -> Forms:
+def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     """Onnxruntime on exported files, portable and native."""
     import onnxruntime
 
@@ -166,7 +164,7 @@ def onnx_forms(network: RoutedNetwork | Cascade, setting: Setting) -> Forms:
 
 
 @runtimes.register("openvino")
-def openvino_forms(network: RoutedNetwork | Cascade, setting: Setting) -> Forms:
+def openvino_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     """OpenVINO on exported files."""
     import openvino
 

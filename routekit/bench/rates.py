@@ -20,8 +20,9 @@ def set_run_rate(network: RoutedNetwork, images: Tensor, rate: float, seed: int 
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.routers.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5)
+    # What a unit reads depends on who ran the ones before it.
     x = network.view.stem(images).clone()
-    index = 0
+    routers, index = network.routers, 0
     for unit in network.view.units:
         if not unit.decides:
             x = unit.run(x)
@@ -30,11 +31,12 @@ def set_run_rate(network: RoutedNetwork, images: Tensor, rate: float, seed: int 
         if isinstance(normalize, torch.nn.BatchNorm1d):
             pooled = x.mean((2, 3))
             normalize.running_mean, normalize.running_var = pooled.mean(0), pooled.var(0)
-        margins, _ = network.routers.survey(range(index, index + 1), x)
+        margins, _ = routers.survey(range(index, index + 1), x)
         # Between two neighbouring images, so that none sits on the threshold.
         ranked = margins[:, 0].sort(descending=True).values
         count = min(max(round(rate * len(ranked)), 1), len(ranked) - 1)
-        network.routers.offset[index] -= (ranked[count - 1] + ranked[count]) / 2
-        runs = margins[:, 0] > (ranked[count - 1] + ranked[count]) / 2
+        threshold = (ranked[count - 1] + ranked[count]) / 2
+        routers.bias[index] -= threshold
+        runs = margins[:, 0] > threshold
         x = execute(unit, x, [runs.nonzero().squeeze(1).cpu().numpy()])[0] if runs.any() else unit.take(x, -1)
         index += 1

@@ -10,10 +10,10 @@ from routekit.comparison.method import DENSE, SMALLER
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError, reason
 from routekit.files import alone
-from routekit.pipeline.build import dense_of
 from routekit.pipeline.inputs import load_inputs
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.measure import evaluate_run
+from routekit.pipeline.plan import data_of, dense_recipe, needed_by, resolve
 from routekit.pipeline.record import write_record
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.train import resume, run
@@ -28,17 +28,18 @@ def begin(folder: ComparisonFolder, plan: Plan, machine: Machine) -> Path:
     Published weights that fit the data are measured and packed; else the dense network is trained first.
     """
     recipe = plan.recipe(Cell(DENSE, None, plan.seeds[0]))
-    if Path(recipe.model.weights).is_dir():
-        return Path(recipe.model.weights)
+    weights = Path(needed_by(recipe)[0])
+    if weights.is_dir():
+        return weights
     start = RunFolder(folder.start)
     # Cells are carried out by several processes, each of which may be the first to need it.
     with alone(folder.path, machine.hooks.say):
         if not start.finished and start.begun:
             resume(start.path, machine)
         elif not start.finished:
-            untrained = load_inputs(recipe, machine.hooks).untrained
+            untrained = load_inputs(resolve(recipe), machine.hooks).untrained
             machine.hooks.say("the dense network that all methods begin with:")
-            run(dense_of(recipe, untrained=untrained), start.path, machine)
+            run(dense_recipe(recipe, train=untrained), start.path, machine)
     return start.path
 
 
@@ -63,7 +64,7 @@ def carry_out(folder: ComparisonFolder, plan: Plan, cell: Cell, machine: Machine
 
 def _copy(source: Path, found: RunFolder, recipe: Recipe, start: dict[str, Any], machine: Machine) -> dict[str, Any]:
     """Measure a network that is done on the comparison's images, in shares of what the large one costs."""
-    record = evaluate_run(source, recipe, machine)
+    record = evaluate_run(source, data_of(recipe), machine)
     for key in ("accuracy", "flops"):
         record[key]["dense"] = start[key]["dense"]
     shutil.copytree(source / "network", found.path / "network", dirs_exist_ok=True)

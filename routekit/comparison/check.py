@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from routekit.comparison.method import DENSE, check_method
+from routekit.comparison.method import DENSE, check_method, prunes
 from routekit.comparison.plan import PRUNED_TO, Cell, Plan
-from routekit.cost.budget import OutOfReachError, parse_amount
+from routekit.cost.target import OutOfReachError, parse_amount
 from routekit.errors import InputError
 from routekit.macs import CONVENTION
-from routekit.pipeline.build import settled
-from routekit.pipeline.check import check
+from routekit.pipeline.plan import data_of, resolve
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import load_recipe
 from routekit.report.record import read_record
@@ -55,7 +54,7 @@ def _misnamed(plan: Plan) -> Iterator[str]:
     shared = _fault(plan, Cell(DENSE, None, plan.seeds[0]))
     if shared is not None:
         yield shared
-    elif load_recipe(plan.base, plan.shared).data.val_from_test is not None:
+    elif data_of(load_recipe(plan.base, plan.shared)).val_from_test is not None:
         yield from _of_other_images(plan)
 
 
@@ -81,8 +80,8 @@ def _fault(plan: Plan, cell: Cell) -> str | None:
     """What is wrong with a cell, if anything is."""
     try:
         recipe = plan.recipe(cell)
-        check(recipe)
-        if recipe.pruning is not None and settled(recipe).pruning is None:
+        made = resolve(recipe)
+        if prunes(cell.method) and made.pruned is None:
             return "nothing is pruned for so large a budget"
     except OutOfReachError as error:
         return error.limit

@@ -7,6 +7,7 @@ import yaml
 
 from routekit.comparison.method import DENSE, DRN, SMALLER, settings
 from routekit.comparison.plan import PRUNED_TO, Cell, Plan
+from routekit.pipeline.plan import lengths_of
 from routekit.recipe import load_recipe
 
 # Settings that have an option of their own; all others are told by --set.
@@ -19,7 +20,7 @@ OPTIONS = {
     "training.epochs": "--epochs",
     "method": "--method",
     "junctions": "--junctions",
-    "exits.rule": "--policy",
+    "junctions.exit.rule": "--policy",
     "pruning": "--prune",
     "target": "--target-flops",
 }
@@ -49,8 +50,7 @@ def command_of(plan: Plan, cell: Cell) -> str:
     if values.get("method") in ("dense", "routed"):
         values.pop("method")
     if cell.method == DRN:
-        ours = load_recipe(plan.base, plan.shared).training
-        values |= {"training.epochs": ours.epochs, "training.batch_size": ours.batch_size}
+        values |= lengths_of(load_recipe(plan.base, plan.shared))
     smaller = [part for path in plan.smaller if cell.joined for part in ("--smaller", path)]
     line = ["routekit", "finetune" if cell.method == DENSE else "convert", model, "--recipe", recipe]
     for name, value in values.items():
@@ -65,7 +65,8 @@ def _told(name: str, value: Any) -> list[str]:
     if name == "pruning":
         value = ":".join(value[part] for part in ("method", "target") if part in value)
     elif name == "junctions":
-        value = ",".join(value)
+        rules = [part for kind, each in value.items() for part in _told(f"junctions.{kind}.rule", each.get("rule")) if each]
+        return ["--junctions", ",".join(value), *rules]
     if name in OPTIONS:
         return [OPTIONS[name], str(value)]
     return ["--set", f"{name}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}"]

@@ -9,9 +9,9 @@ import torch
 from routekit.backbones.load import build
 from routekit.comparison.method import DENSE
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
-from routekit.pipeline.build import spec_of_recipe
 from routekit.pipeline.inputs import fits, load_splits
 from routekit.pipeline.machine import Machine
+from routekit.pipeline.plan import resolve
 from routekit.report.record import read_record
 from routekit.training.precision import use_bf16
 
@@ -39,15 +39,14 @@ def estimate(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machin
 
 def _training(plan: Plan, machine: Machine) -> tuple[float, float]:
     """Time a few steps of the dense network on this machine -> seconds of its own training, if any, and of a cell's."""
-    recipe = plan.recipe(Cell(DENSE, None, plan.seeds[0]))
-    spec = spec_of_recipe(recipe)
-    data = load_splits(recipe, spec.input_size)
+    early = resolve(plan.recipe(Cell(DENSE, None, plan.seeds[0])))
+    data = load_splits(early.data, early.spec, early.seed)
     images = len(data.train)
     device = machine.accelerator().device
-    model = build(spec).model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    batch = recipe.training.batch_size
-    x = torch.randn(batch, *spec.input_size, device=device).contiguous(memory_format=torch.channels_last)
-    bf16 = use_bf16(recipe.training.precision, device)
+    model = build(early.spec).model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    batch = early.training.batch_size
+    x = torch.randn(batch, *early.spec.input_size, device=device).contiguous(memory_format=torch.channels_last)
+    bf16 = use_bf16(early.training.precision, device)
     times = []
     for _ in range(STEPS + 1):
         started = time.perf_counter()
@@ -58,6 +57,6 @@ def _training(plan: Plan, machine: Machine) -> tuple[float, float]:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     epoch = min(times) / batch * images
-    untrained = recipe.model.weights == "none" or (recipe.model.weights == "auto" and not fits(recipe, data))
-    start = epoch * recipe.dense.epochs if untrained else 0.0
-    return start, OVER * epoch * recipe.training.epochs
+    untrained = early.weights == "none" or (early.weights == "auto" and not fits(early, data))
+    start = epoch * early.dense.epochs if untrained else 0.0
+    return start, OVER * epoch * early.training.epochs

@@ -11,6 +11,7 @@ from typing import Any
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
 from routekit.errors import InputError
+from routekit.junctions.junction import junctions
 from routekit.recipe import static
 from routekit.registry import nearest
 from routekit.routing.certainty import certainties
@@ -20,7 +21,6 @@ DENSE, IDK, DRN = "dense", "idk", "drn"
 SMALLER = "smaller"
 # How --stack calls pruning by L1.
 STACKED = "prune"
-JUNCTIONS = ("skip", "exit", "branch", "cascade", "again")
 
 
 def check_method(name: str) -> None:
@@ -36,9 +36,9 @@ def check_method(name: str) -> None:
     if decided == [IDK]:
         return
     for part in decided:
-        if part not in JUNCTIONS and part not in certainties:
+        if part not in junctions and part not in certainties:
             raise InputError(
-                f"unknown method {name!r}: {nearest(part, [*known, *JUNCTIONS])}; several as skip+exit or l1+skip"
+                f"unknown method {name!r}: {nearest(part, [*known, *junctions])}; several as skip+exit or l1+skip"
             )
     if len(set(decided)) < len(decided) or len({"exit", *certainties} & set(decided)) > 1:
         raise InputError(f"method {name!r} names one thing twice")
@@ -66,16 +66,17 @@ def settings(name: str, budget: str | None) -> dict[str, Any]:
         return {"target": budget}
     pruner, *_ = parts = name.split("+")
     decided = [part for part in parts if part not in prunings]
-    chosen: dict[str, Any] = {
-        "method": "routed",
-        "target": budget,
-        "junctions": [_junction(part) for part in decided],
-        "pruning": {"method": pruner} if pruner in prunings else None,
-    }
+    kinds: dict[str, dict[str, Any]] = {_junction(part): {} for part in decided}
     rule = next((part for part in decided if part in certainties), None)
     if rule is not None:
-        chosen["exits.rule"] = rule
-    return chosen
+        kinds["exit"]["rule"] = rule
+    pruning = {"method": pruner} if pruner in prunings else None
+    return {"method": "routed", "target": budget, "junctions": kinds, "pruning": pruning}
+
+
+def prunes(name: str) -> bool:
+    """Whether a method prunes the network before it is routed."""
+    return "+" in name and name.partition("+")[0] in prunings
 
 
 def _junction(part: str) -> str:

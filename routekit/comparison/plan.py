@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, settings
 from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_text
+from routekit.pipeline.plan import lengths_of, subject_of
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe, load_recipe
 
@@ -70,7 +71,7 @@ class Plan(BaseModel):
     @property
     def needs(self) -> list[Path]:
         """The files and runs that the cells are made of, if they are there."""
-        weights = self.shared.get("model.weights") or load_recipe(self.base).model.weights
+        weights = self.shared.get("model.weights") or subject_of(load_recipe(self.base))["weights"]
         return [Path(self.base), Path(weights), *map(Path, self.smaller)]
 
     def differences(self, other: "Plan") -> list[str]:
@@ -84,8 +85,7 @@ class Plan(BaseModel):
 
     def _shared(self) -> dict[str, Any]:
         """By words for people: what the recipe says of the network and its images, and all that the user set."""
-        recipe = load_recipe(self.base, self.shared)
-        said = {"network": recipe.model.name, "data": recipe.data.source, "weights": recipe.model.weights}
+        said: dict[str, Any] = dict(subject_of(load_recipe(self.base, self.shared)))
         told = ("model.name", "data.source", "model.weights")
         rest = {name: value for name, value in self.shared.items() if name not in told}
         return said | {"recipe": self.base} | rest | {"--smaller": self.smaller}
@@ -125,8 +125,7 @@ class Plan(BaseModel):
             chosen["model.weights"] = str(start)
         recipe = load_recipe(base, chosen)
         if cell.method == DRN:  # trained as its authors do, for as many epochs and in the same batches as the others
-            ours = load_recipe(self.base, chosen).training
-            chosen |= {"training.epochs": ours.epochs, "training.batch_size": ours.batch_size}
+            chosen |= lengths_of(load_recipe(self.base, chosen))
         if cell.joined:
             chosen["smaller"] = self.smaller
         target = values.pop("target")

@@ -7,6 +7,7 @@ from routekit.comparison.method import SMALLER
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.comparison.timing import read_timings
 from routekit.errors import InputError
+from routekit.pipeline.plan import subject_of
 from routekit.recipe import load_recipe
 from routekit.report.comparison import Measured
 from routekit.report.record import read_record
@@ -35,7 +36,7 @@ def measured(folder: ComparisonFolder, plan: Plan) -> list[Measured]:
 
 
 def _check_alike(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], found: Sequence[Measured]) -> None:
-    network = spec_of(load_recipe(plan.base, plan.shared).model.name).full_name
+    network = spec_of(subject_of(load_recipe(plan.base, plan.shared))["network"]).full_name
     for cell, each in zip(cells, found, strict=True):
         first, record = found[0].record, each.record
         wrong = ""

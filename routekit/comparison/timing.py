@@ -15,15 +15,12 @@ from routekit.comparison.method import DENSE
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError
 from routekit.execution.timing import Call, in_turns
-from routekit.export.cascade import load
-from routekit.export.compact import compact
 from routekit.files import write_text
-from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.bench import draw
-from routekit.pipeline.inputs import load_splits
+from routekit.pipeline.inputs import load_run, load_splits
 from routekit.pipeline.machine import Machine
-from routekit.routing.router import FixedRoute
+from routekit.pipeline.plan import data_of
 
 TIMINGS = "timings.json"
 # How many test images are timed at each batch size: with fewer, their routes would cost other than the mean.
@@ -75,12 +72,12 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
         machine.hooks.warn(f"nothing is timed: the networks of {', '.join(gone)} are not here")
         return
     machine.hooks.say(f"timing {len(cells)} networks in turns")
-    networks = {cell.name: _settled(load(folder.of(cell).path)) for cell in cells}
+    networks = {cell.name: load_run(folder.of(cell).path).eval() for cell in cells}
     spec = next(iter(networks.values())).spec
-    recipe = plan.recipe(Cell(DENSE, None, plan.seeds[0]))
-    test = load_splits(recipe, spec.input_size).test
+    seed = plan.seeds[0]
+    test = load_splits(data_of(plan.recipe(Cell(DENSE, None, seed))), spec, seed).test
     counts = {batch: min(count, len(test)) for batch, count in IMAGES.items()}
-    images = draw(test, max(counts.values()), spec, recipe.seed)
+    images = draw(test, max(counts.values()), spec, seed)
     found: dict[str, dict[str, float]] = {name: {} for name in networks}
     versions: dict[str, str] = {}
     device, threads = machine.accelerator().device, torch.get_num_threads()
@@ -108,17 +105,9 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
     write_text(folder.path / TIMINGS, text)
 
 
-def _settled(network: RoutedNetwork | Cascade) -> RoutedNetwork | Cascade:
-    """A network with a fixed route has nothing to decide: it is timed without the units that it never runs."""
-    if isinstance(network, RoutedNetwork) and isinstance(network.routers, FixedRoute):
-        return compact(network, network.routers.route[None]).network
-    return network.eval()
-
-
-def _competing(network: RoutedNetwork | Cascade, forms: Forms) -> Forms:
-    """The forms of a network that compete: of one with a fixed route, those that have nothing to decide."""
-    static = isinstance(network, RoutedNetwork) and isinstance(network.routers, FixedRoute)
-    return replace(forms, routed={}, single={}) if static else replace(forms, dense={})
+def _competing(network: RoutedNetwork, forms: Forms) -> Forms:
+    """The forms of a network that compete: of one that decides nothing, those that have nothing to decide."""
+    return replace(forms, routed={}, single={}) if network.is_static else replace(forms, dense={})
 
 
 def _fastest(forms: Forms, batches: Sequence[Tensor]) -> Call:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.unit import Backbone, ResidualUnit, evaluating, example_input
+from routekit.backbones.walk import walk
 from routekit.cost.meter import MACS, Meter
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import Classify, Head, Interpreter, Stem, Stop, Units, View
@@ -182,10 +183,9 @@ class _Charging:
         """What a network costs, about which nothing is decided."""
         self.x = example_input(form)
         total = self.cost(("stem", id(form.stem)), form.stem, (self.x,), form.model)
-        self.x = form.stem(self.x)
-        for unit in form.units:
+        for unit, self.x, last in walk(form.units, form.stem(self.x)):
             total += self.of_unit(form, unit, 0)
-            self.x = unit.run(self.x)
+        self.x = last
         return total + self.cost(("head", id(form.head)), form.head, (self.x,), form.model)
 
 
@@ -215,7 +215,7 @@ def _units(step: Units, state: _Charging) -> None:
         asked = state.cost(("policy", id(routers)), routers.policy, (state.image,), routers)
         state.part("policy", "exit", asked)
         state.memory = routers.begin(state.image)
-    for unit in step.units:
+    for unit, state.x, last in walk(step.units, state.x):
         run = state.of_unit(step.form, unit, 0)
         name = f"{step.prefix}{unit.name}"
         if not unit.decides:
@@ -238,7 +238,7 @@ def _units(step: Units, state: _Charging) -> None:
             state.base[-1] += default + (asking if fresh else 0.0)
             _, state.memory = routers(index, state.x, state.memory)
             index += 1
-        state.x = unit.run(state.x)
+    state.x = last if step.units else state.x
 
 
 @charge.on(Classify)

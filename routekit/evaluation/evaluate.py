@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from routekit.backbones.unit import evaluating
 from routekit.cost.table import CostTable
@@ -112,16 +112,3 @@ def evaluate(
         *(torch.cat(found) for found in (correct, spent, taken, preferred, seen)),
         leaves=torch.cat(told) if told else None,
     )
-
-
-@torch.no_grad()
-def dense_accuracy(model: nn.Module, network: RoutedNetwork, images: Images, *, batch_size: int = 256) -> float:
-    """Top-1 accuracy of the plain `model` on the same images, preprocessed as for `network`."""
-    model.eval()
-    device = next(model.parameters()).device
-    spec = network.view.spec
-    right = 0
-    for batch, labels in images.batches(torch.arange(len(images)), batch_size):
-        logits = model(normalize(batch.to(device), spec.mean, spec.std))
-        right += int((logits.argmax(dim=1).cpu() == labels).sum())
-    return right / max(1, len(images))

@@ -11,10 +11,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from routekit.backbones.unit import Backbone, Fold, example_input
+from routekit.backbones.unit import Backbone, Fold
+from routekit.backbones.walk import walk_through
 from routekit.execution.features import features_at
 from routekit.network.network import RoutedNetwork
-from routekit.network.paths import every_way
+from routekit.network.paths import Paths, every_way
 from routekit.network.program import Classify
 
 
@@ -70,11 +71,9 @@ def fold(network: RoutedNetwork) -> list[Fold]:
     network.eval()
     pairs: list[Fold] = []
     for form in network.forms:
-        x = form.stem(example_input(form))
-        for unit in form.units:
+        for unit, x, _ in walk_through(form):
             for branch in unit.branches:
                 pairs += _folds_of(network, branch, x)
-            x = unit.run(x)
         pairs += find_folds(network, partial(_walk, form))
     for step, x in features_at(network):
         if isinstance(step, Classify):
@@ -87,11 +86,11 @@ def fold(network: RoutedNetwork) -> list[Fold]:
 
 def _walk(form: Backbone, readers: _Readers) -> None:
     """Run one image through every unit."""
-    x = form.stem(example_input(form))
-    for unit in form.units:
+    for unit, x, last in walk_through(form):
         readers.count[id(x)] += 1  # a router does, or whoever skips the unit
-        x = unit.run(x) if unit.dropped else every_way(unit.block, x)
-    form.head(x)
+        if isinstance(unit.block, Paths):
+            every_way(unit.block, x)
+    form.head(last)
 
 
 def _folds_of(network: RoutedNetwork, part: nn.Module, x: Tensor) -> list[Fold]:

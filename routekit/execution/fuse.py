@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from routekit.backbones.unit import Backbone, ResidualUnit
+from routekit.backbones.walk import walk
 from routekit.execution.features import features_at
 from routekit.network.network import RoutedNetwork
 from routekit.network.paths import Paths, arrive
@@ -78,11 +79,10 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
     for form in network.forms:
         begins = any(isinstance(step, Stem) and step.form is form and not step.shared for step in network.steps)
         stem = _fused(form.stem, form.model, x) if begins else form.stem
-        features, fused = form.stem(x), []
-        for unit in form.units:
+        fused = []
+        for unit, features, last in walk(form.units, form.stem(x)):
             fused.append(_fused_unit(unit, form.model, features))
-            features = unit.run(features)
-        head = _fused(form.head, form.model, features)
+        head = _fused(form.head, form.model, last)
         shortcuts = [unit.shortcut for unit in fused if isinstance(unit.shortcut, nn.Module)]
         own = [stem] if isinstance(stem, nn.Module) else []
         parts = nn.ModuleList([*own, *(unit.block for unit in fused), *shortcuts, head])

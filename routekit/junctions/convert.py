@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 # Imported for their entries in the registry.
 import routekit.junctions.again
@@ -19,6 +19,7 @@ from routekit.backbones.resize import shapes_of
 from routekit.backbones.unit import Backbone, ModelSpec, Sink, evaluating, example_input
 from routekit.errors import InputError
 from routekit.junctions.junction import Draft, Junction
+from routekit.junctions.junction import junctions as known
 from routekit.macs import count
 from routekit.network.deciders import DeciderConfig, RuleDecider
 from routekit.network.network import RoutedNetwork
@@ -161,6 +162,21 @@ def join(networks: Sequence[RoutedNetwork], *, rule: str = "confidence", average
     return joined.to(next(networks[0].parameters()).device).eval()
 
 
+def decided_by(network: RoutedNetwork, rule: str) -> RoutedNetwork:
+    """Return the same network with stops that decide by a rule; all images go on until thresholds are set.
+
+    It shares the modules. No price moves a rule.
+    """
+    (source,) = network.blueprint.sources
+    junctions = tuple(replace(each, rule=rule) if hasattr(each, "rule") else each for each in source.junctions)  # type: ignore[type-var]
+    steps = [
+        replace(step, decider=RuleDecider(replace(step.decider.config, rule=rule))) if isinstance(step, Stop) else step
+        for step in network.steps
+    ]
+    blueprint = replace(network.blueprint, sources=(replace(source, junctions=junctions),))
+    return RoutedNetwork(steps, blueprint=blueprint).to(next(network.parameters()).device)
+
+
 def _own(view: Backbone) -> Backbone:
     """The same view with units of its own: what is decided about them is the network's own affair."""
     units = [unit if unit.dropped else replace(unit, sinks=(Sink.RUN,)) for unit in view.units]
@@ -176,13 +192,5 @@ def _adapted(model: nn.Module, spec: ModelSpec | None) -> Backbone:
 
 def _dense_cost(view: Backbone) -> float:
     """What all of a network costs about which nothing is decided, MACs."""
-
-    def whole(x: Tensor) -> Tensor:
-        x = view.stem(x)
-        for unit in view.units:
-            x = unit.run(x)
-        return view.head(x)
-
     with evaluating(view.model), torch.no_grad():
-        flops = count(whole, (example_input(view),), view.model).flops
-    return float(flops)
+        return float(count(view.model, (example_input(view),), view.model).flops)

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
 from routekit.backbones.unit import Backbone, evaluating, example_input
+from routekit.backbones.walk import walk_through
 from routekit.errors import InputError
 from routekit.junctions.junction import Draft, Junction, junctions
 from routekit.macs import count
@@ -101,14 +102,11 @@ def exit_places(view: Backbone, config: Exit) -> list[str]:
 def _spread(view: Backbone, names: Sequence[str], wanted: int) -> list[str]:
     """Spread exits evenly over the cost."""
     with evaluating(view.model):
-        x = example_input(view)
-        total = float(count(view.stem, (x,), view.model).flops)
-        x = view.stem(x)
+        total = float(count(view.stem, (example_input(view),), view.model).flops)
         spent = {}
-        for unit in view.units:
+        for unit, x, _ in walk_through(view):
             total += count(unit.run, (x,), unit.block).flops
             spent[unit.name] = total
-            x = unit.run(x)
     shares = [(place + 1) / (wanted + 1) for place in range(wanted)]
     nearest = {min(names[:-1], key=lambda name: abs(spent[name] - share * spent[names[-1]])) for share in shares}
     return sorted(nearest, key=names.index)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from routekit.backbones.narrow import narrow, stand_alone
-from routekit.backbones.unit import Backbone, ResidualUnit, Sink, evaluating, example_input
+from routekit.backbones.unit import Backbone, ResidualUnit, Sink, evaluating
+from routekit.backbones.walk import walk_through
 
 # The cost of a network whose every unit is narrow, as a share of the budget, where nobody says how narrow: what is left
 # of the budget is for the images that need more.
@@ -94,9 +95,7 @@ def called_by_head(view: Backbone) -> list[nn.Module]:
     called: list[nn.Module] = []
     own = [module for module in view.model.modules() if [*module.parameters(False), *module.buffers(False)]]
     with evaluating(view.model):
-        x = view.stem(example_input(view))
-        for unit in view.units:
-            x = unit.run(x)
+        *_, (_, _, x) = walk_through(view)
         hooks = [module.register_forward_pre_hook(lambda module, _: called.append(module)) for module in own]
         view.head(x)
         for hook in hooks:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.unit import Backbone, evaluating, example_input
+from routekit.backbones.walk import walk
 from routekit.registry import Registry
 from routekit.routing.router import pool
 
@@ -48,9 +49,8 @@ def places(view: Backbone) -> list[Place]:
     with evaluating(view.model):
         x, summarize = view.stem(example_input(view)), view.summary or pool
         found = [Place(view, "stem", x.shape[1], summarize(x).shape[1])]
-        for unit in view.units:
-            x = unit.run(x)
-            found.append(Place(view, unit.name, x.shape[1], summarize(x).shape[1]))
+        for unit, _, after in walk(view.units, x):
+            found.append(Place(view, unit.name, after.shape[1], summarize(after).shape[1]))
     return found
 
 

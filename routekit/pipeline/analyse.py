@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.evaluation.evaluate import Evaluation, evaluate
@@ -73,7 +73,7 @@ class Analysis:
         return asdict(self)
 
 
-def analyse(network: RoutedNetwork, images: Images, costs: CostModel) -> Analysis:
+def analyse(network: RoutedNetwork, images: Images, costs: CostTable) -> Analysis:
     """Run all images through the network, and again varied: four evaluations, and the timing of some images."""
     found = evaluate(network, images, costs)
     units, labels = network.units_run(found.routes), found.labels

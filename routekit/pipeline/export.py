@@ -8,17 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.data.folder import files_of
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
-from routekit.export.cascade import cascade_folder, load, read_about
-from routekit.export.checkpoint import SPEC, TENSORS, load_network, network_folder, read_spec, save_network
+from routekit.export.checkpoint import SPEC, TENSORS, network_folder, read_about, read_spec, save_network
 from routekit.export.compact import compact
 from routekit.files import check_apart
-from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
-from routekit.pipeline.inputs import load_splits
+from routekit.pipeline.inputs import load_run, load_splits
 from routekit.pipeline.machine import Hooks, Machine
 from routekit.pipeline.run_folder import RunFolder
 from routekit.runtime.load import load_runtime
@@ -36,12 +34,12 @@ EXPORTED = {SPEC, TENSORS} | {
 def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool, machine: Machine) -> dict[str, Any]:
     """Write the compact form of a finished run to `out`; returns what it saved."""
     started = time.perf_counter()
-    folder, recipe = RunFolder.open(path)
-    network = load_network(path).to(machine.accelerator().device)
+    folder, plan = RunFolder.open(path)
+    network = load_run(path).to(machine.accelerator().device)
     _check_free(path, out, force)
     spec = read_spec(network_folder(path))
-    data = load_splits(recipe, network.view.spec.input_size)
-    routes = evaluate(network, data.val, CostModel.measure(network)).routes
+    data = load_splits(plan.data, network.spec, plan.seed)
+    routes = evaluate(network, data.val, CostTable.measure(network)).routes
     small = compact(network, routes)
     save_network(out, small.network, about=spec["about"], dtype=dtype)
     _remove_others(out, {SPEC, TENSORS})
@@ -74,7 +72,7 @@ def export_program(
         need("onnxruntime", "onnx")
     if kind == "openvino":
         need("openvino", "openvino")
-    network = load(path)
+    network = load_run(path)
     _check_free(path, out, force)
     hooks.say(f"exporting {path} to {out}")
     files = _write(kind, out, network, read_about(path), native=native)
@@ -87,7 +85,7 @@ def export_program(
         "files": {file.name: file.stat().st_size for file in files},
     }
     if paths:
-        original = TorchRuntime.load(path)
+        original = TorchRuntime(network, read_about(path))
         report["verified"] = {}
         for file in files:
             if file.stem == "dense":
@@ -114,18 +112,16 @@ def _remove_others(out: Path, written: set[str]) -> None:
 
 
 def _check_free(path: Path, out: Path, force: bool) -> None:
-    check_apart(out, [path, cascade_folder(path) or network_folder(path)])
+    check_apart(out, [path, network_folder(path)])
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
 
 
 def _write(
-    kind: str, out: Path, network: RoutedNetwork | Cascade, about: dict[str, Any], *, native: bool
+    kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *, native: bool
 ) -> list[Path]:
     # Each needs packages of its own, which only its users have.
     if kind == "torch":
-        if isinstance(network, Cascade):
-            raise InputError("a torch program cannot leave a network out: export a cascade as onnx or openvino")
         from routekit.export.program import save_program
 
         return save_program(out, network, about)

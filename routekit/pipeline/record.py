@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from routekit.cost.table import CostTable
 from routekit.data.image_set import Images
 from routekit.data.sources import DataSplits
 from routekit.evaluation.answers import pack
@@ -15,15 +16,13 @@ from routekit.evaluation.second_look import SecondLook
 from routekit.export.compact import compact
 from routekit.files import write_text
 from routekit.macs import CONVENTION
-from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 from routekit.report.record import RECORD
-from routekit.routing.router import FixedRoute
 
 
 def run_record(
     run: str,
-    network: RoutedNetwork | Cascade,
+    network: RoutedNetwork,
     measured: Evaluation,
     *,
     data: str,
@@ -72,9 +71,9 @@ def run_record(
     }
 
 
-def size_of(network: RoutedNetwork | Cascade, measured: Evaluation) -> dict[str, int]:
+def size_of(network: RoutedNetwork, measured: Evaluation) -> dict[str, int]:
     """Parameters and bytes of what has to be kept: of a static network in its compact form, of a routed one all."""
-    if isinstance(network, RoutedNetwork) and isinstance(network.routers, FixedRoute):
+    if network.is_static:
         network = compact(network, measured.routes).network
     tensors = network.state_dict().values()
     return {
@@ -83,13 +82,13 @@ def size_of(network: RoutedNetwork | Cascade, measured: Evaluation) -> dict[str,
     }
 
 
-def described_exits(network: RoutedNetwork, images: Images) -> dict[str, Any]:
-    """What the exits do on `images`, for the record of a network that has any."""
-    found = measure_exits(network, images)
+def described_exits(network: RoutedNetwork, images: Images, costs: CostTable) -> dict[str, Any]:
+    """What the stops do on `images`, for the record of a network that has any."""
+    found = measure_exits(network, images, costs)
     return {"exits": [asdict(each) for each in found], "classes": list(images.classes)} if found else {}
 
 
-def told(network: RoutedNetwork, found: SecondLook, junctions: Sequence[str]) -> dict[str, Any]:
+def looks(network: RoutedNetwork, found: SecondLook, junctions: Sequence[str]) -> dict[str, Any]:
     """What the record of a network that may look again says of that: what was found, and what is decided then."""
     once = [kind for kind in junctions if kind != "again"]
     return {"junctions": [*once, "again"] if network.looks_again else once, "second_look": asdict(found)}

@@ -17,7 +17,6 @@ GONE = (
     "The network of this run is not here: who runs what, images that share a route, and how long routes take are left "
     "out."
 )
-JOINED = "This is a cascade of networks: what happens within each is in the report of its own run."
 
 
 def report_run(path: Path, out: Path, kind: str) -> list[Path]:
@@ -44,8 +43,6 @@ def report_run(path: Path, out: Path, kind: str) -> list[Path]:
 
 def _analysis(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
     """What the network does with its test images, and else why that is left out."""
-    if record["method"] == "cascade":
-        return None, JOINED
     if record["routes"]["unique"] == 1:  # nothing is decided
         return None, ""
     kept = path / ANALYSIS

@@ -9,16 +9,16 @@ from pydantic import ValidationError
 
 from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_text
-from routekit.recipe import Recipe
+from routekit.pipeline.plan import RunPlan
 
-VERSION = 1
-# What every run has from its beginning.
-MARKER = "recipe.yaml"
+VERSION = 2
+# What every run has from its beginning, and what runs of former versions had.
+MARKER, FORMER = "plan.yaml", "recipe.yaml"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`recipe.yaml` (resolved), `metrics.jsonl`, `state.pt` (resumable), `network/`, `record.json`.
+    """`plan.yaml`, `metrics.jsonl`, `state.pt` (resumable), `network/`, `record.json`.
 
     A run that had to fine-tune its dense network first holds that run in `dense/`; one that is a cascade of smaller
     networks and its own holds the run of its own in `last/`.
@@ -52,26 +52,27 @@ class RunFolder:
         check_folder(path, "run", MARKER, force=force, needs=needs)
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, *, force: bool) -> "RunFolder":
+    def create(cls, path: Path, plan: RunPlan, *, force: bool) -> "RunFolder":
         """Make the folder of a new run. Raises InputError as `check_free` does."""
         cls.check_free(path, force=force)
         make_folder(path, MARKER)
-        text = f"# routekit run, version {VERSION}\n" + recipe.to_yaml()
+        text = f"# routekit run, version {VERSION}\n" + str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
         write_text(path / MARKER, text)
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> tuple["RunFolder", Recipe]:
-        """Open an existing run and its recipe. Raises InputError: no run, damaged, or of another version."""
+    def open(cls, path: Path) -> tuple["RunFolder", RunPlan]:
+        """Open an existing run and its plan. Raises InputError: no run, damaged, or of another version."""
         marker = path / MARKER
         if not marker.exists():
-            raise InputError(f"{path} is no run of routekit (recipe.yaml is missing)")
+            former = " of this version: it was made by routekit 0.1; make it again" if (path / FORMER).exists() else ""
+            raise InputError(f"{path} is no run of routekit{former} ({MARKER} is missing)")
         try:
             text = marker.read_text()
             if not text.startswith("# routekit run, version "):
                 raise InputError(f"{marker} is damaged: it does not begin as routekit writes it; restore that file")
             if not text.startswith(f"# routekit run, version {VERSION}\n"):
                 raise InputError(f"{path} was written by another version of routekit; start over with --force")
-            return cls(path), Recipe.model_validate(yaml.safe_load(text))
+            return cls(path), RunPlan.model_validate(yaml.safe_load(text))
         except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
             raise InputError(f"{marker} is damaged: {first_line(error)}") from error

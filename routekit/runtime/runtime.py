@@ -10,9 +10,8 @@ from torch import Tensor
 from routekit.errors import InputError
 from routekit.execution.executor import Answer
 from routekit.execution.prepare import optimize, prepare
-from routekit.export.cascade import load, read_about
+from routekit.export.checkpoint import load, read_about
 from routekit.export.description import Description
-from routekit.network.cascade import Cascade
 from routekit.network.network import RoutedNetwork
 
 
@@ -31,7 +30,7 @@ class TorchRuntime:
     """The sparse executor, on any device."""
 
     def __init__(
-        self, network: RoutedNetwork | Cascade, about: dict[str, Any], device: torch.device | None = None
+        self, network: RoutedNetwork, about: dict[str, Any], device: torch.device | None = None
     ) -> None:
         self.device = device or torch.device("cpu")
         self.executor = optimize(network.to(self.device))
@@ -39,7 +38,7 @@ class TorchRuntime:
 
     @classmethod
     def load(cls, path: Path, device: torch.device | None = None) -> "TorchRuntime":
-        """Open a run, a compact checkpoint or a cascade. Raises InputError."""
+        """Open a run or a compact checkpoint. Raises InputError."""
         return cls(load(path), read_about(path), device)
 
     def __call__(self, images: Tensor) -> Answer:

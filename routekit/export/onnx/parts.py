@@ -8,6 +8,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 from routekit.backbones.unit import Backbone, ResidualUnit
+from routekit.backbones.walk import walk
 from routekit.execution.features import features_at
 from routekit.export.onnx.piece import Exporter, Piece
 from routekit.network.deciders import Decider, LearnedDecider
@@ -36,9 +37,8 @@ class Parts:
         for step, x in features_at(network):
             self.reads[id(step)] = x
             if isinstance(step, Units):
-                for unit in step.units:
-                    self.features[id(unit)], self.forms[id(unit)] = x, step.form
-                    x = unit.run(x)
+                for unit, before, _ in walk(step.units, x):
+                    self.features[id(unit)], self.forms[id(unit)] = before, step.form
 
     def stem(self, step: Stem) -> Piece:
         """Images `[N, C, H, W]`, as the view sees them -> features."""

@@ -1,0 +1,28 @@
+"""The walk over a chain of units, each run in full: where everything that measures or traces a network begins."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from routekit.backbones.unit import Backbone, ResidualUnit, example_input
+
+
+def walk(units: Sequence[ResidualUnit], x: Tensor) -> Iterator[tuple[ResidualUnit, Tensor, Tensor]]:
+    """Run units in a row.
+
+    Args:
+        units: The units.
+        x: The features that the first one reads, `[B, C, H, W]`.
+
+    Yields:
+        Each unit, the features that it reads, and those that it gives.
+    """
+    for unit in units:
+        after = unit.run(x)
+        yield unit, x, after
+        x = after
+
+
+def walk_through(view: Backbone) -> Iterator[tuple[ResidualUnit, Tensor, Tensor]]:
+    """Walk over all units of a network with one blank image; as `walk`."""
+    yield from walk(view.units, view.stem(example_input(view)))
