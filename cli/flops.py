@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         ]
         width = max(len(part.name) for part in costs.parts)
         lines = [
-            f"{part.name:<{width}}  {part.kind:<5}  {int(part.cost):>14,}  {'skippable' if part.skippable else ''}".rstrip()
+            f"{part.name:<{width}}  {part.kind:<5}  {int(part.cost):>14,}{'  skippable' * part.skippable}"
             for part in costs.parts
         ]
         lines += [

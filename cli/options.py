@@ -57,9 +57,7 @@ Set = Annotated[
     typer.Option("--set", help="Any setting of the recipe: training.batch_size=64.", rich_help_panel=METHOD),
 ]
 Resume = Annotated[Path | None, typer.Option(help="Go on with this run.", rich_help_panel=OUTPUT)]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be done, and stop.", rich_help_panel=OUTPUT)
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.", rich_help_panel=OUTPUT)]
 
 
 def fraction(text: str | None) -> float | None:
@@ -118,7 +116,7 @@ def junction_help() -> str:
 def junctions(kinds: str | None) -> list[str] | None:
     """`--junctions skip,exit` -> [skip, exit]. Raises InputError for a kind that there is not."""
     from routekit.errors import InputError
-    from routekit.junctions.convert import known
+    from routekit.junctions.kinds import junctions as known
     from routekit.registry import nearest
 
     wanted = [] if kinds is None else [kind.strip() for kind in kinds.split(",")]
@@ -153,7 +151,7 @@ def made(planned: "Recipe", method: str | None, wanted: list[str] | None, prune:
     pruned = {} if prune is None else {"pruning": pruning(prune)}
     if wanted is None:
         return given({"method": method}) | pruned
-    kinds = {kind: planned.junctions.get(kind, {}) for kind in wanted}
+    kinds: dict[str, Any] = {kind: planned.junctions.get(kind, {}) for kind in wanted}
     return {"method": method or "routed", "junctions": kinds, "pruning": None} | pruned
 
 
@@ -162,14 +160,14 @@ def decided(
 ) -> dict[str, Any]:
     """`--exits stages --policy actor --narrow 30%` -> settings. Raises InputError for what the junctions have not."""
     from routekit.errors import InputError
-    from routekit.junctions.convert import known
+    from routekit.junctions.kinds import junctions as known
     from routekit.registry import nearest
     from routekit.routing.certainty import certainties
     from routekit.routing.policy import critics
 
     exits = [kind for kind in wanted if known[kind].policies]
     units = [kind for kind in wanted if known[kind].rank == 0]
-    narrowed = [kind for kind in wanted if "width" in known[kind].__dataclass_fields__ and kind not in exits]
+    narrowed = [kind for kind in wanted if "width" in known.settings_of(kind) and kind not in exits]
     if (at is not None or policy is not None) and not exits:
         option = "--exits" if at is not None else "--policy"
         raise InputError(f"{option} is for exits: add --junctions exit, or skip,exit")

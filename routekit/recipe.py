@@ -9,12 +9,11 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-# Imported for the entries in the registry of junctions.
-import routekit.junctions.convert  # noqa: F401
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
 from routekit.errors import InputError
-from routekit.junctions.junction import Junction, junctions
+from routekit.junctions.junction import Junction
+from routekit.junctions.kinds import junctions
 from routekit.network.pricing import AUTO, PriceRange
 from routekit.objective.objective import ObjectiveWeights
 from routekit.registry import nearest, one_of
@@ -292,7 +291,7 @@ def _fields(path: tuple[str, ...]) -> list[str]:
     """What settings there are in the section at `path`."""
     kind: Any = Recipe
     if path[:1] == ("junctions",) and len(path) < 3:
-        return list(junctions) if len(path) == 1 else list(junctions[path[1]].__dataclass_fields__)
+        return list(junctions) if len(path) == 1 else junctions.settings_of(path[1])
     for part in path:
         found = get_type_hints(kind).get(part)
         kind = next((each for each in get_args(found) if hasattr(each, "__annotations__")), found)

@@ -1,4 +1,4 @@
-"""`load_backbone`: "resnet110", "timm:resnet50" or "torchvision:resnet50", with weights."""
+"""`load_backbone`: "resnet110", "timm:resnet50", "torchvision:resnet50" or "my_model.py:make_net", with weights."""
 
 from dataclasses import replace
 from functools import cache
@@ -11,6 +11,7 @@ from torch import nn
 from routekit.backbones.adapters import adapt
 from routekit.backbones.catalog import names_of
 from routekit.backbones.cifar_resnet import CifarResNet
+from routekit.backbones.factory import SOURCE, absolute, is_factory, spec_of_factory, view_of_factory
 from routekit.backbones.pyramid import pyramid, pyramid_names
 from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.backbones.weights import load_into, read_state_dict
@@ -32,11 +33,24 @@ _PUBLISHED_FILES = {
 def resolve(name: str) -> tuple[str, str]:
     """Split a network's name into its source and bare name; a bare name means CIFAR, then timm, then torchvision.
 
-    Raises InputError with the nearest names for one that no source has.
+    Args:
+        name: The name, or what makes a network of the user's own: `my_model.py:make_net`, `package.module:make_net`.
+
+    Returns:
+        The source, and its name for the network; of a file, the whole path.
+
+    Raises:
+        InputError: No source has the network; the nearest names are said. Or there is no such file.
     """
+    if is_factory(name):
+        return SOURCE, absolute(name)
+    if name.endswith(".py"):
+        raise InputError(f"{name} is a file: say what in it makes the network, as in {name}:make_net")
     source, colon, bare = name.rpartition(":")
     if colon and source not in ("cifar", "timm", "torchvision"):
-        raise InputError(f"unknown source {source!r}: cifar, timm or torchvision")
+        raise InputError(
+            f"unknown source {source!r}: cifar, timm or torchvision, or a network of your own, as my_model.py:make_net"
+        )
     # One source at a time: a CIFAR network's name imports neither library.
     candidates = [source] if colon else ["cifar", "timm", "torchvision"]
     for candidate in candidates:
@@ -65,8 +79,25 @@ def _has(source: str, name: str) -> bool:
 
 
 def spec_of(name: str, num_classes: int | None = None, input_size: tuple[int, int, int] | None = None) -> ModelSpec:
-    """Say what the source knows of a network: classes, input size, normalisation; arguments win over that."""
-    spec = _own_spec(*resolve(name))
+    """Say what the source knows of a network: classes, input size, normalisation; arguments win over that.
+
+    Args:
+        name: What `resolve` takes.
+        num_classes: In place of the source's own. A factory is called with it.
+        input_size: In place of the source's own; but where a factory gives a `Backbone`, that says how many channels.
+
+    Returns:
+        The specification.
+
+    Raises:
+        InputError: There is no such network, or not for so many classes or such images.
+    """
+    source, bare = resolve(name)
+    if source == SOURCE:
+        return spec_of_factory(bare, num_classes, input_size)
+    spec = _own_spec(source, bare)
+    if input_size is not None and input_size[0] != spec.input_size[0]:
+        raise InputError(f"{name} takes images of {spec.input_size[0]} channels, not {input_size[0]}")
     return replace(spec, num_classes=num_classes or spec.num_classes, input_size=input_size or spec.input_size)
 
 
@@ -88,6 +119,8 @@ def _own_spec(source: str, name: str) -> ModelSpec:
 def has_published_weights(name: str) -> bool:
     """Whether `--weights auto` has something for this network; nothing is downloaded."""
     source, bare = resolve(name)
+    if source == SOURCE:
+        return False
     if source == "cifar":
         return bare in _PUBLISHED_FILES
     if source == "timm":
@@ -99,7 +132,19 @@ def has_published_weights(name: str) -> bool:
 
 
 def build(spec: ModelSpec) -> Backbone:
-    """Build the network of `spec`, randomly initialised. Raises InputError for one that only its user can build."""
+    """Build the network of `spec`.
+
+    Args:
+        spec: Of a network of the user's own, its name says what makes it.
+
+    Returns:
+        The network, randomly initialised, or as its factory makes it.
+
+    Raises:
+        InputError: Only the user can build it, or their factory does not.
+    """
+    if spec.source == SOURCE and is_factory(spec.name):
+        return view_of_factory(spec)
     return adapt(_construct(spec), spec)
 
 
@@ -127,15 +172,29 @@ def load_backbone(
     weights: str = "auto",
     num_classes: int | None = None,
     input_size: tuple[int, int, int] | None = None,
+    spec: ModelSpec | None = None,
 ) -> Backbone:
-    """Load a network with weights: "auto" (its source's own), "none" (random), a file or a URL.
+    """Load a network with weights.
 
-    A classifier of another size than `num_classes` is replaced; `Backbone.notes` says so. Raises InputError for an
-    unknown name or a bad file, RoutekitError if a download fails.
+    Args:
+        name: "resnet110", "timm:resnet50", "torchvision:resnet50", or what makes your own: "my_model.py:make_net".
+        weights: "auto" (its source's own, or those that a factory gives it), "none" (random, or as a factory makes
+            it), a file or a URL.
+        num_classes: How many classes; None for what the source says. A classifier of another size is replaced;
+            `Backbone.notes` says so.
+        input_size: (channels, height, width) of its images; None for what the source says.
+        spec: In place of all that `spec_of` says, the two arguments before this one included.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: An unknown name, or a bad file.
+        RoutekitError: A download fails.
     """
-    spec = spec_of(name, num_classes, input_size)
+    spec = spec or spec_of(name, num_classes, input_size)
     view = build(spec)
-    if weights == "none":
+    if weights == "none" or (weights == "auto" and spec.source == SOURCE):
         return view
     if weights != "auto":
         state, source = read_state_dict(weights), Path(weights).name

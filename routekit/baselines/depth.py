@@ -85,9 +85,10 @@ def _costs(view: Backbone) -> tuple[float, dict[str, float]]:
     with evaluating(view.model):
         total = float(count(view.stem, (example_input(view),), view.model).flops)
         saved = {}
-        for unit, x, last in walk_through(view):
+        walked = list(walk_through(view))
+        for unit, x, _ in walked:
             run = count(unit.run, (x,), unit.block).flops
             total += run
             if unit.skippable:
                 saved[unit.name] = float(run - count(unit.skip, (x,), unit.block).flops)
-        return total + count(view.head, (last,), view.model).flops, saved
+        return total + count(view.head, (walked[-1][2],), view.model).flops, saved

@@ -65,7 +65,9 @@ def _told(name: str, value: Any) -> list[str]:
     if name == "pruning":
         value = ":".join(value[part] for part in ("method", "target") if part in value)
     elif name == "junctions":
-        rules = [part for kind, each in value.items() for part in _told(f"junctions.{kind}.rule", each.get("rule")) if each]
+        rules = [
+            part for kind, each in value.items() for part in _told(f"junctions.{kind}.rule", each.get("rule")) if each
+        ]
         return ["--junctions", ",".join(value), *rules]
     if name in OPTIONS:
         return [OPTIONS[name], str(value)]

@@ -11,7 +11,7 @@ from typing import Any
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
 from routekit.errors import InputError
-from routekit.junctions.junction import junctions
+from routekit.junctions.kinds import junctions
 from routekit.recipe import static
 from routekit.registry import nearest
 from routekit.routing.certainty import certainties

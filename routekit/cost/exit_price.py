@@ -14,8 +14,9 @@ class ExitPriceController(BudgetController):
     """Adapts the price of all of a network, in units of an answer's error, until what is decided costs what is wanted.
 
     The paper gives a price, and takes the cost that comes of it. Here, the price integrates by how much each training
-    batch exceeds the wanted cost. It does not answer an excess at once, as a `CostWeightController` does: what is decided follows
-    a price only as fast as it is learned, and would swing from where all images stop to where none does.
+    batch exceeds the wanted cost. It does not answer an excess at once, as a `CostWeightController`
+    does: what is decided follows a price only as fast as it is learned, and would swing from where all images stop to
+    where none does.
 
     Attributes:
         gain: By how much the price rises with each step and unit of excess.

@@ -85,7 +85,7 @@ class CostTable:
 
     @property
     def cost_share(self) -> Tensor:
-        """`[columns]`, how a price per unit is shared out: 1 for a unit; for a stop, what lies behind it up to the next.
+        """`[columns]`, how a price per unit is shared out: 1 for a unit, for a stop what lies behind it.
 
         Of several sinks of a unit, each has its share of the dearest. Going on past a stop is as dear as the units that
         are to be run there. Sinks that cost nothing over the default, as copies do, have no price.
@@ -183,9 +183,11 @@ class _Charging:
         """What a network costs, about which nothing is decided."""
         self.x = example_input(form)
         total = self.cost(("stem", id(form.stem)), form.stem, (self.x,), form.model)
-        for unit, self.x, last in walk(form.units, form.stem(self.x)):
+        walked = list(walk(form.units, form.stem(self.x)))
+        for unit, x, _ in walked:
+            self.x = x
             total += self.of_unit(form, unit, 0)
-        self.x = last
+        self.x = walked[-1][2]
         return total + self.cost(("head", id(form.head)), form.head, (self.x,), form.model)
 
 
@@ -193,7 +195,7 @@ charge: Interpreter[_Charging] = Interpreter("cost")
 
 
 @charge.on(View)
-def _view(step: View, state: _Charging) -> None:
+def _view(step: View, state: _Charging) -> None:  # noqa: ARG001 - however an image is seen, that is free
     state.x = state.image
 
 
@@ -215,7 +217,9 @@ def _units(step: Units, state: _Charging) -> None:
         asked = state.cost(("policy", id(routers)), routers.policy, (state.image,), routers)
         state.part("policy", "exit", asked)
         state.memory = routers.begin(state.image)
-    for unit, state.x, last in walk(step.units, state.x):
+    walked = list(walk(step.units, state.x))
+    for unit, x, _ in walked:
+        state.x = x
         run = state.of_unit(step.form, unit, 0)
         name = f"{step.prefix}{unit.name}"
         if not unit.decides:
@@ -238,7 +242,7 @@ def _units(step: Units, state: _Charging) -> None:
             state.base[-1] += default + (asking if fresh else 0.0)
             _, state.memory = routers(index, state.x, state.memory)
             index += 1
-    state.x = last if step.units else state.x
+    state.x = walked[-1][2] if walked else state.x
 
 
 @charge.on(Classify)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from routekit.data.decode import LARGE
+from routekit.data.preprocessing import LARGE
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Augmentation:
         return cls(pad=min(size) // 8, flip=flip, unflipped=unflipped, fill=fill)
 
     def __call__(self, images: Tensor, generator: Generator, labels: Tensor | None = None) -> Tensor:
-        """Images [B, 3, H, W], uint8 or float -> the same shape and type, each sample varied on its own.
+        """Images [B, C, H, W], uint8 or float -> the same shape and type, each sample varied on its own.
 
         Which classes are mirrored is told by their `labels` [B].
         """
@@ -108,7 +108,22 @@ def crop_and_resize(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Uint8 images [B, 3, H, W] -> float32 (x / 255 - mean) / std by channel, in channels-last format."""
+    """Scale images to the mean and standard deviation that a network was made for.
+
+    Args:
+        images: Uint8 [B, C, H, W].
+        mean: Of each channel, on images scaled to [0, 1]; one value is for all channels.
+        std: As `mean`.
+
+    Returns:
+        Float32 (x / 255 - mean) / std by channel, in channels-last format.
+
+    Raises:
+        ValueError: There are more values than channels, or fewer.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, images.shape[1]):
+            raise ValueError(f"{name} has {len(values)} values, the images have {images.shape[1]} channels")
     scale = 1 / (255 * torch.tensor(std, device=images.device).view(-1, 1, 1))
     offset = -torch.tensor(mean, device=images.device).view(-1, 1, 1) * 255 * scale
     # Reordered as bytes, a quarter of the traffic of reordering floats.

@@ -1,9 +1,8 @@
 """The embedded default: real data that a dependency already ships."""
 
 import torch
-import torch.nn.functional as F
 
-from routekit.data.image_set import ImageSet
+from routekit.data.image_set import ImageSet, resized, with_channels
 from routekit.data.provided import Provided, Request, named_sets
 from routekit.data.split import take_per_class
 
@@ -21,9 +20,10 @@ def digits(request: Request) -> Provided:
 
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
-    enlarged = F.interpolate(small, request.size, mode="bilinear", antialias=True).round().to(torch.uint8)
+    enlarged = resized(small, request.preprocessing).round().clamp(0, 255).to(torch.uint8)
+    images = with_channels(enlarged, request.preprocessing.channels).contiguous()
     classes = tuple(str(digit) for digit in range(10))
-    whole = ImageSet(enlarged.repeat(1, 3, 1, 1), torch.from_numpy(bunch.target).long(), classes, "digits")
+    whole = ImageSet(images, torch.from_numpy(bunch.target).long(), classes, "digits")
     generator = torch.Generator().manual_seed(0)
     rest, test = take_per_class(whole.labels, torch.full((10,), HELD_OUT["test"]), generator)
     train, val = take_per_class(whole.labels[rest], torch.full((10,), HELD_OUT["val"]), generator)

@@ -30,8 +30,8 @@ class Listing:
         sizes = torch.tensor([len(files) for files in self.files.values()])
         labels, classes = torch.arange(len(sizes)).repeat_interleave(sizes), tuple(self.files)
         if in_memory:
-            return ImageSet(decode_all(paths, request.size), labels, classes, name)
-        return FolderSet(paths, labels, classes, request.size, name)
+            return ImageSet(decode_all(paths, request.preprocessing), labels, classes, name)
+        return FolderSet(paths, labels, classes, request.preprocessing, name)
 
 
 def image_folder(root: Path, request: Request) -> Provided:

@@ -37,7 +37,7 @@ def parts_of(source: str) -> list[tuple[str, list[str] | None]] | None:
 
 
 def mixture(parts: list[tuple[str, list[str] | None]], provide: Callable[[str], Provided]) -> Provided:
-    """Join some classes of each set, by what `provide` makes of its name; greyscale ones are coloured.
+    """Join some classes of each set, by what `provide` makes of its name; greyscale ones are coloured, in RGB.
 
     Raises InputError for classes that are not there, or there twice, and sets that cannot be joined.
     """
@@ -56,7 +56,7 @@ def mixture(parts: list[tuple[str, list[str] | None]], provide: Callable[[str], 
     def join(splits: list[Images]) -> Images:
         images, labels, first = [], [], 0
         for split in splits:
-            if not isinstance(split, ImageSet) or split.size is not None:
+            if not isinstance(split, ImageSet) or split.preprocessing is not None:
                 raise InputError(f"{split.name} does not fit into memory at this size: it cannot be part of a mixture")
             images.append(split.images)
             labels.append(split.labels + first)
@@ -111,7 +111,8 @@ def _coloured(grey: Provided) -> Provided:
     """Give each image two colours of its own: one for black, one for white, and what lies between for greys."""
 
     def repaint(images: Images, seed: int) -> Images:
-        if not isinstance(images, ImageSet):  # too many for memory: `mixture` says so
+        # Too many for memory, as `mixture` says, or for a network that sees no colours.
+        if not isinstance(images, ImageSet) or images.images.shape[1] == 1:
             return images
         return replace(images, images=colour(images.images, torch.Generator().manual_seed(seed)))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from routekit.data.image_set import Images
+from routekit.data.preprocessing import Preprocessing
 from routekit.registry import Registry
 
 
@@ -14,18 +15,23 @@ class Request:
 
     data_root:           the folder of downloaded files, if there is one
     download:            whether to fetch what is missing
-    size:                the network's input size (H, W)
+    preprocessing:       what the network takes
     limit_memory_bytes:  the most that decoded images may take
     """
 
     data_root: Path | None
     download: bool
-    size: tuple[int, int]
+    preprocessing: Preprocessing
     limit_memory_bytes: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The network's input size (H, W)."""
+        return self.preprocessing.size
 
     def fits(self, count: int) -> bool:
         """Whether `count` images at the input size fit into the memory that is granted."""
-        return 3 * self.size[0] * self.size[1] * count < self.limit_memory_bytes
+        return self.preprocessing.channels * self.size[0] * self.size[1] * count < self.limit_memory_bytes
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Provided:
     val:        None where it has none
     flip:       False where a mirror changes the class
     unflipped:  the classes of a set whose mirror it changes for these alone
-    grey:       whether its images are greyscale, the three channels alike
+    grey:       whether its images are greyscale: one channel, or three that are alike
     """
 
     train: Images

@@ -11,6 +11,7 @@ from routekit.data.augment import Augmentation
 from routekit.data.folder import image_folder, validation_folder
 from routekit.data.image_set import Images
 from routekit.data.mixture import mixture, parts_of
+from routekit.data.preprocessing import DEFAULT, Preprocessing
 from routekit.data.provided import Provided, Request, named_sets
 from routekit.data.split import stratified_split
 from routekit.errors import InputError
@@ -53,7 +54,7 @@ def load_data(
     val: Path | None = None,
     val_from_test: float | None = None,
     seed: int = 0,
-    input_size: tuple[int, int, int] = (3, 32, 32),
+    preprocessing: Preprocessing = DEFAULT,
     limit_memory_bytes: int = 4 * 2**30,
     fill: Literal["zeros", "mean"] = "zeros",
 ) -> DataSplits:
@@ -64,17 +65,15 @@ def load_data(
     of the test split, which loses them; else the data set's own; else a tenth of the training split, with a
     warning. `seed` draws what is carved.
 
-    `fill` is what shifted training images are padded with: zeros, or their own mean colour. Images come at `input_size`
-    (3, H, W). They are kept in memory, decoded, if they take less than `limit_memory_bytes`. Raises InputError if the
-    data are not there or not as described.
+    `fill` is what shifted training images are padded with: zeros, or their own mean colour. Images come as
+    `preprocessing` says. They are kept in memory, decoded, if they take less than `limit_memory_bytes`. Raises
+    InputError if the data are not there or not as described.
     """
     if val is not None and val_from_test is not None:
         raise InputError("--val and --val-from-test both say where validation images come from: give one of them")
     if val_from_test is not None and not 0 < val_from_test < 1:
         raise InputError(f"--val-from-test is a share between 0% and 100% of the test images, not {val_from_test:.4g}")
-    if input_size[0] != 3:
-        raise InputError(f"images have 3 channels (RGB), but the network takes {input_size[0]}")
-    request = Request(data_root, download, (input_size[1], input_size[2]), limit_memory_bytes)
+    request = Request(data_root, download, preprocessing, limit_memory_bytes)
     provided = _provided(source, request)
     train, test, classes = provided.train, provided.test, provided.train.classes
     if len(classes) < 2:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from routekit.data.image_set import ImageSet, resized
+from routekit.data.image_set import ImageSet, resized, with_channels
+from routekit.data.preprocessing import Preprocessing
 from routekit.data.provided import Provided, Request, named_sets
 from routekit.errors import InputError, RoutekitError
 
@@ -31,7 +32,7 @@ def torchvision_set(request: Request, *, name: str, files: str, flip: bool) -> P
         where = request.data_root / files
         raise InputError(f"{name.lower()} is missing or damaged at {where}: add --download to fetch it") from error
     fits = request.fits(len(train) + len(test))
-    train, test = (_image_set(split, name.lower(), request.size, fits) for split in (train, test))
+    train, test = (_image_set(split, name.lower(), request.preprocessing, fits) for split in (train, test))
     return Provided(train, test, flip=flip, grey="MNIST" in name)
 
 
@@ -54,18 +55,19 @@ def _open(name: str, root: Path, *, is_train: bool, download: bool = False) -> A
         return getattr(datasets, name)(root, download=download, **split)
 
 
-def _image_set(split: Any, name: str, size: tuple[int, int], fits: bool) -> ImageSet:
-    """Arrays [N, h, w], [N, h, w, 3] or [N, 3, h, w] -> an image set at `size`, or resized batch by batch."""
+def _image_set(split: Any, name: str, preprocessing: Preprocessing, fits: bool) -> ImageSet:
+    """Arrays [N, h, w], [N, h, w, 3] or [N, 3, h, w] -> an image set, resized now or batch by batch."""
     images: Tensor = torch.as_tensor(split.data)
     if images.dim() == 3:
-        images = images[:, None].expand(-1, 3, -1, -1)
+        images = images[:, None]
     elif images.shape[1] != 3:
         images = images.permute(0, 3, 1, 2)
+    images = with_channels(images, preprocessing.channels)
     if fits:
-        images = torch.cat([resized(chunk, size) for chunk in torch.split(images, 4096)])
+        images = torch.cat([resized(chunk, preprocessing) for chunk in torch.split(images, 4096)])
     labels = torch.as_tensor(split.labels if name == "svhn" else split.targets).long()
     classes = tuple(getattr(split, "classes", None) or map(str, range(10)))
-    return ImageSet(images.contiguous(), labels, classes, name, size=None if fits else size)
+    return ImageSet(images.contiguous(), labels, classes, name, None if fits else preprocessing)
 
 
 for _name, _files, _flip in (

@@ -8,7 +8,7 @@ from routekit.data.augment import Augmentation
 def augmented_copies(
     images: Tensor, labels: Tensor, copies: int, augmentation: Augmentation, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Images [B, 3, H, W] and labels [B] -> [B * copies, ...] each, each copy augmented on its own.
+    """Images [B, C, H, W] and labels [B] -> [B * copies, ...] each, each copy augmented on its own.
 
     The copies of one sample are adjacent: `.view(B, copies, ...)` separates samples from copies.
     """

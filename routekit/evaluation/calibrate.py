@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from routekit.cost.table import CostTable
 from routekit.cost.price import price_for
+from routekit.cost.table import CostTable
 from routekit.data.image_set import Images
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate

@@ -109,6 +109,10 @@ def evaluate(
             seen.append(labels)
             told += [torch.stack([leaf.cpu() for leaf in trace.leaves], dim=1)] if everywhere else []
     return Evaluation(
-        *(torch.cat(found) for found in (correct, spent, taken, preferred, seen)),
-        leaves=torch.cat(told) if told else None,
+        torch.cat(correct),
+        torch.cat(spent),
+        torch.cat(taken),
+        torch.cat(preferred),
+        torch.cat(seen),
+        torch.cat(told) if told else None,
     )

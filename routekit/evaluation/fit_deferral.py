@@ -48,7 +48,9 @@ def share_for(costs: Tensor, target: float) -> float:
 
 
 def fit(known: LearnedCertainty, probabilities: Tensor, wrong: Tensor, wrong_after: Tensor, share: float) -> None:
-    """Minimise the expected error plus the price of deferring: the mean of (1 - a) e + a (e' + price), a = 1 - certainty.
+    """Minimise the expected error plus the price of deferring.
+
+    That is the mean of (1 - a) e + a (e' + price), with a = 1 - certainty.
 
     Args:
         known: What is fitted.

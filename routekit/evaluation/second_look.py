@@ -1,6 +1,5 @@
 """Whether a network should look again, at images mirrored: tried on validation images, at the same cost."""
 
-import copy
 from dataclasses import dataclass
 
 import torch

@@ -86,11 +86,12 @@ def fold(network: RoutedNetwork) -> list[Fold]:
 
 def _walk(form: Backbone, readers: _Readers) -> None:
     """Run one image through every unit."""
-    for unit, x, last in walk_through(form):
+    walked = list(walk_through(form))
+    for unit, x, _ in walked:
         readers.count[id(x)] += 1  # a router does, or whoever skips the unit
         if isinstance(unit.block, Paths):
             every_way(unit.block, x)
-    form.head(last)
+    form.head(walked[-1][2])
 
 
 def _folds_of(network: RoutedNetwork, part: nn.Module, x: Tensor) -> list[Fold]:

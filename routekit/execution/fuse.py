@@ -79,10 +79,9 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
     for form in network.forms:
         begins = any(isinstance(step, Stem) and step.form is form and not step.shared for step in network.steps)
         stem = _fused(form.stem, form.model, x) if begins else form.stem
-        fused = []
-        for unit, features, last in walk(form.units, form.stem(x)):
-            fused.append(_fused_unit(unit, form.model, features))
-        head = _fused(form.head, form.model, last)
+        walked = list(walk(form.units, form.stem(x)))
+        fused = [_fused_unit(unit, form.model, features) for unit, features, _ in walked]
+        head = _fused(form.head, form.model, walked[-1][2])
         shortcuts = [unit.shortcut for unit in fused if isinstance(unit.shortcut, nn.Module)]
         own = [stem] if isinstance(stem, nn.Module) else []
         parts = nn.ModuleList([*own, *(unit.block for unit in fused), *shortcuts, head])
@@ -93,8 +92,8 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
             step = replace(step, form=forms[id(step.form)])
         elif isinstance(step, Units):
             form = forms[id(step.form)]
-            fused = {unit.name: unit for unit in form.units}
-            step = replace(step, form=form, units=[_like(unit, fused[unit.name]) for unit in step.units])
+            whole = {unit.name: unit for unit in form.units}
+            step = replace(step, form=form, units=[_like(unit, whole[unit.name]) for unit in step.units])
         elif isinstance(step, Classify):
             step = replace(step, head=_fused(step.head, step.head, seen))
         steps.append(step)

@@ -22,7 +22,8 @@ from routekit.execution.fold import fold_structure
 from routekit.export.drop import reduce
 from routekit.files import write_atomically, write_text
 from routekit.junctions.convert import Source, convert, join
-from routekit.junctions.junction import Junction, junctions
+from routekit.junctions.junction import Junction
+from routekit.junctions.kinds import junctions
 from routekit.network.network import RoutedNetwork
 from routekit.network.pricing import PriceRange
 from routekit.network.program import Units
@@ -47,7 +48,9 @@ def save_network(
             they are: a threshold near 1, rounded, would let every image pass.
     """
     blueprint = network.blueprint
-    units = [(step.prefix + unit.name, unit) for step in network.steps if isinstance(step, Units) for unit in step.units]
+    units = [
+        (step.prefix + unit.name, unit) for step in network.steps if isinstance(step, Units) for unit in step.units
+    ]
     spec = {
         "format": FORMAT,
         "version": VERSION,
@@ -99,7 +102,9 @@ def read_spec(folder: Path) -> dict[str, Any]:
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         raise InputError(f"{path} is no routekit network")
     if spec.get("version") != VERSION:
-        raise InputError(f"{path} is of version {spec.get('version')}, this routekit reads version {VERSION}: {WAY_OUT}")
+        raise InputError(
+            f"{path} is of version {spec.get('version')}, this routekit reads version {VERSION}: {WAY_OUT}"
+        )
     return spec
 
 
@@ -149,7 +154,9 @@ def _rebuilt(spec: dict[str, Any], given: Sequence[nn.Module | Backbone | None])
             view.pruned = True
         view.step = document["step"]
         routers = None if document["routers"] is None else RouterConfig(**document["routers"])
-        made.append(convert(view, [_junction(each) for each in document["junctions"]], routers=routers, adaptive_cost=prices))
+        made.append(
+            convert(view, [_junction(each) for each in document["junctions"]], routers=routers, adaptive_cost=prices)
+        )
     network = made[0] if len(made) == 1 else join(made, **spec["joined"])
     if spec["alone"]:
         network.stand_alone()

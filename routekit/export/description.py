@@ -96,7 +96,9 @@ def _costs(table: dict[str, Any]) -> CostTable:
     for key in ("extra", "base"):
         table[key] = torch.tensor(table[key], dtype=torch.float64)
     table["parts"] = tuple(Part(**part) for part in table["parts"])
-    layout = {key: tuple(value) if isinstance(value, list) else value for key, value in table["layout"].items()}
+    layout: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in table["layout"].items()
+    }
     table["layout"] = Layout(**layout)
     table["uncounted"] = tuple(table["uncounted"])
     return CostTable(**table)

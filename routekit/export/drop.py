@@ -36,8 +36,7 @@ def reduce(network: RoutedNetwork, dropped: Sequence[str], settled: Sequence[str
                 unit.sinks = (Sink.RUN,)
             else:
                 drop_unit(unit)
-    for step in network.steps:
-        if isinstance(step, Units) and step.routers is not None and not len(step.routers):
+        if step.routers is not None and not len(step.routers):
             step.routers = None
     network.register()
     return gone[False], gone[True]

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from routekit.backbones.unit import example_input
 from routekit.errors import ExportError, first_line
 from routekit.execution.prepare import prepare
-from routekit.backbones.unit import example_input
 from routekit.export.description import FORMAT, Description
 from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
@@ -38,6 +38,7 @@ class Dense(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
+        """Answer a batch."""
         logits: Tensor = self.network(images, execution=masked).logits
         return logits
 

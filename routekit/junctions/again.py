@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as settings
@@ -30,7 +30,7 @@ class Again(Junction):
 
     about: ClassVar[str] = "whether to look once more, at the image mirrored, if that pays on validation images"
     rank: ClassVar[int] = 3
-    learns: ClassVar[Literal["all", "added"]] = "added"
+    learns: ClassVar[str] = "added"
 
     rule: Annotated[str, one_of("rule", certainties, also=["auto"])] = "auto"
 

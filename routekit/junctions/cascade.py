@@ -33,7 +33,7 @@ class Cascade(DeciderConfig, Junction):
     about: ClassVar[str] = "whether a narrow form of the network will do"
     cheapest: ClassVar[str] = "the narrow form alone"
     rank: ClassVar[int] = 2
-    learns: ClassVar[Literal["all", "added"]] = "added"
+    learns: ClassVar[str] = "added"
 
     rule: Rule = "confidence"
     width: Share | tuple[Share, ...] | Literal["auto"] = AUTO

@@ -6,20 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-# Imported for their entries in the registry.
-import routekit.junctions.again
-import routekit.junctions.branch
-import routekit.junctions.cascade
-import routekit.junctions.exit
-import routekit.junctions.skip
-import routekit.junctions.tree  # noqa: F401
 from routekit.backbones.adapters import adapt
 from routekit.backbones.narrow import channel_step
 from routekit.backbones.resize import shapes_of
 from routekit.backbones.unit import Backbone, ModelSpec, Sink, evaluating, example_input
 from routekit.errors import InputError
 from routekit.junctions.junction import Draft, Junction
-from routekit.junctions.junction import junctions as known
 from routekit.macs import count
 from routekit.network.deciders import DeciderConfig, RuleDecider
 from routekit.network.network import RoutedNetwork
@@ -168,7 +160,7 @@ def decided_by(network: RoutedNetwork, rule: str) -> RoutedNetwork:
     It shares the modules. No price moves a rule.
     """
     (source,) = network.blueprint.sources
-    junctions = tuple(replace(each, rule=rule) if hasattr(each, "rule") else each for each in source.junctions)  # type: ignore[type-var]
+    junctions = tuple(replace(each, rule=rule) if hasattr(each, "rule") else each for each in source.junctions)
     steps = [
         replace(step, decider=RuleDecider(replace(step.decider.config, rule=rule))) if isinstance(step, Stop) else step
         for step in network.steps

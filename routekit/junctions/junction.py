@@ -1,9 +1,9 @@
 """What a junction is: a config that attaches itself to a program, and the registry of all kinds."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, TypeVar, cast
 
 from routekit.backbones.unit import Backbone
 from routekit.errors import InputError
@@ -29,7 +29,7 @@ class Junction:
     about: ClassVar[str] = ""
     cheapest: ClassVar[str] = ""
     rank: ClassVar[int] = 0
-    learns: ClassVar[Literal["all", "added"]] = "all"
+    learns: ClassVar[str] = "all"
     policies: ClassVar[bool] = False
 
     def sized(self, budget: float, view: Backbone) -> "Junction":
@@ -53,22 +53,28 @@ class Junction:
         raise NotImplementedError
 
 
+J = TypeVar("J")
+
+
 class JunctionRegistry(Registry[type[Junction]]):
     """All kinds of junctions, in the order in which they are attached; each knows the name that it is registered by."""
 
-    def register(self, name: str) -> Callable[[type[Junction]], type[Junction]]:  # type: ignore[override]
+    def register(self, name: str) -> Callable[[J], J]:
         """Register the decorated config under `name`."""
 
-        def enter(entry: type[Junction]) -> type[Junction]:
-            entry.kind = name
-            entered: type[Junction] = super(JunctionRegistry, self).register(name)(entry)
-            return entered
+        def enter(entry: J) -> J:
+            cast(Any, entry).kind = name
+            return super(JunctionRegistry, self).register(name)(entry)
 
         return enter
 
     def in_order(self, kinds: Sequence[str]) -> list[str]:
         """The kinds in the order in which they are attached."""
         return sorted(dict.fromkeys(kinds), key=lambda kind: self[kind].rank)
+
+    def settings_of(self, kind: str) -> list[str]:
+        """The names of the settings of a kind."""
+        return [each.name for each in fields(cast(Any, self[kind]))]
 
 
 junctions = JunctionRegistry("junction")

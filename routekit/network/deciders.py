@@ -89,7 +89,7 @@ class Decider(nn.Module):
 
     def margin(self, x: Tensor, logits: Tensor) -> Tensor:
         """Features `[B, C, H, W]` and the answer -> `[B]`, how much each image prefers to go on."""
-        scores = self(x, logits)
+        scores: Tensor = self(x, logits)
         return scores[:, GO] - scores[:, STOP]
 
     @property

@@ -54,7 +54,7 @@ class RoutedNetwork(nn.Module):
         super().__init__()
         self.steps, self.blueprint, self.stands_alone = list(steps), blueprint, False
         self.folded: list[Fold] = []
-        self.pricing = pricing
+        self.pricing: PriceConditioning | None = pricing
         self.register()
         # A model that came in eval mode stays in it.
         self.train(self.view.model.training)
@@ -239,7 +239,7 @@ class RoutedNetwork(nn.Module):
         self.pricing.k_cpt.fill_(k_cpt)
         for bank in self.banks:
             bank.bias.copy_(-k_cpt * self.pricing.extra_cost)
-        feature = self.pricing.feature(self.pricing.k_cpt)
+        feature = PriceConditioning.feature(self.pricing, self.pricing.k_cpt)
         for price in (each.price for each in (*self.banks, *self.deciders)):
             if price is not None:
                 price.copy_(feature)

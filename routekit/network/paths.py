@@ -123,8 +123,6 @@ def on_paths(unit: ResidualUnit) -> list[nn.Module]:
 
 def first_path(view: Backbone) -> Backbone:
     """The chain that a tree grew from; of what is no tree, itself."""
-    units = [
-        replace(unit, block=unit.block.each[0]) if isinstance(unit.block, Paths) else unit for unit in view.units
-    ]
+    units = [replace(unit, block=unit.block.each[0]) if isinstance(unit.block, Paths) else unit for unit in view.units]
     heads = getattr(view.head, "__self__", None)
     return replace(view, units=units, head=heads.each[0] if isinstance(heads, Paths) else view.head)

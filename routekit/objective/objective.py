@@ -1,5 +1,6 @@
 """The objective: the weighted, named sum of the terms (Eq. 9 of Wang et al.)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from routekit.objective.policy import PolicyConfig, policy_terms, weighed
 from routekit.routing.decision import RouteTrace
 from routekit.routing.policy import Choice
 
+# Logits [B, classes] and labels [B] -> the loss of each image [B].
+Classification = Callable[[Tensor, Tensor], Tensor]
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -75,6 +78,7 @@ def objective(
     k_cpt: float | Tensor = 0.0,
     choice: Choice | None = None,
     squares: Tensor | None = None,
+    classification: Classification = terms.classification,
 ) -> Losses:
     """Sum the terms for one batch of B = L * copies images, the copies of a sample adjacent; labels are [B].
 
@@ -84,7 +88,7 @@ def objective(
     images. Without a choice, exits decide by a rule that does not learn, and the losses of all classifiers are summed,
     as in BranchyNet (Eq. 1 of Teerapittayanon et al., 2016, with weights of 1).
     """
-    by_name = {"classification": terms.classification(trace.logits, labels).mean()}
+    by_name = {"classification": classification(trace.logits, labels).mean()}
     share = weights.distillation if teacher is not None else 0.0
     total = (1 - share) * by_name["classification"]
     if teacher is not None and share > 0:
@@ -94,7 +98,8 @@ def objective(
         total = total + share * by_name["distillation"]
     gains = None
     if len(trace.leaves) > 1:
-        errors = [_errors(leaf, labels, weights, teacher if share > 0 else None) for leaf in trace.leaves]
+        taught = teacher if share > 0 else None
+        errors = [_errors(leaf, labels, weights, taught, classification) for leaf in trace.leaves]
         by_policy = {"heads": torch.stack(errors).mean(dim=1).sum()}
         known = weighed(trace, labels, errors, weights.policy)
         means = torch.stack(known).mean(dim=1).detach()
@@ -135,9 +140,15 @@ def objective(
     return Losses(total, by_name, gains)
 
 
-def _errors(logits: Tensor, labels: Tensor, weights: ObjectiveWeights, teacher: RouteTrace | None) -> Tensor:
+def _errors(
+    logits: Tensor,
+    labels: Tensor,
+    weights: ObjectiveWeights,
+    teacher: RouteTrace | None,
+    classification: Classification,
+) -> Tensor:
     """c_err [B] of a classifier's logits, as it is minimised: cross-entropy, shared with distillation."""
-    error = terms.classification(logits, labels)
+    error = classification(logits, labels)
     if teacher is None:
         return error
     share = weights.distillation

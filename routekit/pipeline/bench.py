@@ -17,9 +17,9 @@ from routekit.bench.rates import set_run_rate
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.errors import InputError
-from routekit.macs import CONVENTION
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
+from routekit.macs import CONVENTION
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.inputs import load_run, load_splits
 from routekit.pipeline.machine import Machine

@@ -75,7 +75,7 @@ def export_program(
     network = load_run(path)
     _check_free(path, out, force)
     hooks.say(f"exporting {path} to {out}")
-    files = _write(kind, out, network, read_about(path), native=native)
+    files = write(kind, out, network, read_about(path), native=native)
     # OpenVINO writes two files for each form.
     _remove_others(out, {name for file in files for name in (file.name, file.with_suffix(".bin").name)})
     report: dict[str, Any] = {
@@ -117,10 +117,20 @@ def _check_free(path: Path, out: Path, force: bool) -> None:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
 
 
-def _write(
-    kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *, native: bool
-) -> list[Path]:
+def write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *, native: bool = False) -> list[Path]:
+    """Write a network in the format of another runtime: "onnx", "openvino" or "torch"; returns the files.
+
+    Raises InputError for another format, or a package that is not installed, ExportError for what cannot be written.
+    """
+    if kind not in ("onnx", "openvino", "torch"):
+        raise InputError(f"unknown format {kind!r}: onnx, openvino, torch or compact")
     # Each needs packages of its own, which only its users have.
+    if kind != "torch":
+        need("onnxscript", "onnx")
+    if native:
+        need("onnxruntime", "onnx")
+    if kind == "openvino":
+        need("openvino", "openvino")
     if kind == "torch":
         from routekit.export.program import save_program
 

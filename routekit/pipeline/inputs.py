@@ -69,7 +69,7 @@ def load_inputs(plan: RunPlan, hooks: Hooks) -> Inputs:
     # New layers are drawn from the global generator.
     torch.manual_seed(step_seed(plan.seed, 0))
     spec = replace(plan.spec, num_classes=len(data.classes))
-    view = load_backbone(plan.model, weights=weights, spec=spec)
+    view = load_backbone(plan.model, weights=weights, num_classes=spec.num_classes, input_size=spec.input_size)
     for note in view.notes:
         hooks.say(note)
     return Inputs(data, view, untrained=weights == "none" or bool(view.notes))

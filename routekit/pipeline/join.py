@@ -123,7 +123,9 @@ def _meet(
     costs = CostTable.measure(network)
     assert plan.target is not None
     target, whole = plan.target, plan.dense_cost
-    machine.hooks.say(f"target {describe(target)} of {describe(whole)}, what {network.view.spec.full_name} costs, dense")
+    machine.hooks.say(
+        f"target {describe(target)} of {describe(whole)}, what {network.view.spec.full_name} costs, dense"
+    )
     off = set_deferral(network, data, costs, target, whole, plan.rule, machine) / target - 1
     if abs(off) > MISSED:
         machine.hooks.warn(
@@ -187,9 +189,9 @@ def set_deferral(
         routes[:, stops] = goes
         bounds.append(float(costs.of_routes(layout.strike(routes)).mean()))
     least, most = bounds
-    Reach(least, most, whole, "if the first network always answers", "if all are always asked", who="this cascade").check(
-        target, ""
-    )
+    Reach(
+        least, most, whole, "if the first network always answers", "if all are always asked", who="this cascade"
+    ).check(target, "")
     if rule == IDK:
         fit_deferral(network, data.val, costs, target)
     share = torch.zeros_like(costs.cost_share)

@@ -186,7 +186,9 @@ class _Subject:
     def keep(self, out: Path, record: dict[str, Any]) -> None:
         """Write the network as it is now, and its record, as a finished run at `out`."""
         if self.plan is None:
-            raise InputError(f"--keep writes a run, as it was made but for its budget, and {self.path} does not say how")
+            raise InputError(
+                f"--keep writes a run, as it was made but for its budget, and {self.path} does not say how"
+            )
         RunFolder.create(out, self.plan.model_copy(update={"target": record["flops"]["target"]}), force=False)
         record = record | {"run": str(out)}
         save_network(out / "network", self.network.cpu(), about=about(record, self.data.classes))

@@ -1,4 +1,4 @@
-"""`resolve`: what a recipe comes to. Everything that is left open is decided here, once; nothing below reads a recipe."""
+"""`resolve`: what a recipe comes to. All that is left open is decided here, once; nothing below reads a recipe."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from routekit.backbones.unit import ModelSpec
 from routekit.baselines.pruning import prunings
 from routekit.cost.target import Reach, parse_amount
 from routekit.errors import InputError
-
 from routekit.macs import CONVENTION, describe
 from routekit.network.deciders import LEARNED
 from routekit.network.pricing import AUTO, PriceRange
@@ -139,7 +138,10 @@ class RunPlan(BaseModel):
         """Say the plan in a few lines, for people."""
         share = "" if self.target is None else f" = {100 * self.target / self.dense_cost:.1f}% of"
         target = "" if self.target is None else f"{describe(self.target)}{share} "
-        said = [f"network    {self.model} for {self.data.source}, seed {self.seed}", f"cost       {target}{describe(self.dense_cost)}"]
+        said = [
+            f"network    {self.model} for {self.data.source}, seed {self.seed}",
+            f"cost       {target}{describe(self.dense_cost)}",
+        ]
         if self.method != "routed":
             said.append(f"method     {self.method}")
         if self.pruned is not None:
@@ -219,11 +221,11 @@ def spec_of_recipe(recipe: Recipe, classes: int | None = None) -> ModelSpec:
     """The architecture that a recipe names, with the preprocessing that it asks for."""
     size, data = recipe.data.input_size, recipe.data
     spec = spec_of(recipe.model.name, num_classes=classes, input_size=None if size is None else (3, size, size))
-    given = {"mean": data.mean, "std": data.std, "crop": data.crop, "interpolation": data.interpolation}
+    given: dict[str, Any] = {"mean": data.mean, "std": data.std, "crop": data.crop, "interpolation": data.interpolation}
     channels = spec.input_size[0]
     for name in ("mean", "std"):
-        if given[name] is not None and len(given[name]) not in (1, channels):  # type: ignore[arg-type]
-            raise InputError(f"data.{name} has {len(given[name])} values, the images {channels} channels")  # type: ignore[arg-type]
+        if given[name] is not None and len(given[name]) not in (1, channels):
+            raise InputError(f"data.{name} has {len(given[name])} values, the images {channels} channels")
     values = {name: value for name, value in given.items() if value is not None}
     return replace(spec, **values)
 
@@ -304,7 +306,9 @@ def run_name(plan: RunPlan, recipe: Recipe) -> str:
     kinds = ["cascade"] if plan.smaller else plan.kinds
     method = "+".join([*smaller, *pruned, *kinds]) if plan.method == "routed" else plan.method
     adaptive = "adaptive" if plan.prices is not None else None
-    model = Path(plan.model.partition(":")[0]).stem + plan.model.partition(":")[2] if ".py:" in plan.model else plan.model
+    model = (
+        Path(plan.model.partition(":")[0]).stem + plan.model.partition(":")[2] if ".py:" in plan.model else plan.model
+    )
     parts = [model, data, method, adaptive, recipe.target, f"seed{plan.seed}"]
     return "-".join(part.replace(":", "-").replace("/", "-").replace("%", "pct") for part in parts if part)
 

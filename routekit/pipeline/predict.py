@@ -7,6 +7,7 @@ from typing import Any
 from routekit.data.augment import normalize
 from routekit.data.decode import decode
 from routekit.data.folder import files_of
+from routekit.data.preprocessing import preprocessing_of
 from routekit.macs import CONVENTION
 from routekit.pipeline.machine import Machine
 from routekit.runtime.load import load_runtime
@@ -24,7 +25,8 @@ def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> di
     predictions = []
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
-        answer = runtime(normalize(decode(batch, about.spec.input_size[1:]), about.spec.mean, about.spec.std))
+        pixels = decode(batch, preprocessing_of(about.spec))
+        answer = runtime(normalize(pixels, about.spec.mean, about.spec.std))
         probabilities, classes = answer.logits.softmax(dim=1).topk(min(top, about.spec.num_classes))
         costs = about.costs.of_routes(answer.routes)
         for row, file in enumerate(batch):

@@ -18,7 +18,7 @@ from routekit.errors import InputError
 from routekit.export.checkpoint import network_folder, read_spec
 from routekit.junctions.convert import convert
 from routekit.junctions.junction import Junction
-from routekit.junctions.junction import junctions as kinds
+from routekit.junctions.kinds import junctions as kinds
 from routekit.network.pricing import PriceRange
 from routekit.routing.router import RouterConfig
 

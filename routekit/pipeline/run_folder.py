@@ -56,7 +56,9 @@ class RunFolder:
         """Make the folder of a new run. Raises InputError as `check_free` does."""
         cls.check_free(path, force=force)
         make_folder(path, MARKER)
-        text = f"# routekit run, version {VERSION}\n" + str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
+        text = f"# routekit run, version {VERSION}\n" + str(
+            yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
+        )
         write_text(path / MARKER, text)
         return cls(path)
 

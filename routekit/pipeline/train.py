@@ -171,7 +171,9 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
             measured,
             data=data.name,
             split="test",
-            dense_accuracy=_dense_accuracy(plan, network, original, data.test, costs, measured.accuracy, accelerator.device),
+            dense_accuracy=_dense_accuracy(
+                plan, network, original, data.test, costs, measured.accuracy, accelerator.device
+            ),
             dense_flops=whole,
             target=plan.target,
             met_on=len(data.val),

@@ -236,7 +236,9 @@ class ConvolutionalRouters(RouterBank):
             )
             for shape in shapes
         )
-        self.heads = nn.ModuleList(open_head(shape.channels + priced, config.open_logit, shape.sinks) for shape in shapes)
+        self.heads = nn.ModuleList(
+            open_head(shape.channels + priced, config.open_logit, shape.sinks) for shape in shapes
+        )
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
         """Score junction `index`; there is no state."""

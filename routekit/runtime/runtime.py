@@ -29,9 +29,7 @@ class Runtime(Protocol):
 class TorchRuntime:
     """The sparse executor, on any device."""
 
-    def __init__(
-        self, network: RoutedNetwork, about: dict[str, Any], device: torch.device | None = None
-    ) -> None:
+    def __init__(self, network: RoutedNetwork, about: dict[str, Any], device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
         self.executor = optimize(network.to(self.device))
         self.description = Description.of(prepare(network), about)

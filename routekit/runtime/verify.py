@@ -7,6 +7,7 @@ import torch
 
 from routekit.data.augment import normalize
 from routekit.data.decode import decode
+from routekit.data.preprocessing import preprocessing_of
 from routekit.errors import ExportError
 from routekit.runtime.runtime import Runtime
 
@@ -30,7 +31,7 @@ def verify(exported: Runtime, original: Runtime, paths: Sequence[str], *, batch_
     largest = 0.0
     for start in range(0, len(paths), batch_size):
         batch = list(paths[start : start + batch_size])
-        images = normalize(decode(batch, spec.input_size[1:]), spec.mean, spec.std)
+        images = normalize(decode(batch, preprocessing_of(spec)), spec.mean, spec.std)
         got, want = exported(images), original(images)
         difference = (got.logits - want.logits).abs()
         wrong = {

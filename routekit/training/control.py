@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from routekit.cost.controller import BudgetController
-from routekit.cost.table import CostTable
-from routekit.cost.price import PriceController
 from routekit.cost.exit_price import ExitPriceController
+from routekit.cost.price import PriceController
+from routekit.cost.table import CostTable
 from routekit.cost.weight import CostWeightController
 from routekit.data.image_set import Images
 from routekit.errors import InputError

@@ -1,4 +1,4 @@
-"""What steers a network that decides at several prices: it learns to decide at all prices, and its budget is met by one of them."""
+"""What steers a network that decides at several prices: it learns all of them, and one meets its budget."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,8 +9,8 @@ from torch import Tensor
 from routekit.cost.controller import BudgetController, GivenPrices
 from routekit.cost.price import LEEWAY, PriceRangeController
 from routekit.evaluation.calibrate import set_price
-from routekit.network.pricing import OPERATIONS, PriceConditioning
 from routekit.network.network import RoutedNetwork
+from routekit.network.pricing import OPERATIONS, PriceConditioning
 from routekit.routing.decision import RouteTrace
 from routekit.training.control import Control
 

@@ -18,17 +18,18 @@ from routekit.data.augment import normalize
 from routekit.data.sources import DataSplits
 from routekit.data.views import augmented_copies
 from routekit.errors import InputError, TrainingError
-from routekit.network.pricing import OPERATIONS
 from routekit.network.execution import relaxed, sparse
 from routekit.network.network import RoutedNetwork
-from routekit.objective.objective import Losses, ObjectiveWeights, objective
+from routekit.network.pricing import OPERATIONS
+from routekit.objective import terms
+from routekit.objective.objective import Classification, Losses, ObjectiveWeights, objective
 from routekit.routing.gate import gates, hard
 from routekit.routing.policy import Choice, reach_of, shares, softly
 from routekit.training.batches import Batches, step_seed
-from routekit.training.price_control import control_of
 from routekit.training.log import MetricsLog, Progress
-from routekit.training.optimizer import build_optimizer, set_learning_rate
+from routekit.training.optimizer import BuildOptimizer, build_optimizer, set_learning_rate
 from routekit.training.precision import use_bf16
+from routekit.training.price_control import control_of
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
 from routekit.training.teacher import Teacher
@@ -61,6 +62,8 @@ class Trainer:
         folder: Path | None = None,
         on_step: Callable[[Progress], None] = lambda progress: None,
         say: Callable[[str], None] = lambda sentence: None,
+        loss: Classification | None = None,
+        optimizer: BuildOptimizer | None = None,
     ) -> None:
         self.network: RoutedNetwork = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.costs, self.config, self.weights = data, costs, config, weights
@@ -86,7 +89,8 @@ class Trainer:
         self._saved_at = self._began = time.perf_counter()
         self._seconds_before = 0.0
         self.log = MetricsLog(None)
-        self.optimizer = build_optimizer(network, config)
+        self.optimizer = build_optimizer(network, config, optimizer)
+        self.classification = loss or terms.classification
         self.model: nn.Module = network
 
     def fit(self) -> RoutedNetwork:
@@ -215,6 +219,7 @@ class Trainer:
             k_cpt=self.control.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
             choice=self._choice(),
             squares=squares_of(self.network) if self.weights.policy.l2 > 0 else None,
+            classification=self.classification,
         )
         if not torch.isfinite(losses.total.detach()):
             raise TrainingError(

@@ -134,6 +134,27 @@ def test_normalize_by_hand():
     torch.testing.assert_close(out[1, :, 2, 3], torch.tensor([-2.0, 0.0, 0.5]), atol=1e-6, rtol=0)
 
 
+def test_one_mean_is_for_all_channels():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
+    torch.testing.assert_close(normalize(images, (0.2,), (0.4,)), normalize(images, (0.2,) * 3, (0.4,) * 3))
+    torch.testing.assert_close(normalize(images, (0.2,), (0.4,)).flatten(), torch.tensor([-0.5, 0.0, 2.0]))
+    torch.testing.assert_close(normalize(images[:, 1:2], (0.2,), (0.4,)), torch.zeros(1, 1, 1, 1))
+    with pytest.raises(ValueError, match="mean has 3 values, the images have 1 channels"):
+        normalize(images[:, :1], (0.5, 0.5, 0.5), (0.25,))
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [Augmentation(), Augmentation(fill="mean"), Augmentation(unflipped=(1,)), Augmentation.of((96, 96), flip=True)],
+)
+def test_a_grey_image_is_varied_as_a_colour_of_equal_channels_is(augmentation):
+    grey = torch.randint(0, 256, (4, 1, 96, 96), dtype=torch.uint8, generator=generator())
+    labels = torch.tensor([0, 1, 0, 1])
+    out = augmentation(grey, generator(1), labels)
+    assert (out.shape, out.dtype) == (grey.shape, torch.uint8)
+    assert torch.equal(out, augmentation(grey.repeat(1, 3, 1, 1), generator(1), labels)[:, 1:2])
+
+
 def test_copies_of_a_sample_are_adjacent_and_differ():
     images = torch.arange(1, 4, dtype=torch.uint8).view(3, 1, 1, 1).repeat(1, 3, 8, 8)
     labels = torch.arange(len(images))

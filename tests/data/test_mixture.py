@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from routekit.data.image_set import ImageSet
 from routekit.data.mixture import CONTRAST, colour, mixture, parts_of
+from routekit.data.preprocessing import Preprocessing
 from routekit.data.provided import Provided
 from routekit.data.sources import load_data
 from routekit.errors import InputError
@@ -96,10 +97,23 @@ def test_bad_mixtures_are_refused(source: str, says: str) -> None:
 
 
 def test_a_mixture_is_loaded_as_any_set() -> None:
-    data = load_data("digits[0,1,*]", input_size=(3, 16, 16), fill="mean")
+    data = load_data("digits[0,1,*]", preprocessing=Preprocessing((16, 16)), fill="mean")
     assert data.classes == ("0", "1", "other")
     assert (len(data.train), len(data.val), len(data.test)) == (1097, 300, 400)
     assert data.augmentation.fill == "mean"
     assert not data.augmentation.flip
     with pytest.raises(InputError, match="no folder and no data set is called 'digts'"):
         load_data("digts[0]+digits[1]")
+
+
+def test_a_mixture_for_a_network_that_sees_no_colours() -> None:
+    grey = Preprocessing((8, 8), channels=1)
+    both, fours = (
+        load_data("digits[0,1]+digits[4]", preprocessing=grey),
+        load_data("digits[4]+digits[0]", preprocessing=grey),
+    )
+    assert both.train.images.shape[1:] == (1, 8, 8)
+    # As they are: neither coloured nor anything else.
+    assert torch.equal(both.test.images[80:], fours.test.images[:40])
+    alone = load_data("digits[4,*]", preprocessing=grey).test
+    assert torch.equal(both.test.images[80:], alone.images[alone.labels == 0])

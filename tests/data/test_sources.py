@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from PIL import Image
 
 from routekit.data.augment import Augmentation
 from routekit.data.image_set import FolderSet, ImageSet
+from routekit.data.preprocessing import Preprocessing, preprocessing_of
 from routekit.data.sources import load_data
 from routekit.errors import InputError
 
@@ -61,7 +63,7 @@ def test_the_digits_split_is_the_one_that_reports_use():
 
 def test_a_folder_with_val(tree):
     write_split(tree / "val", 3, start=200)
-    data = load_data(str(tree), input_size=(3, 32, 32))
+    data = load_data(str(tree), preprocessing=Preprocessing((32, 32)))
     assert isinstance(data.train, ImageSet)
     assert data.train.images.shape == (20, 3, 32, 32)
     assert data.train.labels.tolist() == [0] * 10 + [1] * 10
@@ -189,8 +191,44 @@ def test_two_origins_of_validation_images(tree):
     one_line(r"give one of them", tree, val=tree, val_from_test=0.5)
 
 
-def test_a_network_of_other_channels():
-    one_line(r"takes 1", "digits", input_size=(1, 28, 28))
+@dataclass(frozen=True)
+class Spec:
+    input_size: tuple[int, int, int]
+    crop: float | None = None
+    interpolation: str = "bilinear"
+
+
+def test_a_networks_specification_says_how_images_are_read():
+    assert preprocessing_of(Spec((3, 32, 48))) == Preprocessing((32, 48))
+    assert preprocessing_of(Spec((1, 8, 8), 0.9, "bicubic")) == Preprocessing((8, 8), 1, 0.9, "bicubic")
+    with pytest.raises(InputError, match=r"the network takes 2: put a layer"):
+        load_data("digits", preprocessing=preprocessing_of(Spec((2, 28, 28))))
+
+
+def test_digits_for_a_network_that_takes_grey_images():
+    colour, grey = (load_data("digits", preprocessing=Preprocessing((28, 28), each)) for each in (3, 1))
+    assert grey.test.images.shape == (400, 1, 28, 28)
+    assert torch.equal(grey.test.images, colour.test.images[:, :1])
+    cropped = load_data("digits", preprocessing=Preprocessing((28, 28), 1, crop=0.8)).test.images
+    assert cropped.shape == grey.test.images.shape
+    assert not torch.equal(cropped, grey.test.images)
+    cubic = load_data("digits", preprocessing=Preprocessing((28, 28), 1, interpolation="bicubic")).test.images
+    # Where a cubic overshoots, white stays white and black stays black.
+    assert (cubic.int() - grey.test.images.int()).abs().max() < 100
+    assert not torch.equal(cubic, grey.test.images)
+
+
+def test_a_folder_of_grey_images(tree):
+    data = load_data(str(tree), preprocessing=Preprocessing((32, 32), 1), val_from_test=0.4)
+    assert data.train.images.shape == (20, 1, 32, 32)
+    # 0.299 of the red value, and 0.587 of a green of 1 for the second class.
+    assert [int(value) for value in data.train.images[:, 0, 0, 0]] == [
+        round(0.299 * red + 0.587 * (red >= 10)) for red in range(20)
+    ]
+    limit = 30 * 32 * 32 + 1
+    assert isinstance(
+        load_data(str(tree), preprocessing=Preprocessing((32, 32), 1), limit_memory_bytes=limit).train, ImageSet
+    )
 
 
 def test_importing_the_data_layer_is_cheap():

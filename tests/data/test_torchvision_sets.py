@@ -10,6 +10,8 @@ import torch
 from scipy.io import savemat
 from torchvision import datasets
 
+from routekit.data.image_set import with_channels
+from routekit.data.preprocessing import Preprocessing
 from routekit.data.sources import load_data
 from routekit.errors import InputError, RoutekitError
 
@@ -61,7 +63,7 @@ def test_cifar10(tmp_path, monkeypatch):
 
 def test_a_set_too_large_once_enlarged_is_enlarged_batch_by_batch(tmp_path, monkeypatch):
     train, _ = write_cifar10(tmp_path, monkeypatch)
-    arguments = {"data_root": tmp_path, "val_from_test": 0.5, "input_size": (3, 64, 64)}
+    arguments = {"data_root": tmp_path, "val_from_test": 0.5, "preprocessing": Preprocessing((64, 64))}
     large = load_data("cifar10", **arguments, limit_memory_bytes=10**6)
     assert torch.equal(large.train.images, train)
     images, labels = next(large.train.batches(torch.tensor([5, 7]), 2))
@@ -84,6 +86,28 @@ def test_grey_images_become_rgb_of_the_input_size(tmp_path, name, folder, flip):
     assert data.test.labels.tolist() == [i % 10 for i in range(20)]
     assert len(data.classes) == 10
     assert data.augmentation.flip is flip
+
+
+def test_grey_images_stay_grey_for_a_network_that_takes_them(tmp_path):
+    write_mnist(tmp_path, "MNIST")
+    colour, grey = (
+        load_data("mnist", data_root=tmp_path, preprocessing=Preprocessing((28, 28), each)) for each in (3, 1)
+    )
+    assert grey.test.images.shape == (20, 1, 28, 28)
+    assert torch.equal(grey.test.images, colour.test.images[:, 2:])
+
+
+def test_colours_become_their_luminance_for_a_network_that_takes_grey_images(tmp_path, monkeypatch):
+    train, _ = write_cifar10(tmp_path, monkeypatch)
+    arguments = {"data_root": tmp_path, "val_from_test": 0.5}
+    grey = load_data("cifar10", **arguments, preprocessing=Preprocessing((32, 32), 1)).train
+    assert torch.equal(grey.images, with_channels(train, 1))
+    ahead = load_data("cifar10", **arguments, preprocessing=Preprocessing((48, 48), 1, 0.9, "bicubic")).train
+    small = load_data(
+        "cifar10", **arguments, preprocessing=Preprocessing((48, 48), 1, 0.9, "bicubic"), limit_memory_bytes=10**5
+    ).train
+    assert torch.equal(small.images, grey.images)
+    assert torch.equal(next(small.batches(torch.tensor([5, 7]), 2))[0], ahead.images[[5, 7]])
 
 
 def test_svhn(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from routekit.export.onnx.group import Group
 from routekit.export.onnx.parts import Parts
 from routekit.network.deciders import LearnedDecider
 from routekit.network.paths import PathDecider
-from routekit.network.program import Classify, Combine, Head, Interpreter, Stem, Step, Stop, Units, View
+from routekit.network.program import Classify, Combine, Head, Interpreter, Stem, Step, Stop, Units, View, layout_of
 
 Form = Literal["single", "batch", "dense"]
 
@@ -89,11 +89,7 @@ class Assembly:
         onwards = self.onwards(step, state)
         goes = graph.add("GreaterOrEqual", graph.add("Reshape", onwards, graph.constant([-1])), graph.constant(0.0))
         own = [*([self.table(state.columns)] if state.columns else []), onwards]
-        behind = sum(
-            1 if isinstance(each, Stop) else len(each.deciding) * each.routers.width
-            for each in ahead
-            if isinstance(each, Stop) or (isinstance(each, Units) and each.routers is not None)
-        )
+        behind = len(layout_of(ahead).sections)
         nothing = [self.nothing(state.answer, behind)] if behind else []
 
         def then() -> list[str]:
@@ -140,16 +136,16 @@ def needed(ahead: Sequence[Step]) -> list[str]:
     """Of what has been made so far, what the steps ahead read."""
     views = [place for place, step in enumerate(ahead) if isinstance(step, View)]
     here = ahead[: views[0]] if views else ahead
+    surveyed = [
+        step for step in here if isinstance(step, Units) and step.routers is not None and step.routers.sees_image
+    ]
     reads = {
         "images": bool(views),
         "x": bool(here) and isinstance(here[0], Units | Classify | Head),
-        "view": any(isinstance(step, Units) and step.routers is not None and step.routers.sees_image for step in here),
+        "view": bool(surveyed),
         "shared": any(isinstance(step, Stem) and step.shared for step in here),
         "answer": any(isinstance(step, Head) and step.combine != "replace" for step in ahead),
-        "policy": any(
-            isinstance(step, Units) and step.routers is not None and step.routers.sees_image and step.first > 0
-            for step in here
-        ),
+        "policy": any(step.first > 0 for step in surveyed),
     }
     return [name for name, needs in reads.items() if needs]
 

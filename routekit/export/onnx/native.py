@@ -44,7 +44,7 @@ class NativeParts(Parts):
             if isinstance(step, View):
                 x = "images"
             elif isinstance(step, Stem):
-                key = ("stem", id(step.form.model))
+                key: Any = ("stem", id(step.form.model))
                 if not step.shared and key not in known:
                     known[key] = "images", graph.place(super().stem(step), "images", "stem")
                 x = shared if step.shared else known[key][1]

@@ -110,7 +110,8 @@ class Parts:
             return self._of_decider(step, "margin", decider, _margin(decider.score), torch.stack(read)[None])
 
         def of_answer(logits: Tensor) -> Tensor:
-            return decider(logits, logits)
+            scores: Tensor = decider(logits, logits)
+            return scores
 
         return self._of_decider(step, "margin", decider, _margin(of_answer), self._logits)
 
@@ -128,9 +129,7 @@ class Parts:
     def _logits(self) -> Tensor:
         return torch.zeros(1, self.network.spec.num_classes)
 
-    def _of_decider(
-        self, step: Stop, what: str, decider: Decider, call: Callable[..., Any], example: Tensor
-    ) -> Piece:
+    def _of_decider(self, step: Stop, what: str, decider: Decider, call: Callable[..., Any], example: Tensor) -> Piece:
         kind = (what, repr(decider), decider.config.rule, tuple(example.shape))
         return self.exporter.export(f"what decides past {step.name}", call, decider, example, kind)
 

@@ -1,0 +1,237 @@
+"""The Python API: the verbs in the order of the work, on data of any form. The command line calls the same code."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from routekit.backbones.unit import ModelSpec
+from routekit.cost.table import CostTable
+from routekit.cost.target import parse_target
+from routekit.data.preprocessing import preprocessing_of
+from routekit.data.sources import DataSplits, load_data
+from routekit.data.tensors import Labelled, splits_of
+from routekit.errors import InputError
+from routekit.evaluation import calibrate as calibration
+from routekit.evaluation.evaluate import Evaluation
+from routekit.evaluation.evaluate import evaluate as measure
+from routekit.export import checkpoint
+from routekit.export.compact import compact
+from routekit.files import existing
+from routekit.junctions.convert import convert
+from routekit.network.network import RoutedNetwork
+from routekit.objective.objective import ObjectiveWeights
+from routekit.pipeline.machine import Machine
+from routekit.pipeline.train import run as carry_out
+from routekit.recipe import Recipe, load_recipe
+from routekit.training.log import Progress
+from routekit.training.schedule import TrainingConfig
+from routekit.training.trainer import Trainer
+
+Data = str | Path | DataSplits | Labelled | Sequence[Labelled]
+# What teaches a network by default, where there is a teacher: its logits, and its features after each stage.
+TAUGHT = ObjectiveWeights(
+    consistency=0.0, diversity=0.0, regularization=0.0, distillation=0.9, feature_distillation=10.0
+)
+ALONE = ObjectiveWeights(consistency=0.0, diversity=0.0, regularization=0.0)
+
+
+def data(source: Data, spec: ModelSpec, seed: int = 0) -> DataSplits:
+    """Bring images of any form into the form that training and evaluation take.
+
+    Args:
+        source: A data set's name, a folder with train/ and test/, what `load_data` gives, or labelled images: a pair of
+            tensors, a torch `Dataset`, a `DataLoader`; or a sequence of up to three of these, for training, validation
+            and test. uint8 images are normalised as `spec` says, float ones are taken as they are.
+        spec: What the network wants of its images.
+        seed: Draws what is carved out of the images.
+
+    Returns:
+        The splits.
+
+    Raises:
+        InputError: The data are not there, or not as described.
+    """
+    if isinstance(source, DataSplits):
+        return source
+    if isinstance(source, str | Path):
+        return load_data(str(source), seed=seed, preprocessing=preprocessing_of(spec))
+    return splits_of(source, spec.input_size, spec.num_classes, seed)
+
+
+def fit(
+    network: RoutedNetwork,
+    source: Data,
+    *,
+    target: str | float | None = None,
+    teacher: nn.Module | RoutedNetwork | None = None,
+    training: TrainingConfig | None = None,
+    objective: ObjectiveWeights | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] | None = None,
+    folder: str | Path | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> RoutedNetwork:
+    """Train a network, so that it meets a budget on validation images.
+
+    Args:
+        network: It is trained in place.
+        source: The images: see `data`.
+        target: The mean cost: "50%" of the dense network's, "1.5e8", or a number of MACs. None for no budget.
+        teacher: The dense network that teaches it; None for nobody.
+        training: How it is trained.
+        objective: What is minimised.
+        loss: Logits `[B, classes]` and labels `[B]` -> the loss of each image, `[B]`, in the place of cross-entropy.
+        optimizer: Builds an optimiser from groups of parameters, in the place of SGD. Each group has "params",
+            "weight_decay", and a "scale" on the learning rate of the schedule.
+        folder: Where the state is kept, so that the same call goes on with what is there; None: nowhere.
+        device: "cpu" or "cuda"; None for the best there is.
+        seed: Of every random choice.
+        on_step: Called after each step.
+        say: Called with sentences for the user.
+
+    Returns:
+        The network, in eval mode.
+
+    Raises:
+        InputError: A budget that it cannot meet, or images that do not fit.
+        TrainingError: The loss is not finite.
+    """
+    splits = data(source, network.spec, seed)
+    costs = CostTable.measure(network)
+    if isinstance(teacher, nn.Module) and not isinstance(teacher, RoutedNetwork):
+        teacher = convert(teacher, spec=network.view.spec)
+    trainer = Trainer(
+        network,
+        splits,
+        costs,
+        training or TrainingConfig(),
+        objective or (ALONE if teacher is None else TAUGHT),
+        target=costs.dense if target is None else _cost(target, costs),
+        accelerator=Machine(device).accelerator(),
+        seed=seed,
+        teacher=teacher,
+        folder=None if folder is None else existing(Path(folder)),
+        on_step=on_step,
+        say=say,
+        loss=loss,
+        optimizer=optimizer,
+    )
+    return trainer.fit().eval()
+
+
+def evaluate(network: RoutedNetwork, source: Data, *, target: str | float | None = None, seed: int = 0) -> Evaluation:
+    """Measure a network on test images under hard routing.
+
+    Args:
+        network: The network.
+        source: The images: see `data`. What is not divided is all measured.
+        target: A mean cost to be met on the validation images first, where the network can be set for another one
+            without training: by its thresholds, or by the price of computing.
+        seed: Draws what is carved out of the images.
+
+    Returns:
+        What every image did: `accuracy`, `cost` (MACs, routers included), `routes`.
+
+    Raises:
+        InputError: A budget out of reach, or images that do not fit.
+    """
+    splits = data(source, network.spec, seed)
+    costs = CostTable.measure(network)
+    if target is not None:
+        wanted = _cost(target, costs)
+        if network.pricing is not None:
+            calibration.set_price(network, splits.val, costs, wanted)
+        elif not network.is_static:
+            calibration.calibrate(network, splits.val, costs, wanted)
+        else:
+            raise InputError(f"nothing is decided in this {network.name}: it costs what it costs")
+    return measure(network, splits.test, costs)
+
+
+def save(network: RoutedNetwork, folder: str | Path, *, classes: Sequence[str] = (), dtype: str = "float32") -> Path:
+    """Write a network to a folder that `load` reads: JSON and safetensors.
+
+    Args:
+        network: The network.
+        folder: It is made if it is not there.
+        classes: The names of the classes, for whoever predicts with it.
+        dtype: In which parameters are stored: "float32", "float16" or "bfloat16".
+
+    Returns:
+        The folder.
+    """
+    about = {"classes": list(classes)} if classes else {}
+    checkpoint.save_network(Path(folder), network, about=about, dtype=getattr(torch, dtype))
+    return Path(folder)
+
+
+def export(
+    network: RoutedNetwork, folder: str | Path, *, kind: str = "onnx", classes: Sequence[str] = (), images: Any = None
+) -> list[Path]:
+    """Write a network for another runtime.
+
+    Args:
+        network: The network.
+        folder: It is made if it is not there.
+        kind: "onnx" or "openvino", which skip what an image does not need; "torch", a program that computes
+            everything; or "compact", a smaller checkpoint for `load`.
+        classes: The names of the classes.
+        images: For "compact", images like those to come, `[N, C, H, W]`, normalised: what none of them runs goes.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: An unknown format, or a package that is not installed.
+        ExportError: The format cannot hold the network.
+    """
+    from routekit.pipeline.export import write
+
+    about = {"classes": list(classes)} if classes else {}
+    if kind == "compact":
+        if images is None:
+            raise InputError("a compact checkpoint is made by routes: give images")
+        with torch.no_grad():
+            routes = network.eval()(images).routes
+        return [save(compact(network, routes).network, folder, classes=classes)]
+    return write(kind, Path(folder), network, about)
+
+
+def run(recipe: Recipe | str, folder: str | Path, *, force: bool = False, **settings: Any) -> dict[str, Any]:
+    """Carry out a recipe: what `routekit convert` and `routekit finetune` do.
+
+    >>> run("default", "runs/mine", target="50%", data={"source": "digits"})
+
+    Args:
+        recipe: The recipe, or its name.
+        folder: The run's folder.
+        force: Whether an old run there is replaced.
+        **settings: Of the recipe named, sections or single values: `training={"epochs": 2}`.
+
+    Returns:
+        The run's record.
+
+    Raises:
+        InputError: Something that was given is wrong.
+    """
+    if isinstance(recipe, str):
+        values = {
+            f"{name}.{key}" if key else name: each
+            for name, value in settings.items()
+            for key, each in (value.items() if isinstance(value, dict) and name != "junctions" else [("", value)])
+        }
+        recipe = load_recipe(recipe, values)
+    elif settings:
+        raise InputError("settings go with the name of a recipe: a Recipe has its own")
+    return carry_out(recipe, Path(folder), Machine(), force=force)
+
+
+def _cost(target: str | float, costs: CostTable) -> float:
+    """A target in words or MACs -> MACs. Raises InputError if it cannot be met."""
+    return parse_target(target if isinstance(target, str) else f"{target:.6g}", costs)
