@@ -47,7 +47,8 @@ def _default(budget: str, methods: Container[str]) -> str:
 
     Where none looks again, that did not pay on validation images, and the default does without.
     """
-    pruned = float(budget.rstrip("%")) / 100 < load_recipe("default", {}).prunes_below
+    pruning = load_recipe("default").pruning
+    pruned = pruning is not None and float(budget.rstrip("%")) / 100 < pruning.below
     if pruned:
         return "l1+cascade"
     return "cascade+again" if "cascade+again" in methods else "cascade"

@@ -1,4 +1,4 @@
-"""Keep a comparison as a recorded one: its plan, its cells' records and recipes, its timings, and the report on them.
+"""Keep a comparison as a recorded one: its plan, its cells' records and plans, its timings, and the report on them.
 
     python reports/keep_comparison.py comparisons/<name> reports/<group> --call PATH=NAME
 
@@ -32,7 +32,7 @@ def main() -> int:
     calls = [*(call.split("=", 1) for call in arguments.call), [f"{arguments.comparison}/", ""]]
     done = [folder.of(cell) for cell in plan.cells() if folder.of(cell).finished]
     files = [folder.path / "plan.yaml", folder.path / TIMINGS]
-    files += [run.path / name for run in done for name in ("record.json", "recipe.yaml")]
+    files += [run.path / name for run in done for name in ("record.json", "plan.yaml")]
     for file in filter(Path.exists, files):
         text = file.read_text()
         for path, name in calls:

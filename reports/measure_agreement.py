@@ -18,8 +18,8 @@ from torch import Tensor
 
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
-from routekit.export.checkpoint import load_network
-from routekit.network.executor import masked
+from routekit.export.checkpoint import load
+from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.inputs import load_splits
 from routekit.pipeline.run_folder import RunFolder
@@ -31,7 +31,7 @@ def probabilities(network: RoutedNetwork, images: Images) -> dict[str, Tensor]:
     for batch, _ in images.batches(torch.arange(len(images)), 250):
         trace = network(normalize(batch, spec.mean, spec.std), execution=masked)
         said.append([leaf.softmax(dim=1) for leaf in trace.leaves or (trace.logits,)])
-    names = [f" after {leaving.after}" for each in network.exits for leaving in each.each] + [""]
+    names = [f" after {step.name}" for step in network.stops] + [""]
     return dict(zip(names, map(torch.cat, zip(*said, strict=True)), strict=True))
 
 
@@ -41,8 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     runs = parser.parse_args().runs
-    networks = [load_network(run).eval() for run in runs]
-    val = load_splits(RunFolder.open(runs[0])[1], networks[0].spec.input_size).val
+    networks = [load(run) for run in runs]
+    _, plan = RunFolder.open(runs[0])
+    val = load_splits(plan.data, networks[0].spec, plan.seed).val
     said = {
         f"{run}{place}": probability
         for run, network in zip(runs, networks, strict=True)

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from routekit.backbones.load import load_backbone
 from routekit.data.augment import normalize
 from routekit.pipeline.inputs import load_splits
-from routekit.recipe import load_recipe
+from routekit.recipe import DataSection
 from routekit.routing.router import pool
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     view = load_backbone(arguments.model, weights=arguments.weights)
     view.model.eval()
     spec = view.spec
-    val = load_splits(load_recipe("default", {"data.source": arguments.data}), spec.input_size).val
+    val = load_splits(DataSection(source=arguments.data), spec, seed=0).val
     seen: list[list[torch.Tensor]] = [[] for _ in view.units]
     logits, labels = [], []
     for images, batch_labels in val.batches(torch.arange(len(val)), 250):

@@ -16,11 +16,12 @@ import torch
 from accelerate import Accelerator
 
 from routekit.backbones.load import build, spec_of
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.data.augment import Augmentation
 from routekit.data.image_set import ImageSet
 from routekit.data.sources import DataSplits
-from routekit.network.convert import convert, dense
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights
 from routekit.pipeline.machine import Machine
@@ -38,7 +39,7 @@ def images(count: int, size: int) -> ImageSet:
 def trainer(network: RoutedNetwork, data: DataSplits, batch: int) -> Trainer:
     """Build a trainer with the default recipe's schedule, at the beginning of a long run."""
     config = load_recipe("default", {"training.batch_size": batch, "training.epochs": 1000}).training
-    costs = CostModel.measure(network)
+    costs = CostTable.measure(network)
     no_distillation = ObjectiveWeights(0.0, 0.0, 0.0)
     return Trainer(network, data, costs, config, no_distillation, target=0.5 * costs.dense, accelerator=Accelerator())
 
@@ -68,8 +69,8 @@ def main() -> None:
         Augmentation.of((size, size), flip=True), "fixed",
     )  # fmt: skip
     runs = {
-        "dense": trainer(dense(build(spec)), data, arguments.batch),
-        "routed": trainer(convert(build(spec)), data, arguments.batch),
+        "dense": trainer(convert(build(spec)), data, arguments.batch),
+        "routed": trainer(convert(build(spec), [Skip()]), data, arguments.batch),
     }
     for run in runs.values():
         timed(run)

@@ -20,10 +20,10 @@ from routekit.backbones.load import build, spec_of
 from routekit.backbones.narrow import LANES
 from routekit.backbones.unit import Backbone
 from routekit.baselines.pruning import prune
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.execution.timing import in_turns
+from routekit.junctions.convert import convert
 from routekit.macs import CONVENTION
-from routekit.network.convert import dense
 from routekit.pipeline.machine import Machine
 
 SHARES = (0.7, 0.5)
@@ -58,7 +58,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     view = build(spec_of(arguments.model))
-    full = CostModel.measure(dense(view)).dense
+    full = CostTable.measure(convert(view)).dense
     networks = {(1.0, None): view} | {
         (share, step): prune(view, "l1", share * full, step=step) for share in SHARES for step in (1, LANES)
     }
@@ -73,7 +73,7 @@ def main() -> int:
             timed = in_turns(contenders, images, seconds=arguments.seconds)
             rows += [
                 {
-                    "share": CostModel.measure(dense(each)).dense / full,
+                    "share": CostTable.measure(convert(each)).dense / full,
                     "step": step,
                     "batch": batch,
                     "ms": timed[str((share, step))].typical,

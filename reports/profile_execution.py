@@ -26,9 +26,9 @@ from unittest.mock import patch
 
 import torch
 
-from routekit.cost.model import CostModel
-from routekit.execution import executor as execution
-from routekit.execution.dense import Dense
+from routekit.backbones.unit import ResidualUnit
+from routekit.cost.table import CostTable
+from routekit.execution import rows as gathering
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
@@ -48,8 +48,8 @@ def main() -> None:
     options = parser.parse_args()
     network, images, _ = subject(options.model, options.rate, options.data, count=512)
     prepared = prepare(network)
-    costs, fast = CostModel.measure(prepared), fuse(prepared)
-    dense, routed = Dense(fast), SparseExecutor(fast)
+    costs, fast = CostTable.measure(prepared), fuse(prepared)
+    dense, routed = SparseExecutor(fast.without_routing()), SparseExecutor(fast)
     rows = []
     for batch in map(int, options.batch.split(",")):
         batches = [part.contiguous(memory_format=torch.channels_last) for part in torch.split(images, batch)][:DISTINCT]
@@ -101,10 +101,10 @@ def clocks(routed: SparseExecutor, spent: dict[str, float]) -> Iterator[None]:
 
     routers = routed.network.routers
     with (
-        patch.object(execution, "take", timed("gather", execution.take)),
-        patch.object(execution, "put", timed("gather", execution.put)),
+        patch.object(gathering, "take", timed("gather", gathering.take)),
+        patch.object(gathering, "put", timed("gather", gathering.put)),
         patch.object(routers, "survey", timed("routers", routers.survey)),
-        patch.object(execution.ResidualUnit, "run", timed("units", execution.ResidualUnit.run)),
+        patch.object(ResidualUnit, "take", timed("units", ResidualUnit.take)),
     ):
         yield
 

@@ -1,9 +1,8 @@
 """A recipe: every choice of a run in one validated document, YAML in and out."""
 
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
@@ -12,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
 from routekit.errors import InputError
+from routekit.faults import explain, lines_of
 from routekit.junctions.junction import Junction
 from routekit.junctions.kinds import junctions
 from routekit.network.pricing import AUTO, PriceRange
@@ -201,7 +201,7 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         faults = [fault for fault in error.errors() if fault["type"] != "junction"]
-        raise InputError(f"recipe {name}: {_faults([*faults, *_junction_faults(values)], lines)}") from error
+        raise InputError(f"recipe {name}: {explain([*faults, *_junction_faults(values)], lines, Recipe)}") from error
 
 
 def _document(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
@@ -210,7 +210,7 @@ def _document(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[tu
         raise InputError(f"recipe {name} is its own base: {' -> '.join([*seen, name])}")
     text = recipe_text(name)
     try:
-        values, lines = yaml.safe_load(text) or {}, _lines(yaml.compose(text))
+        values, lines = yaml.safe_load(text) or {}, lines_of(yaml.compose(text))
     except yaml.YAMLError as error:
         raise InputError(f"recipe {name} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -260,51 +260,3 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
         if not isinstance(values, dict):
             return  # what is wrong with it is told with all other faults
     values[key] = value
-
-
-def _faults(errors: Sequence[Any], lines: dict[tuple[str, ...], int]) -> str:
-    """Say what is wrong and where: on which line, if the file says it; a name that there is not, with the nearest."""
-    faults: dict[tuple[str, ...], list[str]] = {}
-    for fault in errors:
-        path = tuple(str(part) for part in fault["loc"])
-        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            faults[path] = [f"no such setting: {nearest(path[-1], _fields(path[:-1]))}"]
-        else:  # of what can be one thing or another, pydantic tells what is wrong with each
-            faults.setdefault(_setting(path), []).append(fault["msg"])
-    told = []
-    for path, said in sorted(faults.items(), key=lambda each: lines.get(each[0], 0)):
-        first, *others = dict.fromkeys(said)
-        message = ", or ".join([first, *(each.removeprefix("Input should be ") for each in others)])
-        told.append(f"{'.'.join(path)}: {message}" + (f" (line {lines[path]})" if path in lines else ""))
-    return "; ".join(told)
-
-
-def _setting(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Of the place of a fault, the setting that it is in."""
-    known = 0
-    while known < len(path) and path[known] in _fields(path[:known]):
-        known += 1
-    return path[:known]
-
-
-def _fields(path: tuple[str, ...]) -> list[str]:
-    """What settings there are in the section at `path`."""
-    kind: Any = Recipe
-    if path[:1] == ("junctions",) and len(path) < 3:
-        return list(junctions) if len(path) == 1 else junctions.settings_of(path[1])
-    for part in path:
-        found = get_type_hints(kind).get(part)
-        kind = next((each for each in get_args(found) if hasattr(each, "__annotations__")), found)
-    return list(get_type_hints(kind)) if hasattr(kind, "__annotations__") else []
-
-
-def _lines(node: yaml.Node | None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """On which line each key of a document is, from 1."""
-    if not isinstance(node, yaml.MappingNode):
-        return {}
-    found = {}
-    for key, value in node.value:
-        here = (*path, str(key.value))
-        found[here] = key.start_mark.line + 1
-        found |= _lines(value, here)
-    return found

@@ -8,12 +8,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import routekit
-from routekit.cost.model import CostModel
-from routekit.execution.executor import SparseExecutor
-from routekit.execution.masked import MaskedExecutor
-from routekit.execution.pool import Pool
+from routekit.cost.table import CostTable
+from routekit.execution.executor import MaskedExecutor, SparseExecutor
 from routekit.execution.prepare import prepare
-from routekit.network.executor import masked
+from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 
 SAFE = 1e-4  # a margin nearer to 0 may fall either way when operators are fused
@@ -41,10 +39,10 @@ class Counter(TorchDispatchMode):
 
 
 def executed_as_charged(network: RoutedNetwork, x: Tensor) -> None:
-    """The sparse executor computes just what the cost model charges for the routes that are taken."""
+    """The sparse executor computes just what the cost table charges for the routes that are taken."""
     with Counter() as counter:
         answer = SparseExecutor(network)(x)
-    assert counter.flops == CostModel.measure(network).of_routes(answer.routes).sum()
+    assert counter.flops == CostTable.measure(network).of_routes(answer.routes).sum()
 
 
 def executors_agree(network: RoutedNetwork, x: Tensor, *, prepared: bool) -> None:
@@ -59,19 +57,18 @@ def executors_agree(network: RoutedNetwork, x: Tensor, *, prepared: bool) -> Non
         answer = executor(prepare(network) if prepared else network)(x)
         assert torch.equal(answer.routes, reference.routes)
         torch.testing.assert_close(answer.logits, reference.logits, rtol=1e-4, atol=1e-5)
-        # Behind an exit that was taken, and of ways that lost, there is no margin to compare.
+        # Behind a stop that was taken, and of sinks that lost, there is no margin to compare.
         asked = answer.margins.isfinite() & reference.margins.isfinite()
         torch.testing.assert_close(answer.margins[asked], reference.margins[asked], rtol=1e-4, atol=1e-4)
 
 
 def served_alike(network: RoutedNetwork, x: Tensor) -> None:
-    """The fast form, and the pool that takes images as they come, give the network's own routes and answers."""
+    """The fast form gives the network's own routes and answers, whatever the batches are."""
     with torch.no_grad():
         want = network(x)
     assert len({tuple(route) for route in want.routes.tolist()}) > 1
     fast = routekit.optimize(network)
     assert torch.equal(fast(x).routes, want.routes)
-    with Pool(fast, batch=3) as pool:
-        answers = [promise.result() for promise in [pool.submit(image) for image in x]]
+    answers = [fast(part) for part in torch.split(x, 3)]
     assert torch.equal(torch.cat([each.routes for each in answers]), want.routes)
     torch.testing.assert_close(torch.cat([each.logits for each in answers]), want.logits, rtol=1e-4, atol=1e-4)

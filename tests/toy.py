@@ -11,10 +11,13 @@ from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.data.augment import Augmentation
 from routekit.data.image_set import ImageSet
 from routekit.data.sources import DataSplits
-from routekit.network.branches import BranchConfig
-from routekit.network.convert import convert
-from routekit.network.executor import masked
-from routekit.network.exits import ExitConfig
+from routekit.junctions.branch import Branch
+from routekit.junctions.cascade import Cascade
+from routekit.junctions.convert import convert
+from routekit.junctions.exit import Exit
+from routekit.junctions.junction import Junction
+from routekit.junctions.skip import Skip
+from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import RouterConfig
 
@@ -109,12 +112,13 @@ def toy_data() -> DataSplits:
     )
 
 
-def open_to_images(network: nn.Module, seed: int = 0, spread: float = 3.0) -> None:
+def open_to_images(network: RoutedNetwork, seed: int = 0, spread: float = 3.0) -> None:
     """Give the routers weights, so that routes differ between images."""
     generator = torch.Generator().manual_seed(seed)
-    for parameter in network.routers.parameters():  # type: ignore[union-attr]
-        with torch.no_grad():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread / parameter.shape[-1] ** 0.5)
+    for bank in network.banks:
+        for parameter in bank.parameters():
+            with torch.no_grad():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread / parameter.shape[-1] ** 0.5)
 
 
 def toy_noise(count: int, seed: int = 0) -> Tensor:
@@ -122,30 +126,33 @@ def toy_noise(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
-def toy_routed(kind: str = "fc", seed: int = 0, offset: float = 0.0) -> RoutedNetwork:
-    """A routed toy whose routes differ between images; `offset` speaks for running every unit."""
-    network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8)).eval()
+def toy_routed(kind: str = "fc", seed: int = 0, bias: float = 0.0) -> RoutedNetwork:
+    """A routed toy whose routes differ between images; `bias` speaks for running every unit."""
+    network = convert(toy_view(seed), [Skip()], routers=RouterConfig(kind=kind, hidden=8)).eval()
     open_to_images(network, seed)
-    network.routers.offset.fill_(offset)
+    network.routers.bias.fill_(bias)
     return network
 
 
 def toy_exits(
-    seed: int = 0, *, kind: str = "fc", offset: float = 0.0, exits: ExitConfig | None = None, skips: bool = True
+    seed: int = 0, *, kind: str = "fc", bias: float = 0.0, exits: Exit | None = None, skips: bool = True
 ) -> RoutedNetwork:
     """A routed toy with an exit after its first and its third unit, whose decisions differ between images."""
-    config = exits or ExitConfig(at="body.0,body.2", width=4, hidden=8)
-    network = convert(toy_view(seed), RouterConfig(kind=kind, hidden=8), exits=[config], skips=skips).eval()
+    config = exits or Exit(at="body.0,body.2", width=4, hidden=8)
+    junctions: list[Junction] = [Skip(), config] if skips else [config]
+    network = convert(toy_view(seed), junctions, routers=RouterConfig(kind=kind, hidden=8)).eval()
     open_to_images(network, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    for each in network.exits:
-        for parameter in each.deciding_parameters():
+    for decider in network.deciders:
+        for parameter in decider.parameters():
             with torch.no_grad():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 2 / parameter.shape[-1] ** 0.5)
     with torch.no_grad():
         margins = network(toy_noise(64, seed), execution=masked).margins
-    units = len(network.junctions)
-    network.set_offset(torch.cat([torch.zeros(units), -margins[:, units:].median(dim=0).values]) + offset)
+    middle = torch.zeros(len(network.columns))
+    stops = list(network.layout.stops)
+    middle[stops] = -margins[:, stops].median(dim=0).values
+    network.set_bias(middle + bias)
     return network
 
 
@@ -157,36 +164,35 @@ def small_view(seed: int = 0, depth: int = 14) -> Backbone:
     return adapt(model, ModelSpec(source="cifar", name=f"resnet{depth}", num_classes=3, input_size=(3, 8, 8)))
 
 
-# The ways through a unit beside itself: a narrow one, in place of or beside skipping it; several; a copy of the unit.
-WAYS = {
-    "narrow": (BranchConfig(keep=(0.4,)), False),
-    "skip or narrow": (BranchConfig(keep=(0.4,)), True),
-    "two narrow": (BranchConfig(keep=(0.6, 0.2)), False),
-    "candidate": (BranchConfig(keep=(), candidates=1), False),
-    "all": (BranchConfig(keep=(0.6, 0.2), candidates=1), True),
+# The sinks of a unit beside itself: a narrow one, in place of or beside skipping it; several; a copy of the unit.
+SINKS: dict[str, list[Junction]] = {
+    "narrow": [Branch(width=(0.4,))],
+    "skip or narrow": [Skip(), Branch(width=(0.4,))],
+    "two narrow": [Branch(width=(0.6, 0.2))],
+    "candidate": [Branch(width=(), candidates=1)],
+    "all": [Skip(), Branch(width=(0.6, 0.2), candidates=1)],
 }
 
 
 def small_branches(
     seed: int = 0,
     *,
-    ways: str = "narrow",
-    offset: float = 0.0,
+    sinks: str = "narrow",
+    bias: float = 0.0,
     cascade: bool = False,
     kind: str = "fc",
     depth: int = 14,
 ) -> RoutedNetwork:
-    """A network whose units have several ways on; with a cascade, it first asks a narrow form of itself."""
-    exits = [ExitConfig(at="stem", head="narrow", keep=0.25, depth=0.5, rule="confidence")] if cascade else []
-    config, (branches, skips) = RouterConfig(kind=kind, hidden=8), WAYS[ways]
-    network = convert(small_view(seed, depth), config, exits=exits, branches=branches, skips=skips).eval()
+    """A network whose units have several sinks; with a cascade, a narrow form of it is asked first."""
+    junctions = [*SINKS[sinks], *([Cascade(width=0.25, depth=0.5, own=False)] if cascade else [])]
+    network = convert(small_view(seed, depth), junctions, routers=RouterConfig(kind=kind, hidden=8)).eval()
     _shake(network)
     open_to_images(network, seed)
-    network.routers.offset.fill_(offset)
-    for each in network.exits:
+    network.routers.bias.fill_(bias)
+    for stop in network.stops:
         with torch.no_grad():  # half of these images are sure enough
             sure = network(toy_noise(16, seed), execution=masked).leaves[0].softmax(dim=1).amax(dim=1)
-            each.offset.copy_(sure.median() + 1e-3)
+            stop.decider.bias.copy_(sure.median() + 1e-3)
     return network
 
 

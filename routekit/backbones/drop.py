@@ -10,10 +10,12 @@ from routekit.backbones.unit import ResidualUnit, Sink, evaluating
 def drop_unit(unit: ResidualUnit) -> None:
     """Make `unit` its default, its shortcut or a branch, for good; it is no junction any more.
 
+    The default of a unit about which nothing is decided is here its shortcut.
+
     The children of the block that its shortcut calls stay; all others with parameters or buffers become
     `nn.Identity`.
     """
-    unit.sinks = unit.sinks[-1:]
+    unit.sinks = unit.sinks[-1:] if unit.sinks[-1] is not Sink.RUN else (Sink.SKIP,)
     used = _children_called(unit) if unit.sinks[0] is Sink.SKIP and not unit.keeps else set()
     for name, child in unit.block.named_children():
         if name not in used and child.state_dict():

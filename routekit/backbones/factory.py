@@ -189,7 +189,11 @@ def _call(name: str, num_classes: int | None) -> nn.Module | Backbone:
             way_out = nearest(attribute, known) if known else "there is nothing in it to call"
             raise InputError(f"{label.rpartition(':')[0]} has no {attribute!r}: {way_out}")
         if not callable(factory) or isinstance(factory, nn.Module):
-            what = "a network already" if isinstance(factory, nn.Module | Backbone) else f"a {type(factory).__name__}"
+            what = (
+                "a network already"
+                if isinstance(factory, nn.Module | Backbone)
+                else f"of type {type(factory).__name__}"
+            )
             raise InputError(f"{label} is {what}: name a function or a class that makes the network")
         try:
             made = factory(**_arguments(factory, num_classes))
@@ -214,7 +218,8 @@ def _arguments(factory: Any, num_classes: int | None) -> dict[str, int]:
         if num_classes is not None or named.default is named.empty:
             return {"num_classes": num_classes or _USUAL_CLASSES}
     elif num_classes is not None and any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        return {"num_classes": num_classes}
+        # A class without a constructor of its own has that of torch, which takes nothing, whatever its signature says.
+        return {} if factory.__init__ is nn.Module.__init__ else {"num_classes": num_classes}
     return {}
 
 
@@ -275,7 +280,7 @@ def _count_classes(made: nn.Module | Backbone, size: tuple[int, int, int], label
     x = torch.zeros(1, *size).to(like)
     try:
         with evaluating(model):
-            logits = _through(made, x)
+            logits = model(x)
     except Exception as error:  # whatever the user's forward raises
         raise InputError(
             f"the network of {label} takes no images of {list(size)} ({reason(error)}): give another input size, or "
@@ -285,12 +290,3 @@ def _count_classes(made: nn.Module | Backbone, size: tuple[int, int, int], label
         what = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise InputError(f"the network of {label} makes {what} of one image: it has to make logits [1, classes]")
     return logits.shape[1]
-
-
-def _through(made: nn.Module | Backbone, x: Tensor) -> Any:
-    if not isinstance(made, Backbone):
-        return made(x)
-    x = made.stem(x)
-    for unit in made.units:
-        x = unit.run(x)
-    return made.head(x)

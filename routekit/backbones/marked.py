@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.split_module import split_module
 
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit, evaluating
+from routekit.backbones.walk import walk
 from routekit.errors import InputError, first_line
 from routekit.registry import nearest
 
@@ -182,17 +183,15 @@ def _check(view: Backbone) -> None:
         raise InputError(
             f"{type(view.model).__name__} takes no images of {list(view.spec.input_size)}: {first_line(error)}"
         ) from error
-    x = view.stem(x)
-    stage, before = 0, None
-    for unit in view.units:
-        y = unit.run(x)
-        if unit.skippable and (not isinstance(y, Tensor) or y.shape != x.shape):
-            what = f"{list(x.shape[1:])} to {list(y.shape[1:])}" if isinstance(y, Tensor) else "that of a tensor"
+    stage, before, last = 0, None, x
+    for unit, read, y in walk(view.units, view.stem(x)):
+        if unit.skippable and (not isinstance(y, Tensor) or y.shape != read.shape):
+            what = f"{list(read.shape[1:])} to {list(y.shape[1:])}" if isinstance(y, Tensor) else "that of a tensor"
             raise InputError(
                 f"block {unit.name!r} changes the shape from {what}: only blocks that keep it can be marked; "
                 "register an adapter for the others"
             )
         stage += before is not None and y.shape != before
-        unit.stage, before, x = stage, y.shape, y
-    if not torch.equal(view.head(x), want):
+        unit.stage, before, last = stage, y.shape, y
+    if not torch.equal(view.head(last), want):
         raise InputError(f"the traced {type(view.model).__name__} computes something else than itself: {_WAY_OUT}")

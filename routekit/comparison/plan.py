@@ -123,14 +123,11 @@ class Plan(BaseModel):
             values["pruning"]["target"] = left
         if start is not None:
             chosen["model.weights"] = str(start)
-        recipe = load_recipe(base, chosen)
         if cell.method == DRN:  # trained as its authors do, for as many epochs and in the same batches as the others
             chosen |= lengths_of(load_recipe(self.base, chosen))
         if cell.joined:
             chosen["smaller"] = self.smaller
-        target = values.pop("target")
-        recipe = load_recipe(base, chosen | values)
-        return recipe.model_copy(update={"target": target})
+        return load_recipe(base, chosen | values)
 
 
 def _said(value: Any) -> str:

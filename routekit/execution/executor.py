@@ -1,6 +1,5 @@
 """The sparse executor: inference that computes, for each image, only what its route runs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.unit import ResidualUnit
+from routekit.execution.rows import execute, take
 from routekit.network.forward import combined, seen
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import Classify, Combine, Head, Interpreter, Stem, Stop, Units, View
@@ -236,50 +236,11 @@ def _masked_group(routers: RouterBank, segment: Segment, x: Tensor, state: Any) 
     return x, np.concatenate(margins, axis=1), state
 
 
-def execute(unit: ResidualUnit, x: Tensor, ways: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Take the images `ways[k]` by sink k of `unit`, at least one in all, and the others by its default.
-
-    Returns the features of all images, and those of the images in `ways`, in that order. Where the default leaves them
-    as they are, `x` is changed in place.
-    """
-    for sink, rows in enumerate(ways):
-        if len(rows) == len(x):
-            x = unit.take(x, sink)
-            return x, x
-    made = [(rows, unit.take(take(x, rows), sink)) for sink, rows in enumerate(ways) if len(rows)]
-    ran = made[0][1] if len(made) == 1 else torch.cat([features for _, features in made])
-    if not unit.keeps:
-        others = np.delete(np.arange(len(x)), np.concatenate([rows for rows, _ in made]))
-        if len(others):
-            made.append((others, unit.take(take(x, others), -1).to(ran.dtype)))
-        x = torch.empty_like(ran[:1].expand(len(x), -1, -1, -1))
-    for rows, features in made:
-        put(x, rows, features)
-    return x, ran
-
-
 def ask_units(routers: RouterBank, junctions: range, x: Tensor, state: Any = None) -> tuple[np.ndarray, Any]:
     """Features `[B, C, H, W]` -> margins `[B, m * width]`, not negative for the sinks taken; and the state."""
     survey, state = routers.survey(junctions, x, state)
     # Who runs what is kept in numpy: for arrays as small as these it takes a fraction of torch's time.
     return decided(survey, routers.width).float().cpu().numpy(), state
-
-
-def take(x: Tensor, rows: np.ndarray) -> Tensor:
-    """Gather samples of x [B, C, H, W], in its own memory format."""
-    chosen = torch.from_numpy(rows).to(x.device)
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return x.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2)
-    return x.index_select(0, chosen)
-
-
-def put(x: Tensor, rows: np.ndarray, values: Tensor) -> None:
-    """Put samples back into x [B, C, H, W], in place."""
-    x, values = x.permute(0, 2, 3, 1), values.permute(0, 2, 3, 1)
-    if x.device.type == "cpu" and x.dtype != torch.bfloat16:
-        x.numpy()[rows] = values.numpy()  # torch's index_copy_ takes five times as long
-    else:
-        x.index_copy_(0, torch.from_numpy(rows).to(x.device), values)
 
 
 def segments(step: Units) -> list[Segment]:

@@ -7,7 +7,7 @@ made here, they serve batches of any size without being compiled anew.
 
 import operator
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from routekit.backbones.walk import walk
 from routekit.execution.features import features_at
 from routekit.network.network import RoutedNetwork
 from routekit.network.paths import Paths, arrive
-from routekit.network.program import Classify, Head, Stem, Step, Units
+from routekit.network.program import Classify, Head, Interpreter, Stem, Step, Stop, Units, View
 
 onednn = torch.ops.mkldnn
 # For how many images the weights are laid out that serve any number but one.
@@ -86,18 +86,44 @@ def fuse(network: RoutedNetwork) -> RoutedNetwork:
         own = [stem] if isinstance(stem, nn.Module) else []
         parts = nn.ModuleList([*own, *(unit.block for unit in fused), *shortcuts, head])
         forms[id(form)] = replace(form, model=parts, stem=stem, units=fused, head=head)
-    steps: list[Step] = []
-    for step, seen in features_at(network, x):
-        if isinstance(step, Stem | Head):
-            step = replace(step, form=forms[id(step.form)])
-        elif isinstance(step, Units):
-            form = forms[id(step.form)]
-            whole = {unit.name: unit for unit in form.units}
-            step = replace(step, form=form, units=[_like(unit, whole[unit.name]) for unit in step.units])
-        elif isinstance(step, Classify):
-            step = replace(step, head=_fused(step.head, step.head, seen))
-        steps.append(step)
-    return RoutedNetwork(steps, blueprint=network.blueprint, pricing=network.pricing).eval()
+    state = _Fusing(forms)
+    for step, state.reads in features_at(network, x):
+        fused_steps([step], state)
+    return RoutedNetwork(state.steps, blueprint=network.blueprint, pricing=network.pricing).eval()
+
+
+@dataclass
+class _Fusing:
+    """The fused forms, by identity of the form, the features that the present step reads, and the program so far."""
+
+    forms: dict[int, Backbone]
+    reads: Tensor = field(init=False)
+    steps: list[Step] = field(default_factory=list)
+
+
+fused_steps: Interpreter[_Fusing] = Interpreter("fusing")
+
+
+@fused_steps.on(View, Stop)
+def _as_it_is(step: Step, state: _Fusing) -> None:
+    state.steps.append(step)
+
+
+@fused_steps.on(Stem, Head)
+def _of_form(step: Stem | Head, state: _Fusing) -> None:
+    state.steps.append(replace(step, form=state.forms[id(step.form)]))
+
+
+@fused_steps.on(Units)
+def _units(step: Units, state: _Fusing) -> None:
+    form = state.forms[id(step.form)]
+    whole = {unit.name: unit for unit in form.units}
+    state.steps.append(replace(step, form=form, units=[_like(unit, whole[unit.name]) for unit in step.units]))
+
+
+@fused_steps.on(Classify)
+def _classify(step: Classify, state: _Fusing) -> None:
+    state.steps.append(replace(step, head=_fused(step.head, step.head, state.reads)))
 
 
 def _fused_unit(unit: ResidualUnit, model: nn.Module, x: Tensor) -> ResidualUnit:

@@ -148,6 +148,8 @@ def _rebuilt(spec: dict[str, Any], given: Sequence[nn.Module | Backbone | None])
     prices = None if spec["prices"] is None else PriceRange(**spec["prices"])
     for document, model in zip(spec["networks"], given, strict=True):
         model_spec = TypeAdapter(ModelSpec).validate_python(document["model"])
+        if model is None and model_spec.source == "custom":  # nothing is run because a file names it
+            raise InputError(f"{model_spec.full_name} is your own network: give an instance of it as model=")
         view = build(model_spec) if model is None else _own(model, model_spec)
         if document["pruned"] is not None:
             resize(view.model, document["pruned"])

@@ -52,7 +52,7 @@ class Branch(Junction):
         """
         assert not isinstance(self.width, str)  # it is sized before
         for unit in draft.view.units:
-            if unit.skippable or unit.branchable:
+            if (unit.skippable or unit.branchable) and not unit.dropped:
                 copies = [copy.deepcopy(unit.block) for _ in range(self.candidates)]
                 slices = [narrow(unit.block, float(width), draft.view.step or 1) for width in self.width]
                 unit.sinks = (Sink.RUN, *copies, *slices, *unit.sinks[1:])

@@ -20,8 +20,8 @@ class Skip(Junction):
 
     def attach(self, draft: Draft) -> None:
         """Let each unit that has a shortcut be skipped."""
-        if not any(unit.skippable for unit in draft.view.units):
+        units = [unit for unit in draft.view.units if unit.skippable and not unit.dropped]
+        if not units:
             raise InputError(f"{draft.view.spec.full_name} has no unit that can be skipped: add --junctions exit")
-        for unit in draft.view.units:
-            if unit.skippable:
-                unit.sinks = (*(unit.sinks if unit.decides else (Sink.RUN,)), Sink.SKIP)
+        for unit in units:
+            unit.sinks = (*unit.sinks, Sink.SKIP)

@@ -27,6 +27,7 @@ from routekit.network.program import (
     forms_of,
     layout_of,
     passes_of,
+    units_run,
 )
 from routekit.network.state import ForwardState
 from routekit.routing.decision import Layout, RouteTrace
@@ -175,18 +176,7 @@ class RoutedNetwork(nn.Module):
 
     def units_run(self, routes: Tensor) -> Tensor:
         """Count the units that routes `[B, columns]`, bool, execute: `[B]`, int64."""
-        layout, section, at = self.layout, 0, 0
-        always = torch.zeros(len(layout.stops) + 1, dtype=torch.float64)
-        for step in self.steps:
-            if isinstance(step, Stop):
-                section, at = section + 1, at + 1
-            elif isinstance(step, Units):
-                decided = 0 if layout.forks else len(step.deciding)
-                always[section] += sum(unit.computes and not unit.dropped for unit in step.units) - decided
-        routes = layout.strike(routes.cpu())
-        chosen = 0 if layout.forks else routes[:, layout.of_units].sum(dim=1)
-        there: Tensor = (layout.reach(routes.double()) @ always).long()
-        return there + chosen
+        return units_run(self.steps, routes)
 
     @property
     def answerers(self) -> list[str]:
@@ -239,8 +229,8 @@ class RoutedNetwork(nn.Module):
         self.pricing.k_cpt.fill_(k_cpt)
         for bank in self.banks:
             bank.bias.copy_(-k_cpt * self.pricing.extra_cost)
-        feature = PriceConditioning.feature(self.pricing, self.pricing.k_cpt)
-        for price in (each.price for each in (*self.banks, *self.deciders)):
+        feature = self.pricing.feature(self.pricing.k_cpt)
+        for price in [*(bank.price for bank in self.banks), *(decider.price for decider in self.deciders)]:
             if price is not None:
                 price.copy_(feature)
 

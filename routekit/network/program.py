@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.network.deciders import Decider
@@ -196,3 +197,19 @@ def forms_of(steps: Sequence[Step]) -> list[Backbone]:
         if isinstance(step, Stem | Units | Head) and all(step.form.model is not form.model for form in found):
             found.append(step.form)
     return found
+
+
+def units_run(steps: Sequence[Step], routes: Tensor) -> Tensor:
+    """Count the units that routes `[B, columns]`, bool, execute: `[B]`, int64. Of a fork, one path is counted."""
+    layout, section = layout_of(steps), 0
+    always = torch.zeros(len(layout.stops) + 1, dtype=torch.float64)
+    for step in steps:
+        if isinstance(step, Stop):
+            section += 1
+        elif isinstance(step, Units):
+            decided = 0 if layout.forks else len(step.deciding)
+            always[section] += sum(unit.computes and not unit.dropped for unit in step.units) - decided
+    routes = layout.strike(routes.cpu())
+    chosen = 0 if layout.forks else routes[:, layout.of_units].sum(dim=1)
+    there: Tensor = (layout.reach(routes.double()) @ always).long()
+    return there + chosen

@@ -137,7 +137,7 @@ def _strip(batch: Tensor) -> str:
     """Images uint8 [B, 3, H, W] -> a PNG of them in a row, in base64."""
     from torchvision.transforms.v2 import functional as vision
 
-    row = torch.cat(list(vision.resize(batch, [SIZE, SIZE], antialias=True)), dim=2)
+    row = torch.cat(list(vision.resize(batch, [SIZE, SIZE], antialias=True)), dim=2).expand(3, -1, -1)
     stream = io.BytesIO()
     Image.fromarray(row.permute(1, 2, 0).numpy()).save(stream, "PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()

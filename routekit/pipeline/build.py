@@ -7,7 +7,7 @@ from routekit.baselines.depth import static_depth
 from routekit.baselines.pruning import prune, prunings
 from routekit.junctions.convert import convert
 from routekit.network.network import RoutedNetwork
-from routekit.pipeline.plan import RunPlan
+from routekit.pipeline.run_plan import RunPlan
 from routekit.training.batches import step_seed
 
 

@@ -14,8 +14,8 @@ from routekit.errors import InputError
 from routekit.export.checkpoint import load, network_folder, read_about, read_spec
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.machine import Hooks
-from routekit.pipeline.plan import Facts, RunPlan
 from routekit.pipeline.run_folder import MARKER, RunFolder
+from routekit.pipeline.run_plan import Facts, RunPlan
 from routekit.recipe import DataSection
 from routekit.training.batches import step_seed
 
@@ -69,7 +69,7 @@ def load_inputs(plan: RunPlan, hooks: Hooks) -> Inputs:
     # New layers are drawn from the global generator.
     torch.manual_seed(step_seed(plan.seed, 0))
     spec = replace(plan.spec, num_classes=len(data.classes))
-    view = load_backbone(plan.model, weights=weights, num_classes=spec.num_classes, input_size=spec.input_size)
+    view = load_backbone(plan.model, weights=weights, spec=spec)
     for note in view.notes:
         hooks.say(note)
     return Inputs(data, view, untrained=weights == "none" or bool(view.notes))
@@ -114,7 +114,12 @@ def check_classes(path: Path, classes: Sequence[str]) -> None:
 
 
 def fits(plan: RunPlan, data: DataSplits) -> bool:
-    """Whether the source's own weights say anything about this data: CIFAR networks know CIFAR-10 alone."""
+    """Whether the source's own weights say anything about this data: CIFAR networks know CIFAR-10 alone.
+
+    A user's own network comes with the weights that its factory gives it.
+    """
+    if plan.spec.source == "custom":
+        return True
     if plan.spec.source == "cifar":
         return data.name == "cifar10" and tuple(data.classes) == CIFAR10 and has_published_weights(plan.model)
     return has_published_weights(plan.model)

@@ -22,9 +22,9 @@ from routekit.network.deciders import IDK
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.inputs import check_classes, load_run, load_splits
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.plan import RunPlan
 from routekit.pipeline.record import about, described_exits, known_dense, run_record, write_record
 from routekit.pipeline.run_folder import RunFolder
+from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import DataSection
 from routekit.training.schedule import TrainingConfig
 

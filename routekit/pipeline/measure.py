@@ -24,9 +24,9 @@ from routekit.pipeline.analyse import Analysis, analyse
 from routekit.pipeline.inputs import check_classes, load_run, load_splits
 from routekit.pipeline.join import set_deferral
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.plan import RunPlan
 from routekit.pipeline.record import about, described_exits, known_dense, looks, run_record, write_record
 from routekit.pipeline.run_folder import MARKER, RunFolder
+from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import DataSection
 from routekit.report.record import read_record
 from routekit.routing.gate import gates

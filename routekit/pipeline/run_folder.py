@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_text
-from routekit.pipeline.plan import RunPlan
+from routekit.pipeline.run_plan import RunPlan
 
 VERSION = 2
 # What every run has from its beginning, and what runs of former versions had.

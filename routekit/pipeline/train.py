@@ -24,9 +24,10 @@ from routekit.pipeline.build import network_of
 from routekit.pipeline.inputs import Inputs, load_inputs, view_of_run
 from routekit.pipeline.join import check_smaller, join_behind
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.plan import RunPlan, needed_by, resolve
+from routekit.pipeline.plan import needed_by, resolve
 from routekit.pipeline.record import about, described_exits, looks, run_record, write_record
 from routekit.pipeline.run_folder import RunFolder
+from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import Recipe
 from routekit.report.record import read_record
 from routekit.routing.gate import gates

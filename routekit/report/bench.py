@@ -40,12 +40,6 @@ def bench_text(report: dict[str, Any]) -> str:
                 f"({100 * length['share']:.0f}% of the MACs): {length['routed_ms']:.2f} ms, "
                 f"dense {length['dense_ms']:.2f} ms"
             )
-    for server in report["serving"]:
-        lines += [""] if server is report["serving"][0] else []
-        lines.append(
-            f"{server['clients']} clients, {server['server']:<5} {server['images_per_second']:>8.1f} images/s, "
-            f"{server['latency_p50']:.1f} ms in the middle, {server['latency_p99']:.1f} ms at the 99th percentile"
-        )
     return "\n".join(lines)
 
 

@@ -169,10 +169,6 @@ class Trainer:
         return torch.Generator().manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index, purpose))
 
     @property
-    def _keeps_features(self) -> bool:
-        return self.teacher is not None and self.teacher.features
-
-    @property
     def _is_hard(self) -> bool:
         return self.schedule.is_hard(self.step)
 
@@ -203,7 +199,7 @@ class Trainer:
                 temperature=self.schedule.temperature(self.step),
                 generator=self._generator(2),
                 routes=routes,
-                keep_features=self._keeps_features,
+                keep_features=self.teacher is not None and self.teacher.features,
                 k_cpt=prices,
             )
             taught = None if self.teacher is None else self.teacher(x, trace)
@@ -257,17 +253,8 @@ class Trainer:
             return
         by_name = {name: float(value.detach()) for name, value in losses.by_name.items()}
         phase = ("train" if not self.schedule.learns else "hard") if self._is_hard else "route"
-        self.on_step(
-            Progress(
-                self.step,
-                self.schedule.steps,
-                phase,
-                by_name,
-                self.realized,
-                self.control.budget.wanted(self.step),
-                rate,
-            )
-        )
+        wanted = self.control.budget.wanted(self.step)
+        self.on_step(Progress(self.step, self.schedule.steps, phase, by_name, self.realized, wanted, rate))
         if self.step % self.config.check_every == 0 or self.step == self.schedule.steps:
             self.log.write(
                 kind="step",
@@ -275,7 +262,7 @@ class Trainer:
                 phase=phase,
                 losses=by_name,
                 realized=self.realized,
-                wanted=self.control.budget.wanted(self.step),
+                wanted=wanted,
                 cost_weight=self.control.budget.cost_weight,
                 images_per_second=rate,
             )

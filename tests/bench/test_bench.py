@@ -4,12 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from routekit.bench import serving
 from routekit.bench.bench import bench, break_even
 from routekit.bench.forms import Setting, check_installed, runtimes
 from routekit.bench.rates import set_run_rate
-from routekit.bench.serving import Batcher, bench_serving
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.errors import InputError, RoutekitError
 from routekit.execution import timing
 from routekit.execution.executor import SparseExecutor
@@ -17,7 +15,9 @@ from routekit.execution.prepare import prepare
 from routekit.execution.timing import DISTINCT, ROUNDS, WARM_UP, Timing, in_turns, peak_memory
 from routekit.export.onnx import file, piece
 from routekit.export.onnx.piece import Exporter
-from routekit.network.convert import convert
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
+from routekit.network.network import RoutedNetwork
 from routekit.report.bench import bench_html, bench_picture, bench_text, check_drawing
 from routekit.routing.router import RouterConfig
 from tests.toy import open_to_images, toy_view
@@ -35,6 +35,10 @@ def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def images(count: int) -> torch.Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def skipping() -> RoutedNetwork:
+    return convert(toy_view(), [Skip()], routers=RouterConfig(hidden=8)).eval()
 
 
 def test_contenders_take_turns_on_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +90,7 @@ def test_where_routing_stops_to_pay_by_hand() -> None:
 
 @pytest.mark.parametrize("rate", [0.25, 0.5, 0.75])
 def test_routers_are_set_to_a_run_rate(rate: float) -> None:
-    network = convert(toy_view(), RouterConfig(hidden=8))
+    network = skipping()
     x = images(64)
     set_run_rate(network, x, rate)
     for form in (network, prepare(network)):
@@ -95,11 +99,11 @@ def test_routers_are_set_to_a_run_rate(rate: float) -> None:
 
 
 def test_a_benchmark_compares_dense_and_routed_by_their_macs(setting: Setting) -> None:
-    network = convert(toy_view(), RouterConfig(hidden=8)).eval()
+    network = skipping()
     open_to_images(network)
     x = images(12)
     measured = bench(network, x, names=["torch"], batches=[1, 8], setting=setting, seconds=0)
-    costs = CostModel.measure(prepare(network))
+    costs = CostTable.measure(prepare(network))
     spent = costs.of_routes(SparseExecutor(prepare(network))(x).routes)
     assert [(row.runtime, row.device, row.batch) for row in measured.rows] == [("torch", "cpu", 1), ("torch", "cpu", 8)]
     for row, used in zip(measured.rows, (12, 8), strict=True):
@@ -115,7 +119,7 @@ def test_a_benchmark_compares_dense_and_routed_by_their_macs(setting: Setting) -
 
 
 def test_images_that_cost_the_same_are_one_group(setting: Setting) -> None:
-    network = convert(toy_view(), RouterConfig(hidden=8)).eval()  # exact until trained: all units run
+    network = skipping()  # exact until trained: all units run
     measured = bench(network, images(12), names=["torch"], batches=[1], setting=setting, seconds=0)
     assert [(length.shortest, length.longest, length.images) for length in measured.lengths] == [(4, 4, 12)]
 
@@ -126,7 +130,7 @@ def test_the_forms_of_a_runtime_answer_as_the_network_does(
 ) -> None:
     monkeypatch.setattr(piece, "Exporter", lambda: exporter)
     monkeypatch.setattr(file, "Exporter", lambda: exporter)
-    network = convert(toy_view(), RouterConfig(hidden=8)).eval()
+    network = skipping()
     open_to_images(network)
     forms = runtimes[name](network, setting)
     want = SparseExecutor(prepare(network))(images(1)).logits
@@ -142,36 +146,12 @@ def test_the_forms_of_a_runtime_answer_as_the_network_does(
     assert not any("single" in form for form in forms.for_batch(2))
 
 
-def test_both_servers_answer_every_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = convert(toy_view(), RouterConfig(hidden=8)).eval()
-    open_to_images(network)
-    executor = SparseExecutor(prepare(network))
-    server = Batcher(executor)
-    answers = [server.submit(image).result(timeout=60) for image in images(3)]
-    server.close()
-    assert torch.equal(torch.cat([answer.routes for answer in answers]), executor(images(3)).routes)
-    monkeypatch.setattr(serving, "TURNS", 2)
-    plain, pool = bench_serving(executor, images(5), clients=3, seconds=0.05)
-    assert (plain.server, pool.server) == ("plain", "pool")
-    for served in (plain, pool):
-        assert served.images_per_second > 0
-        assert 0 < served.latency_p50 <= served.latency_p99
-
-
-def test_a_server_that_fails_tells_its_clients() -> None:
-    server = Batcher(SparseExecutor(prepare(convert(toy_view(), RouterConfig(hidden=8)).eval())))
-    with pytest.raises(RuntimeError, match="channels"):
-        server.submit(torch.zeros(5, 8, 8)).result(timeout=60)
-    assert server.submit(images(1)[0]).result(timeout=60).logits.shape == (1, 3)
-    server.close()
-
-
 def test_only_so_many_batches_are_timed(setting: Setting) -> None:
-    network = convert(toy_view(), RouterConfig(hidden=8)).eval()
+    network = skipping()
     open_to_images(network)
     x = images(2 * DISTINCT)
     (row,) = bench(network, x, names=["torch"], batches=[1], setting=setting, seconds=0).rows
-    costs = CostModel.measure(prepare(network))
+    costs = CostTable.measure(prepare(network))
     spent = costs.of_routes(SparseExecutor(prepare(network))(x[:DISTINCT]).routes)
     assert row.ideal == pytest.approx(costs.dense / float(spent.mean()))
 
@@ -210,10 +190,6 @@ REPORT = {
             "routed_ms": 0.5,
         },
     ],
-    "serving": [
-        {"server": "plain", "clients": 8, "images_per_second": 100.0, "latency_p50": 70.0, "latency_p99": 99.0},
-        {"server": "pool", "clients": 8, "images_per_second": 120.0, "latency_p50": 60.0, "latency_p99": 90.0},
-    ],
 }  # fmt: skip
 
 
@@ -224,7 +200,6 @@ def test_the_text_says_what_pays_and_what_does_not() -> None:
     assert "SLOWER: run the dense network instead" in text
     assert "8 to 12 units (40% of the MACs): 0.50 ms, dense 1.00 ms" in text
     assert "2.0 MiB" in text
-    assert "8 clients, pool     120.0 images/s, 60.0 ms in the middle, 90.0 ms at the 99th percentile" in text
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "html"])

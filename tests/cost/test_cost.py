@@ -5,27 +5,31 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from routekit.backbones.load import build, spec_of
-from routekit.cost.budget import Budget, parse_target
-from routekit.cost.model import CostModel
-from routekit.cost.price import LEEWAY, Price, PriceRange, price_for
-from routekit.cost.toll import Toll
-from routekit.cost.weight import CostWeight
+from routekit.backbones.unit import example_input
+from routekit.cost.controller import GivenPrices
+from routekit.cost.exit_price import ExitPriceController
+from routekit.cost.price import LEEWAY, PriceController, PriceRangeController, price_for
+from routekit.cost.table import CostTable
+from routekit.cost.target import parse_target
+from routekit.cost.weight import CostWeightController
 from routekit.errors import InputError
+from routekit.junctions.convert import convert
+from routekit.junctions.exit import Exit
+from routekit.junctions.skip import Skip
 from routekit.macs import describe
-from routekit.network.convert import convert, dense, example_input
-from routekit.network.executor import relaxed
-from routekit.network.exits import ExitConfig
+from routekit.network.execution import relaxed
 from routekit.routing.gate import soft
 from routekit.routing.router import RouterConfig
 from tests.toy import ToyNet, open_to_images, toy_exits, toy_view
 
 
 def test_parts_by_hand() -> None:
-    costs = CostModel.measure(convert(toy_view()))
+    costs = CostTable.measure(convert(toy_view(), [Skip()]))
     flops = ToyNet.FLOPS
-    assert {part.name: part.flops for part in costs.parts} == {
+    assert {part.name: part.cost for part in costs.parts} == {
         "stem": flops["stem"],
         "body.0": flops["unit"],
         "body.1": flops["unit"],
@@ -33,7 +37,10 @@ def test_parts_by_hand() -> None:
         "body.3": flops["last"],
         "head": flops["head"],
     }
-    assert costs.skip.tolist() == [0, 0, flops["down shortcut"], 0]
+    assert costs.dense == sum(part.cost for part in costs.parts)
+    assert [part.name for part in costs.parts if part.skippable] == [f"body.{index}" for index in range(4)]
+    # Behind these two units, all routers that there are have new features anyway.
+    assert costs.extra[2:].tolist() == [flops["down"] - flops["down shortcut"], flops["last"]]
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet56", "torchvision:resnet18", "timm:resnet26d", "timm:resnetv2_50"])
@@ -41,18 +48,19 @@ def test_the_parts_sum_to_fvcores_count_of_the_whole(name: str) -> None:
     view = build(spec_of(name, num_classes=10, input_size=None if name.startswith("resnet") else (3, 64, 64)))
     analysis = FlopCountAnalysis(view.model.eval(), example_input(view)).unsupported_ops_warnings(False)
     analysis = analysis.tracer_warnings("none").uncalled_modules_warnings(False)
-    assert CostModel.measure(dense(view)).dense == analysis.total()
+    costs = CostTable.measure(convert(view))
+    assert costs.dense == sum(part.cost for part in costs.parts) == analysis.total()
 
 
 def test_published_macs_of_the_cifar_family() -> None:
     # Convolutions and the classifier, in MMAC; fvcore adds 2 an element for batch norms and the final pooling.
     for name, macs in {"resnet20": 40.8e6, "resnet56": 125.5e6, "resnet110": 252.9e6}.items():
-        total = CostModel.measure(dense(build(spec_of(name)))).dense
+        total = CostTable.measure(convert(build(spec_of(name)))).dense
         assert macs < total < 1.02 * macs
 
 
 def test_realized_cost_of_every_route_by_enumeration() -> None:
-    costs = CostModel.measure(convert(toy_view(), RouterConfig(hidden=16)))
+    costs = CostTable.measure(convert(toy_view(), [Skip()], routers=RouterConfig(hidden=16)))
     f = ToyNet.FLOPS
     # The first three junctions see the same features until a unit runs: one pooling (256), each router 100 more.
     three, two, one, last = 556, 456, 356, 8 * 16 + 8 + 8 * 16 + 32
@@ -66,9 +74,9 @@ def test_realized_cost_of_every_route_by_enumeration() -> None:
 
 
 def test_expected_cost_is_differentiable_and_meets_realized_at_hard_gates() -> None:
-    network = convert(toy_view()).eval()
+    network = convert(toy_view(), [Skip()]).eval()
     open_to_images(network)
-    costs = CostModel.measure(network)
+    costs = CostTable.measure(network)
     x = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         trace = network(x)
@@ -80,15 +88,15 @@ def test_expected_cost_is_differentiable_and_meets_realized_at_hard_gates() -> N
 
 
 def test_measuring_changes_nothing() -> None:
-    network = convert(toy_view()).train()
+    network = convert(toy_view(), [Skip()]).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    CostModel.measure(network)
+    CostTable.measure(network)
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_targets_in_every_notation() -> None:
-    costs = CostModel.measure(convert(build(spec_of("resnet110"))))
+    costs = CostTable.measure(convert(build(spec_of("resnet110")), [Skip()]))
     assert parse_target("1.5e8", costs) == parse_target("150M", costs) == parse_target("0.15G", costs) == 1.5e8
     assert parse_target("60%", costs) == pytest.approx(0.6 * costs.dense)
 
@@ -96,12 +104,12 @@ def test_targets_in_every_notation() -> None:
 @pytest.mark.parametrize("text", ["", "fast", "12e", "1.2.3", "-5%", "nan", "50 %%"])
 def test_a_target_that_is_no_cost(text: str) -> None:
     with pytest.raises(InputError, match="is no cost: write"):
-        parse_target(text, CostModel.measure(convert(toy_view())))
+        parse_target(text, CostTable.measure(convert(toy_view(), [Skip()])))
 
 
 @pytest.mark.parametrize("text", ["0", "1", "101%", "1e12"])
 def test_a_target_out_of_reach_states_the_range(text: str) -> None:
-    costs = CostModel.measure(convert(toy_view()))
+    costs = CostTable.measure(convert(toy_view(), [Skip()]))
     with pytest.raises(InputError, match=r"can cost from .* to .*dense"):
         parse_target(text, costs)
 
@@ -111,14 +119,14 @@ def test_costs_are_said_with_their_convention() -> None:
 
 
 def test_the_wanted_cost_falls_to_the_target_and_stays() -> None:
-    budget = Budget(target=0.5, anneal_steps=100)
+    budget = GivenPrices(target=0.5, anneal_steps=100)
     assert [budget.wanted(step) for step in (0, 50, 100, 200)] == [1.0, 0.75, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("stiffness", [0.5, 2.0, 8.0])
 def test_the_weight_lands_on_the_target_for_networks_of_any_stiffness(stiffness: float) -> None:
     # A network whose cost answers the weight with a lag: it settles where stiffness * (1 - cost) equals the weight.
-    budget = CostWeight(target=0.5, anneal_steps=100)
+    budget = CostWeightController(target=0.5, anneal_steps=100)
     cost = 1.0
     for step in range(600):
         wants = max(0.1, 1.0 - budget.cost_weight / stiffness)
@@ -129,51 +137,59 @@ def test_the_weight_lands_on_the_target_for_networks_of_any_stiffness(stiffness:
 
 
 def test_cost_is_never_rewarded() -> None:
-    budget = CostWeight(target=0.9, anneal_steps=0)
+    budget = CostWeightController(target=0.9, anneal_steps=0)
     for step in range(50):
         budget.correct(0.2, step)
     assert budget.cost_weight == 0
 
 
-def test_a_toll_rises_by_what_batches_exceed_and_knows_what_held_out_images_do() -> None:
-    costs = CostModel.measure(toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear")))
-    columns = len(costs.layout.sections) + costs.layout.exits
+def test_the_price_of_exits_rises_by_what_batches_exceed_and_knows_what_held_out_images_do() -> None:
+    costs = CostTable.measure(toy_exits(exits=Exit(at="body.0,body.2", head="linear")))
+    columns = len(costs.layout.sections)
     all_on, none = torch.ones(8, columns), -torch.ones(8, columns)
     dearest, least = costs.maximum / costs.dense, costs.minimum / costs.dense
-    toll = Toll(0.6, 0, gain=0.5, follows=0.5)
-    offset = torch.zeros(columns)
-    assert toll.follow(offset, all_on, costs, 0) is offset
-    assert toll.price == pytest.approx(0.5 * (dearest - 0.6))
-    assert toll.k_cpt(costs) == pytest.approx(toll.price / costs.dense)
+    budget = ExitPriceController(0.6, 0, gain=0.5, follows=0.5)
+    bias = torch.zeros(columns)
+    assert budget.observe(bias, all_on, costs, 0) is bias
+    assert budget.price == pytest.approx(0.5 * (dearest - 0.6))
+    assert budget.k_cpt(costs) == pytest.approx(budget.price / costs.dense)
     # Held-out images cost 0.1 more: at the same price, they are what is to cost 0.6.
-    toll.correct(dearest + 0.1, 0)
-    assert toll.ahead == pytest.approx(0.05)
-    before = toll.price
-    toll.follow(offset, all_on, costs, 1)
-    assert toll.price - before == pytest.approx(0.5 * (dearest + 0.05 - 0.6))
+    budget.correct(dearest + 0.1, 0)
+    assert budget.ahead == pytest.approx(0.05)
+    before = budget.price
+    budget.observe(bias, all_on, costs, 1)
+    assert budget.price - before == pytest.approx(0.5 * (dearest + 0.05 - 0.6))
     for step in range(50):
-        toll.follow(offset, none, costs, step)
+        budget.observe(bias, none, costs, step)
     assert least < 0.55
-    assert toll.price == 0.0  # cost is never rewarded
+    assert budget.price == 0.0  # cost is never rewarded
 
 
 @pytest.mark.parametrize("lag", [0.02, 0.1, 0.5])
-def test_a_toll_does_not_swing_where_decisions_follow_slowly(lag: float) -> None:
+def test_the_price_of_exits_does_not_swing_where_decisions_follow_slowly(lag: float) -> None:
     """Images stop at an exit if that is worth its price; what is decided learns the price with a lag."""
-    costs = CostModel.measure(toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear"), skips=False))
+    costs = CostTable.measure(toy_exits(exits=Exit(at="body.0,body.2", head="linear"), skips=False))
     worth = torch.rand(256, 2, generator=torch.Generator().manual_seed(0))
-    toll, learned, found = Toll(0.7, 100), 0.0, []
+    budget, learned, found = ExitPriceController(0.7, 100), 0.0, []
     for step in range(800):
-        learned += lag * (toll.k_cpt(costs) * costs.dense - learned)
+        learned += lag * (budget.k_cpt(costs) * costs.dense - learned)
         margins = worth - learned
-        toll.follow(torch.zeros(2), margins, costs, step)
+        budget.observe(torch.zeros(2), margins, costs, step)
         found.append(float(costs.of_routes(margins >= 0).mean()) / costs.dense)
     assert sum(found[-100:]) / 100 == pytest.approx(0.7, abs=0.02)
     assert max(found[-100:]) - min(found[-100:]) < 0.1
 
 
-TOY = CostModel.measure(convert(toy_view()))
-TOY_EXITS = CostModel.measure(toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear", rule="confidence")))
+TOY = CostTable.measure(convert(toy_view(), [Skip()]))
+TOY_EXITS = CostTable.measure(toy_exits(exits=Exit(at="body.0,body.2", head="linear", rule="confidence")))
+UNITS, STOPS = TOY_EXITS.layout.of_units, list(TOY_EXITS.layout.stops)
+
+
+def in_order(units: Tensor, stops: Tensor) -> Tensor:
+    """Columns of the units `[..., 4]` and of the exits `[..., 2]` of `TOY_EXITS`, in the order of its program."""
+    columns = units.new_zeros(*units.shape[:-1], 6)
+    columns[..., UNITS], columns[..., STOPS] = units, stops
+    return columns
 
 
 @given(st.integers(0, 10_000), st.floats(0.0, 1.0))
@@ -185,7 +201,7 @@ def test_at_its_price_a_batch_costs_what_is_wanted(seed: int, share: float) -> N
     price = price_for(margins, costs, wanted)
     spent = float(costs.of_routes(margins >= price).mean())
     # The last pair of image and unit fits in or not: one pair's share of a batch of 64, at the dearest.
-    assert spent == pytest.approx(wanted, abs=float(costs.surplus.max()) / 64 + 1e-6)
+    assert spent == pytest.approx(wanted, abs=float(costs.extra.max()) / 64 + 1e-6)
     # No image sits on the price, where rounding would decide: it lies in the middle between two of them.
     below, above = margins[margins < price], margins[margins > price]
     if len(below) and len(above):
@@ -193,29 +209,29 @@ def test_at_its_price_a_batch_costs_what_is_wanted(seed: int, share: float) -> N
 
 
 def test_the_price_finds_its_way_and_corrects_what_held_out_images_exceed() -> None:
-    costs = CostModel.measure(convert(toy_view()))
-    price, offset = Price(target=0.6, anneal_steps=100), torch.zeros(4)
+    costs = CostTable.measure(convert(toy_view(), [Skip()]))
+    price, bias = PriceController(target=0.6, anneal_steps=100), torch.zeros(4)
     margins = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
     for step in range(500):
-        offset = price.follow(offset, margins + offset, costs, step)
+        bias = price.observe(bias, margins + bias, costs, step)
         if step % 10 == 9:
             # Held-out images look harder to the routers: their margins are larger.
-            held_out = float(costs.of_routes(margins + 0.3 + offset >= 0).mean()) / costs.dense
+            held_out = float(costs.of_routes(margins + 0.3 + bias >= 0).mean()) / costs.dense
             price.correct(held_out, step)
     assert held_out == pytest.approx(0.6, abs=0.02)
     assert price.trim > 0
 
 
 def test_congestion_spreads_the_runs_over_more_units_at_the_same_cost() -> None:
-    costs = CostModel.measure(convert(toy_view()))
+    costs = CostTable.measure(convert(toy_view(), [Skip()]))
     # Each unit is worth a little less than the one before, each image a little more or less than another.
     margins = torch.randn(512, 4, generator=torch.Generator().manual_seed(0)) * 0.1 - torch.arange(4) * 0.3
     routes = {}
     for congestion in (0.0, 4.0):
-        price, offset = Price(target=0.55, anneal_steps=0, congestion=congestion), torch.zeros(4)
+        price, bias = PriceController(target=0.55, anneal_steps=0, congestion=congestion), torch.zeros(4)
         for step in range(150):
-            offset = price.follow(offset, margins + offset, costs, step)
-        routes[congestion] = margins + offset >= 0
+            bias = price.observe(bias, margins + bias, costs, step)
+        routes[congestion] = margins + bias >= 0
         assert float(costs.of_routes(routes[congestion]).mean()) == pytest.approx(0.55 * costs.dense, rel=0.05)
     assert len(routes[4.0].unique(dim=0)) > len(routes[0.0].unique(dim=0))
     # Among the images of one unit, those that are worth more run it.
@@ -225,21 +241,20 @@ def test_congestion_spreads_the_runs_over_more_units_at_the_same_cost() -> None:
 
 def test_what_units_say_they_are_worth_is_exchanged_for_what_going_on_gains() -> None:
     costs = TOY_EXITS
-    first, second = (sum(section > place for section in costs.layout.sections) for place in (0, 1))
-    assert (first, second) == (3, 1)
+    assert costs.layout.sections == (0, 0, 1, 1, 1, 2)  # three units behind the first exit, one behind the second
     # All units run, each said to be worth 2: those behind the first exit 6 together, where going on gains but 3.
-    margins = torch.cat([torch.full((8, 4), 2.0), torch.ones(8, 2)], dim=1)
+    margins = in_order(torch.full((8, 4), 2.0), torch.ones(8, 2))
     gains = torch.tensor([3.0, 0.5])
-    budget = Price(1.0, 0, inertia=0.0, ruled=(False, False))
-    budget.follow(torch.zeros(6), margins, costs, 1, gains)
+    budget = PriceController(1.0, 0, inertia=0.0, ruled=(False, False))
+    budget.observe(torch.zeros(6), margins, costs, 1, gains)
     assert budget.exchange is not None
     assert budget.exchange.tolist() == pytest.approx([0.5, 0.25])
     budget.paid = 0.8
     assert budget.k_cpt(costs) == pytest.approx(0.8 * 0.375 / costs.typical)
     # What goes on and only loses is free; what nobody says is worth anything keeps its price.
-    budget.follow(torch.zeros(6), margins, costs, 1, torch.tensor([-1.0, 5.0]))
+    budget.observe(torch.zeros(6), margins, costs, 1, torch.tensor([-1.0, 5.0]))
     assert budget.exchange.tolist() == pytest.approx([0.0, 1.0])
-    budget.follow(torch.zeros(6), -margins, costs, 1, gains)
+    budget.observe(torch.zeros(6), -margins, costs, 1, gains)
     assert budget.exchange.tolist() == [1.0, 1.0]
 
 
@@ -247,35 +262,35 @@ def test_what_units_say_they_are_worth_is_exchanged_for_what_going_on_gains() ->
 @given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.9))
 def test_units_and_exits_by_a_rule_share_one_price(seed: int, share: float) -> None:
     costs, generator = TOY_EXITS, torch.Generator().manual_seed(seed)
-    offset = torch.cat([torch.randn(4, generator=generator), torch.ones(2)]).double()
+    bias = in_order(torch.randn(4, generator=generator), torch.ones(2)).double()
     # What is known of an image: what each unit is worth to it, and its chance of an error at each exit.
-    worth = torch.cat([torch.randn(64, 4, generator=generator), torch.rand(64, 2, generator=generator)], dim=1)
-    margins = worth.double() + offset - torch.tensor([0.0] * 4 + [1.0] * 2)
+    worth = in_order(torch.randn(64, 4, generator=generator), torch.rand(64, 2, generator=generator))
+    margins = worth.double() + bias - in_order(torch.zeros(4), torch.ones(2))
     wanted = costs.minimum / costs.dense + share * (costs.maximum - costs.minimum) / costs.dense
-    budget = Price(wanted, 0, inertia=0.0, ruled=(True, True))
-    moved = budget.follow(offset, margins, costs, step=1)
+    budget = PriceController(wanted, 0, inertia=0.0, ruled=(True, True))
+    moved = budget.observe(bias, margins, costs, step=1)
     # A hair more is spared: whoever is on the border falls either way.
-    routes = margins - offset + moved - 1e-9 >= 0
+    routes = margins - bias + moved - 1e-9 >= 0
     assert float(costs.of_routes(routes).mean()) <= wanted * costs.dense + 1e-6
     assert budget.exchange is not None
-    rates = torch.cat([torch.ones(4), budget.exchange])
-    assert torch.equal(routes, worth.double() - 1e-9 >= budget.price * rates * costs.stakes)
+    rates = in_order(torch.ones(4).double(), budget.exchange.double())
+    assert torch.equal(routes, worth.double() - 1e-9 >= budget.price * rates * costs.cost_share)
     # Exits that learned know the price by themselves.
-    assert torch.equal(
-        Price(wanted, 0, inertia=0.0, ruled=(False, False)).follow(offset, margins, costs, 1)[4:], offset[4:]
-    )
+    learned = PriceController(wanted, 0, inertia=0.0, ruled=(False, False)).observe(bias, margins, costs, 1)
+    assert torch.equal(learned[STOPS], bias[STOPS])
+    assert not torch.equal(learned[UNITS], bias[UNITS])
 
 
 def test_a_range_of_prices_goes_from_nearly_all_to_the_target() -> None:
     """Each unit is worth something else to each image; the bounds are the worths at which so much is spent."""
-    costs = CostModel.measure(convert(toy_view(), RouterConfig(hidden=16)))
-    surplus = costs.surplus / 1e7
-    worths = torch.rand(400, 4, generator=torch.Generator().manual_seed(0)) * surplus * 100  # uniform in price, to 100
-    found = PriceRange(0.5, 0, low=1.0, high=2.0, least=1e-3, inertia=0.0)
-    low, high = found.find(worths, 400, costs, surplus, step=0)
+    costs = CostTable.measure(convert(toy_view(), [Skip()], routers=RouterConfig(hidden=16)))
+    extra = costs.extra / 1e7
+    worths = torch.rand(400, 4, generator=torch.Generator().manual_seed(0)) * extra * 100  # uniform in price, to 100
+    found = PriceRangeController(0.5, 0, low=1.0, high=2.0, least=1e-3, inertia=0.0)
+    low, high = found.find(worths, 400, costs, extra, step=0)
 
     def spent(price: float) -> float:
-        return float(costs.of_routes(worths > price * surplus).mean()) / costs.dense
+        return float(costs.of_routes(worths > price * extra).mean()) / costs.dense
 
     assert spent(high) == pytest.approx(0.5, abs=0.01)
     assert spent(low) == pytest.approx(1 - LEEWAY * 0.5, abs=0.01)
@@ -283,8 +298,8 @@ def test_a_range_of_prices_goes_from_nearly_all_to_the_target() -> None:
     found.correct(0.7, step=0)
     found.inertia, found.integral = 0.5, 0.1
     assert found.trim == pytest.approx(0.02)
-    slower = PriceRange(0.5, 0, low=low, high=high * 4, least=1e-3, inertia=0.5)
-    assert slower.find(worths, 400, costs, surplus, step=0)[1] == pytest.approx(high * 2)
+    slower = PriceRangeController(0.5, 0, low=low, high=high * 4, least=1e-3, inertia=0.5)
+    assert slower.find(worths, 400, costs, extra, step=0)[1] == pytest.approx(high * 2)
     # Where units are worth nothing, both are as low as can be, and twice as much.
-    free = PriceRange(0.5, 0, low=1.0, high=2.0, least=0.5, inertia=0.0)
-    assert free.find(-worths, 400, costs, surplus, step=0) == pytest.approx((0.5, 1.0))
+    free = PriceRangeController(0.5, 0, low=1.0, high=2.0, least=0.5, inertia=0.0)
+    assert free.find(-worths, 400, costs, extra, step=0) == pytest.approx((0.5, 1.0))

@@ -4,20 +4,22 @@ import pytest
 import torch
 
 import routekit.evaluation.calibrate
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
+from routekit.data.augment import normalize
 from routekit.evaluation.calibrate import calibrate
-from routekit.evaluation.evaluate import Evaluation, dense_accuracy, evaluate
+from routekit.evaluation.evaluate import Evaluation, evaluate
 from routekit.evaluation.routes import route_statistics
-from routekit.network.convert import convert, dense
-from routekit.network.exits import ExitConfig
+from routekit.junctions.convert import convert
+from routekit.junctions.exit import Exit
+from routekit.junctions.skip import Skip
 from routekit.routing.router import RouterConfig
 from tests.toy import open_to_images, toy_exits, toy_images, toy_view
 
 
 def network_with_routes():  # type: ignore[no-untyped-def]
-    network = convert(toy_view(), RouterConfig(hidden=8)).eval()
+    network = convert(toy_view(), [Skip()], routers=RouterConfig(hidden=8)).eval()
     open_to_images(network)
-    return network, CostModel.measure(network)
+    return network, CostTable.measure(network)
 
 
 def test_route_statistics_by_hand() -> None:
@@ -80,10 +82,15 @@ def test_evaluation_keeps_the_mode_and_the_statistics() -> None:
 
 
 def test_the_dense_network_scores_as_itself() -> None:
-    view = toy_view()
-    network = dense(view)
-    images = toy_images(30)
-    assert dense_accuracy(view.model, network, images) == evaluate(network, images, CostModel.measure(network)).accuracy
+    view, images = toy_view(), toy_images(30)
+    network = convert(view)
+    with torch.no_grad():
+        answers = view.model(normalize(images.images, view.spec.mean, view.spec.std)).argmax(dim=1)
+    measured = evaluate(network, images, CostTable.measure(network))
+    assert torch.equal(measured.correct, answers == images.labels)
+    assert 0 < measured.accuracy < 1
+    assert measured.routes.shape == (30, 0)
+    assert measured.statistics.unique == 1
 
 
 @pytest.mark.parametrize("share", [0.45, 0.6, 0.8])
@@ -93,20 +100,20 @@ def test_calibration_lands_on_the_target(share: float) -> None:
     target = share * costs.dense
     realized = calibrate(network, images, costs, target)
     assert realized == evaluate(network, images, costs).cost
-    found = network.routers.offset.clone()
+    found = network.routers.bias.clone()
     grid = []
     for step in range(-40, 41):
-        network.routers.offset.copy_(found + step / 10)
+        network.routers.bias.copy_(found + step / 10)
         grid.append(abs(evaluate(network, images, costs).cost - target))
-    # Four units and routes that many images share: no offset may be near; none may be clearly nearer.
+    # Four units and routes that many images share: no bias may be near; none may be clearly nearer.
     assert abs(realized - target) <= min(grid) + 0.01 * target
 
 
 @pytest.mark.parametrize("rule", ["learned", "confidence"])
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
 def test_exits_alone_are_set_in_one_pass(rule: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = toy_exits(exits=ExitConfig(at="body.0,body.2", head="linear", hidden=8, rule=rule), skips=False)
-    costs, images, passes = CostModel.measure(network), toy_images(300, seed=5), []
+    network = toy_exits(exits=Exit(at="body.0,body.2", head="linear", hidden=8, rule=rule), skips=False)
+    costs, images, passes = CostTable.measure(network), toy_images(300, seed=5), []
 
     def counted(*arguments: object, **options: object) -> Evaluation:
         passes.append(options)
@@ -121,7 +128,7 @@ def test_exits_alone_are_set_in_one_pass(rule: str, share: float, monkeypatch: p
 
 
 def test_calibration_of_a_static_router_reports_what_it_got() -> None:
-    network = convert(toy_view()).eval()  # fresh routers: all images share one route
-    costs = CostModel.measure(network)
+    network = convert(toy_view(), [Skip()]).eval()  # fresh routers: all images share one route
+    costs = CostTable.measure(network)
     realized = calibrate(network, toy_images(20), costs, 0.6 * costs.dense)
     assert any(math.isclose(realized, cost) for cost in (costs.minimum, costs.maximum))

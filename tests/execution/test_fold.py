@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import Backbone, ResidualUnit
 from routekit.execution.fold import fold
-from routekit.network.convert import convert
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import RouterConfig
 from tests.toy import TOY_SPEC, toy_noise
@@ -55,7 +56,8 @@ def network(between: nn.Module) -> RoutedNetwork:
     torch.manual_seed(0)
     model = Whole(between).eval()
     units = [ResidualUnit("block", model.block, stage=0)]
-    return convert(Backbone(model, TOY_SPEC, model.stem, units, model.head), RouterConfig(hidden=4)).eval()
+    view = Backbone(model, TOY_SPEC, model.stem, units, model.head)
+    return convert(view, [Skip()], routers=RouterConfig(hidden=4)).eval()
 
 
 def folded_pairs(between: nn.Module) -> set[tuple[str, str]]:
@@ -72,7 +74,7 @@ def folded_pairs(between: nn.Module) -> set[tuple[str, str]]:
 
 def test_a_norm_whose_input_others_read_stays() -> None:
     # The stem's output is also the shortcut, and what a router sees.
-    assert folded_pairs(nn.Identity()) == {("block.conv1", "block.bn2")}
+    assert folded_pairs(nn.Identity()) == {("_models.0.block.conv1", "_models.0.block.bn2")}
 
 
 def test_a_norm_after_an_activation_in_place_stays() -> None:
@@ -80,5 +82,5 @@ def test_a_norm_after_an_activation_in_place_stays() -> None:
 
 
 def test_every_norm_of_a_cifar_network_is_folded() -> None:
-    pairs = fold(convert(build(spec_of("resnet20"))).eval())
+    pairs = fold(convert(build(spec_of("resnet20")), [Skip()]).eval())
     assert len(pairs) == 19

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
-from routekit.execution.dense import Dense
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import FusedConv, can_fuse, fuse
 from routekit.execution.prepare import prepare
-from routekit.network.convert import convert
-from routekit.network.executor import masked
+from routekit.export.program import Dense
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
+from routekit.network.execution import masked
 from tests.toy import open_to_images
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
@@ -31,8 +32,8 @@ FAMILIES = [
 @pytest.mark.parametrize("name", FAMILIES)
 def test_real_families_compute_the_same_fused(name: str) -> None:
     torch.manual_seed(0)
-    network = convert(build(spec_of(name, num_classes=10, input_size=None if name == "resnet20" else (3, 64, 64))))
-    network.eval()
+    size = None if name == "resnet20" else (3, 64, 64)
+    network = convert(build(spec_of(name, num_classes=10, input_size=size)), [Skip()]).eval()
     open_to_images(network)
     x = torch.randn(3, *network.view.spec.input_size)
     convolutions = sum(type(module) is nn.Conv2d for module in network.backbone.modules())
@@ -42,7 +43,7 @@ def test_real_families_compute_the_same_fused(name: str) -> None:
         reference, dense = network(x, execution=masked), network.backbone(x)
     for count in (1, 3):  # the weights are laid out in different ways for one image and for several
         with torch.inference_mode():
-            torch.testing.assert_close(Dense(fused)(x[:count]), dense[:count], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(Dense(fused.without_routing())(x[:count]), dense[:count], rtol=1e-4, atol=1e-4)
         answer = SparseExecutor(fused)(x[:count])
         assert torch.equal(answer.routes, reference.routes[:count])
         torch.testing.assert_close(answer.logits, reference.logits[:count], rtol=1e-4, atol=1e-4)
@@ -50,7 +51,7 @@ def test_real_families_compute_the_same_fused(name: str) -> None:
 
 @needs_onednn
 def test_a_basic_block_becomes_two_calls() -> None:
-    network = prepare(convert(build(spec_of("resnet20", num_classes=10))).eval())
+    network = prepare(convert(build(spec_of("resnet20", num_classes=10)), [Skip()]).eval())
     fused = fuse(network)
     block = fused.view.units[1].block
     assert [node.op for node in block.graph.nodes] == ["placeholder", "call_module", "call_module", "output"]
@@ -140,11 +141,11 @@ def test_only_what_is_the_same_is_fused(forward: Callable[[OneBlock, Tensor], Te
     block = OneBlock(forward).eval()
     spec = ModelSpec("custom", "one", num_classes=3, input_size=(3, 6, 6))
     view = Backbone(block, spec, torch.relu, [ResidualUnit("block", block, 0)], nn.Flatten())
-    fused = fuse(prepare(convert(view).eval()))
-    x = torch.randn(2, 3, 6, 6)
+    fused = fuse(prepare(convert(view, [Skip()]).eval()))
+    dense, x = Dense(fused.without_routing()), torch.randn(2, 3, 6, 6)
     with torch.inference_mode():
-        torch.testing.assert_close(Dense(fused)(x), block(torch.relu(x)).flatten(1))
-        torch.testing.assert_close(Dense(fused)(-x), block(torch.relu(-x)).flatten(1))
+        torch.testing.assert_close(dense(x), block(torch.relu(x)).flatten(1))
+        torch.testing.assert_close(dense(-x), block(torch.relu(-x)).flatten(1))
     found = [module for module in fused.view.units[0].block.modules() if isinstance(module, FusedConv)]
     graph = getattr(fused.view.units[0].block, "graph", None)
     added = 0 if graph is None else sum(node.op == "call_module" and len(node.args) == 2 for node in graph.nodes)
@@ -152,14 +153,14 @@ def test_only_what_is_the_same_is_fused(forward: Callable[[OneBlock, Tensor], Te
 
 
 def test_what_oneDNN_does_not_compute_stays_as_it_is() -> None:  # noqa: N802 - its name
-    network = prepare(convert(build(spec_of("resnet20", num_classes=10))).eval()).double()
+    network = prepare(convert(build(spec_of("resnet20", num_classes=10)), [Skip()]).eval()).double()
     assert not can_fuse(network)
     assert fuse(network) is network
 
 
 @needs_onednn
 def test_fusing_leaves_the_network_alone() -> None:
-    network = prepare(convert(build(spec_of("resnet20", num_classes=10))).eval())
+    network = prepare(convert(build(spec_of("resnet20", num_classes=10)), [Skip()]).eval())
     before = copy.deepcopy(network.state_dict())
     fuse(network)
     assert network.state_dict().keys() == before.keys()

@@ -8,15 +8,17 @@ from safetensors.torch import load_file
 import routekit
 from routekit.backbones.adapters import register_adapter
 from routekit.backbones.load import build, spec_of
-from routekit.cost.model import CostModel
+from routekit.baselines.depth import static_depth
+from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
-from routekit.export.checkpoint import load_network, save_network
+from routekit.export.checkpoint import load, save_network
 from routekit.export.compact import compact
-from routekit.network.convert import convert
-from routekit.network.exits import ExitConfig
+from routekit.junctions.convert import convert
+from routekit.junctions.exit import Exit
+from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork
-from routekit.routing.router import FixedRoute, RouterConfig, banks
+from routekit.routing.router import RouterConfig, banks
 from tests.toy import open_to_images
 
 
@@ -29,7 +31,7 @@ def routed(name: str, kind: str = "fc", size: int = 32) -> RoutedNetwork:
             torch.nn.init.uniform_(module.bias, -0.2, 0.2)
             torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    network = convert(view, RouterConfig(kind=kind)).eval()
+    network = convert(view, [Skip()], routers=RouterConfig(kind=kind)).eval()
     open_to_images(network)
     # Let the routers' batch norms see images, or the features' common constant decides alike for all.
     network.routers.train()
@@ -51,7 +53,7 @@ def images(count: int = 12, size: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("kind", sorted(banks))
 def test_a_network_survives_the_disk_bit_for_bit(tmp_path: Path, kind: str) -> None:
     network = routed("resnet20", kind)
-    network.routers.offset.fill_(0.25)
+    network.routers.bias.fill_(0.25)
     save_network(tmp_path, network, about={"classes": list("abcde")})
     again = routekit.load(tmp_path)
     with torch.no_grad():
@@ -62,11 +64,15 @@ def test_a_network_survives_the_disk_bit_for_bit(tmp_path: Path, kind: str) -> N
     assert json.loads((tmp_path / "network.json").read_text())["about"]["classes"] == list("abcde")
 
 
-def test_a_fixed_route_survives_the_disk(tmp_path: Path) -> None:
+def test_a_static_depth_survives_the_disk(tmp_path: Path) -> None:
     view = build(spec_of("resnet20"))
-    network = convert(view, FixedRoute([True, False] * 4 + [True])).eval()
+    left = static_depth("distributedk", view, 0.5 * CostTable.measure(convert(view)).dense, 0)
+    network = convert(left).eval()
     save_network(tmp_path, network, about={})
-    assert torch.equal(load_network(tmp_path)(images()).logits, network(images()).logits)
+    again = load(tmp_path)
+    assert [unit.dropped for unit in again.view.units] == [unit.dropped for unit in left.units]
+    assert 0 < sum(unit.dropped for unit in again.view.units) < 9
+    assert torch.equal(again(images()).logits, network(images()).logits)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "timm:resnet18d", "timm:resnetv2_18", "torchvision:resnet50"])
@@ -84,7 +90,7 @@ def test_the_compact_form_takes_the_same_routes_to_the_same_logits(tmp_path: Pat
     assert len(small.folded) > 0
     save_network(tmp_path, small.network, about={})
     with torch.no_grad():
-        got = load_network(tmp_path)(images(size=size))
+        got = load(tmp_path)(images(size=size))
     undecided = want.routes.any(0) & ~want.routes.all(0)
     assert torch.equal(got.routes, want.routes[:, undecided])
     torch.testing.assert_close(got.logits, want.logits, rtol=1e-3, atol=1e-3)
@@ -95,7 +101,7 @@ def test_dropped_units_leave_the_file_and_the_cost(tmp_path: Path) -> None:
     routes = torch.ones(4, 9, dtype=torch.bool)
     routes[:, [1, 3, 4]] = False  # units 3 and 6 are the down-sampling ones
     routes[0] = False  # of the others, none is settled
-    before = CostModel.measure(network)
+    before = CostTable.measure(network)
     small = compact(network, routes)
     assert small.dropped == ["layer1.1", "layer2.0", "layer2.1"]
     save_network(tmp_path, small.network, about={})
@@ -104,8 +110,8 @@ def test_dropped_units_leave_the_file_and_the_cost(tmp_path: Path) -> None:
         name.startswith(("backbone.layer1.1.", "backbone.layer2.0.", "backbone.layer2.1.")) for name in names
     )
     assert not any(".bn" in name for name in names)
-    after = CostModel.measure(load_network(tmp_path))
-    assert len(after.run) == 6
+    after = CostTable.measure(load(tmp_path))
+    assert len(after.extra) == 6
     assert after.dense < before.dense
 
 
@@ -114,32 +120,31 @@ def test_down_sampling_units_keep_what_their_shortcut_needs() -> None:
     routes = torch.zeros(2, 8, dtype=torch.bool)
     want = network(images(2, 64), routes=routes).logits
     small = compact(network, routes)
-    assert len(small.dropped) == 7  # the last decision that is left stays one
-    left = torch.zeros(2, 1, dtype=torch.bool)
-    torch.testing.assert_close(small.network(images(2, 64), routes=left).logits, want, rtol=1e-3, atol=1e-4)
+    assert len(small.dropped) == 8
+    assert small.network.is_static  # nothing is decided any more, and nobody is asked
+    torch.testing.assert_close(small.network(images(2, 64)).logits, want, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("rate", [False, True])
-@pytest.mark.parametrize("fixed", [False, True])
-def test_what_is_left_can_be_loaded_however_alike_the_routes_are(tmp_path: Path, rate: bool, fixed: bool) -> None:
-    view = build(spec_of("resnet20"))
-    network = convert(view, FixedRoute([rate] * 9)).eval() if fixed else routed("resnet20")
-    small = compact(network, torch.full((4, 9), rate))
+def test_what_is_left_can_be_loaded_however_alike_the_routes_are(tmp_path: Path, rate: bool) -> None:
+    small = compact(routed("resnet20"), torch.full((4, 9), rate))
     save_network(tmp_path, small.network, about={})
-    again = load_network(tmp_path)
+    again = load(tmp_path)
     with torch.no_grad():
         want, got = small.network(images()), again(images())
     assert torch.equal(got.logits, want.logits)
     assert torch.equal(routekit.optimize(again)(images()).routes, want.routes)
     save_network(tmp_path / "again", again, about={})  # as `evaluate --keep` does
     with torch.no_grad():
-        assert torch.equal(load_network(tmp_path / "again")(images()).logits, want.logits)
+        assert torch.equal(load(tmp_path / "again")(images()).logits, want.logits)
 
 
 def test_routers_are_saved_as_they_were_built(tmp_path: Path) -> None:
-    network = convert(build(spec_of("resnet20")), RouterConfig(hidden=5, open_logit=0.7, detach=False))
+    network = convert(
+        build(spec_of("resnet20")), [Skip()], routers=RouterConfig(hidden=5, open_logit=0.7, detach=False)
+    )
     save_network(tmp_path, network, about={})
-    again = load_network(tmp_path)
+    again = load(tmp_path)
     assert again.routers.config == network.routers.config
     assert again.routers.routers[0][1].out_features == 5
 
@@ -159,7 +164,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path: Path, dty
     save_network(tmp_path / "half", network, about={}, dtype=dtype)
     sizes = [(tmp_path / name / "network.safetensors").stat().st_size for name in ("full", "half")]
     assert sizes[1] < 0.6 * sizes[0]
-    again = load_network(tmp_path / "half")
+    again = load(tmp_path / "half")
     assert next(again.parameters()).dtype == torch.float32
     everything = torch.ones(12, 9, dtype=torch.bool)
     with torch.no_grad():
@@ -172,11 +177,11 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path: Path, dty
 def test_half_precision_leaves_what_decides_alone(tmp_path: Path, dtype: torch.dtype, rule: str) -> None:
     """A threshold next to 1 would be 1 in half precision, and every image would go on."""
     torch.manual_seed(0)
-    network = convert(build(spec_of("resnet20")), exits=[ExitConfig(rule=rule)])
-    network.set_offset(torch.full_like(network.offset, 0.9997))
+    network = convert(build(spec_of("resnet20")), [Exit(rule=rule)])
+    network.set_bias(torch.full_like(network.bias, 0.9997))
     save_network(tmp_path, network, about={}, dtype=dtype)
-    again = load_network(tmp_path)
-    assert torch.equal(again.offset, network.offset)
+    again = load(tmp_path)
+    assert torch.equal(again.bias, network.bias)
     assert all(map(torch.equal, again.routing_parameters(), network.routing_parameters()))
     assert all(map(torch.equal, again.buffers(), network.buffers()))
     assert not torch.equal(again.backbone.conv1.weight, network.backbone.conv1.weight)
@@ -196,7 +201,7 @@ def test_a_users_own_network_is_loaded_into_an_instance_of_it(tmp_path: Path) ->
         return view
 
     model = OwnNet().eval()
-    network = routekit.convert(model, spec=toy_view().spec).eval()
+    network = routekit.convert(model, [Skip()], spec=toy_view().spec).eval()
     open_to_images(network)
     save_network(tmp_path, network, about={})
     x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -215,7 +220,7 @@ def _damage(folder: Path, what: str) -> None:
     elif what == "foreign":
         spec.write_text("[]")
     elif what == "version":
-        spec.write_text(spec.read_text().replace('"version": 2', '"version": 3'))
+        spec.write_text(spec.read_text().replace('"version": 3', '"version": 2'))
     elif what == "no tensors":
         (folder / "network.safetensors").unlink()
     elif what == "torn tensors":
@@ -231,7 +236,7 @@ def _damage(folder: Path, what: str) -> None:
         ("no spec", "holds no routed network"),
         ("no json", "cannot be read"),
         ("foreign", "is no routekit network"),
-        ("version", "of version 3, this routekit reads version 2"),
+        ("version", "of version 2, this routekit reads version 3"),
         ("no tensors", "is missing"),
         ("torn tensors", "is damaged"),
         ("other tensors", "is damaged"),
@@ -241,7 +246,7 @@ def test_damage_is_one_clear_error(tmp_path: Path, what: str, says: str) -> None
     save_network(tmp_path, routed("resnet20"), about={})
     _damage(tmp_path, what)
     with pytest.raises(InputError, match=says):
-        load_network(tmp_path)
+        load(tmp_path)
 
 
 def test_evaluation_of_a_loaded_network_runs(tmp_path: Path) -> None:
@@ -254,6 +259,6 @@ def test_evaluation_of_a_loaded_network_runs(tmp_path: Path) -> None:
         torch.arange(10) % 5,
         tuple("abcde"),
     )
-    again = load_network(tmp_path)
-    want, got = (evaluate(net, data, CostModel.measure(net)) for net in (network, again))
+    again = load(tmp_path)
+    want, got = (evaluate(net, data, CostTable.measure(net)) for net in (network, again))
     assert torch.equal(want.routes, got.routes)

@@ -9,12 +9,13 @@ from routekit.backbones.cifar_resnet import CifarResNet, OptionAShortcut, Source
 from routekit.backbones.resize import resize
 from routekit.backbones.unit import ModelSpec
 from routekit.baselines.pruning import prune
-from routekit.cost.model import CostModel
-from routekit.export.checkpoint import load_network, save_network
+from routekit.cost.table import CostTable
+from routekit.export.checkpoint import load, save_network
 from routekit.export.compact import compact
 from routekit.export.onnx.file import save_onnx
 from routekit.export.onnx.shortcut import convolve_shortcuts
-from routekit.network.convert import convert, dense
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import RouterConfig
 
@@ -23,7 +24,7 @@ def small() -> RoutedNetwork:
     """A block a stage: the second and the third halve the features."""
     torch.manual_seed(0)
     spec = ModelSpec(source="cifar", name="resnet8", num_classes=10, input_size=(3, 32, 32))
-    return convert(adapt_cifar(CifarResNet(8), spec), RouterConfig(hidden=8)).eval()
+    return convert(adapt_cifar(CifarResNet(8), spec), [Skip()], routers=RouterConfig(hidden=8)).eval()
 
 
 @torch.no_grad()
@@ -39,11 +40,11 @@ def test_a_pruned_shortcut_keeps_its_sources(tmp_path: Path) -> None:
     """Pruning between blocks leaves outputs with and without an input in any order."""
     images = torch.randn(3, 3, 32, 32)
     view = small().view
-    pruned = prune(view, "depgraph", 0.4 * CostModel.measure(dense(view)).dense, seed=0)
-    network = convert(pruned, RouterConfig(hidden=8)).eval()
+    pruned = prune(view, "depgraph", 0.4 * CostTable.measure(convert(view)).dense, seed=0)
+    network = convert(pruned, [Skip()], routers=RouterConfig(hidden=8)).eval()
     want = network.predict(images)
     save_network(tmp_path, network, about={})
-    for each in (network, load_network(tmp_path).eval()):
+    for each in (network, load(tmp_path)):
         assert torch.equal(each.predict(images), want)
         convolve_shortcuts(each)
         assert not any(isinstance(module, OptionAShortcut) for module in each.modules())
@@ -57,9 +58,10 @@ def test_a_shortcut_may_have_lost_all_its_zeros_and_not_read_all_inputs() -> Non
     sourced = SourcedShortcut.of(block.shortcut)
     sourced.lose_outputs([*range(8), 22, 23, *range(24, 32)])  # the last two inputs with them
     assert sourced.source.tolist() == list(range(14))
-    state = {"layer2.0.conv1.weight": block.conv1.weight, "layer2.0.shortcut.source": sourced.source}
-    resize(network.backbone, state)
+    shapes = {"layer2.0.conv1.weight": block.conv1.weight.shape, "layer2.0.shortcut.source": sourced.source.shape}
+    resize(network.backbone, shapes)
     assert block.shortcut.channels_in == 16
+    block.shortcut.source = sourced.source  # as a state dict would
     want = block.shortcut(images)
     convolve_shortcuts(network)
     assert torch.equal(block.shortcut(images), want)

@@ -37,19 +37,19 @@ def test_the_benefit_gate_teaches_half_the_slope_where_a_unit_was_skipped() -> N
     # Image 0 skips (it predicts 0.1 under the price 0.3), image 1 runs. The loss falls by 0.8 a unit of image 0's gate:
     # twice that for the batch of two, half of it is worth 0.8. Least squares: the gradient is 0.1 - 0.8.
     logits = torch.tensor([[-0.2, 0.0], [1.7, 0.0]], requires_grad=True)
-    generator, offset = torch.Generator().manual_seed(2), torch.tensor([-0.3])
-    weights = gates["benefit"](logits, temperature=1.0, generator=generator, offset=offset)
+    generator, bias = torch.Generator().manual_seed(2), torch.tensor([-0.3])
+    weights = gates["benefit"](logits, temperature=1.0, generator=generator, bias=bias)
     assert weights.tolist() == [[0.0, 1.0], [1.0, 0.0]]
     (got,) = torch.autograd.grad((weights[:, 0] * torch.tensor([-0.8, -3.0])).sum(), logits)
     torch.testing.assert_close(got, torch.tensor([[-0.7, 0.0], [0.0, 0.0]]))
 
 
 def test_the_benefit_gate_compares_dearer_sinks_with_the_one_that_was_taken() -> None:
-    # Image 0 takes the second of three sinks, image 1 the default; predictions are the logits without the offset.
-    predicted, offset = torch.tensor([[0.5, 0.2], [0.1, -0.3]]), torch.tensor([-1.0, 0.1])
-    logits = torch.cat([predicted + offset, torch.zeros(2, 1)], dim=1).requires_grad_()
+    # Image 0 takes the second of three sinks, image 1 the default; predictions are the logits without the bias.
+    predicted, bias = torch.tensor([[0.5, 0.2], [0.1, -0.3]]), torch.tensor([-1.0, 0.1])
+    logits = torch.cat([predicted + bias, torch.zeros(2, 1)], dim=1).requires_grad_()
     generator = torch.Generator().manual_seed(2)
-    weights = gates["benefit"](logits, temperature=1.0, generator=generator, offset=offset)
+    weights = gates["benefit"](logits, temperature=1.0, generator=generator, bias=bias)
     assert weights.tolist() == [[0, 1, 0], [0, 0, 1]]
     slopes = torch.tensor([[-0.5, -0.1, 0.0], [-0.3, -0.2, 0.0]])
     (got,) = torch.autograd.grad((weights * slopes).sum(), logits)
@@ -75,7 +75,7 @@ def test_benefits_of_a_parabola_are_learnt_exactly() -> None:
         for unit in range(3):
             price = torch.tensor([0.7])
             logits = torch.stack([(predicted[unit] - price).expand(64), torch.zeros(64)], dim=1)
-            ran = gates["benefit"](logits, temperature=1.0, generator=generator, offset=-price)[:, 0]
+            ran = gates["benefit"](logits, temperature=1.0, generator=generator, bias=-price)[:, 0]
             loss = loss + (worth[unit] * (1 - ran).square()).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -3,17 +3,28 @@ from dataclasses import replace
 import pytest
 import torch
 
-from routekit.cost.model import CostModel
-from routekit.network.convert import convert, junction_shapes
-from routekit.routing.router import FixedRoute, JunctionShape, RouterConfig, banks, build_bank
+from routekit.backbones.load import build, spec_of
+from routekit.cost.table import CostTable
+from routekit.junctions.branch import Branch
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
+from routekit.routing.router import FullyConnectedRouters, JunctionShape, RecurrentRouters, RouterConfig, banks
+from routekit.routing.router import build_bank
 from routekit.routing.stacked import StackedRouters
-from tests.toy import toy_view
+from tests.toy import SINKS, ToyNet, small_view, toy_view
 
 SHAPES = [JunctionShape(4, 0), JunctionShape(4, 0), JunctionShape(4, 1), JunctionShape(8, 1)]
 
 
-def test_junction_shapes_are_what_the_routers_will_see() -> None:
-    assert junction_shapes(convert(toy_view()).view) == SHAPES
+def test_routers_are_built_for_what_they_will_see() -> None:
+    bank = convert(toy_view(), [Skip()], routers=RouterConfig(kind="rnn")).routers
+    assert isinstance(bank, RecurrentRouters)
+    assert bank.keys == [f"{shape.stage}_{shape.channels}" for shape in SHAPES]
+    bank = convert(toy_view(), [Skip()]).routers
+    assert isinstance(bank, FullyConnectedRouters)
+    assert [router[1].in_features for router in bank.routers] == [shape.channels for shape in SHAPES]
+    assert (len(bank), bank.width) == (4, 1)
+    assert convert(small_view(), SINKS["all"]).routers.width == 4  # in full, a copy, two narrow ones; else skipped
 
 
 @pytest.mark.parametrize("kind", sorted(banks))
@@ -60,37 +71,41 @@ def test_normalised_inputs_ignore_a_constant_that_all_images_share() -> None:
     torch.testing.assert_close(near, far, rtol=1e-3, atol=1e-3)
 
 
-def test_the_offset_moves_every_decision() -> None:
+def test_the_bias_moves_every_decision() -> None:
     bank = build_bank([replace(shape, sinks=3) for shape in SHAPES], RouterConfig(open_logit=2.0)).eval()
     features = torch.zeros(2, 4, 6, 6)
-    bank.offset.copy_(torch.tensor([-2.5, 0.0, -1.0, 0.5, -2.5, -0.5, 0.0, 0.0]))
+    bank.bias.copy_(torch.tensor([-2.5, 0.0, -1.0, 0.5, -2.5, -0.5, 0.0, 0.0]))
     margins, _ = bank.survey(range(3), features)
     assert margins[0].tolist() == [-0.5, 0.0, 1.0, 0.5, -0.5, -0.5]
 
 
-def test_a_fixed_route_is_the_same_for_every_image() -> None:
-    bank = FixedRoute([True, False])
-    assert bank(0, torch.randn(3, 4, 2, 2), None)[0].argmax(1).tolist() == [0, 0, 0]
-    assert bank(1, torch.randn(3, 4, 2, 2), None)[0].argmax(1).tolist() == [1, 1, 1]
-
-
 def test_router_costs_by_hand() -> None:
+    f = ToyNet.FLOPS
+    whole = f["stem"] + f["head"] + f["down shortcut"]
+    runs = [f["unit"], f["unit"], f["down"] - f["down shortcut"], f["last"]]
     # fc with hidden 16 on 4 channels at 8x8: pool 256, once for all that see the same features, and for each router
     # batch norm without affine 4, linear 64, linear 32.
-    costs = CostModel.measure(convert(toy_view(), RouterConfig(kind="fc", hidden=16)))
-    assert costs.ask.tolist() == [556.0, 456.0, 356.0, 8 * 16 + 8 + 8 * 16 + 32]
-    assert costs.fresh.tolist() == [True, False, False, True]
-    # cnn: a 3x3 convolution at half the size, 4*4*4*4*9 = 2,304; its batch norm 2*4*16 = 128; pool 64; linear 8.
-    costs = CostModel.measure(convert(toy_view(), RouterConfig(kind="cnn")))
-    assert costs.ask[0] == 2304 + 128 + 64 + 8
-    assert costs.fresh.all()
+    costs = CostTable.measure(convert(toy_view(), [Skip()], routers=RouterConfig(kind="fc", hidden=16)))
+    asks = [556.0, 456.0, 356.0, 8 * 16 + 8 + 8 * 16 + 32]
+    # Three see the same features until one of them has run.
+    assert costs.base.tolist() == [whole + asks[0] + asks[3]]
+    assert costs.extra.tolist() == [runs[0] + asks[1], runs[1] + asks[2], *runs[2:]]
+    # cnn: a 3x3 convolution at half the size, 4*4*4*4*9 = 2,304; its batch norm 2*4*16 = 128; pool 64; linear 8. The
+    # last one has twice the channels at a quarter of the pixels: as many, 64, 32, 16. Each is asked in any case.
+    costs = CostTable.measure(convert(toy_view(), [Skip()], routers=RouterConfig(kind="cnn")))
+    assert costs.base.tolist() == [whole + 3 * (2304 + 128 + 64 + 8) + 2304 + 64 + 32 + 16]
+    assert costs.extra.tolist() == runs
 
 
 def test_the_papers_router_costs_under_one_percent_of_its_unit() -> None:
-    from routekit.backbones.load import build, spec_of
-
-    costs = CostModel.measure(convert(build(spec_of("resnet56"))))
-    assert (costs.ask / costs.run).max() < 0.01
+    network = convert(build(spec_of("resnet56")), [Skip()])
+    costs = CostTable.measure(network)
+    unit = torch.tensor([part.cost for part in costs.parts if part.skippable])
+    # Whatever the unit that has run, this is what asking the routers behind it again costs.
+    assert ((costs.extra - unit) / unit).max() < 0.01
+    ends = sum(part.cost for part in costs.parts if not part.skippable)
+    groups = [group for step in network.steps if hasattr(step, "groups") for group in step.groups]
+    assert float(costs.base[0] - ends) / len(groups) < 0.01 * float(unit.min())
 
 
 @pytest.mark.parametrize("kind", sorted(banks))
@@ -99,20 +114,20 @@ def test_a_survey_is_what_the_junctions_say_one_by_one(kind: str, sinks: int) ->
     bank = build_bank([JunctionShape(4, 0, sinks)] * 3, RouterConfig(kind=kind, hidden=8)).eval()
     for parameter in bank.parameters():
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
-    bank.offset.copy_(torch.linspace(-1, 2, 3 * (sinks - 1)))
+    bank.bias.copy_(torch.linspace(-1, 2, 3 * (sinks - 1)))
     features = torch.randn(5, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     margins, _ = bank.survey(range(3), features)
     state = None
     for index in range(3):
         logits, state = bank(index, features, state)
         own = bank.columns(range(index, index + 1))
-        torch.testing.assert_close(margins[:, own], logits[:, :-1] - logits[:, -1:] + bank.offset[own])
+        torch.testing.assert_close(margins[:, own], logits[:, :-1] - logits[:, -1:] + bank.bias[own])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", sorted(banks))
-def test_routers_that_are_told_the_price(kind: str) -> None:
-    bank = build_bank(SHAPES[:2], RouterConfig(kind=kind, hidden=8), dial=True).eval()
+def test_routers_that_get_the_price(kind: str) -> None:
+    bank = build_bank(SHAPES[:2], RouterConfig(kind=kind, hidden=8), priced=True).eval()
     for parameter in bank.parameters():
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     features, prices = torch.randn(3, 4, 6, 6), torch.tensor([0.1, 0.5, 1.0])
@@ -143,7 +158,7 @@ def test_stacked_routers_prefer_what_their_bank_prefers(normalize: bool, sinks: 
             torch.testing.assert_close(stacked.survey(rest, features)[0], bank.survey(rest, features)[0])
             logits, _ = stacked(start, features)
             own = stacked.columns(range(start, start + 1))
-            margins = logits[:, :-1] + stacked.offset[own]
+            margins = logits[:, :-1] + stacked.bias[own]
             torch.testing.assert_close(margins, bank.survey(rest, features)[0][:, : sinks - 1])
 
 

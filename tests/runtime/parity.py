@@ -2,8 +2,9 @@
 
 import torch
 
-from routekit.network.convert import convert
-from routekit.network.executor import masked
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
+from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import RouterConfig
 from routekit.runtime.runtime import Runtime
@@ -16,17 +17,16 @@ def images(count: int) -> torch.Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def routed(offset: float = 0.0, kind: str = "fc", channels: int = 4) -> RoutedNetwork:
-    network = convert(toy_view(channels=channels), RouterConfig(kind=kind, hidden=8)).eval()
+def routed(bias: float = 0.0, kind: str = "fc", channels: int = 4) -> RoutedNetwork:
+    network = convert(toy_view(channels=channels), [Skip()], routers=RouterConfig(kind=kind, hidden=8)).eval()
     open_to_images(network)
     with torch.no_grad():  # each junction is undecided between these images
         x = network.view.stem(images(32))
         for index, unit in enumerate(network.view.units):
-            network.routers.offset[index] = (
-                -network.routers.survey(range(index, index + 1), x)[0].median() + 0.01
-            )  # no ties
+            asked, _ = network.routers.survey(range(index, index + 1), x)
+            network.routers.bias[index] = -asked.median() + 0.01  # no ties
             x = unit.run(x)
-    network.routers.offset += offset
+    network.routers.bias += bias
     return network
 
 

@@ -18,7 +18,7 @@ from routekit.export.onnx.parts import Parts
 from routekit.export.onnx.piece import OPSET, Exporter, Piece
 from routekit.network.deciders import LearnedDecider
 from routekit.network.network import RoutedNetwork
-from routekit.network.program import Classify, Head, Stem, Step, Stop, Units, View
+from routekit.network.program import Classify, Head, Interpreter, Stem, Step, Stop, Units, View
 
 
 class NativeParts(Parts):
@@ -32,41 +32,18 @@ class NativeParts(Parts):
     def __init__(self, network: RoutedNetwork, exporter: Exporter) -> None:
         super().__init__(network, exporter)
         graph = Graph()
+        self.graph = graph
         self.reads_at: dict[int, str] = {}
         self.gives_at: dict[int, str] = {}
         self.taps: dict[tuple[str, int], str] = {}
-        channels: dict[str, int] = {}
-        x = shared = "images"
+        self.channels: dict[str, int] = {}
+        self.x = self.shared = "images"
         # A pass on the mirrored image computes the same of another one: its pieces are those of the pass before it.
-        known: dict[Any, tuple[str, str]] = {}
+        self.known: dict[tuple[Any, ...], str] = {}
         for step in network.steps:
-            self.reads_at[id(step)] = x
-            if isinstance(step, View):
-                x = "images"
-            elif isinstance(step, Stem):
-                key: Any = ("stem", id(step.form.model))
-                if not step.shared and key not in known:
-                    known[key] = "images", graph.place(super().stem(step), "images", "stem")
-                x = shared if step.shared else known[key][1]
-                shared = x
-                self.gives_at[id(step)] = x
-                channels[x] = step.form.stem(self.reads[id(step)]).shape[1] if not step.shared else channels[x]
-            elif isinstance(step, Units):
-                for unit in step.units:
-                    if (key := ("unit", id(unit.block), unit.dropped)) not in known:
-                        known[key] = x, self._place_unit(graph, unit, x)
-                    self.reads_at[id(unit)], x = known[key]
-                    channels[x] = unit.run(self.features[id(unit)]).shape[1]
-                    self.gives_at[id(unit)] = x
-            elif isinstance(step, Classify):
-                self.taps["classify", id(step)] = graph.place(super().classify(step), x, "exit")
-            elif isinstance(step, Head):
-                key = ("head", id(step.form.model))
-                if key not in known:
-                    known[key] = x, graph.place(super().head(step), x, "head")
-                self.taps["head", id(step)] = known[key][1]
-            elif isinstance(step.decider, LearnedDecider):
-                self.taps["summary", id(step)] = graph.place(super().summary(step), x, "summary")
+            self.reads_at[id(step)] = self.x
+            placed([step], self)
+        channels = self.channels
         taps = {*self.taps.values(), *channels}
         images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", *network.spec.input_size])
         outputs = [helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in sorted(taps)]
@@ -74,8 +51,15 @@ class NativeParts(Parts):
         model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
         self.whole = OptimizedGraph(model, channels)
 
-    def _place_unit(self, graph: Graph, unit: ResidualUnit, x: str) -> str:
+    def once(self, piece: Piece, hint: str, *key: Any) -> str:
+        """Add a piece that reads the present features, unless it is there; returns what it gives."""
+        if key not in self.known:
+            self.known[key] = self.graph.place(piece, self.x, hint)
+        return self.known[key]
+
+    def place_unit(self, unit: ResidualUnit) -> str:
         """Add a unit, and all that it can give by other sinks; returns what it gives if it runs."""
+        graph, x = self.graph, self.x
         skip = super().skip(unit) if unit.decides or unit.dropped else None
         if unit.decides:
             self.taps["pool", id(unit)] = graph.place(super().pool(unit), x, "pooled")
@@ -151,3 +135,49 @@ class NativeParts(Parts):
     def _after(self, unit: ResidualUnit) -> str:
         """What it gives, as it travels."""
         return self.whole.own(self.gives_at[id(unit)])
+
+
+placed: Interpreter[NativeParts] = Interpreter("native ONNX")
+
+
+@placed.on(View)
+def _view(step: View, parts: NativeParts) -> None:  # noqa: ARG001 - however an image is seen, pieces are the same
+    parts.x = "images"
+
+
+@placed.on(Stem)
+def _stem(step: Stem, parts: NativeParts) -> None:
+    if step.shared:
+        parts.x = parts.shared
+    else:
+        parts.x = parts.shared = parts.once(Parts.stem(parts, step), "stem", "stem", id(step.form.model))
+        parts.channels[parts.x] = step.form.stem(parts.reads[id(step)]).shape[1]
+    parts.gives_at[id(step)] = parts.x
+
+
+@placed.on(Units)
+def _units(step: Units, parts: NativeParts) -> None:
+    for unit in step.units:
+        key = ("unit", id(unit.block), unit.dropped)
+        if key not in parts.known:
+            parts.known[key] = parts.place_unit(unit)
+            parts.known["reads", *key] = parts.x
+        parts.reads_at[id(unit)], parts.x = parts.known["reads", *key], parts.known[key]
+        parts.channels[parts.x] = unit.run(parts.features[id(unit)]).shape[1]
+        parts.gives_at[id(unit)] = parts.x
+
+
+@placed.on(Classify)
+def _classify(step: Classify, parts: NativeParts) -> None:
+    parts.taps["classify", id(step)] = parts.graph.place(Parts.classify(parts, step), parts.x, "exit")
+
+
+@placed.on(Stop)
+def _stop(step: Stop, parts: NativeParts) -> None:
+    if isinstance(step.decider, LearnedDecider):
+        parts.taps["summary", id(step)] = parts.graph.place(Parts.summary(parts, step), parts.x, "summary")
+
+
+@placed.on(Head)
+def _head(step: Head, parts: NativeParts) -> None:
+    parts.taps["head", id(step)] = parts.once(Parts.head(parts, step), "head", "head", id(step.form.model))

@@ -1,0 +1,66 @@
+"""What is wrong with a document, setting by setting, for people."""
+
+from collections.abc import Sequence
+from typing import Any, get_args, get_type_hints
+
+import yaml
+
+from routekit.junctions.kinds import junctions
+from routekit.registry import nearest
+
+
+def explain(errors: Sequence[Any], lines: dict[tuple[str, ...], int], root: Any) -> str:
+    """Say what is wrong and where: on which line, if the file says it; a name that there is not, with the nearest.
+
+    Args:
+        errors: What pydantic found.
+        lines: On which line each setting is.
+        root: The model of the whole document.
+
+    Returns:
+        All faults in one line.
+    """
+    faults: dict[tuple[str, ...], list[str]] = {}
+    for fault in errors:
+        path = tuple(str(part) for part in fault["loc"])
+        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            faults[path] = [f"no such setting: {nearest(path[-1], _fields(root, path[:-1]))}"]
+        else:  # of what can be one thing or another, pydantic tells what is wrong with each
+            faults.setdefault(_setting(root, path), []).append(fault["msg"])
+    told = []
+    for path, said in sorted(faults.items(), key=lambda each: lines.get(each[0], 0)):
+        first, *others = dict.fromkeys(said)
+        message = ", or ".join([first, *(each.removeprefix("Input should be ") for each in others)])
+        told.append(f"{'.'.join(path)}: {message}" + (f" (line {lines[path]})" if path in lines else ""))
+    return "; ".join(told)
+
+
+def _setting(root: Any, path: tuple[str, ...]) -> tuple[str, ...]:
+    """Of the place of a fault, the setting that it is in."""
+    known = 0
+    while known < len(path) and path[known] in _fields(root, path[:known]):
+        known += 1
+    return path[:known]
+
+
+def _fields(root: Any, path: tuple[str, ...]) -> list[str]:
+    """What settings there are in the section at `path`."""
+    kind = root
+    if path[:1] == ("junctions",) and len(path) < 3:
+        return list(junctions) if len(path) == 1 else junctions.settings_of(path[1])
+    for part in path:
+        found = get_type_hints(kind).get(part)
+        kind = next((each for each in get_args(found) if hasattr(each, "__annotations__")), found)
+    return list(get_type_hints(kind)) if hasattr(kind, "__annotations__") else []
+
+
+def lines_of(node: yaml.Node | None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    """On which line each key of a document is, from 1."""
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    found = {}
+    for key, value in node.value:
+        here = (*path, str(key.value))
+        found[here] = key.start_mark.line + 1
+        found |= lines_of(value, here)
+    return found
