@@ -35,8 +35,9 @@ def register(app: typer.Typer) -> None:
 
 def _taken(route: list[str], decided: list[str]) -> list[str]:
     """How much of what is decided a route takes: of the units, and of the exits, where images go on or are done."""
-    exits = {name for name in decided if name.split("/")[-1].startswith(("past ", "ask "))}
-    units, taken = set(decided) - exits, set(route)
+    # At a fork either way leads on: what is taken there is no more than what is not.
+    exits = {name for name in decided if name.startswith("past ")}
+    units, taken = {name for name in decided if not name.startswith(("past ", "first sink at "))}, set(route)
     said = {
         f"{len(taken & units)} of {len(units)} units": units,
         f"on at {len(taken & exits)} of {len(exits)} exits": exits,

@@ -33,13 +33,24 @@ def summary(record: dict[str, Any]) -> str:
         )
     for leaving in record.get("exits", []):
         right = "" if leaving["accuracy"] is None else f", {100 * leaving['accuracy']:.2f}% of them right"
-        where = {"end": "the end", "again": "both looks"}.get(leaving["after"], f"exit after {leaving['after']}")
         lines.append(
-            f"  {where}: answers {100 * leaving['stops']:.1f}%{right} (alone: {100 * leaving['alone']:.2f}% of all)"
+            f"  {_answerer(leaving['after'])}: answers {100 * leaving['stops']:.1f}%{right} (alone: {100 * leaving['alone']:.2f}% of all)"
         )
-    rates = " ".join(f"{100 * rate:.0f}" for rate in routes["run_rate"].values())
-    lines += [
-        f"  run rates  {rates} (% of images, per unit)",
-        f"  convention {flops['convention']}; {record['seconds']:.0f} s",
-    ]
+    if routes["run_rate"]:  # something is decided
+        rates = " ".join(f"{100 * rate:.0f}" for rate in routes["run_rate"].values())
+        lines.append(f"  run rates  {rates} (% of images, per unit and exit)")
+    lines.append(f"  convention {flops['convention']}; {record['seconds']:.0f} s")
     return "\n".join(lines)
+
+
+# Who answers an image, if it is no exit after a unit.
+ANSWERERS = {"end": "the end", "again": "both looks", "narrow": "the narrow form"}
+
+
+def _answerer(after: str) -> str:
+    """`layer1.2`, `narrow`, `network 0`, of joined networks `0/narrow` -> who answers there."""
+    number, inside, own = after.rpartition("/")
+    if own.startswith("network "):
+        return own
+    said = f"narrow form {own.removeprefix('narrow.')}" if own.startswith("narrow.") else f"exit after {own}"
+    return ANSWERERS.get(own, said) + (f" of network {number}" if inside else "")

@@ -51,9 +51,15 @@ def calibrate(
     share = (costs.cost_share if cost_share is None else cost_share).to(before)
     if network.stops and not (share[costs.layout.of_units] > 0).any():
         margins = evaluate(network, images, costs, indices=indices, everywhere=True).margins
+
+        def cost_at(at: float) -> float:
+            return float(costs.of_routes(costs.layout.choose(margins + at * share.cpu())).mean())
+
         at = -price_for(margins, costs, target, cost_share=share)
+        # Where all can be afforded, the lowest price is that of one of the images, and rounding would decide.
+        at += 1.0 if cost_at(at + 1.0) <= target else 0.0
         network.set_bias(before + at * share)
-        return float(costs.of_routes(costs.layout.choose(margins + at * share.cpu())).mean())
+        return cost_at(at)
     at = 0.0
     low, high = -math.inf, math.inf
     best, best_at = math.inf, at

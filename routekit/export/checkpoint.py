@@ -183,7 +183,7 @@ def network_folder(path: Path) -> Path:
         raise InputError(f"{path} does not exist")
     if any((folder / FORMER).exists() for folder in (path, path / "network")):
         raise InputError(f"{path} holds a cascade of a former version of routekit (0.1): {WAY_OUT}")
-    if (path / "recipe.yaml").exists():
+    if (path / "run.yaml").exists():
         raise InputError(f"{path} is an unfinished run: finish it with `routekit convert --resume {path}`")
     raise InputError(f"{path} holds no routed network ({SPEC} is missing)")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from routekit.network.program import (
     columns_of,
     forms_of,
     layout_of,
+    mark_kept,
     passes_of,
     units_run,
 )
@@ -73,12 +74,7 @@ class RoutedNetwork(nn.Module):
         self._branches = nn.ModuleDict(branches)
         self._heads = nn.ModuleList(step.head for step in self._of(Classify))
         self._deciders = nn.ModuleList(self.deciders)
-        for place, step in enumerate(self.steps):
-            if isinstance(step, Stem):
-                behind = self.steps[place + 1 :]
-                end = next((at for at, each in enumerate(behind) if isinstance(each, View)), len(behind))
-                follows = any(isinstance(each, Stem) and each.shared for each in behind[:end])
-                step.kept = follows and not step.shared
+        mark_kept(self.steps)
 
     def _of(self, kind: type) -> list[Any]:
         return [step for step in self.steps if isinstance(step, kind)]
@@ -96,20 +92,17 @@ class RoutedNetwork(nn.Module):
     @property
     def view(self) -> Backbone:
         """The network that answers last: what the others are asked before."""
-        found: Backbone = self._of(Head)[-1].form
-        return found
+        return cast(Backbone, self._of(Head)[-1].form)
 
     @property
     def spec(self) -> ModelSpec:
         """What images have to look like: as the first pass wants them."""
-        found: ModelSpec = self._of(View)[0].spec
-        return found
+        return cast(ModelSpec, self._of(View)[0].spec)
 
     @property
     def name(self) -> str:
         """The architecture's name; of several networks, their names in a row."""
-        names = [view.spec.full_name for view in self._of(View) if not view.mirrored]
-        return " -> ".join(names)
+        return " -> ".join(view.spec.full_name for view in self._of(View) if not view.mirrored)
 
     @property
     def backbone(self) -> nn.Module:
@@ -161,7 +154,7 @@ class RoutedNetwork(nn.Module):
 
     @property
     def decides_at_units(self) -> bool:
-        """Whether units have routers that learn what running them is worth; forks learn as exits do."""
+        """Whether routers of units learn what running these is worth; forks learn as exits do."""
         return bool(self.junctions) and not self.layout.forks
 
     @property
@@ -225,14 +218,8 @@ class RoutedNetwork(nn.Module):
             raise InputError(
                 f"this {self.name} was trained for one budget: train with adaptive_cost to choose the budget later"
             )
-        self.pricing.check(k_cpt)
-        self.pricing.k_cpt.fill_(k_cpt)
-        for bank in self.banks:
-            bank.bias.copy_(-k_cpt * self.pricing.extra_cost)
-        feature = self.pricing.feature(self.pricing.k_cpt)
-        for price in [*(bank.price for bank in self.banks), *(decider.price for decider in self.deciders)]:
-            if price is not None:
-                price.copy_(feature)
+        prices = [*(bank.price for bank in self.banks), *(decider.price for decider in self.deciders)]
+        self.pricing.set(k_cpt, [bank.bias for bank in self.banks], [price for price in prices if price is not None])
 
     def stand_alone(self) -> None:
         """Give narrow branches and forms weights of their own: for inference, where nothing is learned."""
@@ -310,5 +297,4 @@ class RoutedNetwork(nn.Module):
     def predict(self, x: Tensor) -> Tensor:
         """Images `[B, C, H, W]`, normalised -> logits `[B, classes]`, under hard routing in eval mode."""
         with evaluating(self):
-            logits: Tensor = self(x).logits
-        return logits
+            return cast(Tensor, self(x).logits)

@@ -1,6 +1,7 @@
 """One network for every budget: the price of computing as a knob (McGill and Perona, section 4.6)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -115,10 +116,25 @@ class PriceConditioning(nn.Module):
         """Forget a unit about which nothing is decided any more."""
         self.extra_cost = torch.cat([self.extra_cost[: columns.start], self.extra_cost[columns.stop :]])
 
-    def check(self, k_cpt: float) -> None:
-        """Raise InputError for a price that the network has not learned."""
+    @torch.no_grad()
+    def set(self, k_cpt: float, biases: Sequence[Tensor], features: Sequence[Tensor]) -> None:
+        """Decide at another price.
+
+        Args:
+            k_cpt: The price.
+            biases: Those of the routers, which follow from it.
+            features: The price as a feature, of all that gets it.
+
+        Raises:
+            InputError: The network has not learned this price.
+        """
         if not self.range.lowest <= k_cpt <= self.range.highest:
             raise InputError(
                 f"a price of {k_cpt:g} was not learned: this network knows {self.range.lowest:g} to "
                 f"{self.range.highest:g}, in units of the loss per ten million multiply-adds"
             )
+        self.k_cpt.fill_(k_cpt)
+        for bias in biases:
+            bias.copy_(-k_cpt * self.extra_cost)
+        for feature in features:
+            feature.copy_(self.feature(self.k_cpt))

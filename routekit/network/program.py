@@ -5,6 +5,7 @@ A pass is what lies between two views of the image. A skip-routed network has on
 form of the same network, or the same network on the mirrored image.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -33,7 +34,7 @@ class View:
 class Stem:
     """The stem of `form`. A `shared` one has run already in this view, for another form: its features are used again.
 
-    `kept` says that a shared one follows. It is set by the network.
+    `kept` says that a shared one follows (`mark_kept`).
     """
 
     form: Backbone
@@ -188,6 +189,14 @@ def passes_of(steps: Sequence[Step]) -> Iterator[list[Step]]:
             found = ahead
         found.append(step)
     yield found
+
+
+def mark_kept(steps: Sequence[Step]) -> None:
+    """Say of each stem whether a shared one follows in its view, so that its features have to be kept."""
+    for place, step in enumerate(steps):
+        if isinstance(step, Stem):
+            behind = itertools.takewhile(lambda each: not isinstance(each, View), steps[place + 1 :])
+            step.kept = not step.shared and any(isinstance(each, Stem) and each.shared for each in behind)
 
 
 def forms_of(steps: Sequence[Step]) -> list[Backbone]:

@@ -13,12 +13,12 @@ from routekit.pipeline.run_plan import RunPlan
 
 VERSION = 2
 # What every run has from its beginning, and what runs of former versions had.
-MARKER, FORMER = "plan.yaml", "recipe.yaml"
+MARKER, FORMER = "run.yaml", "recipe.yaml"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`plan.yaml`, `metrics.jsonl`, `state.pt` (resumable), `network/`, `record.json`.
+    """`run.yaml` (its plan), `metrics.jsonl`, `state.pt` (resumable), `network/`, `record.json`.
 
     A run that had to fine-tune its dense network first holds that run in `dense/`; one that is a cascade of smaller
     networks and its own holds the run of its own in `last/`.

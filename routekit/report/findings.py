@@ -1,15 +1,17 @@
 """What the record of one run says, in sentences: what was measured, and what to be wary of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from routekit.junctions.kinds import junctions
 from routekit.macs import CONVENTION, describe
 
 # A unit that fewer images run, or fewer do not run, is as good as static.
 RARE = 0.01
 # Off target by more than this share of it, a budget is missed.
 OFF = 0.02
-PAST = "past "
+# How columns are called that say whether an image goes on; and how, now and formerly, those that say where at a fork.
+PAST, FORKS = "past ", ("first sink at ", "first way")
 
 
 def facts(record: Mapping[str, Any]) -> list[str]:
@@ -52,18 +54,21 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     if record["method"] != "routed":
         return found
+    decided = [junctions[kind] for kind in record.get("junctions", []) if kind in junctions]
+    # What was recorded before it was said what is decided, is of units, and of exits.
+    at_units = "junctions" not in record or any(kind.rank == 0 for kind in decided)
     # Exits alone make few routes: whether an image goes on is no more than a bit each.
-    if routes["entropy_bits"] < 1 and {"skip", "branch"} & set(record.get("junctions", ["skip"])):
+    if routes["entropy_bits"] < 1 and at_units:
         found.append(
             f"Routing has collapsed: {_counted(routes['unique'], 'route')}, {routes['entropy_bits']:.2f} bits, hardly "
             "more than a static network: try `--set` with a larger `training.router_learning_rate` or "
             "`training.congestion`, or prune."
         )
-    # Of a fork it is the share of the first way: the others take the second.
-    rates = {name: rate for name, rate in routes["run_rate"].items() if not name.startswith("first way")}
+    # Of a fork it is the share that goes on by the first sink: the others take the second.
+    rates = {name: rate for name, rate in routes["run_rate"].items() if not name.startswith(FORKS)}
     exits = {name.removeprefix(PAST): rate for name, rate in rates.items() if name.startswith(PAST)}
     found += _of_units({name: rate for name, rate in rates.items() if not name.startswith(PAST)})
-    found += _of_exits(exits, record.get("junctions", ["exit"]))
+    found += _of_exits(exits, named="junctions" not in record or any(kind.policies for kind in decided))
     off, chance = flops["realized"] / flops["target"] - 1, flops.get("chance", 0.0) / flops["target"]
     if OFF < abs(off) <= 2 * chance:
         found.append(
@@ -72,8 +77,7 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
         )
     elif abs(off) > OFF:
         # Units are steered while they learn; a threshold can be set at any time.
-        settable = {"skip", "branch"}.isdisjoint(record.get("junctions", ["skip"]))
-        again = ", or meet the budget again with `routekit evaluate --target-flops`" if settable else ""
+        again = "" if at_units else ", or meet the budget again with `routekit evaluate --target-flops`"
         found.append(
             f"The cost is {100 * off:+.1f}% off its target: what decides was not trained, or test images differ from "
             f"the validation images on which it was set. Train it, give more of those (`--val`){again}."
@@ -83,13 +87,13 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
 
 def _of_units(rates: Mapping[str, float]) -> list[str]:
     found = []
-    ways: dict[str, dict[str, float]] = {}
+    units: dict[str, dict[str, float]] = {}
     for name, rate in rates.items():
-        ways.setdefault(name.partition(" branch ")[0], {})[name] = rate
-    unused = [unit for unit, own in ways.items() if not any(own.values())]
+        units.setdefault(name.partition(" branch ")[0], {})[name] = rate
+    unused = [unit for unit, own in units.items() if not any(own.values())]
     if unused:
         found.append(f"No test image takes {', '.join(unused)}: `routekit export` leaves out what none does.")
-    rare = [name for unit, own in ways.items() if unit not in unused for name, rate in own.items() if rate < RARE]
+    rare = [name for unit, own in units.items() if unit not in unused for name, rate in own.items() if rate < RARE]
     if rare:
         found.append(f"Hardly any image takes {', '.join(rare)}: with fewer choices, the rest might learn better.")
     always = [name for name, rate in rates.items() if rate > 1 - RARE]
@@ -98,10 +102,11 @@ def _of_units(rates: Mapping[str, float]) -> list[str]:
     return found
 
 
-def _of_exits(rates: Mapping[str, float], junctions: Sequence[str]) -> list[str]:
+def _of_exits(rates: Mapping[str, float], *, named: bool) -> list[str]:
+    """`named` says whether there are exits that can be asked for one by one."""
     found = []
     fewer, leave_out = "for fewer exits (`--exits`)", "Leave it out (`--exits`)"
-    if "exit" not in junctions:
+    if not named:
         fewer, leave_out = "for a narrower form (`--narrow`)", "Ask for a smaller budget, or for another `--narrow`"
     for said, exits in {
         "No image goes": [name for name, rate in rates.items() if not rate],

@@ -13,6 +13,7 @@ import numpy as np
 from routekit.errors import InputError
 from routekit.report.comparison import deviation
 from routekit.report.drawing import GREY, WIDTH, line, looks, single, stacked
+from routekit.report.findings import PAST
 
 # The largest circle of a dataflow, points: all images are answered there.
 LARGEST = 26.0
@@ -97,7 +98,13 @@ def dataflow_over_training(record: dict[str, Any], metrics: Sequence[dict[str, A
     (record,) = _with_exits([record])
     count = len(record["exits"]) - 1
     lines = [line for line in metrics if line["kind"] == "validation"]
-    past = np.array([[1.0, *line["run_rate"][-count:], 0.0] for line in lines])
+    columns = [place for place, name in enumerate(record["routes"]["run_rate"]) if name.startswith(PAST)]
+    past = np.zeros((len(lines), count + 2))
+    past[:, 0] = 1.0
+    for row, check in zip(past, lines, strict=True):
+        # A second look comes last, and was not there yet.
+        rates = [check["run_rate"][place] for place in columns if place < len(check["run_rate"])]
+        row[1 : len(rates) + 1] = rates
     axes = single(max(WIDTH, 2 + 0.5 * count), 4)
     picture = axes.imshow(past[:, :-1] - past[:, 1:], aspect="auto", vmin=0, vmax=1, cmap="viridis")
     axes.set_xticks(range(count + 1), _classifiers([record]), fontsize=8)

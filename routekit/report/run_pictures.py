@@ -82,7 +82,8 @@ def who_runs_what(
 def shared_routes(shared: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Any:
     """The commonest routes (Fig. 5 of Wang et al.): filled is what runs, and some of the images that share the route.
 
-    `shared` is what an analysis found, the commonest first. A line stands between two stages of the network.
+    `shared` is what an analysis found, the commonest first. A line stands between two stages of the network, and
+    between units and exits.
     """
     from matplotlib.image import imread
 

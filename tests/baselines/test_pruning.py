@@ -12,10 +12,11 @@ from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import Backbone
 from routekit.baselines.pruning import check_prunable, prune, prunings
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.errors import InputError
-from routekit.export.checkpoint import load_network, save_network
-from routekit.network.convert import convert, dense
+from routekit.export.checkpoint import load, save_network
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
 from routekit.routing.router import RouterConfig
 from tests.agreement import executed_as_charged, executors_agree
 from tests.toy import open_to_images
@@ -33,7 +34,7 @@ def trained(name: str = "resnet20") -> Backbone:
 
 
 def cost(view: Backbone) -> float:
-    return CostModel.measure(dense(copy.deepcopy(view))).dense
+    return CostTable.measure(convert(view)).dense
 
 
 @pytest.mark.parametrize("method", sorted(prunings))
@@ -117,17 +118,17 @@ def test_option_a_shortcuts_lose_channels_by_hand() -> None:
 def test_pruned_and_routed_it_is_saved_and_executed(tmp_path: Path, name: str) -> None:
     view = trained(name)
     pruned = prune(view, "depgraph", 0.6 * cost(view))
-    network = convert(pruned, RouterConfig(hidden=8)).eval()
+    network = convert(pruned, [Skip()], routers=RouterConfig(hidden=8)).eval()
     open_to_images(network)
     x = torch.randn(6, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
     executors_agree(network, x, prepared=True)
     if name == "resnet20":
         executed_as_charged(network, x)
     save_network(tmp_path, network, about={})
-    again = load_network(tmp_path)
+    again = load(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(x).logits, network(x).logits)
-    assert CostModel.measure(again).dense == CostModel.measure(network).dense < 0.65 * cost(view)
+    assert CostTable.measure(again).dense == CostTable.measure(network).dense < 0.65 * cost(view)
     answer = routekit.optimize(again)(x)
     torch.testing.assert_close(answer.logits, network(x).logits, rtol=1e-3, atol=1e-3)
 

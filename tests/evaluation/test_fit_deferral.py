@@ -87,4 +87,4 @@ def test_a_cascade_learns_to_defer_as_many_images_as_the_budget_has_room_for(sha
         defers = certainty(found.leaves[:, 0].softmax(dim=1)) < 0.5
     assert float(defers.double().mean()) == pytest.approx(share, abs=0.02)
     wrong = found.leaves[:, 0].argmax(dim=1) != right
-    assert float(wrong[defers].double().mean()) > 2 * float(wrong[~defers].double().mean())
+    assert float(wrong[defers].double().mean()) > 1.5 * float(wrong[~defers].double().mean())

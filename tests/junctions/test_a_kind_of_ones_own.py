@@ -60,7 +60,9 @@ def test_it_goes_all_the_way(workplace: Path) -> None:
     assert set(json.loads(done.stdout)["verified"]) == {"single.onnx", "batch.onnx"}
     done = in_process("report", "runs/mine", cwd=workplace)
     assert done.returncode == 0, done.stderr
-    assert "mean_colour" in (workplace / "runs/mine/report/report.md").read_text()
+    folder = workplace / "runs/mine/report"
+    assert f"{100 * record['accuracy']['routed']:.2f}% of 36 test images" in (folder / "report.md").read_text()
+    assert "layer1.0" in (folder / "index.html").read_text()
 
 
 def test_help_says_what_it_decides() -> None:

@@ -21,7 +21,7 @@ from routekit.network.network import RoutedNetwork
 from routekit.network.pricing import OPERATIONS, PriceRange
 from routekit.objective.objective import ObjectiveWeights
 from routekit.routing.router import RouterConfig
-from tests.toy import open_to_images, toy_images, toy_view
+from tests.toy import open_to_images, small_view, toy_images, toy_view
 from tests.toy import toy_noise as images
 
 # Such that a toy's units, of some thousands of multiply-adds, are worth their price or not.
@@ -149,15 +149,13 @@ def test_prices_are_drawn_log_uniformly() -> None:
 )
 @torch.no_grad()
 def test_saved_with_its_prices(tmp_path: Path, junctions: list[Junction]) -> None:
-    torch.manual_seed(0)
-    view = routekit.load_backbone("resnet20", weights="none")
-    network = convert(view, junctions, adaptive_cost=PriceRange(0.1, 3.0)).eval()
+    network = convert(small_view(), junctions, adaptive_cost=PriceRange(0.1, 3.0)).eval()
     open_to_images(network)
     price_units(network)
     network.set_price(0.5)
     assert all(decider.price is not None for decider in network.deciders)
     save_network(tmp_path, network, about={})
-    again, x = load(tmp_path), torch.randn(4, 3, 32, 32)
+    again, x = load(tmp_path), images(4)
     for price in (None, 0.2):
         if price is not None:
             network.set_price(price)

@@ -163,7 +163,7 @@ def _units(step: Units, parts: NativeParts) -> None:
             parts.known[key] = parts.place_unit(unit)
             parts.known["reads", *key] = parts.x
         parts.reads_at[id(unit)], parts.x = parts.known["reads", *key], parts.known[key]
-        parts.channels[parts.x] = unit.run(parts.features[id(unit)]).shape[1]
+        parts.channels[parts.x] = parts.gives[id(unit)].shape[1]
         parts.gives_at[id(unit)] = parts.x
 
 

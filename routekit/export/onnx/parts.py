@@ -30,15 +30,17 @@ class Parts:
     @torch.no_grad()
     def __init__(self, network: RoutedNetwork, exporter: Exporter) -> None:
         self.network, self.exporter = network, exporter
-        # What each step reads, and each unit.
+        # What each step reads; what each unit reads, and gives.
         self.reads: dict[int, Tensor] = {}
         self.features: dict[int, Tensor] = {}
+        self.gives: dict[int, Tensor] = {}
         self.forms: dict[int, Backbone] = {}
         for step, x in features_at(network):
             self.reads[id(step)] = x
             if isinstance(step, Units):
-                for unit, before, _ in walk(step.units, x):
-                    self.features[id(unit)], self.forms[id(unit)] = before, step.form
+                for unit, before, after in walk(step.units, x):
+                    self.features[id(unit)], self.gives[id(unit)] = before, after
+                    self.forms[id(unit)] = step.form
 
     def stem(self, step: Stem) -> Piece:
         """Images `[N, C, H, W]`, as the view sees them -> features."""
