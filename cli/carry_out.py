@@ -19,11 +19,13 @@ def carry_out(
 
     Shows the training steps while they happen, says how to go on when interrupted, and at the end what to be wary of.
     """
-    from routekit.pipeline.plan import resolve, run_name
+    from routekit.pipeline.plan import needed_by, resolve, run_name
+    from routekit.pipeline.run_folder import RunFolder
     from routekit.pipeline.train import prepare, run
 
     path = out / (name or run_name(resolve(recipe), recipe))
     if dry_run:
+        RunFolder.check_free(path, force=force, needs=[Path(needed) for needed in needed_by(recipe)])
         plan, _ = prepare(recipe, o.machine(device))
         lines = [*plan.lines(), f"folder     {path}"]
         result({"run": str(path), "plan": plan.model_dump(mode="json")}, "\n".join(lines), as_json=json)

@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
         The images are those of the last network's run, or of --data.
         """
         from routekit.errors import InputError
+        from routekit.export.checkpoint import network_folder, read_spec
         from routekit.network.deciders import IDK
         from routekit.pipeline.join import join
         from routekit.pipeline.run_folder import MARKER, RunFolder
@@ -54,6 +55,7 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"unknown rule {rule!r}: {nearest(rule, rules)}")
         own = data is None and (networks[-1] / MARKER).exists()
         if data is None and not own and networks[-1].exists():
+            read_spec(network_folder(networks[-1]))  # what is no network is told first
             raise InputError(f"{networks[-1]} is no run with a plan: say which images with --data")
         if data is None and data_root is not None:
             raise InputError("--data-root goes with --data: a run says where its own images are")

@@ -33,9 +33,8 @@ def summary(record: dict[str, Any]) -> str:
         )
     for leaving in record.get("exits", []):
         right = "" if leaving["accuracy"] is None else f", {100 * leaving['accuracy']:.2f}% of them right"
-        lines.append(
-            f"  {_answerer(leaving['after'])}: answers {100 * leaving['stops']:.1f}%{right} (alone: {100 * leaving['alone']:.2f}% of all)"
-        )
+        said = f"{_answerer(leaving['after'])}: answers {100 * leaving['stops']:.1f}%{right}"
+        lines.append(f"  {said} (alone: {100 * leaving['alone']:.2f}% of all)")
     if routes["run_rate"]:  # something is decided
         rates = " ".join(f"{100 * rate:.0f}" for rate in routes["run_rate"].values())
         lines.append(f"  run rates  {rates} (% of images, per unit and exit)")

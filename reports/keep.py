@@ -36,7 +36,7 @@ def main() -> int:
     folder = HERE / arguments.group / arguments.run.name
     folder.mkdir(parents=True, exist_ok=True)
     # A cascade learns nothing, and has no metrics.
-    names = [name for name in ("plan.yaml", "metrics.jsonl") if (arguments.run / name).exists()]
+    names = [name for name in ("run.yaml", "metrics.jsonl") if (arguments.run / name).exists()]
     files = {name: (arguments.run / name).read_text() for name in names}
     files["record.json"] = json.dumps(record, indent=2) + "\n"
     for name, text in files.items():

@@ -32,7 +32,7 @@ def main() -> int:
     calls = [*(call.split("=", 1) for call in arguments.call), [f"{arguments.comparison}/", ""]]
     done = [folder.of(cell) for cell in plan.cells() if folder.of(cell).finished]
     files = [folder.path / "plan.yaml", folder.path / TIMINGS]
-    files += [run.path / name for run in done for name in ("record.json", "plan.yaml")]
+    files += [run.path / name for run in done for name in ("record.json", "run.yaml")]
     for file in filter(Path.exists, files):
         text = file.read_text()
         for path, name in calls:

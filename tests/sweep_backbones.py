@@ -21,7 +21,8 @@ from torch import nn
 
 from routekit.backbones.catalog import list_models
 from routekit.backbones.load import build, spec_of
-from routekit.network.convert import convert
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
 
 
 def randomize(model: nn.Module) -> None:
@@ -52,11 +53,11 @@ def check(name: str, size: int) -> int:
     for unit in view.units:
         before = features.clone()
         skipped, ran = unit.skip(features), unit.run(features)
-        assert torch.equal(features, before), f"{unit.name} changes its input, which the other way on still needs"
+        assert torch.equal(features, before), f"{unit.name} changes its input, which its other sink still needs"
         assert skipped.shape == ran.shape, f"skipping {unit.name} changes the shape"
         features = ran
     assert torch.equal(view.head(features), want), "the view's output differs"
-    network = convert(view).eval()
+    network = convert(view, [Skip()]).eval()
     opened = network(x)
     assert opened.routes.all(), "a fresh network skips units"
     assert torch.equal(opened.logits, want), "open-gate output differs"

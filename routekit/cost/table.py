@@ -176,7 +176,8 @@ class _Charging:
         alike = form.spec.source != "custom" and not unit.dropped
         kind = (repr(unit.block) if alike else (id(form.model), unit.name), tuple(self.x.shape))
         if sink == 0:
-            return self.cost(("run", *kind), unit.run, (self.x,), unit.block)
+            owner = unit.block if form.model is self.network.backbone else self.network
+            return self.cost(("run", *kind), unit.run, (self.x,), owner)
         return self.cost((repr(unit.sinks[sink]), *kind), partial(unit.take, sink=sink), (self.x,), self.network)
 
     def dense_of(self, form: Backbone) -> float:

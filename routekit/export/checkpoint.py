@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from routekit.backbones.adapters import adapt
+from routekit.backbones.drop import drop_unit
 from routekit.backbones.load import build
 from routekit.backbones.resize import resize
 from routekit.backbones.unit import Backbone, Fold, ModelSpec
@@ -84,6 +85,7 @@ def _source(source: Source) -> dict[str, Any]:
         "model": asdict(view.spec),
         # Of a pruned network, the shapes that its tensors had before anything was decided, or dropped.
         "pruned": source.shapes,
+        "dropped": list(source.dropped),
         "step": view.step,
         "routers": None if source.routers is None else asdict(source.routers),
         "junctions": [{"kind": junction.kind} | asdict(junction) for junction in source.junctions],  # type: ignore[call-overload]
@@ -102,13 +104,15 @@ def read_spec(folder: Path) -> dict[str, Any]:
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         raise InputError(f"{path} is no routekit network")
     if spec.get("version") != VERSION:
+        # The first version did not say which it was.
+        made_by, number = spec.get("made_by", "0.1"), spec.get("version")
         raise InputError(
-            f"{path} is of version {spec.get('version')}, this routekit reads version {VERSION}: {WAY_OUT}"
+            f"{path} is of version {number}, by routekit {made_by}; this one reads version {VERSION}: {WAY_OUT}"
         )
     return spec
 
 
-WAY_OUT = "make it again with this version, or use it with the version of routekit that made it"
+WAY_OUT = "make it again, or use it with that version"
 
 
 def load(path: str | Path, model: nn.Module | Backbone | Sequence[nn.Module | Backbone] | None = None) -> RoutedNetwork:
@@ -151,6 +155,9 @@ def _rebuilt(spec: dict[str, Any], given: Sequence[nn.Module | Backbone | None])
         if model is None and model_spec.source == "custom":  # nothing is run because a file names it
             raise InputError(f"{model_spec.full_name} is your own network: give an instance of it as model=")
         view = build(model_spec) if model is None else _own(model, model_spec)
+        for unit in view.units:
+            if unit.name in document["dropped"]:
+                drop_unit(unit)
         if document["pruned"] is not None:
             resize(view.model, document["pruned"])
             view.pruned = True
@@ -182,7 +189,9 @@ def network_folder(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"{path} does not exist")
     if any((folder / FORMER).exists() for folder in (path, path / "network")):
-        raise InputError(f"{path} holds a cascade of a former version of routekit (0.1): {WAY_OUT}")
+        raise InputError(f"{path} holds a cascade of routekit 0.1: {WAY_OUT}")
+    if (path / "recipe.yaml").exists():
+        raise InputError(f"{path} is an unfinished run of routekit 0.1: {WAY_OUT}")
     if (path / "run.yaml").exists():
         raise InputError(f"{path} is an unfinished run: finish it with `routekit convert --resume {path}`")
     raise InputError(f"{path} holds no routed network ({SPEC} is missing)")

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from routekit.backbones.unit import ModelSpec
 from routekit.cost.table import CostTable, Part
+from routekit.data.preprocessing import preprocessing_of
 from routekit.errors import InputError, first_line
 from routekit.macs import CONVENTION
 from routekit.network.network import RoutedNetwork
@@ -59,6 +60,9 @@ class Description:
             "model": asdict(self.spec),
             "preprocessing": {
                 "size": list(self.spec.input_size[1:]),
+                "channels": self.spec.input_size[0],
+                "crop": preprocessing_of(self.spec).kept,
+                "interpolation": self.spec.interpolation,
                 "scale": "divide by 255",
                 "mean": list(self.spec.mean),
                 "std": list(self.spec.std),

@@ -59,12 +59,17 @@ class Again(Junction):
 
 
 def look_again(network: RoutedNetwork) -> RoutedNetwork:
-    """Return a copy of a network, which may be trained, that looks again; at first, all images do."""
-    network = copy.deepcopy(network)
-    draft = Draft(network.view, RouterConfig(), steps=network.steps)
-    Again().attach(draft)
+    """Return a copy of a network, which may be trained, that looks again; at first, all images do.
+
+    Raises InputError where not all is decided by certainty.
+    """
+    again, network = Again(), copy.deepcopy(network)
     (source,) = network.blueprint.sources
-    blueprint = replace(network.blueprint, sources=(replace(source, junctions=(*source.junctions, Again())),))
+    junctions = (*source.junctions, again)
+    again.check(junctions)
+    draft = Draft(network.view, RouterConfig(), steps=network.steps)
+    again.attach(draft)
+    blueprint = replace(network.blueprint, sources=(replace(source, junctions=junctions),))
     looking = RoutedNetwork(draft.steps, blueprint=blueprint, pricing=network.pricing)
     return looking.to(next(network.parameters()).device)
 

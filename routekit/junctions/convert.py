@@ -32,12 +32,14 @@ class Source:
         junctions: The junctions, with all their settings.
         routers: How the routers of its units were built, if there are any.
         shapes: Of a pruned network, the shapes of its tensors, by name, as they were then.
+        dropped: The units that it had lost by then, by name.
     """
 
     view: Backbone
     junctions: tuple[Junction, ...] = ()
     routers: RouterConfig | None = None
     shapes: dict[str, list[int]] | None = None
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def convert(
         columns = 0 if draft.bank is None else len(draft.bank.bias)
         pricing = PriceConditioning(columns, adaptive_cost.sized(_dense_cost(view)), finds=finds)
     config = draft.bank.config if draft.bank is not None else None
-    blueprint = Blueprint((Source(view, tuple(settled), config, shapes),))
+    dropped = tuple(unit.name for unit in view.units if unit.dropped)
+    blueprint = Blueprint((Source(view, tuple(settled), config, shapes, dropped),))
     # What was added is new; the device is the model's, wherever that is.
     return RoutedNetwork(steps, blueprint=blueprint, pricing=pricing).to(device)
 

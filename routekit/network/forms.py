@@ -32,14 +32,6 @@ def narrow_for(budget: float) -> float:
     return max(round(NARROW * min(budget, 1.0), 2), 0.01)
 
 
-class Form(nn.Module):
-    """What a form of a network has of its own: the blocks of its units, and the layers of its head."""
-
-    def __init__(self, blocks: Sequence[nn.Module], end: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.blocks, self.end = nn.ModuleList(blocks), nn.ModuleList(end)
-
-
 def narrow_form(view: Backbone, width: float, depth: float = 1.0, *, own: bool) -> Backbone:
     """Make a narrow and perhaps shallow form of a network.
 
@@ -60,20 +52,45 @@ def narrow_form(view: Backbone, width: float, depth: float = 1.0, *, own: bool) 
     """
     twin = copy.deepcopy(view)
     kept = shallow(twin.computing, depth)
-    names = {unit.name for unit in kept}
-    # Registered is what the form has of its own. Nothing else of the copied model is used.
-    end = called_by_head(twin)
-    for unit, full in zip(twin.units, view.units, strict=True):
-        if unit.name in names:
-            unit.block = narrow(full.block, width, twin.step or 1)
-        if unit.computes:
-            twin.model.set_submodule(unit.name, unit.block if unit.name in names else nn.Identity())
-    model = Form([unit.block for unit in kept], end)
+    modules, whole = dict(twin.model.named_modules()), {unit.name: unit for unit in view.units}
+    for unit in twin.computing:
+        if all(unit is not each for each in kept):
+            unit.block = nn.Identity()
+        elif unit.skippable or unit.branchable:  # what lies between residual blocks stays as wide as it is
+            unit.block = narrow(whole[unit.name].block, width, twin.step or 1)
+        if unit.name in modules:
+            twin.model.set_submodule(unit.name, unit.block)
     if own:
-        stand_alone(model)
+        stand_alone(twin.model)
     units = [replace(unit, shortcut=None, skippable=False, sinks=(Sink.RUN,)) for unit in kept]
     # The stem, and the images that it wants, are the network's.
-    return replace(view, model=model, units=units, head=twin.head, classifier="", notes=[])
+    form = replace(view, model=twin.model, units=units, head=twin.head, classifier="", notes=[])
+    _forget_uncalled(form)
+    return form
+
+
+@torch.no_grad()
+def _forget_uncalled(form: Backbone) -> None:
+    """Take from the model of a form what neither its units nor its head call."""
+    called: set[nn.Module] = set()
+    hooks = [
+        module.register_forward_pre_hook(lambda module, _: called.add(module))
+        for name, module in form.model.named_modules()
+        if name
+    ]
+    with evaluating(form.model):
+        *_, (_, _, x) = walk_through(form)
+        form.head(x)
+    for hook in hooks:
+        hook.remove()
+    gone: list[str] = []
+    used = {f"{name}." for name, module in form.model.named_modules() if module in called}
+    for name, module in list(form.model.named_modules()):
+        owns = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        inside = any(f"{name}.".startswith(each) for each in (*used, *gone))
+        if name and owns and not inside:
+            form.model.set_submodule(name, nn.Identity())
+            gone.append(f"{name}.")
 
 
 def shallow(units: Sequence[ResidualUnit], depth: float) -> list[ResidualUnit]:

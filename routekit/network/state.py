@@ -109,7 +109,7 @@ class ForwardState:
 
     def __post_init__(self) -> None:
         """Begin with all images."""
-        self.active = ActiveRows(len(self.images))
+        self.active = ActiveRows(self.images.shape[0])  # len() would be a constant to torch.export
         self.x = self.view = self.images
 
     @property

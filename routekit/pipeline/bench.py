@@ -105,11 +105,12 @@ def _find(
         if run_rate is not None:
             raise InputError("--run-rate is for a network by name; a run has its own routes")
         is_run = (path / MARKER).exists()
+        network = load_run(path)
         if data is None and not is_run:
             raise InputError(f"{path} is no run with a plan: say which images with --data")
         plan = RunFolder.open(path)[1] if is_run else None
         section = elsewhere if plan is None or data is not None else plan.data
-        return load_run(path), section, 0 if plan is None else plan.seed
+        return network, section, 0 if plan is None else plan.seed
     if run_rate is None:
         raise InputError(f"{model} is no run: give a run's folder, or a network's name with --run-rate 30%")
     return convert(build(spec_of(model)), [Skip()], routers=RouterConfig(hidden=32)).eval(), elsewhere, 0

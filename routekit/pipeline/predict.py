@@ -8,9 +8,13 @@ from routekit.data.augment import normalize
 from routekit.data.decode import decode
 from routekit.data.folder import files_of
 from routekit.data.preprocessing import preprocessing_of
+from routekit.export.checkpoint import read_about
 from routekit.macs import CONVENTION
+from routekit.pipeline.inputs import load_run
 from routekit.pipeline.machine import Machine
+from routekit.pipeline.run_folder import MARKER
 from routekit.runtime.load import load_runtime
+from routekit.runtime.runtime import TorchRuntime
 
 # How many images at a time; more does not make it faster.
 BATCH = 64
@@ -20,7 +24,10 @@ def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> di
     """Classify image files, or all images of folders, with a run, a checkpoint or an exported file."""
     started = time.perf_counter()
     files = [file for place in images for file in (files_of(place) if place.is_dir() else [str(place)])]
-    runtime = load_runtime(path, machine.accelerator().device)
+    device = machine.accelerator().device
+    # A run says by which file a network of the user's own is made.
+    is_run = (path / MARKER).exists()
+    runtime = TorchRuntime(load_run(path), read_about(path), device) if is_run else load_runtime(path, device)
     about = runtime.description
     predictions = []
     for start in range(0, len(files), BATCH):

@@ -49,6 +49,8 @@ class RunFolder:
     @staticmethod
     def check_free(path: Path, *, force: bool, needs: Sequence[Path] = ()) -> None:
         """Raise InputError if no run can be made at `path`, as `check_folder` says."""
+        if (path / FORMER).exists() and not (path / MARKER).exists():
+            raise InputError(f"{path} holds a run of routekit 0.1: choose another --name, or delete it")
         check_folder(path, "run", MARKER, force=force, needs=needs)
 
     @classmethod
@@ -66,9 +68,10 @@ class RunFolder:
     def open(cls, path: Path) -> tuple["RunFolder", RunPlan]:
         """Open an existing run and its plan. Raises InputError: no run, damaged, or of another version."""
         marker = path / MARKER
+        if not marker.exists() and (path / FORMER).exists():
+            raise InputError(f"{path} is a run of routekit 0.1: make it again, or use it with that version")
         if not marker.exists():
-            former = " of this version: it was made by routekit 0.1; make it again" if (path / FORMER).exists() else ""
-            raise InputError(f"{path} is no run of routekit{former} ({MARKER} is missing)")
+            raise InputError(f"{path} is no run of routekit ({MARKER} is missing)")
         try:
             text = marker.read_text()
             if not text.startswith("# routekit run, version "):

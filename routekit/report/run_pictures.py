@@ -67,7 +67,7 @@ def who_runs_what(
     """
     every = max(1, -(-len(classes) // NAMED))
     shape = {"sharey": True, "width_ratios": [1, min(len(classes), NAMED)]}
-    ((all_of_them, each),) = grid(WIDTH, 1.5 + 0.2 * len(columns), 1, 2, **shape)
+    ((all_of_them, each),) = grid(WIDTH, 1.5 + 0.2 * max(len(columns), 4), 1, 2, **shape)
     all_of_them.imshow(np.array([overall]).T, aspect="auto", vmin=0, vmax=1, cmap="viridis")
     picture = each.imshow(np.array(rates).T, aspect="auto", vmin=0, vmax=1, cmap="viridis")
     all_of_them.set_yticks(range(len(columns)), columns, fontsize=8)
@@ -90,7 +90,7 @@ def shared_routes(shared: Sequence[Mapping[str, Any]], columns: Sequence[str]) -
     shared = shared[:ROUTES]
     stages = [stage_of(name) for name in columns]
     between = [place for place, (one, other) in enumerate(itertools.pairwise(stages), start=1) if one != other]
-    rows = grid(9, 0.75 * len(shared), len(shared), 2, width_ratios=[1, 2.2])
+    rows = grid(9, 0.75 * max(len(shared), 2), len(shared), 2, width_ratios=[1, 2.2])
     for (left, right), route in zip(rows, shared, strict=True):
         taken = np.array([route["runs"]], dtype=float)
         left.pcolormesh(taken, cmap="Blues", vmin=0, vmax=1.3, edgecolors="#5f6b76", linewidth=0.6)

@@ -12,9 +12,10 @@ from routekit.backbones.cifar_resnet import BasicBlock
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.narrow import SharedConv2d, channel_step, narrow, stand_alone, stepped
 from routekit.errors import InputError
-from routekit.export.checkpoint import load_network, save_network
-from routekit.network.branches import BranchConfig
-from routekit.network.convert import convert
+from routekit.export.checkpoint import load, save_network
+from routekit.junctions.branch import Branch
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
 
 SIZE = (3, 64, 64)
 
@@ -66,7 +67,7 @@ def test_the_nearest_number_of_channels_in_steps(count: float, width: int, step:
 def test_networks_of_wide_blocks_keep_channels_in_sixteens(name: str, step: int) -> None:
     view = build(spec_of(name, num_classes=10, input_size=None if name == "resnet20" else SIZE))
     assert channel_step(unit.block for unit in view.units) == step
-    network = convert(view, branches=BranchConfig(keep=(0.4,)))
+    network = convert(view, [Skip(), Branch(width=(0.4,))])
     assert network.view.step == step
     widths = {unit.branches[0].bn1.num_features for unit in network.view.units if unit.branches}
     assert widths == ({6, 13, 26} if step == 1 else {32, 48, 96, 208})
@@ -76,14 +77,14 @@ def test_networks_of_wide_blocks_keep_channels_in_sixteens(name: str, step: int)
 def test_a_saved_network_knows_its_step(tmp_path: Path, step: int) -> None:
     view = build(spec_of("torchvision:resnet18", num_classes=10, input_size=SIZE))
     view.step = step
-    network = convert(view, branches=BranchConfig(keep=(0.4,))).eval()
+    network = convert(view, [Skip(), Branch(width=(0.4,))]).eval()
     save_network(tmp_path, network, about={})
-    written = json.loads((tmp_path / "network.json").read_text())
-    assert written.pop("step") == step
-    if step == 1:  # as those that were saved before there were steps
-        (tmp_path / "network.json").write_text(json.dumps(written))
+    (written,) = json.loads((tmp_path / "network.json").read_text())["networks"]
+    assert written["step"] == step
     x = torch.randn(2, *SIZE)
-    assert torch.equal(load_network(tmp_path).predict(x), network.predict(x))
+    again = load(tmp_path)
+    assert again.view.step == step
+    assert torch.equal(again.predict(x), network.predict(x))
 
 
 @pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18", "torchvision:resnet50", "timm:seresnet50"])

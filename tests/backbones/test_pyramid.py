@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 from routekit.backbones.load import build, load_backbone, spec_of
 from routekit.backbones.pyramid import COLUMNS, Column, pack, pyramid_names, unpack
-from routekit.cost.model import CostModel
 from routekit.cost.price import price_for
+from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
-from routekit.network.branches import BranchConfig
-from routekit.network.convert import convert, dense
-from routekit.network.executor import masked
-from routekit.network.exits import ExitConfig
+from routekit.junctions.branch import Branch
+from routekit.junctions.convert import convert
+from routekit.junctions.exit import Exit
+from routekit.network.deciders import LearnedDecider
+from routekit.network.execution import masked
+from routekit.network.program import Classify
 from routekit.pipeline.measure import cost_table
 from routekit.routing.router import RouterConfig
 from tests.toy import open_to_images
@@ -54,38 +56,41 @@ def test_the_names_are_the_columns_and_the_widths() -> None:
 
 
 def test_what_columns_cost_by_hand() -> None:
-    costs = CostModel.measure(dense(load_backbone("pyramid2", weights="none")))
+    costs = CostTable.measure(convert(load_backbone("pyramid2", weights="none")))
     pixels = [32 * 32, 16 * 16, 8 * 8, 4 * 4]
     # Each scale is convolved from its own, and all but the finest from the finer one as well; batch norm at 2.
     first = 9 * 3 * 16 * (sum(pixels) + sum(pixels[1:])) + 2 * 16 * sum(pixels)
     second = 9 * 16 * 16 * (sum(pixels) + sum(pixels[1:])) + 2 * 16 * sum(pixels)
-    assert [part.flops for part in costs.parts if part.kind == "unit"] == [first, second]
-    assert next(part.flops for part in costs.parts if part.kind == "head") == 16 * 16 * 10
+    assert [part.cost for part in costs.parts if part.kind == "unit"] == [first, second]
+    assert next(part.cost for part in costs.parts if part.kind == "head") == 16 * 16 * 10
     assert cost_table("pyramid2").parts == costs.parts, "the command counts them, though none can be skipped"
 
 
-def test_with_copies_of_columns_junctions_have_more_ways() -> None:
+def test_with_copies_of_columns_junctions_have_more_sinks() -> None:
     torch.manual_seed(0)
     view = build(spec_of("pyramid4", num_classes=4))
     x = torch.randn(9, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     x += torch.linspace(-3, 3, 9).view(9, 1, 1, 1)  # routers look at averages
     with torch.no_grad():
         want = view.model.eval()(x)
-        config, copies = RouterConfig(hidden=8), BranchConfig(keep=(), candidates=1)
-        network = convert(view, config, exits=[ExitConfig(at="all", head="linear")], branches=copies).eval()
+        junctions = [Branch(width=(), candidates=1), Exit(at="all", head="linear")]
+        network = convert(view, junctions, routers=RouterConfig(hidden=8)).eval()
         assert torch.equal(network(x).logits, want)
-        costs = CostModel.measure(network)
-        assert torch.equal(costs.run, costs.skip)  # whichever copy it is, it costs the same, and has no price
-        assert costs.stakes[:4].tolist() == [0.0] * 4
-        assert bool((costs.stakes[4:] > 0).all())
-        assert price_for(torch.zeros(2, 7), costs, costs.minimum, stakes=torch.zeros(7)) == 0.0
+        costs = CostTable.measure(network)
+        units, stops = costs.layout.of_units, list(costs.layout.stops)
+        assert (units, stops) == ([0, 2, 4, 6], [1, 3, 5])
+        # Whichever copy it is, it costs the same, and has no price.
+        assert costs.extra[units].tolist() == [0.0] * 4
+        assert costs.cost_share[units].tolist() == [0.0] * 4
+        assert bool((costs.cost_share[stops] > 0).all())
+        assert price_for(torch.zeros(2, 7), costs, costs.minimum, cost_share=torch.zeros(7)) == 0.0
         for unit in network.view.units:
             unit.branches[0].same.weight.normal_(std=0.1)
         open_to_images(network)
-        network.routers.offset.fill_(0.0)
+        network.routers.bias.fill_(0.0)
         trace = network(x, execution=masked)
         answer = SparseExecutor(prepare(network))(x)
-    assert len(trace.routes[:, :4].unique(dim=0)) > 1
+    assert len(trace.routes[:, units].unique(dim=0)) > 1
     assert torch.equal(answer.routes, trace.routes)
     torch.testing.assert_close(answer.logits, trace.logits, rtol=1e-4, atol=1e-4)
 
@@ -96,12 +101,14 @@ def test_with_exits_it_stops_where_it_should() -> None:
     x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         want = view.model.eval()(x)
-        network = convert(view, exits=[ExitConfig(at="all", head="linear", features=1.0)]).eval()
+        network = convert(view, [Exit(at="all", head="linear", features=1.0)]).eval()
         assert torch.equal(network(x).logits, want)
         # The paper's classifier: 16 times the channels, of the coarsest scale.
-        assert [each.head.classifier.in_features for each in network.exits] == [16 * c for c, _ in COLUMNS[:-1]]
-        for index, each in enumerate(network.exits):
-            last = each.router[-1]
+        heads = [step.head for step in network.steps if isinstance(step, Classify)]
+        assert [head.classifier.in_features for head in heads] == [16 * c for c, _ in COLUMNS[:-1]]
+        for index, decider in enumerate(network.deciders):
+            assert isinstance(decider, LearnedDecider)
+            last = decider.router[-1]
             last.weight.normal_(generator=torch.Generator().manual_seed(index))
             last.bias.zero_()
         trace = network(x, execution=masked)

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from routekit.export.cascade import read_about
-from routekit.export.checkpoint import load_network, save_network
-from routekit.network.convert import look_again
+from routekit.export.checkpoint import load, read_about, save_network
+from routekit.junctions.again import look_again, look_once
 from tests.cli.command import BENCH, in_process
 
 
@@ -22,7 +21,7 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     record = json.loads(done.stdout)
     assert record["model"] == "resnet20 -> resnet20"
     assert record["flops"]["target"] == record["flops"]["dense"]
-    assert 0 < record["routes"]["run_rate"]["ask 1"] < 1
+    assert 0 < record["routes"]["run_rate"]["past network 0"] < 1
     done = in_process("evaluate", "runs/joined", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)
@@ -79,8 +78,8 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     record = json.loads(done.stdout)
     done = in_process("predict", "runs/cascade", "images/test/class1/0.png", cwd=workplace)
     assert re.search(r"class\d [\d.]+%  \(on at [01] of 1 exits, \d+% of the MACs\)\n", done.stdout)
-    assert [each["after"] for each in record["exits"]] == ["stem", "end"]
-    assert record["routes"]["run_rate"].keys() == {"past stem"}
+    assert [each["after"] for each in record["exits"]] == ["narrow", "end"]
+    assert record["routes"]["run_rate"].keys() == {"past narrow"}
     done = in_process("evaluate", "runs/cascade", "--target-flops", "50%,70%,90%", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     curve = json.loads(done.stdout)["curve"]
@@ -99,8 +98,8 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     # It costs what it was set to, wherever it is taken.
     again = json.loads(in_process("evaluate", "runs/kept", "--json", cwd=workplace).stdout)
     assert again["flops"] == json.loads((workplace / "runs" / "kept" / "record.json").read_text())["flops"]
-    recipes = [(workplace / "runs" / run / "recipe.yaml").read_text().splitlines() for run in ("cascade", "kept")]
-    assert [line for line in recipes[0] if line not in recipes[1]] == ["target: 70%"]
+    plans = [(workplace / "runs" / run / "run.yaml").read_text().splitlines() for run in ("cascade", "kept")]
+    assert [line for line in plans[0] if line not in plans[1]] == []
     assert in_process("export", "runs/kept", "--out", "kept", cwd=workplace).returncode == 0
     done = in_process("evaluate", "runs/cascade", "--target-flops", "20%", cwd=workplace)
     assert (done.returncode, "can cost from" in done.stderr) == (2, True)
@@ -116,13 +115,13 @@ def test_a_network_looks_again_where_that_pays(workplace: Path) -> None:
     record = json.loads(done.stdout)
     found, answerers = record["second_look"], [each["after"] for each in record["exits"]]
     pays = found["again"] > found["once"]
-    assert answerers == ["stem", "end", "again"] if pays else ["stem", "end"]
+    assert answerers == ["narrow", "end", "again"] if pays else ["narrow", "end"]
     assert record["junctions"] == (["cascade", "again"] if pays else ["cascade"])
     says = f"{100 * found['again']:.2f}% of the validation images are answered rightly with a second look"
     assert says in done.stderr
     # The network itself is as it was: it learned nothing, and what looks again has nothing to learn.
     run = workplace / "runs" / "again"
-    dense, network = load_network(workplace / "runs" / "dense"), load_network(run)
+    dense, network = load(workplace / "runs" / "dense"), load(run)
     for name, tensor in dense.backbone.state_dict().items():
         assert torch.equal(network.backbone.state_dict()[name], tensor), name
     # For another budget, it is tried again, and for its own it comes out as it did.
@@ -133,9 +132,7 @@ def test_a_network_looks_again_where_that_pays(workplace: Path) -> None:
         assert same[key] == record[key], key
     assert cheaper["second_look"].keys() == {"once", "again"}
     # Whatever these images say: one that looks again for any budget, as a user meets it.
-    network.look_once()
-    look_again(network, "confidence")
-    save_network(run / "network", network, about=read_about(run))
+    save_network(run / "network", look_again(look_once(network)), about=read_about(run))
     del record["second_look"]
     (run / "record.json").write_text(json.dumps(record))
     done = in_process("evaluate", "runs/again", "--target-flops", "60%,90%,100%", "--json", cwd=workplace)
@@ -147,8 +144,8 @@ def test_a_network_looks_again_where_that_pays(workplace: Path) -> None:
     assert done.returncode == 0, done.stderr
     record = json.loads((workplace / "runs" / "looking" / "record.json").read_text())
     assert record["right"] == curve[1]["right"]
-    assert [each["after"] for each in record["exits"]] == ["stem", "end", "again"]
-    assert record["routes"]["run_rate"].keys() == {"past stem", "past end"}
+    assert [each["after"] for each in record["exits"]] == ["narrow", "end", "again"]
+    assert list(record["routes"]["run_rate"]) == ["past narrow", "past end"]
     assert record["exits"][2]["stops"] == record["routes"]["run_rate"]["past end"] > 0
     assert in_process("report", "runs/looking", cwd=workplace).returncode == 0
     assert "both looks: answers" in in_process("evaluate", "runs/looking", cwd=workplace).stdout
@@ -165,7 +162,7 @@ def test_what_is_another_class_mirrored_is_not_looked_at_again(workplace: Path) 
     assert "does not look again: images of digits are not mirrored in training" in done.stderr
     record = json.loads(done.stdout)
     assert (record["junctions"], "second_look" in record) == (["cascade"], False)
-    assert "again" not in (workplace / "runs" / "digits" / "recipe.yaml").read_text()
+    assert "second_look: false" in (workplace / "runs" / "digits" / "run.yaml").read_text()
 
 
 def test_a_smaller_network_answers_before_the_one_that_is_converted(workplace: Path) -> None:

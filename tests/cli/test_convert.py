@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from routekit.export.checkpoint import load_network
+from routekit.export.checkpoint import load
 from routekit.training.log import CLOCK_FIELDS, read_metrics
 from tests.cli.command import COMMAND, ENVIRONMENT, FAST, in_process, routekit
 
@@ -27,10 +27,10 @@ def test_convert_reports_accuracy_cost_and_routes(workplace: Path) -> None:
     assert {"date", "device", "threads", "torch", "routekit"} == set(record["environment"])
 
 
-def test_a_run_folder_holds_recipe_metrics_state_network_and_record(workplace: Path) -> None:
+def test_a_run_folder_holds_plan_metrics_state_network_and_record(workplace: Path) -> None:
     run = workplace / "runs" / "routed"
     assert {file.name for file in run.iterdir()} == {
-        "recipe.yaml",
+        "run.yaml",
         "metrics.jsonl",
         "state.pt",
         "network",
@@ -76,7 +76,9 @@ def test_a_static_method_runs_through_the_same_command(workplace: Path) -> None:
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["routes"]["unique"] == 1
-    assert 0 < sum(record["routes"]["run_rate"].values()) < 9
+    # Nothing is decided: units that are dropped have no columns.
+    assert record["routes"]["run_rate"] == {}
+    assert 0 < record["routes"]["mean_units"] < record["routes"]["units"] == 9
 
 
 def test_a_pruned_network_is_compared_with_the_dense_one(workplace: Path) -> None:
@@ -137,8 +139,8 @@ def test_what_has_learned_nothing_yet_is_not_frozen(workplace: Path) -> None:
             "--set", "dense.epochs=0", "--set", "training.batch_size=16", "--name", f"scratch{epochs}", cwd=workplace,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        network = load_network(workplace / "runs" / f"scratch{epochs}")
-        assert [each.after for each in network.exits] == ["stem"]
+        network = load(workplace / "runs" / f"scratch{epochs}")
+        assert [step.name for step in network.stops] == ["narrow"]
         stems.append(network.view.stem(torch.ones(1, 3, 32, 32)))
     assert not torch.equal(*stems)
 

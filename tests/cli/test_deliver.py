@@ -77,7 +77,7 @@ def test_the_default_from_end_to_end(workplace: Path) -> None:
     whole = json.loads(done.stdout)
     assert whole["run"] == "runs/resnet20-images-cascade+again-50pct-seed0"
     assert "pruning" not in whole
-    assert "pruning: null" in (workplace / whole["run"] / "recipe.yaml").read_text()
+    assert "pruned: null" in (workplace / whole["run"] / "run.yaml").read_text()
     done = in_process(*convert, "45%", "--epochs", "1", cwd=workplace)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)

@@ -20,6 +20,7 @@ from routekit.junctions.tree import Tree
 from routekit.network.network import RoutedNetwork
 from tests.toy import small_view
 
+
 def cascade(images: ImageSet, share: float) -> tuple[RoutedNetwork, float]:
     """A network behind a narrow form of itself that costs `share` of the dense one on `images`, and that in MACs."""
     torch.manual_seed(0)
@@ -67,3 +68,6 @@ def test_a_draw_is_no_reason_to_look_again() -> None:
 def test_a_tree_does_not_look_again() -> None:
     with pytest.raises(InputError, match="a tree takes exits alone beside it"):
         convert(small_view(), [Exit(), Tree(forks="stages"), Again()])
+    network = convert(small_view(), [Exit(), Tree(forks="stages")])
+    with pytest.raises(InputError, match="joins what is decided by certainty"):
+        look_again(network)

@@ -93,9 +93,7 @@ def test_three_networks_by_hand() -> None:
 
 
 @given(
-    rows=st.lists(
-        st.tuples(*[st.sampled_from(CERTAINTIES)] * 2, *[st.booleans()] * 3), min_size=1, max_size=8
-    ),
+    rows=st.lists(st.tuples(*[st.sampled_from(CERTAINTIES)] * 2, *[st.booleans()] * 3), min_size=1, max_size=8),
     networks=st.tuples(*[st.integers(1, 9)] * 3),
     unit=st.integers(0, 9),
     share=st.floats(0, 1),

@@ -236,7 +236,7 @@ def _damage(folder: Path, what: str) -> None:
         ("no spec", "holds no routed network"),
         ("no json", "cannot be read"),
         ("foreign", "is no routekit network"),
-        ("version", "of version 2, this routekit reads version 3"),
+        ("version", "of version 2, by routekit .*; this one reads version 3"),
         ("no tensors", "is missing"),
         ("torn tensors", "is damaged"),
         ("other tensors", "is damaged"),

@@ -5,11 +5,16 @@ import torch
 
 from routekit.backbones.load import build, spec_of
 from routekit.cost.table import CostTable
-from routekit.junctions.branch import Branch
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
-from routekit.routing.router import FullyConnectedRouters, JunctionShape, RecurrentRouters, RouterConfig, banks
-from routekit.routing.router import build_bank
+from routekit.routing.router import (
+    FullyConnectedRouters,
+    JunctionShape,
+    RecurrentRouters,
+    RouterConfig,
+    banks,
+    build_bank,
+)
 from routekit.routing.stacked import StackedRouters
 from tests.toy import SINKS, ToyNet, small_view, toy_view
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from routekit.cost.model import CostModel
+from routekit.baselines.depth import static_depth
+from routekit.cost.table import CostTable
 from routekit.errors import ExportError, InputError
 from routekit.execution.executor import Answer
 from routekit.execution.prepare import prepare
@@ -17,9 +18,10 @@ from routekit.export.onnx.file import save_onnx
 from routekit.export.onnx.piece import Exporter
 from routekit.export.openvino import save_openvino
 from routekit.export.program import save_program
-from routekit.network.convert import convert
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork
-from routekit.routing.router import FixedRoute, RouterConfig
+from routekit.routing.router import RouterConfig
 from routekit.runtime import runtime as runtimes
 from routekit.runtime.load import load_runtime
 from routekit.runtime.runtime import Runtime, TorchRuntime
@@ -28,14 +30,14 @@ from tests.runtime.parity import ABOUT, images, routed, same
 from tests.toy import open_to_images, toy_view
 
 # The second and third unit are decided on features that the first may have changed; the third down-samples.
-OFFSETS = {"mixed": 0.0, "nothing": -100.0, "everything": 100.0}
+BIASES = {"mixed": 0.0, "nothing": -100.0, "everything": 100.0}
 
 
-@pytest.fixture(scope="module", params=OFFSETS)
+@pytest.fixture(scope="module", params=BIASES)
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, exporter: Exporter
 ) -> tuple[RoutedNetwork, Path]:
-    network, folder = routed(OFFSETS[request.param]), tmp_path_factory.mktemp(request.param)
+    network, folder = routed(BIASES[request.param]), tmp_path_factory.mktemp(request.param)
     save_onnx(folder, network, ABOUT, exporter)
     return network, folder
 
@@ -59,11 +61,11 @@ def test_units_are_computed_only_for_whom_they_run(exported: tuple[RoutedNetwork
 
 
 @pytest.mark.parametrize("channels", [4, 16])  # four fill no block
-@pytest.mark.parametrize("offset", OFFSETS.values())
+@pytest.mark.parametrize("bias", BIASES.values())
 def test_native_files_decide_as_the_network_does(
-    tmp_path: Path, offset: float, channels: int, exporter: Exporter
+    tmp_path: Path, bias: float, channels: int, exporter: Exporter
 ) -> None:
-    network = routed(offset, channels=channels)
+    network = routed(bias, channels=channels)
     files = save_onnx(tmp_path, network, ABOUT, exporter, native=True)
     same(load_runtime(tmp_path), network)
     for file in files:
@@ -100,20 +102,29 @@ def test_an_onnx_file_says_what_it_is(exported: tuple[RoutedNetwork, Path]) -> N
     assert described.spec == network.view.spec
     routes = torch.tensor([[True, False, True, False], [False, True, False, True]])
     # The file's cost table is that of what it holds: batch norms are folded.
-    assert torch.equal(described.costs.of_routes(routes), CostModel.measure(prepare(network)).of_routes(routes))
+    assert torch.equal(described.costs.of_routes(routes), CostTable.measure(prepare(network)).of_routes(routes))
     assert json.loads(properties[FORMAT])["preprocessing"]["mean"] == list(network.view.spec.mean)
 
 
-def test_onnx_holds_a_fixed_route(tmp_path: Path, exporter: Exporter) -> None:
-    network = convert(toy_view(), FixedRoute([True, False, False, True])).eval()
-    save_onnx(tmp_path, network, {}, exporter)
-    same(load_runtime(tmp_path), network)
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_network_that_decides_nothing_has_no_branch_in_its_files(
+    tmp_path: Path, share: float, native: bool, exporter: Exporter
+) -> None:
+    view = toy_view()
+    if share < 1:
+        view = static_depth("distributedk", view, share * CostTable.measure(convert(view)).dense, 0)
+    network = convert(view).eval()
+    for file in save_onnx(tmp_path, network, {}, exporter, native=native):
+        assert not any(node.op_type == "If" for node in onnx.load(file).graph.node)
+        same(load_runtime(file), network)
+    assert load_runtime(tmp_path)(images(2)).routes.shape == (2, 0)
 
 
 def test_onnx_holds_convolutional_routers(tmp_path: Path, exporter: Exporter) -> None:
     view = toy_view()
     view.units[0].skippable = view.units[1].skippable = False
-    network = convert(view, RouterConfig(kind="cnn")).eval()
+    network = convert(view, [Skip()], routers=RouterConfig(kind="cnn")).eval()
     open_to_images(network)
     for native in (False, True):
         save_onnx(tmp_path, network, {}, exporter, native=native)

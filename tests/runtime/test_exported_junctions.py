@@ -1,4 +1,4 @@
-"""Exported files of networks with exits and branches, and of cascades: one decides as the other."""
+"""Exported files of networks with stops and branches, and of joined networks: one decides as the other."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,38 +7,41 @@ import onnx
 import pytest
 import torch
 
-from routekit.cost.cascade import CascadeCost
+from routekit.cost.table import CostTable
 from routekit.execution.prepare import prepare
 from routekit.export.onnx.file import save_onnx
 from routekit.export.onnx.piece import Exporter
 from routekit.export.openvino import save_openvino
 from routekit.export.program import save_program
-from routekit.network.cascade import Cascade
+from routekit.junctions.convert import join
+from routekit.network.execution import masked
+from routekit.network.network import RoutedNetwork
+from routekit.network.program import View
 from routekit.runtime.load import load_runtime
 from tests.runtime.parity import ABOUT, images, routed, same
 from tests.toy import small_branches, toy_exits
 
 
-@pytest.mark.parametrize(("offset", "skips"), [(0.0, True), (0.0, False), (-100.0, True)])
+@pytest.mark.parametrize(("bias", "skips"), [(0.0, True), (0.0, False), (-100.0, True)])
 def test_a_network_with_exits_decides_alike_in_every_file(
-    tmp_path: Path, offset: float, skips: bool, exporter: Exporter
+    tmp_path: Path, bias: float, skips: bool, exporter: Exporter
 ) -> None:
-    network = toy_exits(seed=3, offset=offset, skips=skips)
+    network = toy_exits(seed=3, bias=bias, skips=skips)
     for native in (False, True):
         for file in save_onnx(tmp_path / str(native), network, ABOUT, exporter, native=native):
             same(load_runtime(file), network)
         same(load_runtime(tmp_path / str(native)), network)
-    if offset == 0:
+    if bias == 0:
         save_program(tmp_path / "torch", network, ABOUT)
         same(load_runtime(tmp_path / "torch"), network)
-    # What lies behind the first exit is inside of a branch: outside are the stem, the first unit and the exit itself.
+    # What lies behind the first stop is inside of a branch: outside are the stem, the first unit and the exit itself.
     graph = onnx.load(tmp_path / "False" / "single.onnx").graph
     assert [node.op_type for node in graph.node].count("Conv") == (4 if skips else 5)
 
 
-@pytest.mark.parametrize(("cascade", "ways"), [(False, "narrow"), (True, "skip or narrow")])
-def test_branches_are_in_every_file(tmp_path: Path, cascade: bool, ways: str, exporter: Exporter) -> None:
-    network = small_branches(3, ways=ways, cascade=cascade, depth=8)
+@pytest.mark.parametrize(("cascade", "sinks"), [(False, "narrow"), (True, "skip or narrow")])
+def test_branches_are_in_every_file(tmp_path: Path, cascade: bool, sinks: str, exporter: Exporter) -> None:
+    network = small_branches(3, sinks=sinks, cascade=cascade, depth=8)
     for native in (False, True):
         for file in save_onnx(tmp_path / str(native), network, ABOUT, exporter, native=native):
             same(load_runtime(file), network)
@@ -50,33 +53,36 @@ def test_branches_are_in_every_file(tmp_path: Path, cascade: bool, ways: str, ex
     same(load_runtime(tmp_path / "openvino"), network)
 
 
-@pytest.mark.parametrize(("rule", "average"), [("confidence", False), ("entropy", True), ("learned", False)])
-def test_a_cascade_is_one_file(tmp_path: Path, rule: str, average: bool, exporter: Exporter) -> None:
-    stages = [routed(), toy_exits(seed=3)]
-    spec = stages[1].view.spec
-    stages[1].view.spec = replace(spec, mean=(0.4, 0.5, 0.6), std=(0.3, 0.3, 0.2))
-    cascade = Cascade(stages, rule=rule, average=average)
-    x = images(7)
-    threshold = float(between_two_certainties(cascade, x))
+@pytest.mark.parametrize(("rule", "average"), [("confidence", False), ("entropy", True), ("idk", False)])
+def test_joined_networks_are_one_file(tmp_path: Path, rule: str, average: bool, exporter: Exporter) -> None:
+    second = toy_exits(seed=3)
+    second.view.spec = replace(second.spec, mean=(0.4, 0.5, 0.6), std=(0.3, 0.3, 0.2))
+    for step in second.steps:
+        if isinstance(step, View):
+            step.spec = second.view.spec
+    network = join([routed(), second], rule=rule, average=average)
+    threshold = between_two_certainties(network, images(7))
     for limit in (threshold, -1.0, 1.0) if rule == "confidence" else (threshold,):
-        cascade.threshold.fill_(limit)
-        files = save_onnx(tmp_path, cascade, ABOUT, exporter)
+        network.deciders[0].bias.fill_(limit)
+        files = save_onnx(tmp_path, network, ABOUT, exporter)
         # OpenVINO takes its time.
         others = save_openvino(tmp_path / "openvino", files[:1]) if limit == threshold and average else []
         for file in [*files, *others, tmp_path]:
             runtime = load_runtime(file)
-            assert runtime.description.columns == cascade.columns
+            assert runtime.description.columns == network.columns
             for count in (1, 2, 7):
-                want, got = cascade(images(count)), runtime(images(count))
+                with torch.no_grad():
+                    want = network(images(count))
+                got = runtime(images(count))
                 assert torch.equal(got.routes, want.routes)
                 torch.testing.assert_close(got.logits, want.logits, rtol=1e-4, atol=1e-4)
-                paid = CascadeCost.measure(prepare(cascade)).of_routes(want.routes)
+                paid = CostTable.measure(prepare(network)).of_routes(want.routes)
                 assert torch.equal(runtime.description.costs.of_routes(got.routes), paid)
 
 
 @torch.no_grad()
-def between_two_certainties(cascade: Cascade, x: torch.Tensor) -> torch.Tensor:
+def between_two_certainties(network: RoutedNetwork, x: torch.Tensor) -> float:
     """A threshold by which some images are answered by the first network, and some are not."""
-    margins = cascade(x, threshold=1.0).margins[:, cascade.places[1].start - 1]
-    sure = (1 - margins).sort().values
-    return (sure[3] + sure[4]) / 2
+    margins = network(x, execution=masked).margins[:, network.layout.stops[0]]
+    sure = (1 - margins).sort().values  # all go on at a threshold of 1
+    return float((sure[3] + sure[4]) / 2)

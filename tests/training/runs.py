@@ -5,9 +5,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from routekit.cost.model import CostModel
-from routekit.network.convert import convert, dense
-from routekit.network.exits import ExitConfig
+from routekit.cost.table import CostTable
+from routekit.junctions.convert import convert
+from routekit.junctions.exit import Exit
+from routekit.junctions.junction import Junction
+from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights
 from routekit.objective.policy import PolicyConfig
@@ -32,9 +34,9 @@ def trainer(folder: Path | None = None, network: RoutedNetwork | None = None, **
     view = toy_view()
     if network is None:
         torch.manual_seed(0)
-        network = convert(view, RouterConfig(hidden=8, open_logit=0.5))
-    costs = CostModel.measure(network)
-    settings: dict = {"config": CONFIG, "weights": WEIGHTS, "target": 0.7 * costs.dense, "teacher": dense(toy_view())}
+        network = convert(view, [Skip()], routers=RouterConfig(hidden=8, open_logit=0.5))
+    costs = CostTable.measure(network)
+    settings: dict = {"config": CONFIG, "weights": WEIGHTS, "target": 0.7 * costs.dense, "teacher": convert(toy_view())}
     settings |= options
     return Trainer(network, toy_data(), costs, accelerator=Accelerator(cpu=True), folder=folder, seed=3, **settings)
 
@@ -42,8 +44,9 @@ def trainer(folder: Path | None = None, network: RoutedNetwork | None = None, **
 def with_exits(kind: str = "actor", rule: str = "learned", *, skips: bool = True, **policy: object) -> dict:
     """Options of a trainer whose network has an exit after its second unit."""
     torch.manual_seed(0)
-    exits = ExitConfig(at="body.1", head="linear", hidden=8, rule=rule)
-    network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5), exits=[exits], skips=skips)
+    leaving = Exit(at="body.1", head="linear", hidden=8, rule=rule)
+    junctions: list[Junction] = [Skip(), leaving] if skips else [leaving]
+    network = convert(toy_view(), junctions, routers=RouterConfig(hidden=8, open_logit=0.5))
     weights = ObjectiveWeights(distillation=0.5, policy=PolicyConfig(kind=kind, **policy))
     config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 8})
     return {"network": network, "weights": weights, "config": config}

@@ -6,14 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
 from routekit.evaluation.calibrate import set_price
-from routekit.network.branches import BranchConfig
-from routekit.network.convert import convert, dense
-from routekit.network.dial import DialRange
-from routekit.network.executor import masked, relaxed
-from routekit.network.exits import ExitConfig
+from routekit.junctions.branch import Branch
+from routekit.junctions.cascade import Cascade
+from routekit.junctions.convert import convert
+from routekit.junctions.exit import Exit
+from routekit.junctions.skip import Skip
+from routekit.network.deciders import LearnedDecider
+from routekit.network.execution import masked, relaxed
+from routekit.network.network import RoutedNetwork
+from routekit.network.pricing import PriceRange
+from routekit.network.program import Classify
 from routekit.objective.objective import ObjectiveWeights, objective
 from routekit.objective.policy import PolicyConfig
 from routekit.objective.terms import feature_distillation
@@ -28,16 +33,22 @@ from tests.toy import small_view, toy_noise, toy_view
 from tests.training.runs import BENEFIT, trainer, with_exits
 
 
+def backbone_of(network: RoutedNetwork) -> str:
+    """Where the original model lies in a network's state."""
+    return next(f"_models.{place}." for place, form in enumerate(network.forms) if form.model is network.backbone)
+
+
 @pytest.mark.parametrize("skips", [True, False])
 @pytest.mark.parametrize("kind", ["actor", "pragmatic", "optimistic"])
 def test_a_network_with_exits_learns_to_meet_its_budget(kind: str, skips: bool) -> None:
     seen: list[Progress] = []
     run = trainer(**with_exits(kind, skips=skips), on_step=seen.append)
-    before = [p.detach().clone() for each in run.network.exits for p in each.deciding_parameters()]
+    before = [p.detach().clone() for each in run.network.deciders for p in each.parameters()]
     run.fit()
     assert run.realized == pytest.approx(0.7, abs=0.06)
     assert {"heads", "inference"} < set(seen[-1].losses)
-    after = [p.detach() for each in run.network.exits for p in each.deciding_parameters()]
+    after = [p.detach() for each in run.network.deciders for p in each.parameters()]
+    assert before
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -47,22 +58,24 @@ def test_units_spare_what_exits_spend_to_the_last_step(exits: bool) -> None:
     run = trainer(**with_exits()) if exits else trainer(config=BENEFIT)
     last = run.schedule.steps - 1
     assert run.schedule.is_hard(last)
-    before = run.network.routers.offset.clone()
+    before = run.network.routers.bias.clone()
     with torch.no_grad():
         trace = run.network.eval()(toy_noise(16), execution=masked)
     run.control.follow(last, trace)
-    assert torch.equal(run.network.routers.offset, before) != exits
+    assert torch.equal(run.network.routers.bias, before) != exits
 
 
 def test_only_the_weights_that_are_activated_are_held_down() -> None:
-    network = convert(toy_view(), exits=[ExitConfig(at="body.1", head="linear", hidden=8)], skips=False).eval()
-    model, (leaving,) = network.backbone, network.exits
+    network = convert(toy_view(), [Exit(at="body.1", head="linear", hidden=8)]).eval()
+    model, (decider,) = network.backbone, network.deciders
+    assert isinstance(decider, LearnedDecider)
+    (head,) = [step.head for step in network.steps if isinstance(step, Classify)]
 
     def total(*tensors: torch.Tensor) -> float:
         return float(sum(tensor.detach().square().sum() for tensor in tensors))
 
     body = model.body
-    first = total(model.conv.weight, body[0].conv.weight, body[1].conv.weight, leaving.head.classifier.weight)
+    first = total(model.conv.weight, body[0].conv.weight, body[1].conv.weight, head.classifier.weight)
     squares = squares_of(network)
     assert squares.detach().tolist() == pytest.approx(
         [
@@ -74,7 +87,7 @@ def test_only_the_weights_that_are_activated_are_held_down() -> None:
         trace = network(toy_noise(6), execution=masked)
         weights = ObjectiveWeights(policy=PolicyConfig("actor", l2=0.1, l2_routes=routes, decisiveness=0.0))
         choice = weights.policy.choice(1.0)
-        labels, costs = torch.zeros(6, dtype=torch.int64), CostModel.measure(network)
+        labels, costs = torch.zeros(6, dtype=torch.int64), CostTable.measure(network)
         losses = objective(
             trace, labels, costs, weights, cost_weight=0.0, routing=False, choice=choice, squares=squares_of(network)
         )
@@ -83,7 +96,7 @@ def test_only_the_weights_that_are_activated_are_held_down() -> None:
         torch.testing.assert_close(losses.by_name["l2"], want)
         (slope,) = torch.autograd.grad(losses.by_name["l2"], body[3].conv.weight, retain_graph=True)
         torch.testing.assert_close(slope, 0.2 * past.detach() * body[3].conv.weight)
-        (slope,) = torch.autograd.grad(losses.by_name["l2"], leaving.router[-1].bias, allow_unused=True)
+        (slope,) = torch.autograd.grad(losses.by_name["l2"], decider.router[-1].bias, allow_unused=True)
         assert (slope is not None) == routes
 
 
@@ -92,14 +105,14 @@ def test_a_threshold_on_certainty_meets_the_budget(rule: str) -> None:
     run = trainer(**with_exits(rule=rule, skips=False))
     run.fit()
     assert run.realized == pytest.approx(0.7, abs=0.02)
-    (leaving,) = run.network.exits
-    assert not leaving.deciding_parameters()
+    (decider,) = run.network.deciders
+    assert not list(decider.parameters())
     # Whoever stops is surer than whoever goes on.
     x, _ = next(iter(run.data.val.batches(torch.arange(96), 96)))
     spec = run.network.view.spec
     with torch.no_grad():
         trace = run.network.eval()(normalize(x, spec.mean, spec.std), execution=masked)
-    sure, stops = certainties[rule](trace.leaves[0].softmax(dim=1)), ~trace.routes[:, -1]
+    sure, stops = certainties[rule](trace.leaves[0].softmax(dim=1)), ~trace.routes[:, 0]
     assert 0 < stops.sum() < 96
     assert sure[stops].min() >= sure[~stops].max()
 
@@ -115,23 +128,22 @@ def test_a_rule_needs_no_training_to_meet_its_budget() -> None:
     options = with_exits(skips=False)
     run = trainer(**options | {"config": replace(options["config"], epochs=0)})
     run.fit()
-    assert float(run.network.exits[0].offset) == 0.0
+    assert float(run.network.deciders[0].bias) == 0.0
 
 
 @pytest.mark.parametrize("cascade", [True, False])
 def test_narrow_forms_learn_to_meet_the_budget(cascade: bool) -> None:
     torch.manual_seed(0)
-    exits = [ExitConfig(at="first", head="narrow", keep=0.25, rule="confidence")] if cascade else []
-    branches = None if cascade else BranchConfig(keep=(0.25,))
-    network = convert(small_view(depth=8), RouterConfig(hidden=8), exits=exits, branches=branches, skips=False)
+    junction = Cascade(width=0.25, own=False) if cascade else Branch(width=(0.25,))
+    network = convert(small_view(depth=8), [junction], routers=RouterConfig(hidden=8))
     seen: list[Progress] = []
     config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 6})
-    run = trainer(network=network, teacher=dense(small_view(depth=8)), config=config, on_step=seen.append)
+    run = trainer(network=network, teacher=convert(small_view(depth=8)), config=config, on_step=seen.append)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     run.fit()
     assert run.realized == pytest.approx(0.7, abs=0.03)
-    own = [name for name in before if ("_branches" in name or "_exits" in name) and "running_mean" in name]
-    assert own
+    own = [name for name in before if not name.startswith(backbone_of(network)) and "running_mean" in name]
+    assert len(own) >= 2 * len(network.view.units)  # two batch norms in each narrow block
     assert not any(torch.equal(before[name], network.state_dict()[name]) for name in own)
     # Without a policy to learn, both answers are minimised alike on all images.
     assert ("heads" in seen[-1].losses) == cascade
@@ -140,16 +152,17 @@ def test_narrow_forms_learn_to_meet_the_budget(cascade: bool) -> None:
 
 def test_one_network_learns_several_budgets() -> None:
     torch.manual_seed(0)
-    exits = ExitConfig(at="body.1", head="linear", hidden=8)
+    junctions = [Skip(), Exit(at="body.1", head="linear", hidden=8)]
+    routers = RouterConfig(hidden=8, open_logit=0.5)
     # A toy's unit costs a thousandth of ten million multiply-adds, and is worth some tenths of the loss.
-    network = convert(toy_view(), RouterConfig(hidden=8, open_logit=0.5), exits=[exits], dial=DialRange(1.0, 3000.0))
+    network = convert(toy_view(), junctions, routers=routers, adaptive_cost=PriceRange(1.0, 3000.0))
     run = trainer(**{**with_exits("pragmatic", error="loss", utility=0.1), "network": network})
     run.fit()
     assert run.realized == pytest.approx(0.7, abs=0.06)
     found = []
     for share in (0.55, 0.85):
         cost = set_price(network, run.data.val, run.costs, share * run.costs.dense)
-        found.append(float(network.dial.k_cpt))
+        found.append(float(network.pricing.k_cpt))
         assert cost / run.costs.dense == pytest.approx(share, abs=0.06)
     assert found[0] > found[1]
 
@@ -157,19 +170,19 @@ def test_one_network_learns_several_budgets() -> None:
 @pytest.mark.parametrize("skips", [True, False])
 def test_units_find_the_prices_of_their_budgets(skips: bool) -> None:
     torch.manual_seed(0)
-    branches = None if skips else BranchConfig(keep=(0.25,))
-    network = convert(small_view(depth=8), RouterConfig(hidden=8), branches=branches, skips=skips, dial=DialRange())
+    junction = Skip() if skips else Branch(width=(0.25,))
+    network = convert(small_view(depth=8), [junction], routers=RouterConfig(hidden=8), adaptive_cost=PriceRange())
     config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 6, "check_every": 2})
     run = trainer(network=network, config=config)
-    first = network.dial.range
+    first = network.pricing.range
     run.fit()
-    found = network.dial.range
+    found = network.pricing.range
     assert found.lowest >= first.lowest
     assert (found.lowest, found.highest) != (first.lowest, first.highest)
     prices = []
     for share in (0.7, 0.8, 0.9):
         cost = set_price(network, run.data.val, run.costs, share * run.costs.dense)
-        prices.append(float(network.dial.k_cpt))
+        prices.append(float(network.pricing.k_cpt))
         assert cost / run.costs.dense == pytest.approx(share, abs=0.06)
     assert prices == sorted(prices, reverse=True)
     assert len(set(prices)) == 3
@@ -224,26 +237,25 @@ def test_throughput_is_adjusted_where_nothing_else_teaches(
 
 def test_what_is_frozen_stays_to_the_last_bit() -> None:
     torch.manual_seed(0)
-    exits = [ExitConfig(at="first", head="narrow", keep=0.5, rule="confidence", own=True)]
-    network = convert(small_view(), exits=exits, skips=False)
+    network = convert(small_view(), [Cascade(width=0.5, own=True)])
     before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert any(not name.startswith(backbone_of(network)) for name in before)
     config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 2, "frozen": True})
-    run = trainer(network=network, teacher=dense(small_view()), config=config)
+    run = trainer(network=network, teacher=convert(small_view()), config=config)
     run.fit()
     for name, value in network.state_dict().items():
         # Running statistics are part of what stays. What was added learns, all of it.
-        if name.startswith("backbone."):
+        if name.startswith(backbone_of(network)):
             assert torch.equal(value, before[name]), name
         elif value.numel() and not name.endswith("num_batches_tracked"):
             assert not torch.equal(value, before[name]), name
 
 
 def test_a_frozen_network_teaches_what_its_teacher_would() -> None:
-    exits = [ExitConfig(at="first", head="narrow", keep=0.5, rule="confidence", own=True)]
     network, same, other = (
-        convert(small_view(), exits=exits, skips=False),
-        dense(small_view()),
-        dense(small_view(seed=1)),
+        convert(small_view(), [Cascade(width=0.5, own=True)]),
+        convert(small_view()),
+        convert(small_view(seed=1)),
     )
     network.train().backbone.eval()
     x = toy_noise(6)
@@ -252,28 +264,27 @@ def test_a_frozen_network_teaches_what_its_teacher_would() -> None:
     assert itself.is_learner
     own, asked = itself(x, said), same(x, keep_features=True)
     assert torch.equal(own.logits, asked.logits)
-    assert len(own.features) > 1
-    assert all(torch.equal(one, two) for one, two in zip(own.features, asked.features, strict=True))
+    (features,), (wanted) = own.features, asked.features
+    assert len(features) > 1
+    assert all(torch.equal(one, two) for one, two in zip(features, wanted[0], strict=True))
     # A teacher that is another network is asked, and so is one whose learner changes.
     assert torch.equal(Teacher(other, network, frozen=True, features=False)(x, said).logits, other.predict(x))
     assert not Teacher(same, network, frozen=False, features=False).is_learner
 
 
 def test_a_narrow_form_learns_from_the_teachers_features_too() -> None:
-    exits = [ExitConfig(at="first", head="narrow", keep=0.5, rule="confidence")]
-    network = convert(small_view(), exits=exits, skips=False).train()
-    teacher = dense(small_view(seed=1)).eval()
+    network = convert(small_view(), [Cascade(width=0.5, own=False)]).train()
+    teacher = convert(small_view(seed=1)).eval()
     x, labels = toy_noise(6), torch.zeros(6, dtype=torch.int64)
     trace = network(x, execution=masked, keep_features=True)
     taught = teacher(x, keep_features=True)
     weights = ObjectiveWeights(feature_distillation=2.0, distillation=0.5)
     losses = objective(
-        trace, labels, CostModel.measure(network), weights, cost_weight=0.0, teacher=taught, routing=False
+        trace, labels, CostTable.measure(network), weights, cost_weight=0.0, teacher=taught, routing=False
     )
-
-    def distance(features: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return feature_distillation(features, taught.features)
-
-    (inside,) = trace.hints
-    assert [feature.shape for feature in inside] == [feature.shape for feature in trace.features]
-    torch.testing.assert_close(losses.by_name["feature_distillation"], distance(trace.features) + distance(inside))
+    inside, own = trace.features
+    (known,) = taught.features
+    assert [feature.shape for feature in inside] == [feature.shape for feature in own]
+    want = feature_distillation(own, known) + feature_distillation(inside, known)
+    torch.testing.assert_close(losses.by_name["feature_distillation"], want)
+    assert float(feature_distillation(inside, known).detach()) > 0

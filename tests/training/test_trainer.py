@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.errors import InputError, TrainingError
-from routekit.network.convert import convert, dense
-from routekit.network.executor import relaxed
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
+from routekit.network.execution import relaxed
 from routekit.objective.objective import ObjectiveWeights, objective
 from routekit.routing.router import RouterConfig
 from routekit.training.batches import Batches, rotating
@@ -73,7 +74,7 @@ def test_the_budget_is_met_on_validation_images(config: TrainingConfig) -> None:
 
 
 def test_a_dense_network_trains_and_keeps_its_cost() -> None:
-    network = dense(toy_view())
+    network = convert(toy_view())
     run = trainer(network=network, weights=ObjectiveWeights(), teacher=None)
     losses: list[float] = []
     run.on_step = lambda progress: losses.append(progress.losses["classification"])
@@ -155,13 +156,13 @@ def test_the_schedule_by_hand() -> None:
 
 
 def test_the_objective_is_the_weighted_sum_of_its_terms() -> None:
-    network = convert(toy_view(), RouterConfig(open_logit=0.5))
-    costs = CostModel.measure(network)
+    network = convert(toy_view(), [Skip()], routers=RouterConfig(open_logit=0.5))
+    costs = CostTable.measure(network)
     from routekit.routing.gate import soft
 
     x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     trace = network.train()(x, gate=soft, execution=relaxed, temperature=0.5, keep_features=True)
-    teacher = dense(toy_view(seed=1)).eval()(x, keep_features=True)
+    teacher = convert(toy_view(seed=1)).eval()(x, keep_features=True)
     weights = ObjectiveWeights(0.3, 0.7, 0.9, 0.0, 5.0, distillation=0.25, feature_distillation=2.0)
     labels = torch.arange(8) % 3
     losses = objective(trace, labels, costs, weights, cost_weight=0.11, copies=2, teacher=teacher)
