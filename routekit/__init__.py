@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from routekit.api import evaluate, export, fit, run, save
-    from routekit.backbones.adapters import register_adapter
+    from routekit.backbones.adapters import adapt, register_adapter
     from routekit.backbones.load import load_backbone
     from routekit.backbones.marked import mark_units
     from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
@@ -54,6 +54,7 @@ _HOME = {
     "Skip": "routekit.junctions.skip:Skip",
     "TrainingConfig": "routekit.training.schedule:TrainingConfig",
     "Tree": "routekit.junctions.tree:Tree",
+    "adapt": "routekit.backbones.adapters:adapt",
     "convert": "routekit.junctions.convert:convert",
     "evaluate": "routekit.api:evaluate",
     "export": "routekit.api:export",
@@ -85,6 +86,7 @@ __all__ = [
     "Skip",
     "TrainingConfig",
     "Tree",
+    "adapt",
     "convert",
     "evaluate",
     "export",

@@ -144,13 +144,11 @@ def evaluate(network: RoutedNetwork, source: Data, *, target: str | float | None
     splits = data(source, network.spec, seed)
     costs = CostTable.measure(network)
     if target is not None:
-        wanted = _cost(target, costs)
-        if network.pricing is not None:
-            calibration.set_price(network, splits.val, costs, wanted)
-        elif not network.is_static:
-            calibration.calibrate(network, splits.val, costs, wanted)
-        else:
+        if network.is_static:
             raise InputError(f"nothing is decided in this {network.name}: it costs what it costs")
+        wanted = _cost(target, costs)
+        meet = calibration.calibrate if network.pricing is None else calibration.set_price
+        meet(network, splits.val, costs, wanted)
     return measure(network, splits.test, costs)
 
 

@@ -111,7 +111,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """Scale images to the mean and standard deviation that a network was made for.
 
     Args:
-        images: Uint8 [B, C, H, W].
+        images: [B, C, H, W], uint8. Float images are taken as they are: whoever gives them has scaled them.
         mean: Of each channel, on images scaled to [0, 1]; one value is for all channels.
         std: As `mean`.
 
@@ -121,6 +121,8 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Raises:
         ValueError: There are more values than channels, or fewer.
     """
+    if images.is_floating_point():
+        return images.contiguous(memory_format=torch.channels_last)
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, images.shape[1]):
             raise ValueError(f"{name} has {len(values)} values, the images have {images.shape[1]} channels")

@@ -13,10 +13,12 @@ from routekit.backbones.unit import Backbone, ModelSpec, Sink, evaluating, examp
 from routekit.errors import InputError
 from routekit.junctions.junction import Draft, Junction
 from routekit.macs import count
-from routekit.network.deciders import DeciderConfig, RuleDecider
+from routekit.network.deciders import IDK, DeciderConfig, RuleDecider
 from routekit.network.network import RoutedNetwork
 from routekit.network.pricing import PriceConditioning, PriceRange
 from routekit.network.program import Head, Step, Stop, Units
+from routekit.registry import nearest
+from routekit.routing.certainty import certainties
 from routekit.routing.router import RouterConfig
 
 # The budget, as a share of the dense cost, where there is none yet.
@@ -125,8 +127,11 @@ def join(networks: Sequence[RoutedNetwork], *, rule: str = "confidence", average
         One network, whose passes are those of all.
 
     Raises:
-        InputError: Fewer than two networks, or networks that do not take the same images to the same classes.
+        InputError: Fewer than two networks, networks that do not take the same images to the same classes, or an
+            unknown rule.
     """
+    if rule not in (*certainties, IDK):
+        raise InputError(f"unknown rule {rule!r}: {nearest(rule, [*certainties, IDK])}")
     if len(networks) < 2:
         raise InputError("a cascade takes at least two networks")
     if any(len(network.blueprint.sources) > 1 for network in networks):

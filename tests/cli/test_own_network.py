@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.cli.command import BENCH, FAST, in_process
 
-SOURCE = '''
+SOURCE = """
 import torch
 from torch import nn
 
@@ -58,7 +58,7 @@ def nothing():
 def shapes(num_classes):
     model = Net(num_classes)
     return routekit.mark_units(model, ["down"], routekit.ModelSpec("custom", "net", num_classes, (1, 16, 16)))
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -1,169 +1,211 @@
-"""A cascade answers as its networks do, asks only who it must, and pays for that alone."""
+"""A network behind narrow or shallow forms of itself, which are asked first."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-import routekit
-from routekit.cost.cascade import CascadeCost
-from routekit.cost.model import CostModel
-from routekit.errors import InputError
-from routekit.export.cascade import load, save_cascade
-from routekit.export.checkpoint import save_network
-from routekit.network.cascade import Cascade
+from routekit.backbones.load import build, spec_of
+from routekit.cost.table import CostTable, Part
+from routekit.execution.executor import MaskedExecutor, SparseExecutor
+from routekit.export.checkpoint import load, save_network
+from routekit.junctions.branch import Branch
+from routekit.junctions.cascade import Cascade
+from routekit.junctions.convert import convert
+from routekit.junctions.exit import Exit
+from routekit.junctions.junction import Junction
+from routekit.junctions.skip import Skip
+from routekit.network.execution import masked
+from routekit.network.forms import shallow
 from routekit.network.network import RoutedNetwork
-from routekit.routing.certainty import confidence, negentropy
+from routekit.routing.router import RouterConfig
+from tests.agreement import executed_as_charged, executors_agree, served_alike
+from tests.toy import open_to_images, small_view
 from tests.toy import toy_noise as images
-from tests.toy import toy_routed as routed
+
+TWO_FORMS = Cascade(width=(0.25, 0.5))
 
 
-def networks() -> list[RoutedNetwork]:
-    return [routed(seed=seed).eval() for seed in (0, 1, 2)]
-
-
-def answers(network: RoutedNetwork, x: Tensor) -> Tensor:
+def of_three_passes(*others: Junction) -> RoutedNetwork:
+    """A network that is asked third: of 24 images, some are answered by each pass, at thresholds that differ."""
+    torch.manual_seed(0)
+    view = small_view()
+    view.model.linear.weight.data.mul_(0.2)  # so that it is not nearly certain of all
+    network = convert(view, [*others, TWO_FORMS], routers=RouterConfig(hidden=8)).eval()
+    if others:
+        open_to_images(network)
+    x, left = images(24), torch.ones(24, dtype=torch.bool)
     with torch.no_grad():
-        return network(x).logits.softmax(dim=1)
+        leaves = network(x, execution=masked).leaves
+        for decider, leaf in zip(network.deciders, leaves, strict=False):
+            sure = leaf.softmax(dim=1).amax(dim=1)
+            ranked = sure[left].sort().values[int(left.sum()) // 2 :]  # half of those who get here go on, or more
+            gap = int(ranked.diff().argmax())  # so that no rounding decides
+            decider.bias.copy_(ranked[gap : gap + 2].mean())
+            left &= sure <= decider.bias
+    first, second = (float(decider.bias) for decider in network.deciders)
+    assert abs(first - second) > 1e-3
+    return network
 
 
-def test_certainties_by_hand() -> None:
-    sure, torn, leaning = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.75, 0.25]]).unbind()
-    assert confidence(torch.stack([sure, torn, leaning])).tolist() == [1.0, 0.5, 0.75]
-    assert negentropy(torch.stack([sure, torn])).tolist() == [1.0, 0.0]
-    # 0.75 log2(0.75) + 0.25 log2(0.25) = -0.8113 bits, of at most one.
-    assert float(negentropy(leaning.unsqueeze(0))) == pytest.approx(1 - 0.8113, abs=1e-4)
-
-
-@pytest.mark.parametrize("rule", ["confidence", "entropy"])
+@pytest.mark.parametrize(
+    "others", [[], [Skip()], [Branch(width=(0.4,))]], ids=["alone", "before skips", "before branches"]
+)
 @torch.no_grad()
-def test_the_ends_of_the_dial(rule: str) -> None:
-    stages, x = networks()[:2], images(9)
-    cascade = Cascade(stages, rule=rule)
-    for threshold, answering in ((-1.0, stages[0]), (1.0, stages[1])):
-        trace = cascade(x, threshold=threshold)
-        torch.testing.assert_close(trace.logits.exp(), answers(answering, x), rtol=1e-5, atol=1e-6)
-        assert trace.routes[:, 4].tolist() == [threshold > 0] * 9
-
-
-@torch.no_grad()
-def test_only_who_is_asked_computes() -> None:
-    x = images(12) * torch.linspace(0.1, 8, 12).view(-1, 1, 1, 1)
-    stages = networks()[::-1]
-    first, second = answers(stages[0], x), answers(stages[1], x)
-    sure, surer = first.amax(1), second.amax(1)
-
-    def counts(threshold: float) -> tuple[int, int]:
-        return int((sure <= threshold).sum()), int(((sure <= threshold) & (surer <= threshold)).sum())
-
-    threshold = next(t for t in [*sure.tolist(), *surer.tolist()] if 0 < counts(t)[1] < counts(t)[0] < 12)
-    asks = sure <= threshold
-    again = asks & (surer <= threshold)
-    seen: list[int] = []
-    for stage in stages:
-        stage.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    cascade = Cascade(stages, threshold=threshold)
-    trace = cascade(x)
-    assert seen == [12, int(asks.sum()), int(again.sum())]
-    assert torch.equal(trace.routes[:, 4], asks)
-    assert torch.equal(trace.routes[:, 9], again)
-    assert not trace.routes[~asks][:, 4:].any()
-    assert cascade.columns[4] == "ask 1"
-    assert cascade.columns[9:11] == ["ask 2", "2/body.0"]
-    assert (trace.margins[~asks][:, 5:] == -torch.inf).all()
-    assert torch.equal(trace.margins[:, :5] >= 0, trace.routes[:, :5])
-
-    table = [CostModel.measure(stage) for stage in stages]
-    paid = table[0].of_routes(stages[0](x).routes)
-    paid[asks] += table[1].of_routes(stages[1](x[asks]).routes)
-    paid[again] += table[2].of_routes(stages[2](x[again]).routes)
-    costs = CascadeCost.measure(cascade)
-    assert torch.equal(costs.of_routes(trace.routes), paid)
-    assert costs.dense == table[2].dense
-
-
-@torch.no_grad()
-def test_the_fast_form_answers_alike() -> None:
-    x = images(12) * torch.linspace(0.1, 8, 12).view(-1, 1, 1, 1)
-    cascade = Cascade(networks()[::-1], threshold=0.45)
-    want = cascade(x)
-    assert 0 < want.routes[:, 4].sum() < 12
-    for form in (routekit.optimize(cascade), routekit.optimize(cascade, x)):
-        answer = form(x)
+def test_three_passes_with_thresholds_of_their_own_answer_alike_however_they_are_executed(
+    others: list[Junction],
+) -> None:
+    network, x = of_three_passes(*others), images(24)
+    want, sparse = network(x, execution=masked), network(x)
+    past = want.routes[:, list(network.layout.stops)]
+    assert all(past.sum(dim=1).bincount(minlength=3) > 0), "each pass answers some"
+    # By hand: whoever is sure enough answers, by the threshold of its own pass.
+    first, second, last = want.leaves
+    sure = [leaf.softmax(dim=1).amax(dim=1) > d.bias for leaf, d in zip((first, second), network.deciders, strict=True)]
+    by_hand = torch.where(sure[0].unsqueeze(1), first, torch.where(sure[1].unsqueeze(1), second, last))
+    assert torch.equal(past, torch.stack([~sure[0], ~sure[0] & ~sure[1]], dim=1))
+    assert torch.equal(want.logits, by_hand)
+    for answer in (sparse, SparseExecutor(network)(x), MaskedExecutor(network)(x)):
         assert torch.equal(answer.routes, want.routes)
         torch.testing.assert_close(answer.logits, want.logits, rtol=1e-4, atol=1e-5)
+    executors_agree(network, x, prepared=True)
+    executed_as_charged(network, x)
+
+
+def test_what_three_passes_cost_is_the_sum_of_their_parts() -> None:
+    network = convert(small_view(), [TWO_FORMS])
+    costs = CostTable.measure(network)
+    names = [f"layer{stage}.{place}" for stage in (1, 2, 3) for place in (0, 1)]
+    assert [(part.name, part.kind) for part in costs.parts] == [
+        ("stem", "stem"),
+        *((f"narrow/{name}", "unit") for name in names),
+        ("head", "head"),
+        ("stop at narrow", "exit"),
+        *((f"narrow.1/{name}", "unit") for name in names),
+        ("head", "head"),
+        ("stop at narrow.1", "exit"),
+        *((name, "unit") for name in names),
+        ("head", "head"),
+    ]
+    ends = [0, *(place + 1 for place, part in enumerate(costs.parts) if part.name.startswith("stop")), len(costs.parts)]
+    first, second, third = (cost_of(costs.parts[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True))
+    routes = torch.tensor([[False, False], [False, True], [True, False], [True, True]])
+    assert costs.of_routes(routes).tolist() == [first, first, first + second, first + second + third]
+    assert costs.base.tolist() == [first, second, third]
+    assert costs.extra.tolist() == [0.0, 0.0]
+    assert (costs.minimum, costs.maximum) == (first, first + second + third)
+    # 3x3 convolutions on 8x8 pixels, from 16 channels to those that are kept and back; batch norms at 2 a value.
+    by_name = {part.name: part.cost for part in costs.parts}
+    for name, kept in (("narrow/", 4), ("narrow.1/", 8), ("", 16)):
+        assert by_name[f"{name}layer1.0"] == 64 * 9 * 2 * 16 * kept + 2 * 64 * (kept + 16)
+    assert by_name["head"] == 64 * 2 * 2 + 64 * 3  # the average over 2x2 pixels, and three classes
+    # The stem is shared: nobody pays for it again.
+    assert third == costs.dense - by_name["stem"] == CostTable.measure(convert(small_view())).dense - by_name["stem"]
+
+
+def cost_of(parts: tuple[Part, ...]) -> float:
+    return sum(part.cost for part in parts)
 
 
 @torch.no_grad()
-def test_averaging_what_was_asked() -> None:
-    stages, x = networks(), images(6)
-    said = [answers(stage, x) for stage in stages]
-    trace = Cascade(stages, average=True)(x, threshold=1.0)
-    torch.testing.assert_close(trace.logits.exp(), torch.stack(said).mean(0), rtol=1e-5, atol=1e-6)
+def test_with_skips_the_last_pass_costs_what_is_run_of_it() -> None:
+    network, x = of_three_passes(Skip()), images(24)
+    costs, alone = CostTable.measure(network), CostTable.measure(convert(small_view(), [TWO_FORMS]))
+    skips = CostTable.measure(convert(small_view(), [Skip()], routers=RouterConfig(hidden=8)))
+    routes = network(x).routes
+    want = alone.base[0] + alone.base[1] * routes[:, 0]
+    stem = alone.parts[0].cost
+    want += routes[:, 1] * (skips.of_routes(routes[:, 2:]) - stem)
+    assert torch.equal(costs.of_routes(routes), want)
+
+
+def test_several_narrow_forms_are_asked_from_the_narrowest_on(tmp_path: Path) -> None:
+    network, x = of_three_passes(), images(24)
+    assert [stop.name for stop in network.stops] == ["narrow", "narrow.1"]
+    assert network.columns == ["past narrow", "past narrow.1"]
+    assert network.answerers == ["narrow", "narrow.1", "end"]
+    assert network.units == 18
+    costs = CostTable.measure(network)
+    routes = torch.tensor([[False, False], [True, False], [True, True]])
+    assert network.units_run(routes).tolist() == [6, 12, 18]
+    first, second, whole = costs.of_routes(routes).tolist()
+    stem, head = (next(part.cost for part in costs.parts if part.kind == kind) for kind in ("stem", "head"))
+    assert first - stem < second - first < whole - second
+    assert whole - second == costs.dense - stem
+    assert head < first - stem
+    served_alike(network, x)
+    save_network(tmp_path, network, about={})
+    again = load(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(again(x).logits, network(x).logits)
+        assert torch.equal(again(x).routes, network(x).routes)
+
+
+@pytest.mark.parametrize("width", [(0.5, 0.2), (0.5, 0.5), ()])
+def test_forms_out_of_order_are_refused(width: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="from the narrowest to the widest"):
+        Cascade(width=width)
+
+
+def test_a_cascade_is_asked_before_the_exits_of_the_network() -> None:
+    both = convert(small_view(), [Exit(at="layer2.0, layer1.0", head="linear"), Cascade(width=0.3)])
+    assert [(stop.name, stop.decider.config.rule) for stop in both.stops] == [
+        ("narrow", "confidence"),
+        ("layer1.0", "learned"),
+        ("layer2.0", "learned"),
+    ]
+
+
+@pytest.mark.parametrize(("depth", "kept"), [(0.02, [0]), (0.34, [0, 3, 6]), (0.5, [0, 2, 4, 6]), (1.0, range(9))])
+def test_which_units_a_shallow_form_has(depth: float, kept: list[int]) -> None:
+    names = [unit.name for unit in shallow(build(spec_of("resnet56")).units, depth)]
+    assert names == [f"layer{stage}.{place}" for stage in (1, 2, 3) for place in kept]
 
 
 @torch.no_grad()
-def test_a_route_can_be_forced() -> None:
-    stages, x = networks()[:2], images(8)
-    cascade = Cascade(stages, threshold=0.6)
-    routes = torch.rand(8, 9, generator=torch.Generator().manual_seed(0)) > 0.5
-    trace = cascade(x, routes=routes)
-    asked = routes[:, 4]
-    assert torch.equal(trace.routes[:, :5], routes[:, :5])
-    assert torch.equal(trace.routes[asked], routes[asked])
-    assert not trace.routes[~asked, 5:].any()
-    want = stages[1](x[asked], routes=routes[asked, 5:]).logits.softmax(1)
-    torch.testing.assert_close(trace.logits[asked].exp(), want, rtol=1e-5, atol=1e-6)
+def test_a_shallow_form_by_hand() -> None:
+    torch.manual_seed(0)
+    view = build(spec_of("resnet20"))
+    config = Cascade(depth=0.34)
+    assert config.sized(0.8, view).width == 1.0  # as wide as it is, it costs less than it might
+    assert Cascade(depth=0.5).sized(0.5, view).width == 0.45  # two units of three
+    assert Cascade(depth=0.5, width=0.1).sized(0.5, view).width == 0.1
+    network = convert(view, [config], budget=0.8).eval()
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    features = view.stem(x)
+    for name in ("layer1.0", "layer2.0", "layer3.0"):
+        features = view.model.get_submodule(name)(features)
+    torch.testing.assert_close(network(x, execution=masked).leaves[0], view.head(features))
+    whole, form = network.forms  # whose stem comes first
+    assert [unit.name for unit in form.units] == ["layer1.0", "layer2.0", "layer3.0"]
+    assert whole is network.view
+    assert len(whole.units) == 9  # the network itself is whole
 
 
 @torch.no_grad()
-def test_each_network_sees_images_normalised_as_it_wants() -> None:
-    stages, pixels = networks()[:2], torch.rand(5, 3, 8, 8)
-    spec = stages[1].view.spec
-    changed = type(spec)(
-        spec.source, spec.name, spec.num_classes, spec.input_size, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)
-    )
-    stages[1].view.spec = changed
+def test_a_cascade_with_weights_of_its_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    view = build(spec_of("resnet20"))
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    shared, own = (convert(copy.deepcopy(view), [Cascade(width=0.3, own=own)]).eval() for own in (False, True))
 
-    def normalized(network: RoutedNetwork) -> Tensor:
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (network.spec.mean, network.spec.std))
-        return (pixels - mean) / std
+    def first(network: RoutedNetwork) -> Tensor:
+        return network(x, execution=masked).leaves[0]
 
-    got = Cascade(stages)(normalized(stages[0]), threshold=1.0).logits.exp()
-    torch.testing.assert_close(got, answers(stages[1], normalized(stages[1])), rtol=1e-4, atol=1e-5)
-
-
-def test_what_cannot_be_joined() -> None:
-    with pytest.raises(InputError, match="at least two"):
-        Cascade(networks()[:1])
-    small, other = networks()[:2]
-    other.view.spec = type(other.spec)("custom", "other", 5, (3, 8, 8))
-    with pytest.raises(InputError, match=r"custom:toy takes .* to 3 classes, custom:other .* to 5"):
-        Cascade([small, other])
-    with pytest.raises(InputError, match="confidence"):
-        Cascade(networks(), rule="confidense")
-
-
-@torch.no_grad()
-def test_a_cascade_survives_the_disk(tmp_path: Path) -> None:
-    names = ["resnet20", "resnet32"]
-    stages = []
-    for name in names:
-        torch.manual_seed(0)
-        network = routekit.convert(routekit.load_backbone(name, weights="none")).eval()
-        save_network(tmp_path / name, network, about={})
-        stages.append(network)
-    cascade = Cascade(stages, rule="learned", average=True, threshold=0.3)
-    cascade.learned[0].weight.copy_(torch.tensor([1.0, -2.0, 0.5]))
-    save_cascade(tmp_path / "joined", cascade, [tmp_path / name for name in names], about={})
-    again = load(tmp_path / "joined")
-    assert isinstance(again, Cascade)
-    x = torch.randn(4, 3, 32, 32)
-    want, got = cascade(x), again(x)
-    assert torch.equal(got.logits, want.logits)
-    assert torch.equal(got.routes, want.routes)
-    assert again.name == "resnet20 -> resnet32"
-    (tmp_path / "joined" / "cascade.json").write_text('{"format": "another"}')
-    with pytest.raises(InputError, match=r"cascade\.json is no routekit cascade"):
-        load(tmp_path / "joined")
+    before = first(own)
+    # It begins as the shared one does, and stays when the network's own weights change.
+    torch.testing.assert_close(before, first(shared))
+    own.backbone.layer2[1].conv1.weight.neg_()
+    shared.backbone.layer2[1].conv1.weight.neg_()
+    assert torch.equal(first(own), before)
+    assert not torch.allclose(first(shared), before)
+    # The stem is shared all the same.
+    own.backbone.conv1.weight.mul_(2)
+    assert not torch.allclose(first(own), before)
+    own.forms[1].units[0].block.conv1.weight.mul_(2)
+    save_network(tmp_path, own, about={})
+    again = load(tmp_path)
+    assert torch.equal(first(again), first(own))
+    assert CostTable.measure(again).minimum == CostTable.measure(shared).minimum

@@ -10,7 +10,7 @@ from routekit.macs import count
 from routekit.network.deciders import DeciderConfig, RuleDecider
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import Classify
-from routekit.routing.certainty import certainties, lead, negentropy
+from routekit.routing.certainty import certainties, confidence, lead, negentropy
 from routekit.routing.router import pool
 from tests.toy import toy_exits
 from tests.toy import toy_noise as images
@@ -20,6 +20,14 @@ def head_of(network: RoutedNetwork) -> torch.nn.Module:
     """The classifier of the only exit."""
     (step,) = (step for step in network.steps if isinstance(step, Classify))
     return step.head
+
+
+def test_certainties_by_hand() -> None:
+    sure, torn, leaning = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.75, 0.25]]).unbind()
+    assert confidence(torch.stack([sure, torn, leaning])).tolist() == [1.0, 0.5, 0.75]
+    assert negentropy(torch.stack([sure, torn])).tolist() == [1.0, 0.0]
+    # 0.75 log2(0.75) + 0.25 log2(0.25) = -0.8113 bits, of at most one.
+    assert float(negentropy(leaning.unsqueeze(0))) == pytest.approx(1 - 0.8113, abs=1e-4)
 
 
 def test_what_a_router_gets_of_an_answer() -> None:

@@ -11,20 +11,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from routekit.backbones.load import build, spec_of
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.errors import ExportError, InputError
-from routekit.execution.dense import Dense
 from routekit.execution.prepare import prepare
-from routekit.export.checkpoint import load_network, save_network
+from routekit.export.checkpoint import load, save_network
 from routekit.export.onnx.file import save_onnx
 from routekit.export.program import save_program
-from routekit.network.branches import BranchConfig
-from routekit.network.convert import convert, dense
-from routekit.network.dial import DialRange
-from routekit.network.executor import masked
-from routekit.network.exits import ExitConfig
+from routekit.junctions.again import Again
+from routekit.junctions.branch import Branch
+from routekit.junctions.cascade import Cascade
+from routekit.junctions.convert import convert
+from routekit.junctions.exit import Exit
+from routekit.junctions.junction import Junction
+from routekit.junctions.skip import Skip
+from routekit.junctions.tree import Tree
+from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 from routekit.network.paths import arrive, follow, mark, on_paths, unmark
+from routekit.network.pricing import PriceRange
 from routekit.objective.objective import ObjectiveWeights
 from routekit.objective.policy import PolicyConfig, exit_tree
 from routekit.routing.decision import Layout
@@ -36,19 +40,19 @@ from tests.agreement import executed_as_charged, executors_agree, served_alike
 from tests.toy import toy_noise, toy_view
 from tests.training.runs import BENEFIT, trainer
 
-EXITS = ExitConfig(at="body.0,body.2", head="linear", hidden=8)
-FORKS = BranchConfig(forks="body.1, body.3", spread=0.3)
+EXITS = Exit(at="body.0,body.2", head="linear", hidden=8)
+FORKS = Tree(forks="body.1, body.3", spread=0.3)
 
 
 def tree(seed: int = 0) -> RoutedNetwork:
     """A toy of four paths, which part at its second and at its last unit, whose decisions differ between images."""
-    network = convert(toy_view(seed), RouterConfig(hidden=8), exits=[EXITS], branches=FORKS, skips=False).eval()
+    network = convert(toy_view(seed), [EXITS, FORKS], routers=RouterConfig(hidden=8)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.routing_parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 2 / parameter.shape[-1] ** 0.5)
         margins = network(toy_noise(64, seed), execution=masked).margins
-        network.set_offset(-margins.median(dim=0).values)
+        network.set_bias(-margins.median(dim=0).values)
     return network
 
 
@@ -70,15 +74,14 @@ def test_a_tree_is_the_chain_until_it_is_trained(name: str, at: str, count: int)
     view = build(spec_of(name, num_classes=10))
     x = torch.randn(3, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        want = dense(view).eval()(x).logits
-        costs = CostModel.measure(dense(view))
-        exits = [ExitConfig(at="stages", head="linear")]
-        network = convert(view, exits=exits, branches=BranchConfig(forks=at), skips=False).eval()
+        want = convert(view).eval()(x).logits
+        costs = CostTable.measure(convert(view))
+        network = convert(view, [Exit(at="stages", head="linear"), Tree(forks=at)]).eval()
         trace = network(x)
     assert torch.equal(trace.logits, want)
     assert trace.routes.all()
     assert network.layout.paths == count
-    assert CostModel.measure(network).dense == costs.dense
+    assert CostTable.measure(network).dense == costs.dense
 
 
 @torch.no_grad()
@@ -94,22 +97,24 @@ def test_every_path_has_units_and_a_classifier_of_its_own() -> None:
     torch.testing.assert_close(first, first[:1].expand(4, -1, -1))
     torch.testing.assert_close(between[0], between[1])
     assert not torch.allclose(between[0], between[2])
-    # A route takes the first way or the second.
-    assert network.columns == ["first way at body.1", "first way at body.3", "past body.0", "past body.2"]
-    assert network.layout.every_path(1)[:, :2].tolist() == [[True, True], [True, False], [False, True], [False, False]]
+    # A route takes the first sink or the second.
+    assert network.columns == ["past body.0", "first sink at body.1", "past body.2", "first sink at body.3"]
+    assert network.layout.every_path(1).tolist() == [
+        [True, first, True, second] for first, second in itertools.product((True, False), repeat=2)
+    ]
 
 
 @torch.no_grad()
 def test_all_paths_cost_the_same() -> None:
     network = tree()
-    costs = CostModel.measure(network)
+    costs = CostTable.measure(network)
     spent = costs.of_routes(network.layout.every_path(1))
     asking = costs.base.sum() - costs.dense
     assert spent.tolist() == [costs.dense + float(asking)] * 4
-    assert costs.surplus.tolist() == [0.0, 0.0]
-    assert costs.stakes[:2].tolist() == [0.0, 0.0], "a budget speaks for no way"
+    assert costs.extra.tolist() == [0.0] * 4
+    assert costs.cost_share[costs.layout.of_units].tolist() == [0.0, 0.0], "a budget speaks for no sink"
     routes = network(toy_noise(9)).routes
-    assert network.units_run(routes).tolist() == [1 + 2 * int(row[2]) + int(row[2] & row[3]) for row in routes]
+    assert network.units_run(routes).tolist() == [1 + 2 * int(row[0]) + int(row[0] & row[2]) for row in routes]
 
 
 @settings(deadline=None, max_examples=12)
@@ -123,10 +128,10 @@ def test_what_is_executed_is_what_is_charged_and_served() -> None:
         for network in (tree(seed), prepare(tree(seed))):
             executed_as_charged(network, toy_noise(7, seed))
     served_alike(tree(), toy_noise(16))
-    # The network without decisions is the chain: it takes every first way.
+    # The network without decisions is the chain: it takes every first sink.
     network, x = tree(), toy_noise(4)
     with torch.no_grad():
-        torch.testing.assert_close(Dense(network)(x), along(network, x, (0, 0)))
+        torch.testing.assert_close(network.without_routing()(x).logits, along(network, x, (0, 0)))
 
 
 @torch.no_grad()
@@ -137,13 +142,13 @@ def test_features_carry_their_path() -> None:
         assert torch.equal(own, features.to(dtype))
         assert torch.equal(found, paths)
     assert arrive(features, 1)[1].tolist() == [0, 0, 0, 0]
-    ways = [lambda x, path=path: x + path for path in range(4)]
-    assert torch.equal(follow(ways, features, paths), features + paths.view(4, 1, 1, 1))
+    sinks = [lambda x, path=path: x + path for path in range(4)]
+    assert torch.equal(follow(sinks, paths, features), features + paths.view(4, 1, 1, 1))
 
 
 def test_the_policy_is_over_the_whole_tree() -> None:
     network, x = tree(), toy_noise(6)
-    costs, k_cpt = CostModel.measure(network), 1e-4
+    costs, k_cpt = CostTable.measure(network), 1e-4
     trace = on_every_path(network, x)
     errors = [leaf.double().square().mean(dim=1) for leaf in trace.leaves]
     found = exit_tree(trace, costs, errors, k_cpt)
@@ -155,8 +160,8 @@ def test_the_policy_is_over_the_whole_tree() -> None:
     # By enumeration: at each place where an image stops, on each path to there.
     expected, best = torch.zeros(6).double(), torch.full((6,), torch.inf).double()
     for turns in itertools.product((0, 1), repeat=2):
-        forks = [choice(of(trace.decisions[fork].logits, turns))[:, turns[fork]] for fork in (0, 1)]
-        goes = [choice(of(end.logits, turns))[:, 0] for end in trace.ends]
+        forks = [choice(of(trace.at_units[fork].logits, turns))[:, turns[fork]] for fork in (0, 1)]
+        goes = [choice(of(end.logits, turns))[:, 0] for end in trace.stops]
         for stop, chance in enumerate(
             ((1 - goes[0]), goes[0] * forks[0] * (1 - goes[1]), goes[0] * forks[0] * goes[1] * forks[1])
         ):
@@ -181,12 +186,12 @@ def test_a_path_that_few_images_take_learns_as_fast() -> None:
     # All; past the first exit; on two paths; past the second exit on both; on four paths.
     quarter, rest = 0.25, 0.75
     two = [quarter * quarter, quarter * rest]
-    four = [quarter * each * way for each in two for way in (quarter, rest)]
+    four = [quarter * each * turn for each in two for turn in (quarter, rest)]
     want = [1.0, quarter, *two, *(quarter * each for each in two), *four]
     torch.testing.assert_close(reach, torch.tensor(want).expand(6, -1))
     # What teaches all images alike is divided over the paths.
     assert shares(network.layout).tolist() == [1.0, 1.0, *[0.5] * 4, *[0.25] * 4]
-    assert shares(Layout((0, 0, 1), exits=2)).tolist() == [1.0] * 3
+    assert shares(Layout((0, 0, 0, 1, 1), stops=(2, 4), widths=(1,) * 5)).tolist() == [1.0] * 3
     found = parts(network)
     assert [len(modules) for modules in found] == [1, 0, 2, 2, 0, 0, 1, 1, 1, 1]
     assert squares_of(network).shape == (10,)
@@ -202,7 +207,7 @@ def test_a_path_that_few_images_take_learns_as_fast() -> None:
 def test_forks_learn_to_the_last_step() -> None:
     """As exits do: what they decide by learns, too."""
     torch.manual_seed(0)
-    network = convert(toy_view(), RouterConfig(hidden=8), exits=[EXITS], branches=FORKS, skips=False)
+    network = convert(toy_view(), [EXITS, FORKS], routers=RouterConfig(hidden=8))
     seen: list[Tensor] = []
     last = network.routers.routers[0][0][-1].weight
     config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 2, "hard": 0.7})
@@ -214,8 +219,7 @@ def test_classifiers_of_all_paths_know_whether_they_learn() -> None:
     view = build(spec_of("timm:resnet18", num_classes=4, input_size=(3, 32, 32)))
     view.model.drop_rate = 0.5
     view.model.train()
-    options = {"exits": [ExitConfig(at="stages")], "branches": BranchConfig(forks="layer4.0"), "skips": False}
-    network = convert(view, **options)
+    network = convert(view, [Exit(at="stages"), Tree(forks="layer4.0")])
     assert network.training
     heads = list(view.model.path_heads.each)
     x = torch.randn(2, 512, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -231,7 +235,7 @@ def test_classifiers_of_all_paths_know_whether_they_learn() -> None:
 @pytest.mark.parametrize("kind", ["actor", "pragmatic"])
 def test_a_tree_learns_to_meet_its_budget(kind: str) -> None:
     torch.manual_seed(0)
-    network = convert(toy_view(), RouterConfig(hidden=8), exits=[EXITS], branches=FORKS, skips=False)
+    network = convert(toy_view(), [EXITS, FORKS], routers=RouterConfig(hidden=8))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     heads = 0.5 if kind == "actor" else 0.0  # without, paths learn as fast as few images take them
     weights = ObjectiveWeights(distillation=0.5, policy=PolicyConfig(kind=kind, heads=heads))
@@ -241,20 +245,22 @@ def test_a_tree_learns_to_meet_its_budget(kind: str) -> None:
     assert run.realized == pytest.approx(0.7, abs=0.06)
     after = network.state_dict()
     same = [name for name in before if torch.equal(before[name], after[name])]
-    # All of every path has learned; offsets have moved only where a budget speaks.
-    assert "routers.offset" in same
-    assert not [name for name in same if "offset" not in name and "routers" not in name]
+    # All of every path has learned; what decides has its bias from a budget, which speaks for stops alone.
+    (bias,) = (name for name, value in network.named_buffers() if value is network.routers.bias)
+    assert bias in same
+    assert len([name for name in before if name.startswith("_routers.") and name.endswith("3.weight")]) == 3
+    assert not [name for name in same if not name.endswith("bias") and not name.startswith("_routers.")]
     assert not [name for name in same if name.endswith("3.weight")], "the last layers of routers"
 
 
 @torch.no_grad()
 def test_saved_with_all_its_paths(tmp_path: Path) -> None:
     view = build(spec_of("resnet20", num_classes=4))
-    network = convert(view, exits=[ExitConfig(at="stages")], branches=BranchConfig(forks="stages"), skips=False).eval()
+    network = convert(view, [Exit(at="stages"), Tree()]).eval()
     for parameter in network.routing_parameters():
         parameter.normal_()
     save_network(tmp_path, network, about={})
-    again, x = load_network(tmp_path), torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    again, x = load(tmp_path), torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     routes = network.layout.every_path(6)
     assert torch.equal(
         again(x.repeat(4, 1, 1, 1), routes=routes).logits, network(x.repeat(4, 1, 1, 1), routes=routes).logits
@@ -263,29 +269,28 @@ def test_saved_with_all_its_paths(tmp_path: Path) -> None:
 
 
 def test_what_a_tree_cannot_be(tmp_path: Path) -> None:
-    def made(exits: ExitConfig | None = EXITS, branches: BranchConfig = FORKS, **options) -> RoutedNetwork:
-        return convert(toy_view(), exits=[exits] if exits else [], branches=branches, **{"skips": False, **options})
+    def made(*junctions: Junction, **options) -> RoutedNetwork:
+        return convert(toy_view(), junctions, **options)
 
     with pytest.raises(InputError, match=r"no fork can lie at 'body\.9': known: stages, body\.0, body\.1, body\.2"):
-        made(branches=BranchConfig(forks="body.9"))
-    for options in ({"skips": True}, {"dial": DialRange()}, {"config": RouterConfig(kind="rnn")}):
-        with pytest.raises(InputError, match=r"a tree .* takes exits alone: --junctions branch,exit .* no --adapt"):
-            made(**options)
+        made(EXITS, Tree(forks="body.9"))
+    for other in (Skip(), Branch(candidates=1), Cascade(), Again()):
+        with pytest.raises(InputError, match=r"a tree takes exits alone beside it: --junctions tree,exit"):
+            made(EXITS, FORKS, other)
+    for options in ({"adaptive_cost": PriceRange()}, {"routers": RouterConfig(kind="rnn")}):
+        with pytest.raises(InputError, match=r"a tree takes no --adaptive-cost, and routers\.kind fc"):
+            made(EXITS, FORKS, **options)
     pruned = replace(toy_view(), pruned=True)
-    with pytest.raises(InputError, match=r"custom:toy was pruned: a tree .* grows from a whole network"):
-        convert(pruned, exits=[EXITS], branches=FORKS, skips=False)
+    with pytest.raises(InputError, match=r"custom:toy was pruned: a tree grows from a whole network"):
+        convert(pruned, [EXITS, FORKS])
     one_stage = build(spec_of("pyramid2", num_classes=3))
     with pytest.raises(InputError, match="a tree has 1 to 6 forks, here 0"):
-        convert(one_stage, exits=[ExitConfig(at="all")], branches=BranchConfig(forks="stages"), skips=False)
+        convert(one_stage, [Exit(at="all"), Tree()])
     with pytest.raises(InputError, match="no exit of pyramid2 lies where"):
-        convert(one_stage, exits=[ExitConfig(at="stages")], branches=BranchConfig(forks="columns.1"), skips=False)
-    with pytest.raises(InputError, match=r"needs exits that learn.*--junctions branch,exit"):
-        made(None)
-    for exits in (ExitConfig(at="body.0", rule="confidence"), ExitConfig(at="body.0", head="narrow")):
-        with pytest.raises(InputError, match=r"a tree .* needs exits that learn, with heads conv or linear"):
-            made(exits)
-    with pytest.raises(ValueError, match="behind forks units have no other branches"):
-        BranchConfig(forks="stages", candidates=1)
+        convert(one_stage, [Exit(at="stages"), Tree(forks="columns.1")])
+    for junctions in ([FORKS], [FORKS, Exit(at="body.0", rule="confidence")]):
+        with pytest.raises(InputError, match=r"a tree needs exits that learn: --junctions tree,exit"):
+            made(*junctions)
     for save in (save_onnx, save_program):
         with pytest.raises(ExportError, match="a tree of paths runs in torch alone"):
             save(tmp_path, tree(), {})

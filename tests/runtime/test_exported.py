@@ -26,7 +26,7 @@ from routekit.runtime import runtime as runtimes
 from routekit.runtime.load import load_runtime
 from routekit.runtime.runtime import Runtime, TorchRuntime
 from routekit.runtime.verify import verify
-from tests.runtime.parity import ABOUT, images, routed, same
+from tests.runtime.parity import ABOUT, as_of_a_library, images, routed, same
 from tests.toy import open_to_images, toy_view
 
 # The second and third unit are decided on features that the first may have changed; the third down-samples.
@@ -99,7 +99,7 @@ def test_an_onnx_file_says_what_it_is(exported: tuple[RoutedNetwork, Path]) -> N
     assert form == "batch"
     assert described.classes == ["red", "green", "blue"]
     assert described.columns == ["body.0", "body.1", "body.2", "body.3"]
-    assert described.spec == network.view.spec
+    assert described.spec == network.spec
     routes = torch.tensor([[True, False, True, False], [False, True, False, True]])
     # The file's cost table is that of what it holds: batch norms are folded.
     assert torch.equal(described.costs.of_routes(routes), CostTable.measure(prepare(network)).of_routes(routes))
@@ -125,7 +125,7 @@ def test_onnx_holds_convolutional_routers(tmp_path: Path, exporter: Exporter) ->
     view = toy_view()
     view.units[0].skippable = view.units[1].skippable = False
     network = convert(view, [Skip()], routers=RouterConfig(kind="cnn")).eval()
-    open_to_images(network)
+    open_to_images(as_of_a_library(network))
     for native in (False, True):
         save_onnx(tmp_path, network, {}, exporter, native=native)
         same(load_runtime(tmp_path), network)

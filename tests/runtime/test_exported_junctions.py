@@ -18,7 +18,7 @@ from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import View
 from routekit.runtime.load import load_runtime
-from tests.runtime.parity import ABOUT, images, routed, same
+from tests.runtime.parity import ABOUT, as_of_a_library, images, routed, same
 from tests.toy import small_branches, toy_exits
 
 
@@ -26,7 +26,7 @@ from tests.toy import small_branches, toy_exits
 def test_a_network_with_exits_decides_alike_in_every_file(
     tmp_path: Path, bias: float, skips: bool, exporter: Exporter
 ) -> None:
-    network = toy_exits(seed=3, bias=bias, skips=skips)
+    network = as_of_a_library(toy_exits(seed=3, bias=bias, skips=skips))
     for native in (False, True):
         for file in save_onnx(tmp_path / str(native), network, ABOUT, exporter, native=native):
             same(load_runtime(file), network)
@@ -55,12 +55,13 @@ def test_branches_are_in_every_file(tmp_path: Path, cascade: bool, sinks: str, e
 
 @pytest.mark.parametrize(("rule", "average"), [("confidence", False), ("entropy", True), ("idk", False)])
 def test_joined_networks_are_one_file(tmp_path: Path, rule: str, average: bool, exporter: Exporter) -> None:
-    second = toy_exits(seed=3)
+    second = as_of_a_library(toy_exits(seed=3))
     second.view.spec = replace(second.spec, mean=(0.4, 0.5, 0.6), std=(0.3, 0.3, 0.2))
     for step in second.steps:
         if isinstance(step, View):
             step.spec = second.view.spec
     network = join([routed(), second], rule=rule, average=average)
+    costs = CostTable.measure(prepare(network))
     threshold = between_two_certainties(network, images(7))
     for limit in (threshold, -1.0, 1.0) if rule == "confidence" else (threshold,):
         network.deciders[0].bias.fill_(limit)
@@ -76,8 +77,7 @@ def test_joined_networks_are_one_file(tmp_path: Path, rule: str, average: bool, 
                 got = runtime(images(count))
                 assert torch.equal(got.routes, want.routes)
                 torch.testing.assert_close(got.logits, want.logits, rtol=1e-4, atol=1e-4)
-                paid = CostTable.measure(prepare(network)).of_routes(want.routes)
-                assert torch.equal(runtime.description.costs.of_routes(got.routes), paid)
+                assert torch.equal(runtime.description.costs.of_routes(got.routes), costs.of_routes(want.routes))
 
 
 @torch.no_grad()
