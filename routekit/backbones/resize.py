@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
 
@@ -15,31 +15,28 @@ def shapes_of(model: nn.Module) -> dict[str, list[int]]:
 
 def resize(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
     """Change the layers of `model`, in place, to `shapes`; values are yet to be loaded."""
-    state = {
-        name: torch.zeros(list(shape), dtype=torch.int64 if name.endswith(".source") else torch.float32)
-        for name, shape in shapes.items()
-    }
     for name, module in list(model.named_modules()):
-        weight, source = state.get(f"{name}.weight"), state.get(f"{name}.source")
+        weight, source = shapes.get(f"{name}.weight"), shapes.get(f"{name}.source")
         if isinstance(module, nn.Conv2d) and weight is not None:
             if module.groups == module.in_channels:  # depthwise: a group is a channel
-                module.groups = weight.shape[0]
-            module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
-            _reshape(module, name, state)
+                module.groups = weight[0]
+            module.out_channels, module.in_channels = weight[0], weight[1] * module.groups
+            _reshape(module, name, shapes)
         elif isinstance(module, nn.BatchNorm2d) and weight is not None:
-            module.num_features = len(weight)
-            _reshape(module, name, state)
+            module.num_features = weight[0]
+            _reshape(module, name, shapes)
         elif isinstance(module, nn.Linear) and weight is not None:
-            module.out_features, module.in_features = weight.shape
-            _reshape(module, name, state)
+            module.out_features, module.in_features = weight
+            _reshape(module, name, shapes)
         elif isinstance(module, OptionAShortcut) and source is not None:
             parent, _, own = name.rpartition(".")
             # It reads what its block's first convolution does, though it need not use all of that.
-            inputs = state[f"{parent}.conv1.weight"].shape[1]
-            setattr(model.get_submodule(parent), own, SourcedShortcut(inputs, source.clone()))
+            inputs = shapes[f"{parent}.conv1.weight"][1]
+            shortcut = SourcedShortcut(inputs, torch.zeros(list(source), dtype=torch.int64))
+            setattr(model.get_submodule(parent), own, shortcut)
 
 
-def _reshape(module: nn.Module, name: str, state: Mapping[str, Tensor]) -> None:
+def _reshape(module: nn.Module, name: str, shapes: Mapping[str, Sequence[int]]) -> None:
     for own, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-        new = torch.empty_like(state[f"{name}.{own}"])
+        new = torch.zeros(list(shapes[f"{name}.{own}"]), dtype=tensor.dtype, device=tensor.device)
         setattr(module, own, nn.Parameter(new) if isinstance(tensor, nn.Parameter) else new)

@@ -10,7 +10,6 @@ from routekit.errors import InputError
 from routekit.macs import CONVENTION
 from routekit.pipeline.plan import data_of, resolve
 from routekit.pipeline.run_folder import RunFolder
-from routekit.recipe import load_recipe
 from routekit.report.record import read_record
 
 
@@ -51,10 +50,11 @@ def _misnamed(plan: Plan) -> Iterator[str]:
         if not RunFolder(Path(path)).finished:
             yield f"--smaller {path}: no finished run"
     # What all cells share is wrong once, and not in each of them.
-    shared = _fault(plan, Cell(DENSE, None, plan.seeds[0]))
+    dense = Cell(DENSE, None, plan.seeds[0])
+    shared = _fault(plan, dense)
     if shared is not None:
         yield shared
-    elif data_of(load_recipe(plan.base, plan.shared)).val_from_test is not None:
+    elif data_of(plan.recipe(dense)).val_from_test is not None:
         yield from _of_other_images(plan)
 
 

@@ -23,6 +23,8 @@ from routekit.routing.router import RouterConfig
 
 # The budget, as a share of the dense cost, where there is none yet.
 HALF = 0.5
+# How stops between networks that are joined are called, with the number of the network before them.
+BETWEEN = "network "
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def join(networks: Sequence[RoutedNetwork], *, rule: str = "confidence", average
                 f"{other.input_size} to {other.num_classes}: no cascade can be made of them"
             )
         if number:
-            steps.append(Stop(RuleDecider(DeciderConfig(rule=rule)), f"network {number - 1}"))
+            steps.append(Stop(RuleDecider(DeciderConfig(rule=rule)), f"{BETWEEN}{number - 1}"))
         for step in network.steps:
             if isinstance(step, Units):
                 step = replace(step, prefix=f"{number}/{step.prefix}")

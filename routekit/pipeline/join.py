@@ -1,5 +1,6 @@
 """Networks that are done, joined to a cascade that meets a budget."""
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from routekit.evaluation.calibrate import calibrate
 from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.fit_deferral import fit_deferral
 from routekit.export.checkpoint import network_folder, read_spec, save_network
+from routekit.junctions.convert import BETWEEN
 from routekit.junctions.convert import join as joined
 from routekit.macs import describe
 from routekit.network.deciders import IDK
@@ -174,14 +176,31 @@ def set_deferral(
     rule: str,
     machine: Machine,
 ) -> float:
-    """Set when the networks of a cascade defer, so that the mean cost on validation images is `target`.
+    """Set the thresholds of a cascade, so that the mean cost on validation images is `target`.
 
-    What the networks decide themselves stays as it is. Returns the cost. Raises InputError for a target out of reach.
+    All stops move by one price, those inside of a network too; what is decided at units stays as it is.
+
+    Args:
+        network: The cascade.
+        data: Its images.
+        costs: The cost table.
+        target: The mean cost, MACs.
+        whole: What the last network costs, dense.
+        rule: How certain an answer is.
+        machine: Where warnings go.
+
+    Returns:
+        The cost on validation images.
+
+    Raises:
+        InputError: The target is out of reach.
     """
     layout, stops = costs.layout, list(costs.layout.stops)
     everything = evaluate(network, data.val, costs, everywhere=True).routes_everywhere
     each = costs.of_sections(everything.double()).mean(dim=0)
-    if (each.diff() < 0).any():
+    joints = [place for place, step in enumerate(network.stops) if step.name.startswith(BETWEEN)]
+    sums = [part.sum() for part in each.tensor_split([place + 1 for place in joints])]
+    if any(later < earlier for earlier, later in itertools.pairwise(sums)):
         machine.hooks.warn("a network of this cascade is dearer than the one after it: give the cheapest first")
     bounds = []
     for goes in (False, True):
@@ -189,9 +208,9 @@ def set_deferral(
         routes[:, stops] = goes
         bounds.append(float(costs.of_routes(layout.strike(routes)).mean()))
     least, most = bounds
-    Reach(
-        least, most, whole, "if the first network always answers", "if all are always asked", who="this cascade"
-    ).check(target, "")
+    Reach(least, most, whole, "if the first answer always counts", "if all are always asked", who="this cascade").check(
+        target, ""
+    )
     if rule == IDK:
         fit_deferral(network, data.val, costs, target)
     share = torch.zeros_like(costs.cost_share)

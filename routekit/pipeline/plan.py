@@ -203,6 +203,8 @@ def check_words(recipe: Recipe) -> None:
     weights, chosen = recipe.model.weights, list(recipe.junctions.values())
     if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
         raise InputError(f"--weights {weights}: no such file or run")
+    if recipe.method == "cascade":
+        raise InputError("--method cascade is what `routekit cascade` makes; of one network: --junctions cascade")
     if recipe.method == "dense" and recipe.target is not None:
         raise InputError("--method dense meets no budget: `routekit finetune` trains the network as it is")
     if recipe.method == "routed" and not chosen:

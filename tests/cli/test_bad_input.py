@@ -1,5 +1,7 @@
 """Whatever is wrong: one clear line, exit code 2, and nothing lost."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from tests.cli.command import in_process, routekit, write_tree
 
 EXITS = ["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit"]
-TREE = ["convert", "resnet20", "--target-flops", "50%", "--junctions", "branch,exit", "--set"]
+TREE = ["convert", "resnet20", "--target-flops", "50%", "--junctions"]
 BAD = [
     (["convert", "resnet65", "--target-flops", "50%"], "did you mean"),
     (["convert", "resnet20"], "--target-flops"),
@@ -40,8 +42,23 @@ BAD = [
     (["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit,again"], "with --policy confidence"),
     (["convert", "resnet20", "--target-flops", "50%", "--junctions", "branch,again"], "with --policy confidence"),
     (["convert", "resnet20", "--target-flops", "50%", "--junctions", "again"], "with --policy confidence"),
-    ([*EXITS, "--set", "exits.head=own"], "and there alone"),
-    ([*EXITS, "--policy", "entropy", "--set", "exits.head=own", "--set", "exits.at=end"], "made by --junctions again"),
+    # Settings of the former version, and what is a pass now.
+    ([*EXITS, "--set", "exits.head=own"], "exits: no such setting"),
+    ([*EXITS, "--set", "junctions.exit.head=own"], "unknown exit head 'own'"),
+    ([*EXITS, "--policy", "entropy", "--set", "junctions.exit.head=narrow"], "unknown exit head 'narrow'"),
+    ([*EXITS, "--policy", "entropy", "--exits", "end"], "no exit can lie after 'end'"),
+    ([*EXITS, "--exits", "layer3.2"], "no exit can lie after 'layer3.2'"),
+    ([*EXITS, "--set", "junctions.exit.keep=0.3"], "junctions.exit.keep: no such setting"),
+    ([*EXITS, "--set", "junctions.exit.rule=idk"], "idk is for cascades of networks that are done"),
+    ([*EXITS, "--set", "junctions.exit.count=0"], "junctions.exit.count"),
+    ([*EXITS, "--set", "junctions.exits.at=stages"], "unknown junction 'exits': did you mean exit?"),
+    ([*EXITS, "--set", "junctions=3"], "name the kinds: [skip, exit]"),
+    (["convert", "resnet20", "--target-flops", "50%", "--set", "cascade.keep=0.3"], "cascade: no such setting"),
+    (["convert", "resnet20", "--target-flops", "50%", "--set", "branches.keep=[0.3]"], "branches: no such setting"),
+    (
+        ["convert", "resnet20", "--target-flops", "50%", "--set", "junctions.cascade.width=[0.5,0.2]"],
+        "from the narrowest to the widest",
+    ),
     (
         ["convert", "resnet20", "--target-flops", "50%", "--recipe", "pruning", "--router", "conv"],
         "--router is for units",
@@ -53,7 +70,7 @@ BAD = [
     ),
     (
         ["convert", "resnet20", "--target-flops", "50%", "--junctions", "exit", "--exits", "layer9.9"],
-        "stem, layer1.0, layer1.1",
+        "known: auto, stages, first, all, layer1.0, layer1.1",
     ),
     (["convert", "resnet20", "--target-flops", "2%", "--junctions", "skip,exit"], "can cost from"),
     (
@@ -69,8 +86,18 @@ BAD = [
     ),
     (["convert", "resnet20", "--target-flops", "50%", "--junctions", "branch", "--method", "firstk"], "static network"),
     ([*EXITS, "--adaptive-cost", "--policy", "entropy"], "--adaptive-cost needs exits that learn"),
-    ([*TREE, "branches.forks=layer9"], "no fork can lie at 'layer9': known: stages, layer1.0"),
-    ([*TREE, "branches.forks=stages", "--prune", "l1"], "a tree (branches.forks) grows from a whole network"),
+    (
+        [*TREE, "tree,exit", "--set", "junctions.tree.forks=layer9"],
+        "no fork can lie at 'layer9': known: stages, layer1.0",
+    ),
+    ([*TREE, "tree,exit", "--prune", "l1"], "a tree grows from a whole network"),
+    ([*TREE, "tree,exit", "--set", "training.frozen=true"], "a tree grows from a whole network"),
+    ([*TREE, "tree,exit", "--adaptive-cost"], "a tree takes no --adaptive-cost"),
+    ([*TREE, "tree,exit", "--policy", "confidence"], "a tree needs exits that learn"),
+    ([*TREE, "tree"], "a tree needs exits that learn: --junctions tree,exit"),
+    ([*TREE, "tree,skip,exit"], "a tree takes exits alone beside it"),
+    ([*TREE, "tree,exit", "--set", "branches.forks=stages"], "branches: no such setting"),
+    (["bench", "resnet20", "--run-rate", "30%", "--clients", "2"], "--clients"),
     (["convert", "resnet20", "--target-flops", "50%", "--adaptive-cost", "--gate", "soft"], "--gate benefit"),
     (["convert", "resnet20", "--target-flops", "50%", "--adaptive-cost", "--method", "firstk"], "static network"),
     (["convert", "resnet20", "--target-flops", "50%", "--prune", "l1:"], "a method and a cost, l1:70%"),
@@ -200,18 +227,63 @@ def test_damaged_and_foreign_files(workplace: Path, tmp_path: Path) -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert "torn.th" in done.stderr
     (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "recipe.yaml").write_text("# routekit run, version 0\nmethod: routed\n")
+    (tmp_path / "old" / "run.yaml").write_text("# routekit run, version 0\nmethod: routed\n")
     done = in_process("convert", "--resume", "old", cwd=tmp_path)
     assert done.returncode == 2
     assert "another version" in done.stderr
     # A torn file is not of another version: --force would delete the run that it belongs to.
-    (tmp_path / "old" / "recipe.yaml").write_text("")
+    (tmp_path / "old" / "run.yaml").write_text("")
     done = in_process("convert", "--resume", "old", cwd=tmp_path)
     assert (done.returncode, "damaged" in done.stderr, "--force" in done.stderr) == (2, True, False)
     for text, says in (("{}", "it holds no record"), ("[]", "it holds no record"), ("{", "is damaged")):
         (tmp_path / "old" / "record.json").write_text(text)
         done = in_process("report", "old", cwd=tmp_path)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+NETWORK = json.dumps({"format": "routekit", "version": 2, "model": {"name": "resnet20"}})
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"recipe.yaml": "", "record.json": "{}", "network/network.json": NETWORK},
+        {"recipe.yaml": "", "record.json": "{}", "network/cascade.json": "{}"},
+        {"recipe.yaml": ""},
+        {"network.json": NETWORK},
+        {"cascade.json": "{}"},
+    ],
+    ids=["a run", "a run of a cascade", "a run that was stopped", "a checkpoint", "a checkpoint of a cascade"],
+)
+def test_what_a_former_version_made_is_refused_with_a_way_out(files: dict[str, str], workplace: Path) -> None:
+    old = workplace / "runs" / "old"
+    shutil.rmtree(old, ignore_errors=True)
+    for name, text in files.items():
+        (old / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).write_text(text)
+    convert = ["convert", "resnet20", "--data", "images", "--target-flops", "60%"]
+    commands: list[list[str]] = [
+        ["evaluate", "runs/old"],
+        ["evaluate", "runs/old", "--data", "images"],
+        ["export", "runs/old", "--out", "x", "--format", "onnx"],
+        ["predict", "runs/old", "images/test/class1/0.png"],
+        ["bench", "runs/old"],
+        ["flops", "runs/old"],
+        ["cascade", "runs/dense", "runs/old", "--target-flops", "90%"],
+        [*convert, "--weights", "runs/old", "--name", "x"],
+        [*convert, "--weights", "runs/dense", "--smaller", "runs/old", "--name", "x"],
+    ]
+    if "recipe.yaml" in files:  # it is replaced by nothing, whatever is asked for
+        commands += [["convert", "--resume", "runs/old"], ["export", "runs/old", "--out", "x"]]
+        commands += [[*convert, "--weights", "runs/dense", "--name", "old", *force] for force in ([], ["--force"])]
+    for command in commands:
+        done = in_process(*command, cwd=workplace)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), (command, done.stderr)
+        assert "routekit 0.1" in done.stderr, command
+        assert "make it again" in done.stderr or "choose another --name, or delete it" in done.stderr
+        assert not (workplace / "x").exists()
+        assert not (workplace / "runs" / "x").exists()
+    assert {str(file.relative_to(old)) for file in old.rglob("*") if file.is_file()} == files.keys()
 
 
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:

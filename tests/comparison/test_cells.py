@@ -22,7 +22,7 @@ def test_a_cell_that_another_process_began_meanwhile_is_gone_on_with(
     def run(_: Any, path: Path, *_machine: Machine) -> None:
         if begun:
             path.mkdir(parents=True)
-            (path / "recipe.yaml").touch()
+            (path / "run.yaml").touch()
         raise InputError("it holds a run" if begun else "it is wrong")
 
     monkeypatch.setattr(cells, "begin", lambda *_: tmp_path / "start")

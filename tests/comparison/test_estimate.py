@@ -34,6 +34,8 @@ def test_the_dense_network_counts_if_it_has_to_be_trained(
     weights: str, epochs: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(estimate, "OVER", 1.0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.th").touch()
     clock = iter(range(100))
     monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     planned = plan(**{"model.weights": weights})

@@ -14,11 +14,12 @@ from routekit.comparison.commands import command_of
 from routekit.comparison.method import check_stacked, settings
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.comparison.timing import read_timings
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.export.checkpoint import save_network
-from routekit.network.convert import dense
-from routekit.pipeline.build import last_of, routed, settled, target_of
+from routekit.junctions.convert import convert
+from routekit.pipeline.build import network_of
+from routekit.pipeline.plan import resolve
 from routekit.recipe import load_recipe
 
 
@@ -26,6 +27,14 @@ def plan(**more: Any) -> Plan:
     given: dict[str, Any] = {"methods": ["dense", "skip", "l1"], "budgets": ["40%", "60%"], "seeds": [0, 1]}
     given["shared"] = {"model.name": "resnet20", "training.epochs": 4}
     return Plan(base="default", **(given | more))
+
+
+def finished(folder: Path, cost: float) -> str:
+    """A run that is done, of a network that costs so many MACs, of the 4.1e7 of a ResNet-20."""
+    record = {"flops": {"realized": cost}}
+    save_network(folder / "network", convert(build(spec_of("resnet20"))), about={"record": record})
+    (folder / "record.json").write_text(json.dumps(record))
+    return str(folder)
 
 
 def test_every_combination_is_a_cell_and_the_first_seed_comes_first() -> None:
@@ -37,46 +46,43 @@ def test_every_combination_is_a_cell_and_the_first_seed_comes_first() -> None:
 
 
 def test_what_methods_set() -> None:
-    nothing: dict[str, Any] = {"junctions": [], "pruning": None, "smaller": []}
+    nothing: dict[str, Any] = {"junctions": {}, "pruning": None, "smaller": []}
     assert settings("dense", None) == {"method": "dense", "target": None} | nothing
     assert settings("firstk", "40%") == {"method": "firstk", "target": "40%"} | nothing
-    routed = {"method": "routed", "target": "40%", "junctions": ["skip", "exit"], "pruning": None}
+    routed = {"method": "routed", "target": "40%", "junctions": {"skip": {}, "exit": {}}, "pruning": None}
     assert settings("skip+exit", "40%") == routed
-    rule = settings("confidence", "40%")
-    assert (rule["junctions"], rule["exits.rule"]) == (["exit"], "confidence")
+    assert settings("confidence", "40%")["junctions"] == {"exit": {"rule": "confidence"}}
     stacked = settings("l1+skip", "49%")
-    assert stacked["junctions"] == ["skip"]
+    assert stacked["junctions"] == {"skip": {}}
     assert stacked["pruning"] == {"method": "l1"}
 
 
-def test_a_cascade_ends_with_the_network_or_with_what_is_left_of_it() -> None:
-    several = plan(methods=["idk", "l1+idk"], budgets=["49%"], smaller=["runs/small"])
+def test_a_cascade_ends_with_the_network_or_with_what_is_left_of_it(tmp_path: Path) -> None:
+    small = finished(tmp_path, cost=1.0e7)
+    several = plan(methods=["idk", "l1+idk"], budgets=["49%"], smaller=[small])
     names = ["smaller0-seed0", "idk-49pct-seed0", "l1+idk-49pct-seed0", "l1+idk-49pct-seed1"]
     assert [cell.name for cell in several.cells()] == names
     _, plain, cut, _ = several.cells()
     for cell, pruning in ((plain, None), (cut, "l1")):
         recipe = several.recipe(cell, Path("start"))
-        assert (recipe.smaller, recipe.junctions, recipe.target) == (["runs/small"], ["cascade"], "49%")
+        assert (recipe.smaller, list(recipe.junctions), recipe.target) == ([small], ["cascade"], "49%")
         assert (recipe.pruning and recipe.pruning.method) == pruning
     command = command_of(several, cut)
     assert command.startswith("routekit convert resnet20 ")
-    assert command.endswith("--target-flops 49% --junctions cascade --prune l1 --smaller runs/small --seed 0")
+    assert command.endswith(f"--target-flops 49% --junctions cascade --prune l1 --smaller {small} --seed 0")
     assert "--prune" not in command_of(several, plain)
     # Half-way to 49% is 70% of the dense network.
-    made = last_of(several.recipe(cut))
-    assert (made.method, made.pruning, made.junctions, made.training.epochs) == ("l1", None, [], 4)
-    assert (made.target, made.smaller) == ("70.00%", [])
+    made = resolve(several.recipe(cut)).as_last(train=False)
+    assert (made.method, made.pruned, made.junctions, made.training.epochs) == ("l1", None, {}, 4)
+    assert (made.target, made.smaller) == (pytest.approx(0.7 * made.dense_cost), [])
     several.shared["pruning.target"] = "80%"
-    assert last_of(several.recipe(cut)).target == "80.00%"
+    assert resolve(several.recipe(cut)).as_last(train=False).target == pytest.approx(0.8 * made.dense_cost)
     with pytest.raises(InputError, match=r"method l1\+idk joins this network .* --smaller"):
         check_plan(plan(methods=["l1+idk"]))
 
 
 def test_a_cascade_with_a_pruned_network_is_not_begun_for_a_budget_out_of_its_reach(tmp_path: Path) -> None:
-    record = {"flops": {"realized": 2.0e7}}  # of 4.1e7
-    save_network(tmp_path / "network", dense(build(spec_of("resnet20"))), about={"record": record})
-    (tmp_path / "record.json").write_text(json.dumps(record))
-    smaller = [str(tmp_path)]
+    smaller = [finished(tmp_path, cost=2.0e7)]
     check_plan(plan(methods=["l1+idk", "idk"], smaller=smaller, budgets=["60%", "90%"]))
     for method, budget, said in (
         ("l1+idk", "40%", "it costs at least 49%, the smallest network alone"),
@@ -97,13 +103,16 @@ def test_a_smaller_network_answers_the_same_test_images_as_the_others(tmp_path: 
     check_plan(plan(smaller=[str(tmp_path)]))  # a folder of its own, or training images, leave the test images whole
 
 
-def test_behind_smaller_networks_the_default_prunes_for_every_budget_under_the_dense_cost() -> None:
+def test_behind_smaller_networks_the_default_prunes_for_every_budget_under_the_dense_cost(tmp_path: Path) -> None:
     chosen = load_recipe("default", {"model.name": "resnet20", "target": "60%"})
-    assert settled(chosen).pruning is None
-    behind = chosen.model_copy(update={"smaller": ["runs/small"]})
-    assert settled(behind).pruning == behind.pruning
-    assert settled(behind).junctions == ["cascade"]  # whole networks that are joined do not look again
-    assert settled(behind.model_copy(update={"target": "100%"})).pruning is None
+    assert resolve(chosen).pruned is None
+    behind = chosen.model_copy(update={"smaller": [finished(tmp_path, cost=1.0e7)]})
+    made = resolve(behind)
+    assert made.pruned is not None
+    assert (made.pruned.method, made.pruned.cost) == ("l1", pytest.approx(0.6**0.5 * made.dense_cost))
+    # Whole networks that are joined have no junctions of the last one's, and do not look again.
+    assert (made.kinds, made.rule, made.second_look) == ([], "confidence", False)
+    assert resolve(behind.model_copy(update={"target": "100%"})).pruned is None
 
 
 @pytest.mark.parametrize("setting", ["pruning.method", "pruning.below", "pruning"])
@@ -178,14 +187,14 @@ def test_each_budget_out_of_reach_is_told_with_what_can_be() -> None:
 
 @pytest.mark.parametrize("budget", ["49%", "2.0e7"])
 def test_pruning_and_routing_take_the_same_share(budget: str) -> None:
-    view = build(spec_of("resnet20"))
-    whole = CostModel.measure(dense(view)).dense
-    network = routed(plan().recipe(Cell("l1+cascade", budget, 0)), view)
+    made = resolve(plan().recipe(Cell("l1+cascade", budget, 0)))
+    network, whole = network_of(made, build(spec_of("resnet20"))), made.dense_cost
     wanted = 0.7 if budget == "49%" else (2.0e7 / whole) ** 0.5
-    left = CostModel.measure(dense(network.view)).dense / whole
+    left = CostTable.measure(convert(network.view)).dense / whole
     assert left == pytest.approx(wanted, rel=0.02)
     # And how narrow the first form is, is a share of what is left.
-    assert network.exits[0].config.keep == pytest.approx(0.6 * wanted, abs=0.01)
+    ((cascade,),) = (source.junctions for source in network.blueprint.sources)
+    assert cascade.width == pytest.approx(0.6 * wanted, abs=0.01)
 
 
 def test_a_plan_grows() -> None:
@@ -201,12 +210,12 @@ def test_narrow_forms_fit_the_budget() -> None:
     for budget in ("25%", "80%"):
         check_plan(plan(methods=["branch", "cascade"], budgets=[budget]))
         cell = Cell("branch", budget, 0)
-        recipe = plan().recipe(cell)
-        network = routed(recipe, build(spec_of("resnet20")))
-        assert network.branches is not None
-        assert network.branches.keep == (pytest.approx(0.6 * float(budget[:-1]) / 100, abs=0.005),)
-        costs = CostModel.measure(network)
-        assert 0.5 < costs.minimum / target_of(recipe, build(spec_of("resnet20"))) < 0.85
+        made = resolve(plan().recipe(cell))
+        network = network_of(made, build(spec_of("resnet20")))
+        ((branch,),) = (source.junctions for source in network.blueprint.sources)
+        assert branch.width == (pytest.approx(0.6 * float(budget[:-1]) / 100, abs=0.005),)
+        assert made.target is not None
+        assert 0.5 < CostTable.measure(network).minimum / made.target < 0.85
 
 
 def test_a_comparison_is_opened_as_it_was_written(tmp_path: Path) -> None:

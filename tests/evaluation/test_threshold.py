@@ -162,7 +162,7 @@ def test_a_cost_out_of_reach_says_what_is_in_reach_and_changes_nothing() -> None
     before = network.bias
     for target in (0.9 * least, 1.1 * most):
         with pytest.raises(
-            OutOfReachError, match=r"if the first network always answers, to .* if all are always asked"
+            OutOfReachError, match=r"if the first answer always counts, to .* if all are always asked"
         ):
             defer(network, costs, target)
     assert torch.equal(network.bias, before)

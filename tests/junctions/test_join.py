@@ -1,4 +1,4 @@
-"""Joined networks answer as they do alone, each asks the next only about whom it must, and images pay for that alone."""
+"""Joined networks answer as they do alone, ask the next only about whom they must, and images pay for that alone."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -32,10 +32,10 @@ NARROW, TWO_NARROW = Cascade(width=0.4), Cascade(width=(0.25, 0.5))
 EXIT = Exit(at="layer2.0", head="linear", rule="entropy")
 
 
-def looking(*junctions: Junction) -> RoutedNetwork:
+def looking(*junctions: Junction, depth: int = 14) -> RoutedNetwork:
     """A small network that looks again; some images are answered at each of its stops."""
     torch.manual_seed(0)
-    view = small_view()
+    view = small_view(depth=depth)
     view.model.linear.weight.data.mul_(0.2)  # so that it is not nearly certain of all
     network = convert(view, [*junctions, Again()]).eval()
     set_thresholds(network)
@@ -117,7 +117,7 @@ def test_a_second_look_costs_the_whole_network() -> None:
 
 @pytest.mark.parametrize("junction", [NARROW, EXIT], ids=["cascade", "exit"])
 def test_in_every_file(junction: Junction, tmp_path: Path, exporter: Exporter) -> None:
-    network = looking(junction)
+    network = looking(junction, depth=8)
     for native in (False, True):
         for file in save_onnx(tmp_path / str(native), network, ABOUT, exporter, native=native):
             same(load_runtime(file), network)

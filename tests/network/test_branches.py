@@ -1,13 +1,16 @@
 """Units that run in full or narrow, or as one of several copies."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from routekit.backbones.load import build, spec_of
+from routekit.backbones.unit import Backbone
 from routekit.cost.price import price_for
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
@@ -38,14 +41,21 @@ DRAWN = {
 }
 
 
+@cache
+def original(name: str) -> tuple[Backbone, Tensor, Tensor]:
+    """A network, images, and what it answers."""
+    view = build(spec_of(name, num_classes=10, input_size=None if name == "resnet20" else (3, 64, 64)))
+    x = torch.randn(3, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return view, x, view.model.eval()(x)
+
+
 @pytest.mark.parametrize("sinks", SINKS)
 @pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18", "timm:resnet26d"])
 def test_a_converted_network_is_the_original_until_it_is_trained(name: str, sinks: str) -> None:
-    view = build(spec_of(name, num_classes=10, input_size=None if name == "resnet20" else (3, 64, 64)))
-    x = torch.randn(3, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
+    view, x, want = original(name)
     names = set(view.model.state_dict())
     with torch.no_grad():
-        want = view.model.eval()(x)
         network = convert(view, [CASCADE, *SINKS[sinks]]).eval()
         assert torch.equal(network(x).logits, want)
     assert set(network.backbone.state_dict()) == names
@@ -103,7 +113,7 @@ def test_the_price_of_several_sinks_spends_what_is_wanted(worths: list[tuple[flo
         assert spent(price - less) > wanted or spent(price - less) == spent(price)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=15)
 @given(**DRAWN, kind=st.sampled_from(sorted(banks)), prepared=st.booleans())
 def test_masked_and_sparse_execution_decide_alike_and_agree(
     seed: int, count: int, bias: float, cascade: bool, sinks: str, kind: str, prepared: bool
@@ -112,7 +122,7 @@ def test_masked_and_sparse_execution_decide_alike_and_agree(
     executors_agree(network, images(count, seed), prepared=prepared)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=7)
 @given(**DRAWN)
 def test_what_is_executed_is_what_the_cost_table_charges(
     seed: int, count: int, bias: float, cascade: bool, sinks: str

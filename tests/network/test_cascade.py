@@ -1,6 +1,7 @@
 """A network behind narrow or shallow forms of itself, which are asked first."""
 
 import copy
+import itertools
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_what_three_passes_cost_is_the_sum_of_their_parts() -> None:
         ("head", "head"),
     ]
     ends = [0, *(place + 1 for place, part in enumerate(costs.parts) if part.name.startswith("stop")), len(costs.parts)]
-    first, second, third = (cost_of(costs.parts[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True))
+    first, second, third = (cost_of(costs.parts[a:b]) for a, b in itertools.pairwise(ends))
     routes = torch.tensor([[False, False], [False, True], [True, False], [True, True]])
     assert costs.of_routes(routes).tolist() == [first, first, first + second, first + second + third]
     assert costs.base.tolist() == [first, second, third]

@@ -144,7 +144,11 @@ def test_prices_are_drawn_log_uniformly() -> None:
 
 @pytest.mark.parametrize(
     "junctions",
-    [[Skip(), Exit(at="layer2.1", width=8)], [Exit(at="layer2.1", width=8)], [Skip(), Cascade(width=0.3, rule="learned")]],
+    [
+        [Skip(), Exit(at="layer2.1", width=8)],
+        [Exit(at="layer2.1", width=8)],
+        [Skip(), Cascade(width=0.3, rule="learned")],
+    ],
     ids=["skip and exit", "exit", "skip and cascade"],
 )
 @torch.no_grad()

@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
-from routekit.errors import ExportError
 from routekit.execution.executor import segments
 from routekit.export.onnx.graph import Graph
 from routekit.export.onnx.group import Group
 from routekit.export.onnx.parts import Parts
 from routekit.network.deciders import LearnedDecider
-from routekit.network.paths import PathDecider
 from routekit.network.program import Classify, Combine, Head, Interpreter, Stem, Step, Stop, Units, View, layout_of
 
 Form = Literal["single", "batch", "dense"]
@@ -108,8 +106,6 @@ class Assembly:
     def onwards(self, step: Stop, state: Writing) -> str:
         """How much each image prefers to go on, `[N, 1]`."""
         graph, parts, decider = self.graph, self.parts, step.decider
-        if isinstance(decider, PathDecider):
-            raise ExportError("a tree of paths runs in torch alone: export it as a compact checkpoint")
         if not isinstance(decider, LearnedDecider):
             return graph.place(parts.margin(step), state.answer, f"past/{step.name}")
         summary = graph.place(parts.summary(step), state.x, "summary")

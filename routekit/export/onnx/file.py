@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 
+from routekit.errors import ExportError
 from routekit.execution.prepare import prepare
 from routekit.export.description import FORMAT, LAYOUT, Description
 from routekit.export.onnx.assembly import Assembly, Form
@@ -35,6 +36,9 @@ def save_onnx(
     exported before. `native` files are for onnxruntime on CPUs of this machine's family, and faster there.
     Raises ExportError for what cannot be exported.
     """
+    if network.layout.forks:
+        # Which of its modules an image runs is decided inside of what a file would hold.
+        raise ExportError("a tree of paths runs in torch alone: export it as a compact checkpoint")
     network = prepare(network).cpu()
     description = Description.of(network, about)
     convolve_shortcuts(network)
