@@ -26,7 +26,8 @@ def explain(errors: Sequence[Any], lines: dict[tuple[str, ...], int], root: Any)
         if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             faults[path] = [f"no such setting: {nearest(path[-1], _fields(root, path[:-1]))}"]
         else:  # of what can be one thing or another, pydantic tells what is wrong with each
-            faults.setdefault(_setting(root, path), []).append(fault["msg"])
+            place = path if fault["type"] == "junction" else _setting(root, path)
+            faults.setdefault(place, []).append(fault["msg"])
     told = []
     for path, said in sorted(faults.items(), key=lambda each: lines.get(each[0], 0)):
         first, *others = dict.fromkeys(said)
@@ -46,8 +47,9 @@ def _setting(root: Any, path: tuple[str, ...]) -> tuple[str, ...]:
 def _fields(root: Any, path: tuple[str, ...]) -> list[str]:
     """What settings there are in the section at `path`."""
     kind = root
-    if path[:1] == ("junctions",) and len(path) < 3:
-        return list(junctions) if len(path) == 1 else junctions.settings_of(path[1])
+    if path[:1] == ("junctions",):
+        _, *below = path
+        return list(junctions) if not below else junctions.settings_of(below[0]) if len(below) == 1 else []
     for part in path:
         found = get_type_hints(kind).get(part)
         kind = next((each for each in get_args(found) if hasattr(each, "__annotations__")), found)

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from routekit.errors import InputError
-from routekit.pipeline.build import settled
-from routekit.recipe import load_recipe, shipped_recipes
+from routekit.pipeline.plan import resolve
+from routekit.pipeline.run_plan import Facts
+from routekit.recipe import Recipe, load_recipe, shipped_recipes
 from tests.cli.command import in_process
 
 WRONG = """\
@@ -15,7 +16,9 @@ methd: routed
 training:
   epoch: 3
   batch_size: many
-exits: {rule: learned, counts: 2}
+junctions:
+  exit: {rule: learned, counts: 2}
+  skp: {}
 routers:
   kind: fcc
 """
@@ -30,8 +33,9 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         "methd: no such setting: did you mean method? (line 1)",
         "training.epoch: no such setting: did you mean epochs? (line 3)",
         "training.batch_size: Input should be a valid integer, unable to parse string as an integer (line 4)",
-        "exits.counts: no such setting: did you mean count? (line 5)",
-        "routers.kind: unknown router 'fcc': did you mean fc? (line 7)",
+        "junctions.exit.counts: no such setting: did you mean count? (line 6)",
+        "junctions.skp: unknown junction 'skp': did you mean skip? (line 7)",
+        "routers.kind: unknown router 'fcc': did you mean fc? (line 9)",
     ]
 
 
@@ -42,39 +46,102 @@ def test_every_fault_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         ("branch", {"junctions": ["branch"]}),
         ("exit", {"junctions": ["exit"]}),
         ("adaptive", {"junctions": ["branch"], "adaptive_cost": {}}),
-        ("pruning", {"method": "l1", "junctions": []}),
+        ("pruning", {"method": "l1", "junctions": {}}),
     ],
 )
 def test_a_recipe_is_what_its_options_are(name: str, settings: dict[str, Any]) -> None:
     """What was measured with options of the default holds for the recipe that says the same."""
-    assert load_recipe(name) == load_recipe("default", {"pruning": None} | settings).model_copy(
-        update={"cascade": load_recipe(name).cascade}
-    )
+    assert load_recipe(name) == load_recipe("default", {"pruning": None} | settings)
+
+
+def test_junctions_are_a_mapping_or_a_list_of_kinds_and_come_in_the_order_in_which_they_are_attached() -> None:
+    listed = load_recipe("default", {"junctions": ["again", "cascade"]})
+    assert listed == load_recipe("default", {"junctions": {"cascade": {}, "again": None}})
+    assert list(listed.junctions) == ["cascade", "again"]
+    # Settings of a kind are merged with what the recipe says of it; kinds that are named anew stand alone.
+    deep = load_recipe("default", {"junctions.cascade.depth": 0.5})
+    assert (list(deep.junctions), deep.junctions["cascade"].depth) == (["cascade", "again"], 0.5)
+    assert list(load_recipe("default", {"junctions": ["skip"], "junctions.exit.count": 2}).junctions) == [
+        "skip",
+        "exit",
+    ]
+    for wrong in (3, "skip", [["skip"]]):
+        with pytest.raises(InputError, match="junctions"):
+            load_recipe("default", {"junctions": wrong})
+
+
+def test_a_recipe_says_what_it_has_otherwise_than_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("base: digits\ntraining: {epochs: 9}\njunctions: [skip]\n")
+    own, digits = load_recipe("own.yaml"), load_recipe("digits")
+    assert (own.training.epochs, own.training.batch_size) == (9, digits.training.batch_size)
+    assert list(own.junctions) == ["skip"]
+    assert own.model_copy(update={"training": digits.training, "junctions": digits.junctions}) == digits
+    Path("above.yaml").write_text("base: own.yaml\nseed: 3\n")
+    assert load_recipe("above.yaml") == own.model_copy(update={"seed": 3})
+    # What is written is the whole, and needs no base.
+    Path("whole.yaml").write_text(own.to_yaml())
+    assert load_recipe("whole.yaml") == own
+    assert "base" not in Recipe.model_fields
+    Path("own.yaml").write_text("base: above.yaml\n")
+    with pytest.raises(InputError, match=r"own\.yaml is its own base: own\.yaml -> above\.yaml -> own\.yaml"):
+        load_recipe("own.yaml")
+    Path("own.yaml").write_text("base: digit\n")
+    with pytest.raises(InputError, match=r"unknown recipe 'digit': did you mean digits\?"):
+        load_recipe("own.yaml")
+    # The file is not at fault for what its base says, and tells no line of it.
+    Path("wrong.yaml").write_text("training: {epoch: 3}\n")
+    Path("own.yaml").write_text("base: wrong.yaml\nseed: one\n")
+    with pytest.raises(InputError) as caught:
+        load_recipe("own.yaml")
+    faults = str(caught.value).partition("own.yaml: ")[2].split("; ")
+    assert faults[0] == "training.epoch: no such setting: did you mean epochs?"
+    assert faults[1].startswith("seed: ")
+    assert faults[1].endswith("(line 2)")
 
 
 def test_what_freezes() -> None:
     """A network stays as it is where all that learns is beside it, and nothing was taken from it."""
-    cascade = {"junctions": ["cascade"], "pruning": None}
-    assert not load_recipe("default").freezes
-    assert load_recipe("default", cascade).freezes
-    assert not load_recipe("default", cascade | {"training.frozen": False}).freezes
-    assert not load_recipe("default", cascade | {"cascade.own": False}).freezes
-    assert not load_recipe("default", cascade | {"pruning": {"method": "l1", "target": "70%"}}).freezes
-    assert not load_recipe("default", cascade | {"junctions": ["skip", "cascade"]}).freezes
-    assert not load_recipe("default", {"junctions": ["skip"], "pruning": None}).freezes
-    assert load_recipe("skip", {"junctions": ["exit"], "training.frozen": True}).freezes
+
+    def freezes(name: str, target: str = "60%", **more: Any) -> bool:
+        settings = {"model.name": "resnet20", "target": target}
+        settings |= {key.replace("__", "."): value for key, value in more.items()}
+        return bool(resolve(load_recipe(name, settings)).training.frozen)
+
+    assert not freezes("default", "49%")  # it is pruned for so small a budget
+    assert freezes("default")
+    assert freezes("default", junctions=["cascade"], pruning=None)
+    assert not freezes("default", junctions=["cascade"], pruning=None, training__frozen=False)
+    assert not freezes("default", junctions={"cascade": {"own": False}}, pruning=None)
+    assert not freezes("default", junctions=["cascade"], pruning={"method": "l1", "target": "70%"})
+    assert not freezes("default", junctions=["skip", "cascade"], pruning=None)
+    assert not freezes("default", junctions=["skip"], pruning=None)
+    assert freezes("skip", junctions=["exit"], training__frozen=True)
+    # What has learned nothing yet is not kept as it is.
+    scratch = load_recipe("default", {"model.name": "resnet20", "target": "60%", "dense.epochs": 0})
+    assert not resolve(scratch, Facts(untrained=True)).training.frozen
+    assert resolve(scratch, Facts(untrained=False)).training.frozen
 
 
 def test_what_is_for_small_budgets_only_is_left_out_for_larger_ones() -> None:
     for budget, prunes in (("49.9%", True), ("50%", False), ("2.0e7", True), ("2.1e7", False)):  # of 41M
         recipe = load_recipe("default", {"model.name": "resnet20", "target": budget})
-        assert (settled(recipe).pruning is not None) == prunes
-        assert settled(recipe).junctions == (["cascade"] if prunes else ["cascade", "again"])
+        assert (resolve(recipe).pruned is not None) == prunes
+        assert resolve(recipe).kinds == (["cascade"] if prunes else ["cascade", "again"])
+        (note,) = resolve(recipe).notes
+        assert note.startswith("does not look again: " if prunes else "not pruned: ")
         # Whoever asks for it gets it.
-        asked = settled(load_recipe("default", {"target": budget, "pruning": {"method": "l1"}}))
-        assert asked.pruning is not None
-        assert asked.junctions == ["cascade", "again"]
-    assert settled(load_recipe("default", {"target": "60%"})).freezes
+        asked = load_recipe("default", {"model.name": "resnet20", "target": budget, "pruning": {"method": "l1"}})
+        assert resolve(asked).pruned is not None
+        assert resolve(asked).kinds == ["cascade", "again"]
+
+
+def test_what_is_not_mirrored_in_training_is_not_looked_at_again() -> None:
+    recipe = load_recipe("default", {"model.name": "resnet20", "target": "60%"})
+    assert resolve(recipe, Facts(mirrored=True)).kinds == ["cascade", "again"]
+    plan = resolve(recipe, Facts(mirrored=False))
+    assert plan.kinds == ["cascade"]
+    assert plan.notes[-1].endswith("images of digits are not mirrored in training, either")
 
 
 def test_settings_that_an_option_gives_have_no_line(tmp_path: Path) -> None:
@@ -85,11 +152,11 @@ def test_settings_that_an_option_gives_have_no_line(tmp_path: Path) -> None:
 
 def test_what_can_be_one_thing_or_another_is_one_fault() -> None:
     with pytest.raises(InputError) as caught:
-        load_recipe("default", {"cascade.keep": "much", "method": "dens", "branches.keep": [2]})
+        load_recipe("default", {"junctions.cascade.width": "much", "method": "dens", "junctions.branch.width": [2]})
     assert str(caught.value) == (
-        "recipe default: method: unknown method 'dens': did you mean dense?; branches.keep: Input should be less than "
-        "1, or 'auto'; "
-        "cascade.keep: Input should be a valid number, unable to parse string as a number, or a valid tuple, or 'auto'"
+        "recipe default: method: unknown method 'dens': did you mean dense?; junctions.cascade.width: Input should be "
+        "a valid number, unable to parse string as a number, or a valid tuple, or 'auto'; junctions.branch.width: "
+        "Input should be less than 1, or 'auto'"
     )
 
 

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import routekit.comparison.estimate
 import routekit.pipeline.measure
 import routekit.pipeline.train
-from routekit.pipeline.build import settled
-from routekit.pipeline.check import check
+from routekit.pipeline.plan import resolve
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe, load_recipe, recipe_text, shipped_recipes
 from tests.cli.command import in_process
@@ -42,7 +40,7 @@ def test_a_recipes_command_can_be_typed(name: str, line: str, tmp_path: Path, mo
     seen: list[Recipe] = []
 
     def checked(recipe: Recipe, *_: Any, **__: Any) -> dict[str, Any]:
-        check(settled(recipe))
+        resolve(recipe)
         seen.append(recipe)
         return {}
 
@@ -50,7 +48,7 @@ def test_a_recipes_command_can_be_typed(name: str, line: str, tmp_path: Path, mo
     monkeypatch.setattr(routekit.pipeline.measure, "evaluate_curve", lambda *_, **__: [])
     monkeypatch.setattr(routekit.comparison.estimate, "estimate", lambda *_: 0.0)
     (tmp_path / "WEIGHTS").touch()
-    RunFolder.create(tmp_path / "runs" / "RUN", load_recipe(name), force=False)
+    RunFolder.create(tmp_path / "runs" / "RUN", resolve(load_recipe(name, {"target": "70%"})), force=False)
     _, command, *arguments = shlex.split(line)
     dry = ["--dry-run"] if command == "compare" else []
     done = in_process(command, *arguments, *dry, cwd=tmp_path)
@@ -58,5 +56,5 @@ def test_a_recipes_command_can_be_typed(name: str, line: str, tmp_path: Path, mo
     if command == "convert":
         (recipe,) = seen
         # What the header is about is what its command makes: all else of the recipe is as in its file.
-        own = Recipe.model_validate(yaml.safe_load(recipe_text(name)))
+        own = load_recipe(name)
         assert (recipe.objective, recipe.routers) == (own.objective, own.routers)

@@ -5,8 +5,8 @@ pixels, then without the finest, and so on) from the same scale and from the fin
 each, the coarsest scale can be classified. `pyramid3` is the statically routed baseline of its first three columns,
 `pyramid8x2` has twice the channels.
 
-The branching networks of section 5.4 are trees of its columns: `network/paths.py`. With copies of columns beside them
-(`branches.candidates`), every image chooses among the copies of each column anew, and ways may cross.
+The branching networks of section 5.4 are trees of its columns: `junctions/tree.py`. With copies of columns beside them
+(`junctions.branch.candidates`), every image chooses among the copies of each column anew, and paths may cross.
 """
 
 import itertools

@@ -49,7 +49,7 @@ class Sink(Enum):
 
 @dataclass
 class ResidualUnit:
-    """One residual block and the ways on from it: run it, or skip it (Eq. 2 of Wang et al.), or take a branch.
+    """One residual block and its sinks: run it, or skip it (Eq. 2 of Wang et al.), or take a branch.
 
     Running it is the block's own forward, so that running every unit is the original network bit for bit, whatever
     the block holds (squeeze-and-excitation, blur pooling, drop path). What a unit can do is said by whoever views the
@@ -81,7 +81,7 @@ class ResidualUnit:
 
     @property
     def decides(self) -> bool:
-        """Whether it has a junction: more than one way on."""
+        """Whether it has a junction: more than one sink."""
         return len(self.sinks) > 1
 
     @property
@@ -101,10 +101,10 @@ class ResidualUnit:
 
     def take(self, x: Tensor, sink: int) -> Tensor:
         """Features [B, C, H, W] -> what leaves the unit by one of its sinks: 0 is the dearest, -1 the default."""
-        way = self.sinks[sink]
-        if way is Sink.SKIP:
+        taken = self.sinks[sink]
+        if taken is Sink.SKIP:
             return self.skip(x)
-        out: Tensor = self.block(x) if way is Sink.RUN else way(x)
+        out: Tensor = self.block(x) if taken is Sink.RUN else taken(x)
         return out
 
     def run(self, x: Tensor) -> Tensor:

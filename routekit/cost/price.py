@@ -11,8 +11,8 @@ from torch import Tensor
 from routekit.cost.controller import BudgetController
 from routekit.cost.table import CostTable
 
-# Of what the target saves, a network with a dial saves this much at its lowest price. At its highest it saves this much
-# of what the target leaves: the last phase changes what prices come to, and the target is to stay within.
+# Of what the target saves, a network that decides at several prices saves this much at its lowest one. At its highest it
+# saves this much of what the target leaves: the last phase changes what prices come to, and the target is to stay within.
 LEEWAY = 0.05
 
 
@@ -161,9 +161,9 @@ class PriceController(BudgetController):
 
 @dataclass
 class PriceRangeController(BudgetController):
-    """Finds the prices that a network with a dial is to learn, from where nearly all of it runs to the wanted cost.
+    """Finds the prices that a network is to learn: from where nearly all of it runs to the wanted cost.
 
-    What units are worth falls by orders of magnitude as the cheaper ways learn: a range that was fixed before would
+    What units are worth falls by orders of magnitude as the cheaper sinks learn: a range that was fixed before would
     teach them nothing, or nothing else.
 
     low, high: the prices, in units of the loss per ten million multiply-adds
@@ -183,8 +183,8 @@ class PriceRangeController(BudgetController):
     def find(self, worths: Tensor, dearest: int, costs: CostTable, extra: Tensor, step: int) -> tuple[float, float]:
         """Move both prices to where a batch's `worths` [B, columns] say that they should be.
 
-        The first `dearest` images were told the highest price: what a unit is worth to an image depends on what else it
-        runs. `extra` [columns] is what each way costs over the default, in ten million multiply-adds.
+        The first `dearest` images got the highest price: what a unit is worth to an image depends on what else it
+        runs. `extra` [columns] is what each sink costs over the default, in ten million multiply-adds.
         """
         wanted = self.wanted(step)
         low = price_for(worths, costs, (1 - LEEWAY * (1 - wanted)) * costs.dense, cost_share=extra)

@@ -9,17 +9,17 @@ from torch import Tensor
 from routekit.backbones.unit import ResidualUnit
 
 
-def execute(unit: ResidualUnit, x: Tensor, ways: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Take the images `ways[k]` by sink k of `unit`, at least one in all, and the others by its default.
+def execute(unit: ResidualUnit, x: Tensor, sinks: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Take the images `sinks[k]` by sink k of `unit`, at least one in all, and the others by its default.
 
-    Returns the features of all images, and those of the images in `ways`, in that order. Where the default leaves them
+    Returns the features of all images, and those of the images in `sinks`, in that order. Where the default leaves them
     as they are, `x` is changed in place.
     """
-    for sink, rows in enumerate(ways):
+    for sink, rows in enumerate(sinks):
         if len(rows) == len(x):
             x = unit.take(x, sink)
             return x, x
-    made = [(rows, unit.take(take(x, rows), sink)) for sink, rows in enumerate(ways) if len(rows)]
+    made = [(rows, unit.take(take(x, rows), sink)) for sink, rows in enumerate(sinks) if len(rows)]
     ran = made[0][1] if len(made) == 1 else torch.cat([features for _, features in made])
     if not unit.keeps:
         others = np.delete(np.arange(len(x)), np.concatenate([rows for rows, _ in made]))

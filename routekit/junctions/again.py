@@ -64,6 +64,8 @@ def look_again(network: RoutedNetwork) -> RoutedNetwork:
     Raises InputError where not all is decided by certainty.
     """
     again, network = Again(), copy.deepcopy(network)
+    if len(network.blueprint.sources) > 1:
+        raise InputError("networks that are joined do not look again: let the last one look again before it is joined")
     (source,) = network.blueprint.sources
     junctions = (*source.junctions, again)
     again.check(junctions)

@@ -18,7 +18,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @junctions.register("cascade")
-@settings(frozen=True, config=ConfigDict(extra="forbid"))
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Cascade(DeciderConfig, Junction):
     """A cascade of a network with itself ("I Don't Know" cascades, Wang et al., 2018).
 

@@ -22,7 +22,7 @@ from routekit.registry import one_of
 
 
 @junctions.register("exit")
-@settings(frozen=True, config=ConfigDict(extra="forbid"))
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Exit(DeciderConfig, Junction):
     """Early exits (McGill and Perona, "Deciding How to Decide", 2017).
 

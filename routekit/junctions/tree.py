@@ -75,9 +75,9 @@ class Tree(Junction):
 
 
 class ForkRouters(RouterBank):
-    """Chooses at each fork: a router for each path that arrives, which is told what exits are told of the features.
+    """Chooses at each fork: a router for each path that arrives, which gets what exits get of the features.
 
-    Of a RouterConfig, it goes by `hidden` and `detach`; no way is ahead in the beginning.
+    Of a RouterConfig, it goes by `hidden` and `detach`; no sink is ahead in the beginning.
     """
 
     separate = False
@@ -92,7 +92,7 @@ class ForkRouters(RouterBank):
                     nn.BatchNorm1d(place.features, affine=False),
                     nn.Linear(place.features, config.hidden),
                     nn.ReLU(),
-                    # No way is ahead in the beginning; of two equal scores, inference takes the first.
+                    # No sink is ahead in the beginning; of two equal scores, inference takes the first.
                     open_head(config.hidden, 0.0, WAYS),
                 )
                 for _ in range(WAYS**fork)
@@ -101,11 +101,11 @@ class ForkRouters(RouterBank):
         )
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Score the ways on at fork `index`; there is no state."""
+        """Score the sinks of fork `index`; there is no state."""
         del prices
-        ways = list(self.routers[index])  # type: ignore[call-overload]
-        features, paths = arrive(features, len(ways))
-        return follow(ways, paths, self.summaries[index](features)), state
+        routers = list(self.routers[index])  # type: ignore[call-overload]
+        features, paths = arrive(features, len(routers))
+        return follow(routers, paths, self.summaries[index](features)), state
 
 
 def find_forks(view: Backbone, at: str) -> list[str]:

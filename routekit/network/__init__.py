@@ -1,1 +1,1 @@
-"""The dynamic network: one forward, several ways to execute it."""
+"""The routed network: a program of steps, one forward, three executions."""

@@ -1,8 +1,8 @@
 """Three ways to execute a unit for a batch whose images decided differently.
 
 They take the same decisions and differ in what they compute:
-  relaxed  all ways on, mixed by the gate: training, where the router needs the gradient of each (Eq. 4)
-  masked   all ways on, one kept: the reference
+  relaxed  all sinks, mixed by the gate: training, where the router needs the gradient of each (Eq. 4)
+  masked   all sinks, one kept: the reference
   sparse   only what each sample chose: gather the samples that run, compute, put back
 """
 
@@ -28,34 +28,36 @@ def relaxed(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
 
 
 class _Mix(torch.autograd.Function):
-    """The sum of `ways`, weighted, with a backward pass that reads each tensor once and keeps its memory format.
+    """The weighted sum of `made`, what each sink makes.
 
-    A weight of 1 gives that way's output bit for bit.
+    Its backward pass reads each tensor once and keeps its memory format.
+
+    A weight of 1 gives that sink's output bit for bit.
     """
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, *ways: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *ways)
+    def forward(ctx: Any, weights: Tensor, *made: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *made)
         shares = [weight.view(-1, 1, 1, 1) for weight in weights.unbind(dim=1)]
-        if len(ways) == 2:
-            return torch.lerp(ways[1], ways[0], shares[0])
-        mixed = shares[0] * ways[0]
-        for share, way in zip(shares[1:], ways[1:], strict=True):
-            mixed.addcmul_(share, way)
+        if len(made) == 2:
+            return torch.lerp(made[1], made[0], shares[0])
+        mixed = shares[0] * made[0]
+        for share, each in zip(shares[1:], made[1:], strict=True):
+            mixed.addcmul_(share, each)
         return mixed
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        weights, *ways = ctx.saved_tensors
-        if ways[0].is_contiguous(memory_format=torch.channels_last):
+        weights, *made = ctx.saved_tensors
+        if made[0].is_contiguous(memory_format=torch.channels_last):
             # The head's gradient comes in the other format, and every unit below would inherit it.
             grad = grad.contiguous(memory_format=torch.channels_last)
-        of_ways = [grad * weight.view(-1, 1, 1, 1) for weight in weights.unbind(dim=1)[:-1]]
+        of_sinks = [grad * weight.view(-1, 1, 1, 1) for weight in weights.unbind(dim=1)[:-1]]
         rest = grad
-        for each in of_ways:
+        for each in of_sinks:
             rest = rest - each
-        slopes = torch.stack([_dot(grad, way) for way in ways], dim=1)
-        return slopes, *of_ways, rest
+        slopes = torch.stack([_dot(grad, each) for each in made], dim=1)
+        return slopes, *of_sinks, rest
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def masked(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
-    """Compute all ways on and keep, per sample, the one its one-hot weights name."""
+    """Compute all sinks and keep, per sample, the one its one-hot weights name."""
     kept = unit.run(x)
     for sink in range(1, len(unit.sinks)):
         takes = (decision.weights[:, sink] > 0.5).view(-1, 1, 1, 1)
@@ -75,14 +77,14 @@ def masked(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
 
 
 def sparse(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
-    """Compute for each sample only the way that its one-hot weights name."""
+    """Compute for each sample only the sink that its one-hot weights name."""
     taken = decision.weights.argmax(dim=1)
-    ways = [(sink, (taken == sink).nonzero().squeeze(1)) for sink in range(len(unit.sinks))]
-    ways = [(sink, rows) for sink, rows in ways if len(rows)]
-    if len(ways) == 1:
-        return unit.take(x, ways[0][0])
+    chosen = [(sink, (taken == sink).nonzero().squeeze(1)) for sink in range(len(unit.sinks))]
+    chosen = [(sink, rows) for sink, rows in chosen if len(rows)]
+    if len(chosen) == 1:
+        return unit.take(x, chosen[0][0])
     out = x if unit.keeps else None
-    for sink, rows in ways:
+    for sink, rows in chosen:
         if unit.keeps and sink == len(unit.sinks) - 1:
             continue
         # One image has no statistics for a batch norm: in training, it is normalised as it would be at inference.

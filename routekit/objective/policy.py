@@ -61,7 +61,7 @@ def exit_tree(trace: RouteTrace, costs: CostTable, errors: list[Tensor], k_cpt: 
     """Look at a network with exits, and perhaps forks, as a tree of junctions.
 
     At each exit an image goes on, for the cost of the section behind it, or stops, for nothing more; at each fork it
-    goes the first way or the second, which cost the same. `errors` [B] are those of each leaf, `k_cpt` the price of a
+    takes the first sink or the second, which cost the same. `errors` [B] are those of each leaf, `k_cpt` the price of a
     multiply-add, or [B] one for each image. With forks, the trace is that of all images on every path
     (`Layout.every_path`), and the tree is for each image once.
     """
@@ -76,19 +76,19 @@ def exit_tree(trace: RouteTrace, costs: CostTable, errors: list[Tensor], k_cpt: 
         """Of values [paths * B, ...], what the images have on one path."""
         return values.view(layout.paths, -1, *values.shape[1:])[path]
 
-    def behind(exits: int, ways: int, path: int) -> Subnetwork:
+    def behind(exits: int, forked: int, path: int) -> Subnetwork:
         """What is left behind some exits and forks, on the paths that start with `path`."""
-        if ways < len(forks) and lies[ways] == exits:
-            second = path + (layout.paths >> (ways + 1))
-            sinks = (behind(exits, ways + 1, path), behind(exits, ways + 1, second))
-            scores = on(path, forks[ways].logits)
+        if forked < len(forks) and lies[forked] == exits:
+            second = path + (layout.paths >> (forked + 1))
+            sinks = (behind(exits, forked + 1, path), behind(exits, forked + 1, second))
+            scores = on(path, forks[forked].logits)
             return Subnetwork(cost=torch.zeros_like(scores[:, 0]), scores=scores, sinks=sinks)
         cost, error = on(path, sections[:, exits]), on(path, errors[exits])
         if exits == len(trace.stops):
             return Subnetwork(cost=cost, error=error)
         stop = Subnetwork(cost=torch.zeros_like(cost), error=error)
         scores = on(path, trace.stops[exits].logits)
-        return Subnetwork(cost=cost, scores=scores, sinks=(behind(exits + 1, ways, path), stop))
+        return Subnetwork(cost=cost, scores=scores, sinks=(behind(exits + 1, forked, path), stop))
 
     return behind(0, 0, 0)
 

@@ -29,7 +29,7 @@ class Control:
 
     There are three kinds of decisions. Those of units learn until the last phase, and are frozen in it; those of
     exits and forks learn to the end, because what they decide by does; rules do not learn. A network that decides at
-    several prices is steered in another way (`price_control.py`). `say` is told in sentences what the user should know.
+    several prices is steered in another way (`price_control.py`). `say` gets sentences for the user.
     """
 
     network: RoutedNetwork
@@ -47,7 +47,7 @@ class Control:
         self.budget = self._begin(self.target / self.costs.dense)
 
     def prices(self, step: int, count: int, generator: torch.Generator) -> Tensor | None:  # noqa: ARG002
-        """What computing costs each image of a batch [B]; None where no image is told a price of its own."""
+        """What computing costs each image of a batch [B]; None where no image gets a price of its own."""
         return None
 
     def follow(self, step: int, trace: RouteTrace, gains: Tensor | None = None) -> None:

@@ -14,21 +14,21 @@ from routekit.network.pricing import OPERATIONS, PriceConditioning
 from routekit.routing.decision import RouteTrace
 from routekit.training.control import Control
 
-# The share of a batch that is told the highest price: with the least to compute with, there is the most to learn.
+# The share of a batch that gets the highest price: with the least to compute with, there is the most to learn.
 DEAREST = 0.5
 # By how much the highest price is raised where it does not meet the target, and how often.
 WIDER, WIDENINGS = 1.1, 10
 
 
 def control_of(network: RoutedNetwork) -> type[Control]:
-    """The way in which `network` is steered."""
+    """What steers `network`."""
     if network.pricing is None:
         return Control
     return RangeControl if network.pricing.finds else GivenPricesControl
 
 
 class GivenPricesControl(Control):
-    """Tells each image of a batch a price of its own, from the range that the dial was given."""
+    """Gives each image of a batch a price of its own, from the range that was asked for."""
 
     def prices(self, step: int, count: int, generator: torch.Generator) -> Tensor:
         """What computing costs each image of a batch [B]; it rises in the beginning."""
@@ -57,7 +57,7 @@ class GivenPricesControl(Control):
         return self.network.pricing
 
     def _meet(self) -> float:
-        """Meet the budget by the dial."""
+        """Meet the budget by a price."""
         return set_price(self.network, self.val, self.costs, self.target)
 
 

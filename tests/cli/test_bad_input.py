@@ -110,6 +110,8 @@ BAD = [
     (["convert", "resnet20", "--target-flops", "50%", "--method", "l1", "--narrow", "30%"], "--narrow is for"),
     (["convert", "resnet20", "--target-flops", "60%", "--method", "dense"], "meets no budget: `routekit finetune`"),
     (["convert", "resnet20", "--target-flops", "60%", "--method", "cascade"], "is what `routekit cascade` makes"),
+    (["convert", "resnet20", "--target-flops", "60%", "--set", "method=cascade"], "is what `routekit cascade` makes"),
+    (["convert", "nowhere.py:make_net", "--target-flops", "50%"], "nowhere.py"),
     (["convert", "resnet20", "--target-flops", "50%", "--set", "training.temperature=[1"], "is no YAML value"),
     (["convert", "resnet20", "--target-flops", "50%", "--set", "training.temperature=[0,1]"], "greater than 0"),
     (["convert", "resnet20", "--target-flops", "50%", "--set", "routers.hidden=0"], "routers.hidden"),

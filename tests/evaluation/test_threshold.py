@@ -161,9 +161,7 @@ def test_a_cost_out_of_reach_says_what_is_in_reach_and_changes_nothing() -> None
     network, costs, (least, most) = joined("confidence")
     before = network.bias
     for target in (0.9 * least, 1.1 * most):
-        with pytest.raises(
-            OutOfReachError, match=r"if the first answer always counts, to .* if all are always asked"
-        ):
+        with pytest.raises(OutOfReachError, match=r"if the first answer always counts, to .* if all are always asked"):
             defer(network, costs, target)
     assert torch.equal(network.bias, before)
 

@@ -117,7 +117,7 @@ def test_the_cost_of_every_route_by_enumeration() -> None:
     assert float(sections.sum()) == costs.maximum
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 10_000),
     count=st.integers(1, 17),
@@ -133,7 +133,7 @@ def test_masked_and_sparse_execution_decide_alike_and_agree(
     executors_agree(network, images(count, seed), prepared=prepared)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 9), bias=st.floats(-3, 3), skips=st.booleans())
 def test_what_is_executed_is_what_the_cost_table_charges(seed: int, count: int, bias: float, skips: bool) -> None:
     executed_as_charged(toy_exits(seed, bias=bias, skips=skips), images(count, seed))

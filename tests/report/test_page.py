@@ -10,7 +10,7 @@ import pytest
 
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.comparison.report import report_comparison
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.pipeline.analyse import analyse
 from routekit.pipeline.report import report_run
 from tests.report.test_comparison import CELLS
@@ -111,7 +111,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a run with a name that no phone is wide enough for, and a network of many units."""
     path = tmp_path_factory.mktemp("runs") / ("resnet110-" + "cifar10" * 9)
     network, images = toy_exits(seed=3), toy_images(90)
-    found = analyse(network, images, CostModel.measure(network)).to_dict()
+    found = analyse(network, images, CostTable.measure(network)).to_dict()
     names = [f"layer{stage}.{unit}" for stage in (1, 2, 3) for unit in range(18)]
     for route in found["shared"]:
         route["runs"] = [unit % 2 == 0 for unit, _ in enumerate(names)]

@@ -20,6 +20,7 @@ def record(target: float | None = 50.0, seed: int = 0, exits: bool = True, **mor
         "model": "pyramid3", "method": "routed", "junctions": ["exit"], "policy": "actor", "seed": seed,
         "accuracy": {"dense": 0.9, "routed": 0.8 + 0.02 * seed},
         "flops": {"dense": 100.0, "target": target, "realized": 50.0 + seed},
+        "routes": {"run_rate": {"columns.0": 0.5, "past columns.0": 0.75, "columns.1": 0.5, "past columns.1": 0.75}},
     }  # fmt: skip
     if exits:
         made["classes"] = ["cat", "dog"]
@@ -105,12 +106,25 @@ def test_a_circle_s_area_is_the_share_that_is_answered_there() -> None:
 def test_the_shares_over_training_add_up_to_one() -> None:
     metrics = [
         {"kind": "step", "step": 5},
-        {"kind": "validation", "step": 10, "run_rate": [0.5, 0.9, 0.3]},
-        {"kind": "validation", "step": 20, "run_rate": [0.5, 0.6, 0.2]},
+        {"kind": "validation", "step": 10, "run_rate": [0.5, 0.9, 0.5, 0.3]},
+        {"kind": "validation", "step": 20, "run_rate": [0.5, 0.6, 0.5, 0.2]},
     ]
     axes = pictures.dataflow_over_training(record(), metrics).axes[0]
-    # The first column of the rates is a unit's.
+    # The others of the rates are units'.
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.1, 0.6, 0.3], [0.4, 0.4, 0.2]])
+    # Records of the former version have the exits last.
+    former = record(routes={"run_rate": {"columns.0": 0.5, "past columns.0": 0.75, "past columns.1": 0.75}})
+    metrics = [{"kind": "validation", "step": 10, "run_rate": [0.5, 0.9, 0.3]}]
+    axes = pictures.dataflow_over_training(former, metrics).axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.1, 0.6, 0.3]])
+
+
+def test_a_second_look_answered_nothing_while_the_network_learned() -> None:
+    answerer = {"stops": 0.3, "accuracy": 1.0, "alone": 0.5, "answered": [5, 0]}
+    looking = record(exits=False, classes=["cat", "dog"], routes={"run_rate": {"past narrow": 0.7, "past end": 0.3}})
+    looking["exits"] = [answerer | {"after": after} for after in ("narrow", "end", "again")]
+    axes = pictures.dataflow_over_training(looking, [{"kind": "validation", "step": 1, "run_rate": [0.6]}]).axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.4, 0.6, 0.0]])
 
 
 def test_each_common_route_is_drawn_with_its_images() -> None:
@@ -134,7 +148,9 @@ def test_each_common_route_is_drawn_with_its_images() -> None:
 def recorded(folder: Path, made: dict[str, Any]) -> Path:
     folder.mkdir()
     (folder / "record.json").write_text(json.dumps(made))
-    (folder / "metrics.jsonl").write_text(json.dumps({"kind": "validation", "step": 1, "run_rate": [0.7, 0.4]}) + "\n")
+    (folder / "metrics.jsonl").write_text(
+        json.dumps({"kind": "validation", "step": 1, "run_rate": [1.0, 0.7, 1.0, 0.4]}) + "\n"
+    )
     return folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from routekit.cost.model import CostModel
+from routekit.cost.table import CostTable
 from routekit.evaluation.evaluate import evaluate
 from routekit.macs import CONVENTION
 from routekit.pipeline.analyse import analyse
@@ -33,7 +33,7 @@ def record(**more: Any) -> dict[str, Any]:
 
 def test_what_is_found_agrees_with_the_evaluation() -> None:
     network, images = toy_exits(seed=3), toy_images(90)
-    costs = CostModel.measure(network)
+    costs = CostTable.measure(network)
     found, measured = analyse(network, images, costs), evaluate(network, images, costs)
     assert sum(row.images for row in found.lengths) == 90
     assert sum(row.images * row.accuracy for row in found.lengths) == pytest.approx(90 * measured.accuracy)
@@ -50,7 +50,7 @@ def test_what_is_found_agrees_with_the_evaluation() -> None:
 def test_images_that_change_nothing_keep_their_route(monkeypatch: pytest.MonkeyPatch) -> None:
     network, images = toy_exits(seed=3), toy_images(30)
     monkeypatch.setattr("routekit.pipeline.analyse.VARIATIONS", {"left alone": lambda batch: batch})
-    assert analyse(network, images, CostModel.measure(network)).kept == {"left alone": 1.0}
+    assert analyse(network, images, CostTable.measure(network)).kept == {"left alone": 1.0}
 
 
 def test_what_is_warned_of() -> None:
@@ -73,17 +73,36 @@ def test_what_is_warned_of() -> None:
     assert none.startswith("No image goes on past layer3.0: what lies behind is not used.")
     assert hardly.startswith("Hardly any image goes on past layer2.0")
     assert "go on past layer1.0: the exit there" in all_go_on
-    ways = {"body.0": 0.0, "body.0 branch 1": 0.5, "body.1": 0.0, "body.1 branch 1": 0.0}
-    unused, rare = warnings(record(routes=routes | {"run_rate": ways}))
+    sinks = {"body.0": 0.0, "body.0 branch 1": 0.5, "body.1": 0.0, "body.1 branch 1": 0.0}
+    unused, rare = warnings(record(routes=routes | {"run_rate": sinks}))
     assert unused.startswith("No test image takes body.1: `routekit export`")
     assert rare.startswith("Hardly any image takes body.0:")
     cascade = record(routes=routes | {"unique": 2, "entropy_bits": 0.3}, junctions=["cascade"])
     assert warnings(cascade) == []
-    for rate in (0.0, 1.0):  # a cascade takes no --exits
-        (advice,) = warnings(cascade | {"routes": cascade["routes"] | {"run_rate": {"past stem": rate}}})
+    # A cascade takes no --exits; in records of the former version it begins after the stem.
+    for name, rate in (("past narrow", 0.0), ("past narrow", 1.0), ("past stem", 0.0), ("past stem", 1.0)):
+        (advice,) = warnings(cascade | {"routes": cascade["routes"] | {"run_rate": {name: rate}}})
         assert "`--narrow`" in advice
         assert "--exits" not in advice
+    tree = record(routes=routes | {"run_rate": {"first sink at body.0": 0.0, "past body.0": 0.5}})
+    for junctions in (["tree", "exit"], ["branch", "exit"]):  # now and formerly
+        assert warnings(tree | {"junctions": junctions}) == []
+        name = "first way at body.0"
+        assert warnings(tree | {"junctions": junctions, "routes": routes | {"run_rate": {name: 0.0}}}) == []
+    (off,) = warnings(tree | {"junctions": ["tree", "exit"], "flops": record()["flops"] | {"realized": 55.0}})
+    assert "evaluate" not in off  # where paths part was learned for one budget
+    assert warnings(record(junctions=["a kind that is not here"])) == []
     assert warnings(record(method="l1", routes=routes | {"entropy_bits": 0.0})) == []
+
+
+def test_of_a_static_network_there_is_nothing_to_warn_of_or_to_analyse(tmp_path: Path) -> None:
+    static = record(
+        method="l1", routes={"unique": 1, "entropy_bits": 0.0, "mean_units": 3.0, "units": 3, "run_rate": {}}
+    )
+    assert warnings(static) == []
+    files = report_run(recorded(tmp_path / "run", static), tmp_path / "out", "svg")
+    assert [file.name for file in files] == ["report.md", "index.html"]
+    assert "All images take the same route: 3 of 3 units run." in files[0].read_text()
 
 
 def test_facts_name_the_budget_and_static_runs_no_routes() -> None:
@@ -98,7 +117,7 @@ def test_facts_name_the_budget_and_static_runs_no_routes() -> None:
 
 def test_the_same_records_give_the_same_report() -> None:
     network = toy_exits(seed=3)
-    found = analyse(network, toy_images(90), CostModel.measure(network)).to_dict()
+    found = analyse(network, toy_images(90), CostTable.measure(network)).to_dict()
     found = json.loads(json.dumps(found))
     text, page = (
         markdown(record(), found, {"lengths": "a.svg"}),
@@ -123,7 +142,7 @@ def test_a_warning_on_the_page_has_its_commands_as_code() -> None:
 
 def test_classes_called_by_numbers_are_called_classes() -> None:
     network, images = toy_exits(seed=3), toy_images(90)
-    found = analyse(network, images, CostModel.measure(network)).to_dict()
+    found = analyse(network, images, CostTable.measure(network)).to_dict()
     numbered = found | {"classes": [str(place) for place, _ in enumerate(found["classes"])]}
     assert re.search(r"<p>class \d: \d+", html(record(), numbered, {}))
 

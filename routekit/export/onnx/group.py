@@ -57,12 +57,12 @@ class Group:
         def otherwise() -> list[str]:
             return [self._skip(unit, x)] if following is None else [self._skip(unit, x), left]
 
-        def way(sink: int) -> list[str]:
+        def by(sink: int) -> list[str]:
             if sink == len(takes):
                 return otherwise()
-            return self.graph.choose(takes[sink], lambda: then(sink), lambda: way(sink + 1), unit.name)
+            return self.graph.choose(takes[sink], lambda: then(sink), lambda: by(sink + 1), unit.name)
 
-        x, *remaining = way(0)
+        x, *remaining = by(0)
         return x, remaining[0] if remaining else ""
 
     def _batch(
