@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         The images are those of the last network's run, or of --data.
         """
         from routekit.errors import InputError
-        from routekit.export.checkpoint import network_folder, read_spec
+        from routekit.formats.checkpoint import network_folder, read_spec
         from routekit.network.deciders import IDK
         from routekit.pipeline.join import join
         from routekit.pipeline.run_folder import MARKER, RunFolder

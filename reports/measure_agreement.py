@@ -18,7 +18,7 @@ from torch import Tensor
 
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
-from routekit.export.checkpoint import load
+from routekit.formats.checkpoint import load
 from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.inputs import load_splits

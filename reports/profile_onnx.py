@@ -20,9 +20,9 @@ import numpy as np
 import onnxruntime
 import torch
 
-from routekit.export.onnx.assembly import Form
-from routekit.export.onnx.file import save_onnx
-from routekit.export.onnx.piece import Exporter
+from routekit.formats.onnx.assembly import Form
+from routekit.formats.onnx.file import save_onnx
+from routekit.formats.onnx.piece import Exporter
 from routekit.pipeline.bench import subject
 from routekit.pipeline.machine import Machine
 

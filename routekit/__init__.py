@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from routekit.cost.table import CostTable
     from routekit.errors import RoutekitError
     from routekit.execution.prepare import optimize
-    from routekit.export.checkpoint import load
+    from routekit.formats.checkpoint import load
     from routekit.junctions.again import Again
     from routekit.junctions.branch import Branch
     from routekit.junctions.cascade import Cascade
@@ -60,7 +60,7 @@ _HOME = {
     "export": "routekit.api:export",
     "fit": "routekit.api:fit",
     "join": "routekit.junctions.convert:join",
-    "load": "routekit.export.checkpoint:load",
+    "load": "routekit.formats.checkpoint:load",
     "load_backbone": "routekit.backbones.load:load_backbone",
     "mark_units": "routekit.backbones.marked:mark_units",
     "optimize": "routekit.execution.prepare:optimize",

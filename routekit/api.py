@@ -17,9 +17,9 @@ from routekit.errors import InputError
 from routekit.evaluation import calibrate as calibration
 from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.evaluate import evaluate as measure
-from routekit.export import checkpoint
-from routekit.export.compact import compact
 from routekit.files import existing
+from routekit.formats import checkpoint
+from routekit.formats.compact import compact
 from routekit.junctions.convert import convert
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from routekit.export.onnx.piece import Exporter
+    from routekit.formats.onnx.piece import Exporter
 
 # The networks are tiny: more threads only wait for each other, and fight with whatever else runs on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,6 +32,6 @@ def _torch_reads_its_operators_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def exporter() -> "Exporter":
     """Export each kind of the toys' blocks to ONNX once for all tests: that takes torch seconds."""
-    from routekit.export.onnx.piece import Exporter
+    from routekit.formats.onnx.piece import Exporter
 
     return Exporter()

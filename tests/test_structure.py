@@ -36,7 +36,7 @@ LAYERS = [
     ["evaluation", "baselines"],
     ["training"],
     ["execution"],
-    ["export"],
+    ["formats"],
     ["runtime"],
     ["bench"],
     ["report"],
@@ -174,7 +174,13 @@ def test_units_are_walked_in_one_module() -> None:
 
 
 def test_every_kind_of_step_is_interpreted_everywhere() -> None:
-    for module in ("cost.table", "execution.executor", "execution.fuse", "export.onnx.assembly", "export.onnx.native"):
+    for module in (
+        "cost.table",
+        "execution.executor",
+        "execution.fuse",
+        "formats.onnx.assembly",
+        "formats.onnx.native",
+    ):
         importlib.import_module(f"routekit.{module}")
     from routekit.network.program import KINDS, Interpreter
 

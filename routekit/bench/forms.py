@@ -13,13 +13,13 @@ from routekit.execution.executor import MaskedExecutor, SparseExecutor
 from routekit.execution.fuse import can_fuse, fuse
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import Call
-from routekit.export.program import Dense
+from routekit.formats.program import Dense
 from routekit.network.network import RoutedNetwork
 from routekit.registry import Registry
 from routekit.runtime.runtime import need
 
 if TYPE_CHECKING:
-    from routekit.export.onnx.assembly import Form
+    from routekit.formats.onnx.assembly import Form
 
 Make = Callable[[], Call]
 
@@ -138,8 +138,8 @@ def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     """Onnxruntime on exported files, portable and native."""
     import onnxruntime
 
-    from routekit.export.onnx.file import save_onnx
-    from routekit.export.onnx.piece import Exporter
+    from routekit.formats.onnx.file import save_onnx
+    from routekit.formats.onnx.piece import Exporter
 
     def session(file: Path, size: int) -> Call:
         options = onnxruntime.SessionOptions()
@@ -168,8 +168,8 @@ def openvino_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     """OpenVINO on exported files."""
     import openvino
 
-    from routekit.export.onnx.file import save_onnx
-    from routekit.export.openvino import save_openvino
+    from routekit.formats.onnx.file import save_onnx
+    from routekit.formats.openvino import save_openvino
 
     core = openvino.Core()
     options = {

@@ -11,8 +11,9 @@ from torch import Tensor
 from routekit.cost.controller import BudgetController
 from routekit.cost.table import CostTable
 
-# Of what the target saves, a network that decides at several prices saves this much at its lowest one. At its highest it
-# saves this much of what the target leaves: the last phase changes what prices come to, and the target is to stay within.
+# Of what the target saves, a network that decides at several prices saves this much at its lowest one. At its highest
+# it saves this much of what the target leaves: the last phase changes what prices come to, and the target is to stay
+# within.
 LEEWAY = 0.05
 
 

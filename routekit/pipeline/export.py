@@ -12,9 +12,9 @@ from routekit.cost.table import CostTable
 from routekit.data.folder import files_of
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
-from routekit.export.checkpoint import SPEC, TENSORS, network_folder, read_about, read_spec, save_network
-from routekit.export.compact import compact
 from routekit.files import check_apart
+from routekit.formats.checkpoint import SPEC, TENSORS, network_folder, read_about, read_spec, save_network
+from routekit.formats.compact import compact
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.inputs import load_run, load_splits
 from routekit.pipeline.machine import Hooks, Machine
@@ -132,14 +132,14 @@ def write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *
     if kind == "openvino":
         need("openvino", "openvino")
     if kind == "torch":
-        from routekit.export.program import save_program
+        from routekit.formats.program import save_program
 
         return save_program(out, network, about)
-    from routekit.export.onnx.file import save_onnx
+    from routekit.formats.onnx.file import save_onnx
 
     if kind == "onnx":
         return save_onnx(out, network, about, native=native)
-    from routekit.export.openvino import save_openvino
+    from routekit.formats.openvino import save_openvino
 
     with TemporaryDirectory() as folder:
         return save_openvino(out, save_onnx(Path(folder), network, about))

@@ -11,7 +11,7 @@ from routekit.backbones.unit import Backbone, ModelSpec
 from routekit.data.preprocessing import preprocessing_of
 from routekit.data.sources import DataSplits, load_data
 from routekit.errors import InputError
-from routekit.export.checkpoint import load, network_folder, read_about, read_spec
+from routekit.formats.checkpoint import load, network_folder, read_about, read_spec
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.machine import Hooks
 from routekit.pipeline.run_folder import MARKER, RunFolder

@@ -16,7 +16,7 @@ from routekit.errors import InputError
 from routekit.evaluation.calibrate import calibrate
 from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.fit_deferral import fit_deferral
-from routekit.export.checkpoint import network_folder, read_spec, save_network
+from routekit.formats.checkpoint import network_folder, read_spec, save_network
 from routekit.junctions.convert import BETWEEN
 from routekit.junctions.convert import join as joined
 from routekit.macs import describe

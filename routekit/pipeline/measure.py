@@ -15,7 +15,7 @@ from routekit.errors import InputError
 from routekit.evaluation.calibrate import calibrate, set_price
 from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.second_look import try_again
-from routekit.export.checkpoint import read_about, save_network
+from routekit.formats.checkpoint import read_about, save_network
 from routekit.junctions.again import look_again, look_once
 from routekit.junctions.convert import convert, decided_by
 from routekit.junctions.skip import Skip

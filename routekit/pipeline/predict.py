@@ -8,7 +8,7 @@ from routekit.data.augment import normalize
 from routekit.data.decode import decode
 from routekit.data.folder import files_of
 from routekit.data.preprocessing import preprocessing_of
-from routekit.export.checkpoint import read_about
+from routekit.formats.checkpoint import read_about
 from routekit.macs import CONVENTION
 from routekit.pipeline.inputs import load_run
 from routekit.pipeline.machine import Machine

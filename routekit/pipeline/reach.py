@@ -15,7 +15,7 @@ from routekit.baselines.pruning import prune, prunings, reach_of_pruning
 from routekit.cost.table import CostTable
 from routekit.cost.target import Reach, reach_of_costs
 from routekit.errors import InputError
-from routekit.export.checkpoint import network_folder, read_spec
+from routekit.formats.checkpoint import network_folder, read_spec
 from routekit.junctions.convert import convert
 from routekit.junctions.junction import Junction
 from routekit.junctions.kinds import junctions as kinds

@@ -13,8 +13,8 @@ from routekit.evaluation.answers import pack
 from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.exits import measure_exits
 from routekit.evaluation.second_look import SecondLook
-from routekit.export.compact import compact
 from routekit.files import write_text
+from routekit.formats.compact import compact
 from routekit.macs import CONVENTION
 from routekit.network.network import RoutedNetwork
 from routekit.report.record import RECORD

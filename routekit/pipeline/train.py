@@ -14,8 +14,8 @@ from routekit.data.image_set import Images
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.second_look import try_again
-from routekit.export.checkpoint import save_network
 from routekit.files import alone
+from routekit.formats.checkpoint import save_network
 from routekit.junctions.again import look_again
 from routekit.junctions.convert import convert
 from routekit.macs import describe

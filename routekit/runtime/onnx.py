@@ -8,7 +8,7 @@ from torch import Tensor
 
 from routekit.errors import InputError, first_line
 from routekit.execution.executor import Answer
-from routekit.export.description import FORMAT, LAYOUT
+from routekit.formats.description import FORMAT, LAYOUT
 from routekit.runtime.runtime import TwoForms, need
 
 
@@ -29,7 +29,7 @@ class OnnxRuntime(TwoForms):
             raise InputError(f"{file} cannot be opened by onnxruntime: {first_line(error)}") from error
         found = session.get_modelmeta().custom_metadata_map
         if LAYOUT in found:
-            from routekit.export.onnx.optimized import layout
+            from routekit.formats.onnx.optimized import layout
 
             if found[LAYOUT] != layout():
                 raise InputError(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from routekit.errors import InputError, first_line
 from routekit.execution.executor import Answer
-from routekit.export.description import FORMAT
+from routekit.formats.description import FORMAT
 from routekit.runtime.runtime import TwoForms, need
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from routekit.errors import InputError, first_line
 from routekit.execution.executor import Answer
-from routekit.export.description import Description
-from routekit.export.program import DESCRIPTION
+from routekit.formats.description import Description
+from routekit.formats.program import DESCRIPTION
 
 
 class ProgramRuntime:

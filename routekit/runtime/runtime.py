@@ -10,8 +10,8 @@ from torch import Tensor
 from routekit.errors import InputError
 from routekit.execution.executor import Answer
 from routekit.execution.prepare import optimize, prepare
-from routekit.export.checkpoint import load, read_about
-from routekit.export.description import Description
+from routekit.formats.checkpoint import load, read_about
+from routekit.formats.description import Description
 from routekit.network.network import RoutedNetwork
 
 

@@ -3,17 +3,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from routekit.cost.model import CostModel
+from routekit.network.convert import convert
 from torch import Tensor, nn
 
 import routekit
 from routekit.backbones.marked import mark_units
 from routekit.backbones.unit import Backbone, ModelSpec
-from routekit.cost.model import CostModel
 from routekit.errors import InputError
 from routekit.execution.prepare import optimize
-from routekit.export.checkpoint import save_network
-from routekit.export.compact import compact
-from routekit.network.convert import convert
+from routekit.formats.checkpoint import save_network
+from routekit.formats.compact import compact
 
 SPEC = ModelSpec("custom", "own", 3, (3, 8, 8))
 

@@ -12,7 +12,7 @@ from routekit.backbones.cifar_resnet import BasicBlock
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.narrow import SharedConv2d, channel_step, narrow, stand_alone, stepped
 from routekit.errors import InputError
-from routekit.export.checkpoint import load, save_network
+from routekit.formats.checkpoint import load, save_network
 from routekit.junctions.branch import Branch
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip

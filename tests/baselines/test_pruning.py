@@ -14,7 +14,7 @@ from routekit.backbones.unit import Backbone
 from routekit.baselines.pruning import check_prunable, prune, prunings
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
-from routekit.export.checkpoint import load, save_network
+from routekit.formats.checkpoint import load, save_network
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
 from routekit.routing.router import RouterConfig

@@ -13,8 +13,8 @@ from routekit.execution import timing
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import DISTINCT, ROUNDS, WARM_UP, Timing, in_turns, peak_memory
-from routekit.export.onnx import file, piece
-from routekit.export.onnx.piece import Exporter
+from routekit.formats.onnx import file, piece
+from routekit.formats.onnx.piece import Exporter
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork

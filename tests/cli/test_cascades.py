@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from routekit.export.checkpoint import load, read_about, save_network
+from routekit.formats.checkpoint import load, read_about, save_network
 from routekit.junctions.again import look_again, look_once
 from tests.cli.command import BENCH, in_process
 

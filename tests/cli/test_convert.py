@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from routekit.export.checkpoint import load
+from routekit.formats.checkpoint import load
 from routekit.training.log import CLOCK_FIELDS, read_metrics
 from tests.cli.command import COMMAND, ENVIRONMENT, FAST, in_process, routekit
 

@@ -16,7 +16,7 @@ from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.comparison.timing import read_timings
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
-from routekit.export.checkpoint import save_network
+from routekit.formats.checkpoint import save_network
 from routekit.junctions.convert import convert
 from routekit.pipeline.build import network_of
 from routekit.pipeline.plan import resolve

@@ -19,7 +19,7 @@ from routekit.execution.executor import MaskedExecutor, Segment, SparseExecutor,
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import Timing
-from routekit.export.compact import compact
+from routekit.formats.compact import compact
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
 from routekit.network.execution import masked

@@ -10,7 +10,7 @@ from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import FusedConv, can_fuse, fuse
 from routekit.execution.prepare import prepare
-from routekit.export.program import Dense
+from routekit.formats.program import Dense
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
 from routekit.network.execution import masked

@@ -10,7 +10,7 @@ from torch import Tensor
 import routekit
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
-from routekit.export.checkpoint import load, save_network
+from routekit.formats.checkpoint import load, save_network
 from routekit.junctions.convert import convert, join
 from routekit.junctions.exit import Exit
 from routekit.junctions.skip import Skip

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
-from routekit.export.checkpoint import load, save_network
-from routekit.export.compact import compact
-from routekit.export.onnx.file import save_onnx
-from routekit.export.onnx.piece import Exporter
-from routekit.export.openvino import save_openvino
+from routekit.formats.checkpoint import load, save_network
+from routekit.formats.compact import compact
+from routekit.formats.onnx.file import save_onnx
+from routekit.formats.onnx.piece import Exporter
+from routekit.formats.openvino import save_openvino
 from routekit.junctions.again import Again, look_again, look_once
 from routekit.junctions.cascade import Cascade
 from routekit.junctions.convert import convert

@@ -14,9 +14,9 @@ from routekit.backbones.unit import Backbone
 from routekit.cost.price import price_for
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
-from routekit.export.checkpoint import load, save_network
-from routekit.export.compact import compact
-from routekit.export.drop import drop_unit
+from routekit.formats.checkpoint import load, save_network
+from routekit.formats.compact import compact
+from routekit.formats.drop import drop_unit
 from routekit.junctions.branch import Branch
 from routekit.junctions.cascade import Cascade
 from routekit.junctions.convert import convert

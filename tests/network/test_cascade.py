@@ -11,7 +11,7 @@ from torch import Tensor
 from routekit.backbones.load import build, spec_of
 from routekit.cost.table import CostTable, Part
 from routekit.execution.executor import MaskedExecutor, SparseExecutor
-from routekit.export.checkpoint import load, save_network
+from routekit.formats.checkpoint import load, save_network
 from routekit.junctions.branch import Branch
 from routekit.junctions.cascade import Cascade
 from routekit.junctions.convert import convert

@@ -14,9 +14,9 @@ from routekit.backbones.load import build, spec_of
 from routekit.cost.table import CostTable
 from routekit.errors import ExportError, InputError
 from routekit.execution.prepare import prepare
-from routekit.export.checkpoint import load, save_network
-from routekit.export.onnx.file import save_onnx
-from routekit.export.program import save_program
+from routekit.formats.checkpoint import load, save_network
+from routekit.formats.onnx.file import save_onnx
+from routekit.formats.program import save_program
 from routekit.junctions.again import Again
 from routekit.junctions.branch import Branch
 from routekit.junctions.cascade import Cascade

@@ -11,7 +11,7 @@ from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.evaluation.calibrate import set_price
 from routekit.evaluation.evaluate import evaluate
-from routekit.export.checkpoint import load, save_network
+from routekit.formats.checkpoint import load, save_network
 from routekit.junctions.cascade import Cascade
 from routekit.junctions.convert import convert
 from routekit.junctions.exit import Exit

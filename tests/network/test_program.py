@@ -6,8 +6,8 @@ import torch
 import routekit.cost.table
 import routekit.execution.executor
 import routekit.execution.fuse
-import routekit.export.onnx.assembly
-import routekit.export.onnx.native  # noqa: F401 - they all are interpreters
+import routekit.formats.onnx.assembly
+import routekit.formats.onnx.native  # noqa: F401 - they all are interpreters
 from routekit.junctions.again import Again
 from routekit.junctions.branch import Branch
 from routekit.junctions.cascade import Cascade

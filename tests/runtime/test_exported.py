@@ -13,11 +13,11 @@ from routekit.cost.table import CostTable
 from routekit.errors import ExportError, InputError
 from routekit.execution.executor import Answer
 from routekit.execution.prepare import prepare
-from routekit.export.description import FORMAT, LAYOUT, Description
-from routekit.export.onnx.file import save_onnx
-from routekit.export.onnx.piece import Exporter
-from routekit.export.openvino import save_openvino
-from routekit.export.program import save_program
+from routekit.formats.description import FORMAT, LAYOUT, Description
+from routekit.formats.onnx.file import save_onnx
+from routekit.formats.onnx.piece import Exporter
+from routekit.formats.openvino import save_openvino
+from routekit.formats.program import save_program
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork

@@ -9,10 +9,10 @@ import torch
 
 from routekit.cost.table import CostTable
 from routekit.execution.prepare import prepare
-from routekit.export.onnx.file import save_onnx
-from routekit.export.onnx.piece import Exporter
-from routekit.export.openvino import save_openvino
-from routekit.export.program import save_program
+from routekit.formats.onnx.file import save_onnx
+from routekit.formats.onnx.piece import Exporter
+from routekit.formats.openvino import save_openvino
+from routekit.formats.program import save_program
 from routekit.junctions.convert import join
 from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork

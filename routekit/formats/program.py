@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from routekit.backbones.unit import example_input
 from routekit.errors import ExportError, first_line
 from routekit.execution.prepare import prepare
-from routekit.export.description import FORMAT, Description
+from routekit.formats.description import FORMAT, Description
 from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 

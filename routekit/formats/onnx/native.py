@@ -12,10 +12,10 @@ from typing import Any
 from onnx import TensorProto, helper
 
 from routekit.backbones.unit import ResidualUnit
-from routekit.export.onnx.graph import Graph
-from routekit.export.onnx.optimized import BLOCKED, LARGEST_BLOCK, OptimizedGraph, reorders
-from routekit.export.onnx.parts import Parts
-from routekit.export.onnx.piece import OPSET, Exporter, Piece
+from routekit.formats.onnx.graph import Graph
+from routekit.formats.onnx.optimized import BLOCKED, LARGEST_BLOCK, OptimizedGraph, reorders
+from routekit.formats.onnx.parts import Parts
+from routekit.formats.onnx.piece import OPSET, Exporter, Piece
 from routekit.network.deciders import LearnedDecider
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import Classify, Head, Interpreter, Stem, Step, Stop, Units, View

@@ -9,8 +9,8 @@ from torch import Tensor
 from routekit.backbones.unit import ResidualUnit
 from routekit.errors import ExportError
 from routekit.execution.executor import Segment
-from routekit.export.onnx.graph import Graph
-from routekit.export.onnx.parts import Parts
+from routekit.formats.onnx.graph import Graph
+from routekit.formats.onnx.parts import Parts
 from routekit.routing.router import RouterBank
 from routekit.routing.stacked import StackedRouters
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from routekit.export.onnx.piece import Piece
+from routekit.formats.onnx.piece import Piece
 
 
 class Graph:

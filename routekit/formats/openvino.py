@@ -7,7 +7,7 @@ import onnx
 import openvino
 
 from routekit.errors import ExportError, first_line
-from routekit.export.description import FORMAT
+from routekit.formats.description import FORMAT
 
 
 def save_openvino(folder: Path, files: Sequence[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from routekit.backbones.unit import Fold
 from routekit.execution.fold import fold
-from routekit.export.drop import reduce
+from routekit.formats.drop import reduce
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import Units
 

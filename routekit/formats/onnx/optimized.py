@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from routekit.export.onnx.piece import OPSET, Piece
+from routekit.formats.onnx.piece import OPSET, Piece
 
 BLOCKED = "com.microsoft.nchwc"
 # Channels that are kept together, on the CPUs with the widest registers; on others, a half or a quarter of it.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from routekit.backbones.unit import Backbone, ResidualUnit
 from routekit.backbones.walk import walk
 from routekit.execution.features import features_at
-from routekit.export.onnx.piece import Exporter, Piece
+from routekit.formats.onnx.piece import Exporter, Piece
 from routekit.network.deciders import Decider, LearnedDecider
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import Classify, Head, Stem, Stop, Units

@@ -10,10 +10,10 @@ from routekit.backbones.resize import resize
 from routekit.backbones.unit import ModelSpec
 from routekit.baselines.pruning import prune
 from routekit.cost.table import CostTable
-from routekit.export.checkpoint import load, save_network
-from routekit.export.compact import compact
-from routekit.export.onnx.file import save_onnx
-from routekit.export.onnx.shortcut import convolve_shortcuts
+from routekit.formats.checkpoint import load, save_network
+from routekit.formats.compact import compact
+from routekit.formats.onnx.file import save_onnx
+from routekit.formats.onnx.shortcut import convolve_shortcuts
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork

@@ -15,9 +15,9 @@ import torch
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
 from routekit.execution.executor import segments
-from routekit.export.onnx.graph import Graph
-from routekit.export.onnx.group import Group
-from routekit.export.onnx.parts import Parts
+from routekit.formats.onnx.graph import Graph
+from routekit.formats.onnx.group import Group
+from routekit.formats.onnx.parts import Parts
 from routekit.network.deciders import LearnedDecider
 from routekit.network.program import Classify, Combine, Head, Interpreter, Stem, Step, Stop, Units, View, layout_of
 

@@ -20,8 +20,8 @@ from routekit.backbones.resize import resize
 from routekit.backbones.unit import Backbone, Fold, ModelSpec
 from routekit.errors import InputError, first_line
 from routekit.execution.fold import fold_structure
-from routekit.export.drop import reduce
 from routekit.files import write_atomically, write_text
+from routekit.formats.drop import reduce
 from routekit.junctions.convert import Source, convert, join
 from routekit.junctions.junction import Junction
 from routekit.junctions.kinds import junctions

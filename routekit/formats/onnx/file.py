@@ -9,11 +9,11 @@ import onnx
 
 from routekit.errors import ExportError
 from routekit.execution.prepare import prepare
-from routekit.export.description import FORMAT, LAYOUT, Description
-from routekit.export.onnx.assembly import Assembly, Form
-from routekit.export.onnx.parts import Parts
-from routekit.export.onnx.piece import OPSET, Exporter
-from routekit.export.onnx.shortcut import convolve_shortcuts
+from routekit.formats.description import FORMAT, LAYOUT, Description
+from routekit.formats.onnx.assembly import Assembly, Form
+from routekit.formats.onnx.parts import Parts
+from routekit.formats.onnx.piece import OPSET, Exporter
+from routekit.formats.onnx.shortcut import convolve_shortcuts
 from routekit.network.network import RoutedNetwork
 
 # Of the ONNX file format itself: what runtimes since the end of 2023 read.
@@ -46,8 +46,8 @@ def save_onnx(
     kind: Callable[[RoutedNetwork, Exporter], Parts] = Parts
     if native:
         # Needs onnxruntime, which users of other runtimes do without.
-        from routekit.export.onnx.native import NativeParts
-        from routekit.export.onnx.optimized import layout
+        from routekit.formats.onnx.native import NativeParts
+        from routekit.formats.onnx.optimized import layout
 
         kind, properties = NativeParts, {LAYOUT: layout()}
     parts = kind(network, exporter)

@@ -12,8 +12,8 @@ from routekit.baselines.depth import static_depth
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
-from routekit.export.checkpoint import load, save_network
-from routekit.export.compact import compact
+from routekit.formats.checkpoint import load, save_network
+from routekit.formats.compact import compact
 from routekit.junctions.convert import convert
 from routekit.junctions.exit import Exit
 from routekit.junctions.skip import Skip
