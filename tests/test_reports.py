@@ -11,6 +11,7 @@ from routekit.comparison.plan import ComparisonFolder
 from routekit.comparison.report import report_comparison
 from routekit.comparison.results import measured
 from routekit.macs import CONVENTION
+from routekit.pipeline.report import report_run
 
 REPORTS = Path(__file__).parent.parent / "reports"
 
@@ -43,6 +44,23 @@ def test_the_first_page_tells_every_method_and_marks_the_default() -> None:
         assert sum(f"{cell.accuracy:.2f}%" in line for line in lines) >= 1
     (default,) = [line for line in lines if "**" in line]
     assert f"**{next(cell for cell in cells if cell.method == 'cascade+again').accuracy:.2f}%**" in default
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        ("pyramid8-hybrid/tree-34pct-seed0", "They take"),
+        ("resnet20-cifar10-jpeg/resnet20-cifar10-jpeg-cascade-40pct-seed0", "They take"),
+        ("resnet20-cifar10-jpeg/resnet20-cifar10-jpeg-l1-40pct-seed0", "All images take the same route"),
+        ("resnet56-cifar10-jpeg/resnet20-resnet56-cifar10-jpeg-cascade-40pct", "They take 2 routes"),
+    ],
+)
+def test_what_a_former_version_recorded_is_reported(kept: str, says: str, tmp_path: Path) -> None:
+    page, *pictures, _ = report_run(REPORTS / kept, tmp_path, "svg")
+    assert says in page.read_text()
+    exits = (REPORTS / kept / "record.json").read_text().count('"alone"')
+    named = {picture.stem for picture in pictures}
+    assert ("dataflow" in named, "dataflow-over-training" in named) == (exits > 0, exits > 0)
 
 
 def rendered_by(drawing: Path) -> str:

@@ -131,7 +131,10 @@ def load(path: str | Path, model: nn.Module | Backbone | Sequence[nn.Module | Ba
     """
     folder = network_folder(Path(path))
     spec = read_spec(folder)
-    given = list(model) if isinstance(model, Sequence) else [model] * len(spec.get("networks") or [None])
+    count = len(spec.get("networks") or [None])
+    given = [None] * count if model is None else list(model) if isinstance(model, Sequence) else [model]
+    if len(given) != count:
+        raise InputError(f"{folder} holds {count} networks, model= {len(given)}: give a list, with one for each")
     try:
         state = {k: _computable(v) for k, v in load_safetensors((folder / TENSORS).read_bytes()).items()}
         network = _rebuilt(spec, given)

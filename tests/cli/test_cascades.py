@@ -27,6 +27,8 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     again = json.loads(done.stdout)
     for key in ("accuracy", "flops", "routes"):
         assert again[key] == record[key]
+    text = in_process("evaluate", "runs/joined", cwd=workplace).stdout
+    assert re.search(r"\n  network 0: answers [\d.]+%.*\n  the end: answers [\d.]+%", text)
     # Nothing was trained for that budget: another one takes another threshold.
     done = in_process("evaluate", "runs/joined", "--target-flops", "100%,150%", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
@@ -39,6 +41,12 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     assert done.returncode == 0, done.stderr
     (predicted,) = json.loads(done.stdout)["images"]
     assert predicted["route"]
+    text = in_process("predict", "runs/joined", "images/test/class1/0.png", cwd=workplace).stdout
+    assert re.search(r"class\d [\d.]+%  \(\d of 9 units, on at [01] of 1 exits, \d+% of the MACs\)\n", text)
+    # Of a network that decides nothing, nothing is told of that.
+    assert "run rates" not in in_process("evaluate", "runs/dense", cwd=workplace).stdout
+    text = in_process("predict", "runs/dense", "images/test/class1/0.png", cwd=workplace).stdout
+    assert re.search(r"class\d [\d.]+%  \(\d+% of the MACs\)\n", text)
     for arguments, said in (
         (["runs/dense", "--target-flops", "90%"], "at least two networks"),
         (["runs/routed", "runs/dense", "--target-flops", "20%"], "out of reach"),
@@ -80,6 +88,7 @@ def test_a_cascade_of_a_network_with_itself_serves_every_budget(workplace: Path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
+    assert "the narrow form: answers" in in_process("evaluate", "runs/cascade", cwd=workplace).stdout
     done = in_process("predict", "runs/cascade", "images/test/class1/0.png", cwd=workplace)
     assert re.search(r"class\d [\d.]+%  \(on at [01] of 1 exits, \d+% of the MACs\)\n", done.stdout)
     assert [each["after"] for each in record["exits"]] == ["narrow", "end"]

@@ -15,9 +15,10 @@ from routekit.backbones.unit import Backbone
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.execution import measured
-from routekit.execution.executor import MaskedExecutor, Segment, SparseExecutor, put, segments, take
+from routekit.execution.executor import MaskedExecutor, Segment, SparseExecutor, segments
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
+from routekit.execution.rows import put, take
 from routekit.execution.timing import Timing
 from routekit.formats.compact import compact
 from routekit.junctions.convert import convert
