@@ -39,6 +39,11 @@ class ModelSpec:
         """The name that `load_backbone` takes, e.g. "timm:resnet50"; CIFAR networks go by their bare name."""
         return self.name if self.source == "cifar" else f"{self.source}:{self.name}"
 
+    @property
+    def label(self) -> str:
+        """The name for people: of a network that a file makes, without the file's folders."""
+        return self.name.rpartition("/")[2] if ".py:" in self.name else self.full_name
+
 
 class Sink(Enum):
     """Where an image can go at a unit, beside its branches, which are modules."""

@@ -36,7 +36,7 @@ def measured(folder: ComparisonFolder, plan: Plan) -> list[Measured]:
 
 
 def _check_alike(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], found: Sequence[Measured]) -> None:
-    network = spec_of(subject_of(load_recipe(plan.base, plan.shared))["network"]).full_name
+    network = spec_of(subject_of(load_recipe(plan.base, plan.shared))["network"]).label
     for cell, each in zip(cells, found, strict=True):
         first, record = found[0].record, each.record
         wrong = ""

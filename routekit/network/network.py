@@ -102,7 +102,7 @@ class RoutedNetwork(nn.Module):
     @property
     def name(self) -> str:
         """The architecture's name; of several networks, their names in a row."""
-        return " -> ".join(view.spec.full_name for view in self._of(View) if not view.mirrored)
+        return " -> ".join(view.spec.label for view in self._of(View) if not view.mirrored)
 
     @property
     def backbone(self) -> nn.Module:

@@ -3,17 +3,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from routekit.cost.model import CostModel
-from routekit.network.convert import convert
 from torch import Tensor, nn
 
 import routekit
 from routekit.backbones.marked import mark_units
 from routekit.backbones.unit import Backbone, ModelSpec
+from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.execution.prepare import optimize
 from routekit.formats.checkpoint import save_network
 from routekit.formats.compact import compact
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
 
 SPEC = ModelSpec("custom", "own", 3, (3, 8, 8))
 
@@ -72,7 +73,7 @@ def test_marked_blocks_become_units_and_the_rest_always_runs() -> None:
     ]
     assert view.units[0].block is model.first[0]
     assert set(model.state_dict()) == names
-    network = convert(view).eval()
+    network = convert(view, [Skip()]).eval()
     with torch.no_grad():
         assert torch.equal(network(images()).logits, model(images()))
         routes = torch.tensor([[True, False, False, True]]).expand(5, 4)
@@ -81,10 +82,10 @@ def test_marked_blocks_become_units_and_the_rest_always_runs() -> None:
 
 
 def test_a_marked_network_can_be_measured_copied_and_trained() -> None:
-    network = convert(mark_units(Own(), NAMES, SPEC))
-    costs = CostModel.measure(network)
+    network = convert(mark_units(Own(), NAMES, SPEC), [Skip()])
+    costs = CostTable.measure(network)
     # Convolutions: stem 8*8*3*4*9, units 8*8*4*4*9 and 4*4*8*8*9, down 4*4*4*8*4.
-    assert costs.run.tolist() == [9216, 9216, 9216, 9216]
+    assert [part.cost for part in costs.parts if part.skippable] == [9216, 9216, 9216, 9216]
     assert costs.dense == 6912 + 4 * 9216 + 2048 + 24
     twin = copy.deepcopy(network)
     for parameter in network.parameters():
@@ -120,7 +121,7 @@ def test_what_lies_between_blocks_reads_the_models_own_tensors_wherever_they_go(
     through(twin, x).sum().backward()
     assert twin.model.scale.grad is not None
     assert view.model.scale.grad is None
-    assert CostModel.measure(convert(view)).dense == 6912 + 2 * 9216 + 2048 + 24
+    assert CostTable.measure(convert(view)).dense == 6912 + 2 * 9216 + 2048 + 24
 
 
 class Normed(Own):
@@ -145,10 +146,10 @@ class Normed(Own):
 
 def test_what_is_folded_between_blocks_is_not_computed_again() -> None:
     torch.manual_seed(0)
-    network = convert(mark_units(Normed().eval(), NAMES, SPEC)).eval()
+    network = convert(mark_units(Normed().eval(), NAMES, SPEC), [Skip()]).eval()
     routes = torch.tensor([[True, True, False, True], [False, True, False, True]])
     small = compact(network, routes)
-    assert [pair.conv for pair in small.folded] == ["stem", "down"]
+    assert [pair.conv for pair in small.folded] == ["_models.0.stem", "_models.0.down"]
     with torch.no_grad():
         want = network(images(), routes=routes[:1].expand(5, -1)).logits
         torch.testing.assert_close(small.network(images()).logits, want, rtol=1e-4, atol=1e-4)
@@ -168,7 +169,7 @@ def test_buffers_are_read_where_they_are_now() -> None:
 @pytest.mark.parametrize("smaller", [False, True])
 def test_a_marked_network_is_loaded_into_a_marked_one(tmp_path: Path, smaller: bool) -> None:
     torch.manual_seed(0)
-    network = convert(mark_units(Normed().eval(), NAMES, SPEC)).eval()
+    network = convert(mark_units(Normed().eval(), NAMES, SPEC), [Skip()]).eval()
     if smaller:
         network = compact(network, torch.tensor([[True, True, False, True], [False, True, False, True]])).network
     save_network(tmp_path, network, about={})
@@ -244,7 +245,7 @@ class Untraceable(Own):
 def test_a_marked_block_may_do_what_no_tracer_follows() -> None:
     model = Own().eval()
     model.first[0] = Branching(4)
-    network = convert(mark_units(model, ["first.0"], SPEC)).eval()
+    network = convert(mark_units(model, ["first.0"], SPEC), [Skip()]).eval()
     with torch.no_grad():
         assert torch.equal(network(images()).logits, model(images()))
 

@@ -17,7 +17,7 @@ FAST = [
     *("--set", "training.hard=0.5"),
 ]
 # A benchmark of no length: what it says, and not how fast.
-BENCH = ["--runtime", "torch", "--no-compile", "--images", "8", "--seconds", "0", "--threads", "1", "--json"]
+BENCH = ["--runtime", "torch", "--no-compile", "--images", "4", "--seconds", "0", "--threads", "1", "--json"]
 
 
 def routekit(*arguments: object, cwd: Path, timeout: int = 600) -> subprocess.CompletedProcess[str]:

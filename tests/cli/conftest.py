@@ -5,6 +5,13 @@ import pytest
 from tests.cli.command import FAST, in_process, write_tree
 
 
+@pytest.fixture(autouse=True)
+def _without_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is timed here is looked at for what is said of it, and not for how long it takes."""
+    monkeypatch.setattr("routekit.execution.timing.REST", 0.0)
+    monkeypatch.setattr("routekit.execution.timing.WARM_UP", 1)
+
+
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images, a fine-tuned dense network, and a routed one made from it."""

@@ -165,16 +165,26 @@ BAD = [
 ]
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tree(tmp_path_factory.mktemp("data") / "images", train=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    arguments: list[str],
+    says: str,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     from routekit_cli.main import call
 
     monkeypatch.chdir(tmp_path)
-    write_tree(tmp_path / "images", train=2)
+    (tmp_path / "images").symlink_to(images)
     (tmp_path / "file.txt").write_text("a file")
     assert call(arguments) == 2
     captured = capfd.readouterr()

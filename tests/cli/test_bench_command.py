@@ -8,7 +8,7 @@ from tests.cli.command import in_process
 
 def test_a_benchmark_reports_rows_a_picture_and_a_page(workplace: Path) -> None:
     done = in_process(
-        "bench", "runs/routed", "--runtime", "torch", "--batch", "1,4", "--images", 8, "--seconds", 0,
+        "bench", "runs/routed", "--runtime", "torch", "--batch", "1,4", "--images", 4, "--seconds", 0,
         "--no-compile", "--threads", 1, "--picture", "chart.svg", "--html", "bench.html", "--json",
         cwd=workplace,
     )  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
     alone = compare(workplace, "--resume", "comparisons/c", "--cell", "firstk-60pct-seed0")
     assert alone.returncode == 0, alone.stderr
     assert not lost.exists()
-    again = routekit("compare", "--resume", "comparisons/c", "--device", "cpu", "--jobs", 2, "--json", cwd=workplace)
+    again = compare(workplace, "--resume", "comparisons/c", "--jobs", 2, "--json")
     assert again.returncode == 0, again.stderr
     rows = {row["method"]: row for row in json.loads(again.stdout)["rows"]}
     assert set(rows) == {"smaller0", "dense", "skip", "firstk"}
