@@ -18,6 +18,8 @@ from routekit.report.findings import PAST
 # The largest circle of a dataflow, points: all images are answered there.
 LARGEST = 26.0
 AFTER = "classifier after"
+# How wide a letter of a label is, inches, and for how many there is room in any case.
+LETTER, USUAL = 0.055, 40
 
 
 def accuracy_against_cost(records: Sequence[dict[str, Any]]) -> Any:
@@ -58,7 +60,9 @@ def dataflow(records: Sequence[dict[str, Any]]) -> Any:
     count = max(len(record["exits"]) for record in records)
     titles = ["area: images answered; colour: how many of them rightly", "of which classes they are"]
     above, below = stacked(titles, AFTER, height=0.9 + 0.55 * len(records))
-    above.figure.set_figwidth(max(WIDTH, 2.2 + 0.5 * count))
+    # Labels that are longer than usual, of several networks, say, would leave no room.
+    longest = max(len(part) for record in records for part in _label(record).splitlines())
+    above.figure.set_figwidth(max(WIDTH, 2.2 + 0.5 * count) + LETTER * max(0, longest - USUAL))
     colours = colormaps["viridis"]
     for row, record in enumerate(records):
         places = range(len(record["exits"]))

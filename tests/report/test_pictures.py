@@ -103,6 +103,12 @@ def test_a_circle_s_area_is_the_share_that_is_answered_there() -> None:
     assert sizes[2] ** 2 / sizes[0] ** 2 == pytest.approx(3)
 
 
+@pytest.mark.parametrize("model", ["torchvision:resnext50_32x4d -> torchvision:resnet101", "custom:/" + "a/" * 60])
+def test_long_names_leave_room_for_the_circles(model: str) -> None:
+    svg = drawing.as_svg(pictures.dataflow([record(model=model), record()]))  # matplotlib would warn
+    assert svg.count("<path") > 10
+
+
 def test_the_shares_over_training_add_up_to_one() -> None:
     metrics = [
         {"kind": "step", "step": 5},
