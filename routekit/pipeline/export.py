@@ -66,12 +66,7 @@ def export_program(
     """
     started = time.perf_counter()
     paths = [] if images is None else files_of(images)
-    if kind != "torch":
-        need("onnxscript", "onnx")
-    if native:
-        need("onnxruntime", "onnx")
-    if kind == "openvino":
-        need("openvino", "openvino")
+    _check_packages(kind, native)
     network = load_run(path)
     _check_free(path, out, force)
     hooks.say(f"exporting {path} to {out}")
@@ -117,6 +112,16 @@ def _check_free(path: Path, out: Path, force: bool) -> None:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
 
 
+def _check_packages(kind: str, native: bool) -> None:
+    # Each format needs packages of its own, which only its users have.
+    if kind != "torch":
+        need("onnxscript", "onnx")
+    if native:
+        need("onnxruntime", "onnx")
+    if kind == "openvino":
+        need("openvino", "openvino")
+
+
 def write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *, native: bool = False) -> list[Path]:
     """Write a network in the format of another runtime: "onnx", "openvino" or "torch"; returns the files.
 
@@ -124,13 +129,7 @@ def write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *
     """
     if kind not in ("onnx", "openvino", "torch"):
         raise InputError(f"unknown format {kind!r}: onnx, openvino, torch or compact")
-    # Each needs packages of its own, which only its users have.
-    if kind != "torch":
-        need("onnxscript", "onnx")
-    if native:
-        need("onnxruntime", "onnx")
-    if kind == "openvino":
-        need("openvino", "openvino")
+    _check_packages(kind, native)
     if kind == "torch":
         from routekit.formats.program import save_program
 
