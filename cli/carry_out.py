@@ -1,8 +1,10 @@
-"""Carry out one training run, a new one or one that was stopped, and print what came of it."""
+"""Carry out one training run, a new one or one that was stopped, and print the result."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from . import options as o
 from .output import TrainingDisplay, result, say, warn
@@ -15,9 +17,19 @@ if TYPE_CHECKING:
 def carry_out(
     recipe: "Recipe", out: Path, name: str | None, device: str | None, *, force: bool, dry_run: bool, json: bool
 ) -> None:
-    """Carry out `recipe` in a new folder in `out`; a dry run prints its plan alone.
+    """Carry out a recipe in a new folder, and show the training steps.
 
-    Shows the training steps while they happen, says how to go on when interrupted, and at the end what to be wary of.
+    Args:
+        recipe: The choices.
+        out: The folder in which the run's folder is made.
+        name: The name of the run's folder; None for one made from the plan.
+        device: The value of --device.
+        force: Whether an old run there is replaced.
+        dry_run: Whether only the plan is printed.
+        json: Whether a JSON document is printed.
+
+    Raises:
+        InputError: Some input is wrong.
     """
     from routekit.pipeline.plan import needed_by, resolve, run_name
     from routekit.pipeline.run_folder import RunFolder
@@ -25,32 +37,45 @@ def carry_out(
 
     path = out / (name or run_name(resolve(recipe), recipe))
     if dry_run:
-        RunFolder.check_free(path, force=force, needs=[Path(needed) for needed in needed_by(recipe)])
+        RunFolder.check_free(path, force=force, needs=needed_by(recipe))
         plan, _ = prepare(recipe, o.machine(device))
         lines = [*plan.lines(), f"folder     {path}"]
         result({"run": str(path), "plan": plan.model_dump(mode="json")}, "\n".join(lines), as_json=json)
         return
     with TrainingDisplay() as display:
-        _told(lambda: run(recipe, path, o.machine(device, display), force=force), path, json=json)
+        _show(lambda: run(recipe, path, o.machine(device, display), force=force), path, json=json)
 
 
-def go_on(path: Path, device: str | None, *, json: bool) -> None:
-    """Go on with the run at `path`."""
+def go_on(context: typer.Context, path: Path, device: str | None, *, json: bool) -> None:
+    """Continue a run that was stopped.
+
+    Args:
+        context: The command line, which may hold no settings of the run.
+        path: The folder of the run.
+        device: The value of --device.
+        json: Whether a JSON document is printed.
+
+    Raises:
+        InputError: There is no such run, or there are settings beside --resume.
+    """
     from routekit.pipeline.train import resume
 
+    o.check_resumed(context)
     with TrainingDisplay() as display:
-        _told(lambda: resume(path, o.machine(device, display)), path, json=json)
+        _show(lambda: resume(path, o.machine(device, display)), path, json=json)
 
 
-def _told(work: Callable[[], dict[str, Any]], path: Path, *, json: bool) -> None:
-    from routekit.pipeline.run_folder import MARKER
+def _show(work: Callable[[], dict[str, Any]], path: Path, *, json: bool) -> None:
+    """Print the record of a run, with warnings; if it is interrupted, how to continue it."""
     from routekit.report.findings import warnings
 
     try:
         record = work()
     except KeyboardInterrupt:
-        if (path / MARKER).exists():
-            say(f"what was trained is kept: go on with `routekit convert --resume {path}`")
+        from routekit.pipeline.run_folder import RunFolder
+
+        if RunFolder(path).begun:
+            say(f"what was trained is kept: go on with `routekit {o.words.get()[0]} --resume {path}`")
         raise
     if record:  # of several processes, the first one has it
         result(record, summary(record), as_json=json)

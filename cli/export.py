@@ -1,4 +1,4 @@
-"""`routekit export`: a compact checkpoint that `routekit.load` needs nothing else for, or another runtime's format."""
+"""`routekit export`: a compact checkpoint that `routekit.load` reads, or the format of another runtime."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,71 +11,61 @@ from .output import result
 FORMATS = ("compact", "onnx", "openvino", "torch")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run, or (not for compact) a compact checkpoint.")],
+    out: Annotated[Path, o.option("The folder to write.")],
+    format_: Annotated[str, o.option(f"One of {', '.join(FORMATS)}.", None, "--format")] = "compact",
+    dtype: Annotated[
+        str | None, o.option("The type of a compact checkpoint's tensors: float32, float16, or bfloat16.")
+    ] = None,
+    native: Annotated[
+        bool, o.option("onnx: faster files, for onnxruntime on CPUs of this machine's family.", None, "--native")
+    ] = False,
+    verify: Annotated[
+        Path | None, o.option("Compare with the network on every image of this folder (not for compact).")
+    ] = None,
+    device: o.Device = None,
+    force: o.Force = False,
+    json: o.Json = False,
+) -> None:
+    """Write RUN's network for others to run.
 
-    @app.command()
-    def export(
-        run: Annotated[Path, typer.Argument(help="A finished run, or (not for compact) a compact checkpoint.")],
-        out: Annotated[Path, typer.Option(help="The folder to write.")],
-        format_: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = "compact",
-        dtype: Annotated[
-            str | None, typer.Option(help="float32, float16 or bfloat16, of a compact checkpoint's tensors.")
-        ] = None,
-        native: Annotated[
-            bool, typer.Option("--native", help="onnx: for onnxruntime on CPUs of this machine's family, faster there.")
-        ] = False,
-        verify: Annotated[
-            Path | None, typer.Option(help="Compare with the network on every image of this folder (not for compact).")
-        ] = None,
-        device: o.Device = None,
-        force: o.Force = False,
-        json: o.Json = False,
-    ) -> None:
-        """Write RUN's network for others to run.
+    compact: JSON and safetensors. Units that no validation image runs are dropped, routers of units that all of them
+    run too, and batch norms are folded.
+    onnx, openvino: files that skip what an image does not need, one for single images, one for batches.
+    torch: torch.export programs, which compute everything.
+    """
+    from routekit.errors import InputError
+    from routekit.pipeline.export import export_program, export_run
 
-        compact: JSON and safetensors, without the units that no validation image runs and without the routers of those
-        that all run, batch norms folded.
-        onnx, openvino: files that skip what an image does not need, one for single images, one for batches.
-        torch: torch.export programs, which compute everything.
-        """
-        from routekit.errors import InputError
-        from routekit.pipeline.export import export_program, export_run
-
-        if format_ not in FORMATS:
-            raise InputError(f"unknown format {format_!r}: {', '.join(FORMATS)}")
-        if dtype not in (None, "float32", "float16", "bfloat16"):
-            raise InputError(f"unknown dtype {dtype!r}: float32, float16 or bfloat16")
-        if native and format_ != "onnx":
-            raise InputError("--native is for --format onnx")
-        if format_ == "compact":
-            if verify is not None:
-                raise InputError("--verify is for the other formats; measure a compact checkpoint with evaluate")
-            import torch
-
-            stored = None if dtype in (None, "float32") else getattr(torch, dtype)
-            report = export_run(run, out, dtype=stored, force=force, machine=o.machine(device))
-            result(report, _compact(report), as_json=json)
-            return
+    if format_ not in FORMATS:
+        raise InputError(f"unknown format {format_!r}: {', '.join(FORMATS)}")
+    if dtype not in (None, "float32", "float16", "bfloat16"):
+        raise InputError(f"unknown dtype {dtype!r}: float32, float16 or bfloat16")
+    if native and format_ != "onnx":
+        raise InputError("--native is for --format onnx")
+    if format_ == "compact":
+        if verify is not None:
+            raise InputError("--verify is for the other formats; measure a compact checkpoint with evaluate")
+        report = export_run(run, out, dtype=dtype or "float32", force=force, machine=o.machine(device))
+        text = _compact(report)
+    else:
         if dtype is not None:
             raise InputError("--dtype is for the compact format; the others are written in float32")
         hooks = o.machine(device).hooks
         report = export_program(run, out, kind=format_, native=native, force=force, images=verify, hooks=hooks)
-        result(report, _program(report), as_json=json)
+        text = _program(report)
+    result(report, text, as_json=json)
 
 
 def _compact(report: dict[str, Any]) -> str:
     parameters, size = report["parameters"], report["bytes"]
-    return "\n".join(
-        [
-            f"{report['out']}: compact form of {report['run']}, {report['dtype']}",
-            f"  dropped    {', '.join(report['dropped']) or 'no unit'} (run by no validation image)",
-            f"  settled    {', '.join(report['settled']) or 'no unit'} (run by all of them: their routers are gone)",
-            f"  folded     {report['folded']} batch norms",
-            f"  parameters {parameters['compact']:,} of the dense network's {parameters['dense']:,}",
-            f"  bytes      {size['compact']:,} instead of {size['run']:,}",
-        ]
-    )
+    return f"""{report["out"]}: compact form of {report["run"]}, {report["dtype"]}
+  dropped    {", ".join(report["dropped"]) or "no unit"} (run by no validation image)
+  settled    {", ".join(report["settled"]) or "no unit"} (run by all of them: their routers are gone)
+  folded     {report["folded"]} batch norms
+  parameters {parameters["compact"]:,} of the dense network's {parameters["dense"]:,}
+  bytes      {size["compact"]:,} instead of {size["run"]:,}"""
 
 
 def _program(report: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`routekit finetune`: the dense network, fine-tuned on the data, packed as a run that `convert` starts from."""
+"""`routekit finetune`: a dense network, fine-tuned on the data, as a run that `convert` starts from."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,55 +6,47 @@ from typing import Annotated
 import typer
 
 from . import options as o
+from . import settings
 from .carry_out import carry_out, go_on
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+def finetune(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="resnet56, timm:NAME, torchvision:NAME, ...")] = None,
+    weights: o.Weights = None,
+    data: o.Data = None,
+    data_root: o.DataRoot = None,
+    download: o.Download = False,
+    val: o.Val = None,
+    val_from_test: o.ValFromTest = None,
+    recipe: o.RecipeName = None,
+    epochs: o.Epochs = None,
+    learning_rate: o.LearningRate = None,
+    set_: o.Set = None,
+    seed: o.Seed = None,
+    out: o.Out = Path("runs"),
+    name: o.Name = None,
+    device: o.Device = None,
+    dry_run: o.DryRun = False,
+    resume: o.Resume = None,
+    force: o.Force = False,
+    json: o.Json = False,
+) -> None:
+    """Fine-tune the dense MODEL. With --epochs 0, it is only measured and stored as a run."""
+    from routekit.errors import InputError
+    from routekit.recipe import load_recipe, static
 
-    @app.command()
-    def finetune(
-        context: typer.Context,
-        model: Annotated[str | None, typer.Argument(help="resnet56, timm:NAME, torchvision:NAME, ...")] = None,
-        weights: o.Weights = None,
-        data: o.Data = None,
-        data_root: o.DataRoot = None,
-        download: o.Download = False,
-        val: o.Val = None,
-        val_from_test: o.ValFromTest = None,
-        recipe: o.RecipeName = None,
-        epochs: o.Epochs = None,
-        learning_rate: o.LearningRate = None,
-        set_: o.Set = None,
-        seed: o.Seed = None,
-        out: o.Out = Path("runs"),
-        name: o.Name = None,
-        device: o.Device = None,
-        dry_run: o.DryRun = False,
-        resume: o.Resume = None,
-        force: o.Force = False,
-        json: o.Json = False,
-    ) -> None:
-        """Fine-tune the dense MODEL; with --epochs 0 it is only measured and packed."""
-        from routekit.errors import InputError
-        from routekit.recipe import load_recipe, static
-
-        o.check_device(device)
-        if resume is not None:
-            o.check_resumed(context)
-            go_on(resume, device, json=json)
-            return
-        if model is None:
-            raise InputError("which network? e.g. routekit finetune resnet56 --data path/to/images")
-        base = recipe or o.default_recipe(data)
-        chosen = load_recipe(
-            base,
-            {
-                **o.subject(model, weights, data, data_root, download, val, val_from_test),
-                **static("dense"),
-                "training": load_recipe(base).model_dump(mode="json")["dense"],
-                **o.given({"training.epochs": epochs, "training.learning_rate": learning_rate, "seed": seed}),
-                **o.overrides(set_),
-            },
-        )
-        carry_out(chosen, out, name, device, force=force, dry_run=dry_run, json=json)
+    if resume is not None:
+        go_on(context, resume, device, json=json)
+        return
+    if model is None:
+        raise InputError("which network? e.g. routekit finetune resnet56 --data path/to/images")
+    base = recipe or settings.default_recipe(data)
+    chosen = {
+        **settings.subject(model, weights, data, data_root, download, val, val_from_test),
+        **static("dense"),
+        "training": load_recipe(base).model_dump(mode="json")["dense"],
+        **settings.given({"training.epochs": epochs, "training.learning_rate": learning_rate, "seed": seed}),
+        **settings.overrides(set_),
+    }
+    carry_out(load_recipe(base, chosen), out, name, device, force=force, dry_run=dry_run, json=json)

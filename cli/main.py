@@ -1,17 +1,20 @@
-"""The `routekit` command: the app, and the one map from errors to messages and exit codes."""
+"""The `routekit` command: all subcommands, and the one map from errors to messages and exit codes."""
 
-import importlib
 import os
 import sys
 import traceback
 
 import typer
 
+from . import bench, cascade, compare, convert, evaluate, export, finetune, flops, models, predict, report
+from .options import words
+from .recipes import recipes
+
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 app = typer.Typer(
     name="routekit",
-    help="Convert a pretrained ResNet into a dynamically routed one, at the average cost you ask for.",
+    help="Convert a pretrained ResNet into a dynamically routed one, at the mean cost that you ask for.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -28,48 +31,42 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (anywhere on the line)."),
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Say which version this is."
-    ),
+    debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error. It may stand anywhere."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    del debug, version  # the first is taken out of the arguments by `run`, so that it may stand anywhere
+    del debug, version  # `run` takes --debug out of the arguments, so that it may stand anywhere
 
 
-for _command in (
-    "convert",
-    "finetune",
-    "cascade",
-    "compare",
-    "evaluate",
-    "flops",
-    "export",
-    "predict",
-    "bench",
-    "report",
-    "recipes",
-    "models",
-):
-    importlib.import_module(f"{__package__}.{_command}").register(app)
+for _module in (convert, finetune, cascade, compare, evaluate, flops, export, predict, bench, report, models):
+    _, _, _name = _module.__name__.rpartition(".")
+    app.command(epilog=getattr(_module, "EPILOG", None))(getattr(_module, _name))
+app.add_typer(recipes, name="recipes")
 
 
 def run() -> None:
-    """Run the command line; exit with 0, 1 (a failure at run time), 2 (bad input) or 130 (interrupted)."""
+    """Run the command line. It exits with 0, 1 (a failure at run time), 2 (bad input) or 130 (interrupted)."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     sys.exit(call(arguments, debug=debug))
 
 
 def call(arguments: list[str], *, debug: bool = False) -> int:
-    """Run one command line and return its exit code."""
+    """Run one command line.
+
+    Args:
+        arguments: The words of the command line, without `routekit`.
+        debug: Whether the traceback of an error is printed.
+
+    Returns:
+        The exit code.
+    """
     from .output import fail
 
+    words.set(arguments)
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="routekit", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except typer.Exit as stop:
-        code = stop.exit_code
     except BrokenPipeError:
         # The reader of stdout has gone; keep Python from complaining about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,7 +74,8 @@ def call(arguments: list[str], *, debug: bool = False) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        fail(_message(error))
+        if message := _message(error):  # without a command, the help says it all
+            fail(message)
         return getattr(error, "exit_code", 1)
     if code == INTERRUPTED:
         fail("interrupted")
@@ -85,14 +83,14 @@ def call(arguments: list[str], *, debug: bool = False) -> int:
 
 
 def _message(error: Exception) -> str:
-    """One line for any error: ours and Typer's speak for themselves, others are named and --debug is offered."""
+    """One line for any error. Errors of other libraries get their type, and the advice to use --debug."""
     if hasattr(error, "format_message"):
         return str(error.format_message())
     if hasattr(error, "exit_code"):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    first = (str(error).splitlines() or [""])[0]
+    first, *_ = [*str(error).splitlines(), ""]
     return f"{type(error).__name__}: {first} (--debug shows where)"
 
 

@@ -8,22 +8,17 @@ from . import options as o
 from .output import result
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+def models(
+    pattern: Annotated[str, typer.Argument(help="List only names that contain this.")] = "", json: o.Json = False
+) -> None:
+    """List the networks for which routekit has adapters, by source."""
+    from dataclasses import asdict
 
-    @app.command()
-    def models(
-        pattern: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
-        json: o.Json = False,
-    ) -> None:
-        """List the networks that routekit's adapters claim, by source."""
-        from dataclasses import asdict
+    from routekit.backbones.catalog import list_models
+    from routekit.errors import InputError
 
-        from routekit.backbones.catalog import list_models
-
-        entries = [entry for entry in list_models() if pattern in f"{entry.source}:{entry.name}"]
-        lines = [
-            f"{entry.source}:{entry.name}" + ("" if entry.has_weights else "  (no pretrained weights)")
-            for entry in entries
-        ]
-        result({"models": [asdict(entry) for entry in entries]}, "\n".join(lines), as_json=json)
+    entries = [entry for entry in list_models() if pattern in f"{entry.source}:{entry.name}"]
+    if not entries:
+        raise InputError(f"no network contains {pattern!r}: `routekit models` lists all")
+    lines = [f"{each.source}:{each.name}{'' if each.has_weights else '  (no pretrained weights)'}" for each in entries]
+    result({"models": [asdict(entry) for entry in entries]}, "\n".join(lines), as_json=json)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from routekit.training.log import Progress as TrainingProgress
@@ -17,7 +17,13 @@ out = Console(highlight=False, soft_wrap=True)
 
 
 def result(document: Any, text: str, *, as_json: bool) -> None:
-    """Print a command's result: one JSON document, or text for people."""
+    """Print the result of a command on stdout.
+
+    Args:
+        document: The result, for JSON.
+        text: The result, for people.
+        as_json: Whether the document is printed.
+    """
     if as_json:
         sys.stdout.write(json.dumps(document) + "\n")
         sys.stdout.flush()
@@ -26,27 +32,27 @@ def result(document: Any, text: str, *, as_json: bool) -> None:
 
 
 def say(sentence: str) -> None:
-    """Tell the user something."""
+    """Print a sentence on stderr."""
     err.print(sentence, markup=False)
 
 
 def working(sentence: str) -> AbstractContextManager[object]:
-    """Say on a terminal that something is going on, for as long as it does; elsewhere nothing."""
+    """Show a sentence on a terminal for as long as the work takes; elsewhere nothing."""
     return err.status(sentence)
 
 
 def warn(sentence: str) -> None:
-    """Warn the user, in one line."""
+    """Print a warning on stderr, in one line."""
     err.print(f"warning: {sentence}", style="yellow", markup=False)
 
 
 def fail(sentence: str) -> None:
-    """Say what went wrong, in one line."""
+    """Print an error on stderr, in one line."""
     err.print("error: " + " ".join(sentence.split()), style="red", markup=False)
 
 
 class TrainingDisplay:
-    """A live bar on a terminal; elsewhere a line every few seconds."""
+    """The progress of training: a live bar on a terminal; elsewhere a line every few seconds."""
 
     LINE_EVERY_SECONDS = 15.0
 
@@ -59,8 +65,7 @@ class TrainingDisplay:
             console=err,
             disable=not err.is_terminal,
         )
-        self.task: TaskID | None = None
-        self.steps = 0
+        self.task = self.bar.add_task("", visible=False, detail="")
         self.last = 0.0
 
     def __enter__(self) -> "TrainingDisplay":
@@ -75,16 +80,13 @@ class TrainingDisplay:
         losses = " ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
         cost = f"cost {100 * progress.realized:.1f}% (wanted {100 * progress.wanted:.1f}%)"
         detail = f"{losses}  {cost}  {progress.images_per_second:.0f} images/s"
+        step, steps = progress.step, progress.steps
         if err.is_terminal:
-            if self.task is None or self.steps != progress.steps or progress.step < self.last:
-                if self.task is not None:
-                    self.bar.remove_task(self.task)
-                self.task = self.bar.add_task(progress.phase, total=progress.steps, detail="")
-                self.steps = progress.steps
-            self.bar.update(self.task, description=progress.phase, completed=progress.step, detail=detail)
-            self.last = progress.step
-            return
-        now = time.monotonic()
-        if now - self.last >= self.LINE_EVERY_SECONDS or progress.step == progress.steps:
-            self.last = now
-            say(f"{progress.phase} {progress.step}/{progress.steps}  {detail}")
+            if step < self.bar.tasks[0].completed:  # another network is trained
+                self.bar.reset(self.task)
+            self.bar.update(
+                self.task, description=progress.phase, completed=step, total=steps, detail=detail, visible=True
+            )
+        elif time.monotonic() - self.last >= self.LINE_EVERY_SECONDS or step == steps:
+            self.last = time.monotonic()
+            say(f"{progress.phase} {step}/{steps}  {detail}")

@@ -1,4 +1,4 @@
-"""`routekit predict`: what a network says about image files."""
+"""`routekit predict`: the answers of a network to image files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,37 +9,34 @@ from . import options as o
 from .output import result
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run, a compact checkpoint, or an exported file or folder.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    top: Annotated[int, o.option("How many classes to print for each image.", min=1)] = 1,
+    device: o.Device = None,
+    json: o.Json = False,
+) -> None:
+    """Print the likeliest classes of IMAGES, and the cost of each image."""
+    from routekit.pipeline.predict import predict as answers
 
-    @app.command()
-    def predict(
-        model: Annotated[Path, typer.Argument(help="A run, a compact checkpoint, or an exported file or folder.")],
-        images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-        top: Annotated[int, typer.Option(min=1, help="How many classes to print for each image.")] = 1,
-        device: o.Device = None,
-        json: o.Json = False,
-    ) -> None:
-        """Print the likeliest classes of IMAGES, and what each of them cost."""
-        from routekit.pipeline.predict import predict as answers
-
-        report = answers(model, images, top=top, machine=o.machine(device))
-        lines = []
-        for image in report["images"]:
-            classes = ", ".join(f"{each['class']} {100 * each['probability']:.1f}%" for each in image["top"])
-            share = 100 * image["flops"] / report["dense_flops"]
-            taken = [*_taken(image["route"], report["decided"]), f"{share:.0f}% of the MACs"]
-            lines.append(f"{image['image']}: {classes}  ({', '.join(taken)})")
-        result(report, "\n".join(lines), as_json=json)
+    report = answers(model, images, top=top, machine=o.machine(device))
+    lines = []
+    for image in report["images"]:
+        classes = ", ".join(f"{each['class']} {100 * each['probability']:.1f}%" for each in image["top"])
+        share = 100 * image["flops"] / report["dense_flops"]
+        taken = [*_taken(image["route"], report["decided"]), f"{share:.0f}% of the MACs"]
+        lines.append(f"{image['image']}: {classes}  ({', '.join(taken)})")
+    result(report, "\n".join(lines), as_json=json)
 
 
 def _taken(route: list[str], decided: list[str]) -> list[str]:
-    """How much of what is decided a route takes: of the units, and of the exits, where images go on or are done."""
-    # At a fork either way leads on: what is taken there is no more than what is not.
+    """How many units a route runs, and how many exits it passes, in words."""
     exits = {name for name in decided if name.startswith("past ")}
-    units, taken = {name for name in decided if not name.startswith(("past ", "first sink at "))}, set(route)
-    said = {
-        f"{len(taken & units)} of {len(units)} units": units,
-        f"on at {len(taken & exits)} of {len(exits)} exits": exits,
-    }
-    return [text for text, names in said.items() if names]
+    # At a fork, both sinks lead on: the first one is no more than the other.
+    units = {name for name in decided if not name.startswith(("past ", "first sink at "))}
+    words = []
+    if units:
+        words.append(f"{len(units.intersection(route))} of {len(units)} units")
+    if exits:
+        words.append(f"on at {len(exits.intersection(route))} of {len(exits)} exits")
+    return words

@@ -8,57 +8,61 @@ import typer
 from . import options as o
 from .output import result
 
+recipes = typer.Typer(help="List, show, copy and validate recipes.", no_args_is_help=True, rich_markup_mode=None)
 
-def register(app: typer.Typer) -> None:
-    """Add the command and its parts."""
-    recipes = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True, rich_markup_mode=None)
-    app.add_typer(recipes, name="recipes")
+Shipped = Annotated[str, typer.Argument(help="The name of a recipe of routekit, or a YAML file.")]
 
-    @recipes.command("list")
-    def list_(json: o.Json = False) -> None:
-        """Say which recipes come with routekit, and what each is for."""
-        from routekit.recipe import recipe_text, shipped_recipes
 
-        purposes = {name: _purpose(recipe_text(name)) for name in shipped_recipes()}
-        width = max(map(len, purposes))
-        text = "\n".join(f"{name:<{width}}  {purpose}" for name, purpose in purposes.items())
-        result({"recipes": purposes}, text, as_json=json)
+@recipes.command("list")
+def list_(json: o.Json = False) -> None:
+    """List the recipes that come with routekit, and the purpose of each."""
+    from routekit.recipe import recipe_text, shipped_recipes
 
-    @recipes.command()
-    def show(name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")]) -> None:
-        """Print a recipe: its purpose, its command, what was measured, and its settings."""
-        from routekit.recipe import recipe_text
+    purposes = {name: _purpose(recipe_text(name)) for name in shipped_recipes()}
+    width = max(map(len, purposes))
+    text = "\n".join(f"{name:<{width}}  {purpose}" for name, purpose in purposes.items())
+    result({"recipes": purposes}, text, as_json=json)
 
-        typer.echo(recipe_text(name), nl=False)
 
-    @recipes.command()
-    def copy(
-        name: Annotated[str, typer.Argument(help="A shipped recipe's name.")],
-        file: Annotated[Path, typer.Argument(help="Where to write it: mine.yaml.")],
-        force: o.Force = False,
-    ) -> None:
-        """Copy a recipe to FILE, to be changed and used with --recipe FILE."""
-        from routekit.errors import InputError
-        from routekit.recipe import recipe_text
+@recipes.command()
+def show(name: Shipped, json: o.Json = False) -> None:
+    """Print a recipe: its purpose, its command, its measured result, and its settings."""
+    from routekit.recipe import recipe_text
 
-        text = recipe_text(name)
-        if file.suffix not in (".yaml", ".yml"):
-            raise InputError(f"{file}: a recipe is a .yaml file")
-        if file.exists() and not force:
-            raise InputError(f"{file} exists: choose another name, or replace it with --force")
-        try:
-            file.write_text(text)
-        except OSError as error:
-            raise InputError(f"cannot write to {file}: {error.strerror}") from error
-        typer.echo(f"{file}")
+    text = recipe_text(name)
+    result({"recipe": name, "text": text}, text.rstrip("\n"), as_json=json)
 
-    @recipes.command()
-    def validate(name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")]) -> None:
-        """Check a recipe: every fault at once, with its line and the nearest name that there is."""
-        from routekit.recipe import load_recipe
 
-        load_recipe(name)
-        typer.echo(f"{name} is valid")
+@recipes.command()
+def copy(
+    name: Shipped,
+    file: Annotated[Path, typer.Argument(help="The file to write: mine.yaml.")],
+    force: o.Force = False,
+    json: o.Json = False,
+) -> None:
+    """Copy a recipe to FILE, to change it and use it with --recipe FILE."""
+    from routekit.errors import InputError
+    from routekit.recipe import recipe_text
+
+    text = recipe_text(name)
+    if file.suffix not in (".yaml", ".yml"):
+        raise InputError(f"{file}: a recipe is a .yaml file")
+    if file.exists() and not force:
+        raise InputError(f"{file} exists: choose another name, or replace it with --force")
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise InputError(f"cannot write to {file}: {error.strerror}") from error
+    result({"recipe": name, "file": str(file)}, f"{file}", as_json=json)
+
+
+@recipes.command()
+def validate(name: Shipped, json: o.Json = False) -> None:
+    """Check a recipe. Every fault is printed, with its line and the nearest name."""
+    from routekit.recipe import load_recipe
+
+    load_recipe(name)
+    result({"recipe": name, "valid": True}, f"{name} is valid", as_json=json)
 
 
 def _purpose(text: str) -> str:

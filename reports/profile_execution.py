@@ -35,6 +35,7 @@ from routekit.execution.prepare import prepare
 from routekit.execution.timing import DISTINCT, in_turns
 from routekit.pipeline.bench import subject
 from routekit.pipeline.machine import Machine
+from routekit.recipe import DataSection
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--batch", default="1,8,64")
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
-    network, images, _ = subject(options.model, options.rate, options.data, count=512)
+    network, images, _ = subject(options.model, options.rate, DataSection(source=options.data), count=512)
     prepared = prepare(network)
     costs, fast = CostTable.measure(prepared), fuse(prepared)
     dense, routed = SparseExecutor(fast.without_routing()), SparseExecutor(fast)

@@ -25,6 +25,7 @@ from routekit.formats.onnx.file import save_onnx
 from routekit.formats.onnx.piece import Exporter
 from routekit.pipeline.bench import subject
 from routekit.pipeline.machine import Machine
+from routekit.recipe import DataSection
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--batch", default="1,64")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    network, images, _ = subject(options.model, options.rate, options.data, count=256)
+    network, images, _ = subject(options.model, options.rate, DataSection(source=options.data), count=256)
     rows = []
     with TemporaryDirectory() as name:
         folder, exporter = Path(name), Exporter()

@@ -14,96 +14,73 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from routekit.api import evaluate, export, fit, run, save
-    from routekit.backbones.adapters import adapt, register_adapter
-    from routekit.backbones.load import load_backbone
-    from routekit.backbones.marked import mark_units
-    from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
-    from routekit.cost.table import CostTable
-    from routekit.errors import RoutekitError
-    from routekit.execution.prepare import optimize
-    from routekit.formats.checkpoint import load
-    from routekit.junctions.again import Again
-    from routekit.junctions.branch import Branch
-    from routekit.junctions.cascade import Cascade
-    from routekit.junctions.convert import convert, join
-    from routekit.junctions.exit import Exit
-    from routekit.junctions.junction import Junction
-    from routekit.junctions.skip import Skip
-    from routekit.junctions.tree import Tree
-    from routekit.network.network import RoutedNetwork
-    from routekit.network.pricing import PriceRange
-    from routekit.routing.router import RouterConfig
-    from routekit.training.schedule import TrainingConfig
+    from routekit.api import evaluate as evaluate
+    from routekit.api import export as export
+    from routekit.api import fit as fit
+    from routekit.api import run as run
+    from routekit.api import save as save
+    from routekit.backbones.adapters import adapt as adapt
+    from routekit.backbones.adapters import register_adapter as register_adapter
+    from routekit.backbones.load import load_backbone as load_backbone
+    from routekit.backbones.marked import mark_units as mark_units
+    from routekit.backbones.unit import Backbone as Backbone
+    from routekit.backbones.unit import ModelSpec as ModelSpec
+    from routekit.backbones.unit import ResidualUnit as ResidualUnit
+    from routekit.cost.table import CostTable as CostTable
+    from routekit.errors import RoutekitError as RoutekitError
+    from routekit.execution.prepare import optimize as optimize
+    from routekit.formats.checkpoint import load as load
+    from routekit.junctions.again import Again as Again
+    from routekit.junctions.branch import Branch as Branch
+    from routekit.junctions.cascade import Cascade as Cascade
+    from routekit.junctions.convert import convert as convert
+    from routekit.junctions.convert import join as join
+    from routekit.junctions.exit import Exit as Exit
+    from routekit.junctions.junction import Junction as Junction
+    from routekit.junctions.skip import Skip as Skip
+    from routekit.junctions.tree import Tree as Tree
+    from routekit.network.network import RoutedNetwork as RoutedNetwork
+    from routekit.network.pricing import PriceRange as PriceRange
+    from routekit.routing.router import RouterConfig as RouterConfig
+    from routekit.training.schedule import TrainingConfig as TrainingConfig
 
-# Public name -> where it is defined; imported on first use, so that `import routekit` is instant.
+# Public name -> the module that defines it. It is imported on first use, so that `import routekit` is instant.
 _HOME = {
-    "Again": "routekit.junctions.again:Again",
-    "Backbone": "routekit.backbones.unit:Backbone",
-    "Branch": "routekit.junctions.branch:Branch",
-    "Cascade": "routekit.junctions.cascade:Cascade",
-    "CostTable": "routekit.cost.table:CostTable",
-    "Exit": "routekit.junctions.exit:Exit",
-    "Junction": "routekit.junctions.junction:Junction",
-    "ModelSpec": "routekit.backbones.unit:ModelSpec",
-    "PriceRange": "routekit.network.pricing:PriceRange",
-    "ResidualUnit": "routekit.backbones.unit:ResidualUnit",
-    "RoutedNetwork": "routekit.network.network:RoutedNetwork",
-    "RoutekitError": "routekit.errors:RoutekitError",
-    "RouterConfig": "routekit.routing.router:RouterConfig",
-    "Skip": "routekit.junctions.skip:Skip",
-    "TrainingConfig": "routekit.training.schedule:TrainingConfig",
-    "Tree": "routekit.junctions.tree:Tree",
-    "adapt": "routekit.backbones.adapters:adapt",
-    "convert": "routekit.junctions.convert:convert",
-    "evaluate": "routekit.api:evaluate",
-    "export": "routekit.api:export",
-    "fit": "routekit.api:fit",
-    "join": "routekit.junctions.convert:join",
-    "load": "routekit.formats.checkpoint:load",
-    "load_backbone": "routekit.backbones.load:load_backbone",
-    "mark_units": "routekit.backbones.marked:mark_units",
-    "optimize": "routekit.execution.prepare:optimize",
-    "register_adapter": "routekit.backbones.adapters:register_adapter",
-    "run": "routekit.api:run",
-    "save": "routekit.api:save",
+    "Again": "junctions.again",
+    "Backbone": "backbones.unit",
+    "Branch": "junctions.branch",
+    "Cascade": "junctions.cascade",
+    "CostTable": "cost.table",
+    "Exit": "junctions.exit",
+    "Junction": "junctions.junction",
+    "ModelSpec": "backbones.unit",
+    "PriceRange": "network.pricing",
+    "ResidualUnit": "backbones.unit",
+    "RoutedNetwork": "network.network",
+    "RoutekitError": "errors",
+    "RouterConfig": "routing.router",
+    "Skip": "junctions.skip",
+    "TrainingConfig": "training.schedule",
+    "Tree": "junctions.tree",
+    "adapt": "backbones.adapters",
+    "convert": "junctions.convert",
+    "evaluate": "api",
+    "export": "api",
+    "fit": "api",
+    "join": "junctions.convert",
+    "load": "formats.checkpoint",
+    "load_backbone": "backbones.load",
+    "mark_units": "backbones.marked",
+    "optimize": "execution.prepare",
+    "register_adapter": "backbones.adapters",
+    "run": "api",
+    "save": "api",
 }
 
-__all__ = [
-    "Again",
-    "Backbone",
-    "Branch",
-    "Cascade",
-    "CostTable",
-    "Exit",
-    "Junction",
-    "ModelSpec",
-    "PriceRange",
-    "ResidualUnit",
-    "RoutedNetwork",
-    "RoutekitError",
-    "RouterConfig",
-    "Skip",
-    "TrainingConfig",
-    "Tree",
-    "adapt",
-    "convert",
-    "evaluate",
-    "export",
-    "fit",
-    "join",
-    "load",
-    "load_backbone",
-    "mark_units",
-    "optimize",
-    "register_adapter",
-    "run",
-    "save",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'routekit' has no attribute {name!r}")
-    module, _, attribute = _HOME[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(f"routekit.{_HOME[name]}"), name)

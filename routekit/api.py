@@ -1,4 +1,4 @@
-"""The Python API: the verbs in the order of the work, on data of any form. The command line calls the same code."""
+"""The Python API: the verbs in the order of the work, on data of any form. The command line uses the same code."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from routekit.backbones.unit import ModelSpec
 from routekit.cost.table import CostTable
 from routekit.cost.target import parse_target
-from routekit.data.preprocessing import preprocessing_of
 from routekit.data.sources import DataSplits, load_data
 from routekit.data.tensors import Labelled, splits_of
 from routekit.errors import InputError
@@ -31,7 +30,7 @@ from routekit.training.schedule import TrainingConfig
 from routekit.training.trainer import Trainer
 
 Data = str | Path | DataSplits | Labelled | Sequence[Labelled]
-# What teaches a network by default, where there is a teacher: its logits, and its features after each stage.
+# By default, a network learns the logits of its teacher, and the features of the teacher after each stage.
 TAUGHT = ObjectiveWeights(
     consistency=0.0, diversity=0.0, regularization=0.0, distillation=0.9, feature_distillation=10.0
 )
@@ -42,22 +41,22 @@ def data(source: Data, spec: ModelSpec, seed: int = 0) -> DataSplits:
     """Bring images of any form into the form that training and evaluation take.
 
     Args:
-        source: A data set's name, a folder with train/ and test/, what `load_data` gives, or labelled images: a pair of
-            tensors, a torch `Dataset`, a `DataLoader`; or a sequence of up to three of these, for training, validation
-            and test. uint8 images are normalised as `spec` says, float ones are taken as they are.
-        spec: What the network wants of its images.
-        seed: Draws what is carved out of the images.
+        source: The name of a data set, a folder with train/ and test/, the splits of `load_data`, or labelled images: a
+            pair of tensors, a torch `Dataset`, a `DataLoader`; or a sequence of up to three of these, for training,
+            validation and test. uint8 images are normalised as `spec` has it, float images are used as they are.
+        spec: The architecture of the network, with the form of its images.
+        seed: It draws the validation images, if these are taken from others.
 
     Returns:
         The splits.
 
     Raises:
-        InputError: The data are not there, or not as described.
+        InputError: The data are not there, or have another form.
     """
     if isinstance(source, DataSplits):
         return source
     if isinstance(source, str | Path):
-        return load_data(str(source), seed=seed, preprocessing=preprocessing_of(spec))
+        return load_data(str(source), seed=seed, preprocessing=spec.preprocessing)
     return splits_of(source, spec.input_size, spec.num_classes, seed)
 
 
@@ -80,18 +79,18 @@ def fit(
     """Train a network, so that it meets a budget on validation images.
 
     Args:
-        network: It is trained in place.
+        network: The network, which is trained in place.
         source: The images: see `data`.
         target: The mean cost: "50%" of the dense network's, "1.5e8", or a number of MACs. None for no budget.
-        teacher: The dense network that teaches it; None for nobody.
+        teacher: The dense network that teaches it; None for no teacher.
         training: How it is trained.
         objective: What is minimised.
-        loss: Logits `[B, classes]` and labels `[B]` -> the loss of each image, `[B]`, in the place of cross-entropy.
-        optimizer: Builds an optimiser from groups of parameters, in the place of SGD. Each group has "params",
+        loss: Logits `[B, classes]` and labels `[B]` -> the loss of each image `[B]`, in place of cross-entropy.
+        optimizer: Builds an optimiser from groups of parameters, in place of SGD. Each group has "params",
             "weight_decay", and a "scale" on the learning rate of the schedule.
-        folder: Where the state is kept, so that the same call goes on with what is there; None: nowhere.
-        device: "cpu" or "cuda"; None for the best there is.
-        seed: Of every random choice.
+        folder: Where the state is kept; the same call then resumes from it. None: nowhere.
+        device: "cpu" or "cuda"; None for CUDA if there is any.
+        seed: The seed of every random choice.
         on_step: Called after each step.
         say: Called with sentences for the user.
 
@@ -130,13 +129,13 @@ def evaluate(network: RoutedNetwork, source: Data, *, target: str | float | None
 
     Args:
         network: The network.
-        source: The images: see `data`. What is not divided is all measured.
-        target: A mean cost to be met on the validation images first, where the network can be set for another one
-            without training: by its thresholds, or by the price of computing.
-        seed: Draws what is carved out of the images.
+        source: The images: see `data`. A set that is not divided is measured as a whole.
+        target: A mean cost that is met on the validation images first, for a network with thresholds or a price of
+            computing; None: the network is measured as it is.
+        seed: It draws the validation images, if these are taken from others.
 
     Returns:
-        What every image did: `accuracy`, `cost` (MACs, routers included), `routes`.
+        The `accuracy`, the `cost` (MACs, routers included) and the `routes`.
 
     Raises:
         InputError: A budget out of reach, or images that do not fit.
@@ -157,9 +156,9 @@ def save(network: RoutedNetwork, folder: str | Path, *, classes: Sequence[str] =
 
     Args:
         network: The network.
-        folder: It is made if it is not there.
-        classes: The names of the classes, for whoever predicts with it.
-        dtype: In which parameters are stored: "float32", "float16" or "bfloat16".
+        folder: The folder, which is made if it is not there.
+        classes: The names of the classes, for predictions.
+        dtype: The type of the stored parameters: "float32", "float16" or "bfloat16".
 
     Returns:
         The folder.
@@ -176,11 +175,11 @@ def export(
 
     Args:
         network: The network.
-        folder: It is made if it is not there.
+        folder: The folder, which is made if it is not there.
         kind: "onnx" or "openvino", which skip what an image does not need; "torch", a program that computes
             everything; or "compact", a smaller checkpoint for `load`.
         classes: The names of the classes.
-        images: For "compact", images like those to come, `[N, C, H, W]`, normalised: what none of them runs goes.
+        images: For "compact", typical images `[N, C, H, W]`, normalised. Units that none of them runs are dropped.
 
     Returns:
         The files.
@@ -202,7 +201,7 @@ def export(
 
 
 def run(recipe: Recipe | str, folder: str | Path, *, force: bool = False, **settings: Any) -> dict[str, Any]:
-    """Carry out a recipe: what `routekit convert` and `routekit finetune` do.
+    """Carry out a recipe, as `routekit convert` and `routekit finetune` do.
 
     >>> run("default", "runs/mine", target="50%", data={"source": "digits"})
 
@@ -210,13 +209,13 @@ def run(recipe: Recipe | str, folder: str | Path, *, force: bool = False, **sett
         recipe: The recipe, or its name.
         folder: The run's folder.
         force: Whether an old run there is replaced.
-        **settings: Of the recipe named, sections or single values: `training={"epochs": 2}`.
+        **settings: Settings that replace those of the recipe, sections or single values: `training={"epochs": 2}`.
 
     Returns:
         The run's record.
 
     Raises:
-        InputError: Something that was given is wrong.
+        InputError: Some input is wrong.
     """
     if isinstance(recipe, str):
         values = {

@@ -1,4 +1,4 @@
-"""What is wrong with a document, setting by setting, for people."""
+"""The faults of a document, setting by setting, in words."""
 
 from collections.abc import Sequence
 from typing import Any, get_args, get_type_hints
@@ -10,11 +10,11 @@ from routekit.registry import nearest
 
 
 def explain(errors: Sequence[Any], lines: dict[tuple[str, ...], int], root: Any) -> str:
-    """Say what is wrong and where: on which line, if the file says it; a name that there is not, with the nearest.
+    """Put the faults of a document into words: each with its line, unknown names with the nearest known ones.
 
     Args:
-        errors: What pydantic found.
-        lines: On which line each setting is.
+        errors: The errors of pydantic.
+        lines: The line of each setting that is in the file, from 1.
         root: The model of the whole document.
 
     Returns:
@@ -25,7 +25,7 @@ def explain(errors: Sequence[Any], lines: dict[tuple[str, ...], int], root: Any)
         path = tuple(str(part) for part in fault["loc"])
         if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             faults[path] = [f"no such setting: {nearest(path[-1], _fields(root, path[:-1]))}"]
-        else:  # of what can be one thing or another, pydantic tells what is wrong with each
+        else:  # for a setting of several types, pydantic has an error for each type
             place = path if fault["type"] == "junction" else _setting(root, path)
             faults.setdefault(place, []).append(fault["msg"])
     told = []
@@ -37,7 +37,7 @@ def explain(errors: Sequence[Any], lines: dict[tuple[str, ...], int], root: Any)
 
 
 def _setting(root: Any, path: tuple[str, ...]) -> tuple[str, ...]:
-    """Of the place of a fault, the setting that it is in."""
+    """The setting in which a fault is: the longest part of its path that is a setting."""
     known = 0
     while known < len(path) and path[known] in _fields(root, path[:known]):
         known += 1
@@ -45,7 +45,7 @@ def _setting(root: Any, path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _fields(root: Any, path: tuple[str, ...]) -> list[str]:
-    """What settings there are in the section at `path`."""
+    """The names of the settings in the section at `path`."""
     kind = root
     if path[:1] == ("junctions",):
         _, *below = path
@@ -57,7 +57,15 @@ def _fields(root: Any, path: tuple[str, ...]) -> list[str]:
 
 
 def lines_of(node: yaml.Node | None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """On which line each key of a document is, from 1."""
+    """Find the line of each key of a YAML document.
+
+    Args:
+        node: The document, or a part of it.
+        path: The keys above it.
+
+    Returns:
+        For the path of each key, its line, from 1.
+    """
     if not isinstance(node, yaml.MappingNode):
         return {}
     found = {}

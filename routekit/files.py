@@ -11,7 +11,15 @@ from routekit.errors import InputError, RoutekitError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write to a neighbour file, flush it to disk, then rename it over `path`. Raises RoutekitError if it can't."""
+    """Write to a neighbour file, flush it to disk, then rename it over `path`.
+
+    Args:
+        path: The file.
+        write: Called with the stream to write to.
+
+    Raises:
+        RoutekitError: It cannot be written. A file that was there before is untouched.
+    """
     temporary = path.with_name(path.name + ".partial")
     try:
         with temporary.open("wb") as stream:
@@ -25,15 +33,30 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, or leave the one before: `write_atomically`."""
+    """Write a whole text file (`write_atomically`).
+
+    Args:
+        path: The file.
+        text: Its text.
+
+    Raises:
+        RoutekitError: It cannot be written. A file that was there before is untouched.
+    """
     write_atomically(path, lambda stream: stream.write(text.encode()))
 
 
 @contextmanager
 def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Be the only process at work on `folder` for as long as it lasts; wait for another one that is, and say so.
+    """Be the only process at work on a folder; wait for another one that is.
 
-    A process that dies gives way. Where the system, or the folder's file system, knows no locks, nobody waits.
+    The lock of a process ends with it. Where the system or the file system has no locks, nobody waits.
+
+    Args:
+        folder: The folder.
+        say: Called with a sentence before waiting.
+
+    Yields:
+        Once no other process is at work.
     """
     with ExitStack() as held:
         if not _lock(folder, held, wait=False):
@@ -43,7 +66,7 @@ def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def busy(folder: Path) -> bool:
-    """Whether a process is at work on `folder`, or on a folder in it, as far as locks are known there (`alone`)."""
+    """Whether a process is at work on a folder, or on a folder in it, where there are locks (`alone`)."""
     for each in (folder, *(found for found in folder.rglob("*") if found.is_dir())):
         with ExitStack() as held:
             if not _lock(each, held, wait=False):
@@ -52,7 +75,7 @@ def busy(folder: Path) -> bool:
 
 
 def _lock(folder: Path, held: ExitStack, *, wait: bool) -> bool:
-    """Lock `folder` until `held` is left; False if another process has, and this one is not to wait for it."""
+    """Lock a folder until `held` closes; False if another process has locked it, and this one does not wait."""
     with suppress(ImportError, OSError):
         import fcntl
 
@@ -66,17 +89,33 @@ def _lock(folder: Path, held: ExitStack, *, wait: bool) -> bool:
 
 
 def check_apart(path: Path, needs: Sequence[Path]) -> None:
-    """Raise InputError if something that is needed to fill the folder `path` lies in it: replacing would delete it."""
+    """Check that a new folder replaces nothing that is needed to make it.
+
+    Args:
+        path: The new folder.
+        needs: Files and folders that are needed.
+
+    Raises:
+        InputError: One of them is in the folder.
+    """
     for needed in needs:
         if needed.exists() and path.resolve() in (needed.resolve(), *needed.resolve().parents):
             raise InputError(f"{path} would be made of {needed}, which is in it: choose another --out or --name")
 
 
 def check_folder(path: Path, kind: str, marker: str, *, force: bool, needs: Sequence[Path] = ()) -> None:
-    """Raise InputError if a new "run" or "comparison" cannot be made at `path`; `marker` is the file that each has.
+    """Check that a new folder can be made.
 
-    It holds one already and `force` is off, or something else, or cannot be made; or it would replace an old one that
-    holds what the new one `needs`, or that a process is at work on.
+    Args:
+        path: The folder.
+        kind: What it will hold: "run" or "comparison".
+        marker: The file that every folder of this kind has.
+        force: Whether an old one is replaced.
+        needs: Files and folders that the new one needs.
+
+    Raises:
+        InputError: There is an old one (without `force`), or one with needed files, or one that a process works on;
+            there are other files; or the folder cannot be made.
     """
     check_apart(path, needs)
     if path.exists() and not path.is_dir():
@@ -93,7 +132,15 @@ def check_folder(path: Path, kind: str, marker: str, *, force: bool, needs: Sequ
 
 
 def make_folder(path: Path, marker: str) -> None:
-    """Make the folder `path` anew, in the place of one that has a `marker`. Raises InputError if it can't."""
+    """Make a folder; one that is there already is replaced.
+
+    Args:
+        path: The folder.
+        marker: The file that a folder to be replaced has.
+
+    Raises:
+        InputError: It cannot be made.
+    """
     try:
         if (path / marker).exists():
             shutil.rmtree(path)
@@ -103,7 +150,7 @@ def make_folder(path: Path, marker: str) -> None:
 
 
 def existing(folder: Path) -> Path:
-    """The folder, made if it is not there. Raises InputError if it can't be."""
+    """The folder, which is made if it is not there. Raises InputError if it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -18,7 +18,7 @@ CONVENTION = "fvcore: 1 multiply-add = 1 FLOP (MACs)"
 
 
 def describe(flops: float) -> str:
-    """Say a cost with its convention and the 2x figure beside it: `1.50e8 FLOPs (MACs; 3.00e8 as 2xMAC)`."""
+    """A cost in words, with its convention and the figure of the other one: `1.50e8 FLOPs (MACs; 3.00e8 as 2xMAC)`."""
     return f"{_short(flops)} FLOPs (MACs; {_short(2 * flops)} as 2xMAC)"
 
 
@@ -29,7 +29,7 @@ def _short(flops: float) -> str:
 
 @dataclass(frozen=True)
 class Count:
-    """FLOPs of one call, and the operators that fvcore has no rule for (it counts those as zero)."""
+    """FLOPs of one call, and the operators for which fvcore has no rule (it counts those as zero)."""
 
     flops: int
     uncounted: Counter[str]
@@ -49,7 +49,16 @@ class _Piece(nn.Module):
 
 @torch.no_grad()
 def count(call: Callable[..., Any], inputs: tuple[Any, ...], owner: nn.Module) -> Count:
-    """Count one call of `call(*inputs)`; `owner` is the module whose parameters it uses."""
+    """Count the multiply-adds of `call(*inputs)`.
+
+    Args:
+        call: The call, traced by fvcore.
+        inputs: Its inputs.
+        owner: The module whose parameters it uses.
+
+    Returns:
+        The count.
+    """
     analysis = (
         FlopCountAnalysis(_Piece(call, owner).eval(), inputs)
         .unsupported_ops_warnings(False)

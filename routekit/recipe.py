@@ -1,4 +1,4 @@
-"""A recipe: every choice of a run in one validated document, YAML in and out."""
+"""A recipe: every choice of a run in one validated document, from and to YAML."""
 
 from importlib import resources
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
@@ -21,25 +21,33 @@ from routekit.routing.router import RouterConfig
 from routekit.training.schedule import TrainingConfig
 
 
-def junction_settings(value: Any) -> dict[str, Any]:
-    """Read `[skip, exit]`, or `{exit: {at: stages}}` -> the settings of each kind, by its name."""
+def _settings(value: Any) -> dict[str, Any]:
+    """`[skip, exit]`, or `{exit: {at: stages}}` -> the settings of each kind of junction, by its name."""
     if isinstance(value, dict):
-        return {kind: each or {} for kind, each in value.items()}
-    return {str(kind): {} for kind in value or []}
+        return {str(kind): each or {} for kind, each in value.items()}
+    try:
+        return {str(kind): {} for kind in value or []}
+    except TypeError:
+        raise PydanticCustomError("junction", "name the kinds: [skip, exit]") from None
 
 
 def _configs(value: Any) -> dict[str, Junction]:
-    """The configs of junctions. What is wrong in one is told by `load_recipe`, with its place."""
-    try:
-        found = junction_settings(value)
-        return {kind: config_of(kind, found[kind]) for kind in junctions.in_order(list(found))}
-    except (InputError, ValidationError, TypeError) as error:
-        raise PydanticCustomError("junction", "{said}", {"said": " ".join(str(error).split())}) from error
-
-
-def config_of(kind: str, settings: Any) -> Junction:
-    """The config of a junction. Raises InputError for an unknown kind, ValidationError for wrong settings."""
-    return settings if isinstance(settings, Junction) else TypeAdapter(junctions[kind]).validate_python(settings)
+    """The configs of junctions, in the order in which they are attached. All faults are raised at once."""
+    found: dict[str, Junction] = {}
+    faults: list[InitErrorDetails] = []
+    for kind, settings in _settings(value).items():
+        try:
+            found[kind] = TypeAdapter(junctions[kind]).validate_python(settings)
+        except InputError as error:
+            unknown = PydanticCustomError("junction", "{said}", {"said": str(error)})
+            faults.append({"type": unknown, "loc": (kind,), "input": kind})
+        except ValidationError as error:
+            for fault in error.errors():
+                kept = PydanticCustomError(fault["type"], "{said}", {"said": fault["msg"]})
+                faults.append({"type": kept, "loc": (kind, *fault["loc"]), "input": fault["input"]})
+    if faults:
+        raise ValidationError.from_exception_data("junctions", faults)
+    return {kind: found[kind] for kind in junctions.in_order(list(found))}
 
 
 def _plain(configs: dict[str, Junction]) -> dict[str, Any]:
@@ -54,7 +62,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
 class ModelSection(_Section):
@@ -74,10 +82,11 @@ class DataSection(_Section):
         val: A folder of validation images.
         val_from_test: The share of the test images that is taken for validation.
         fill: What shifted training images are padded with: zeros, or their mean colour.
-        input_size: The height and width of images; None for what the network was made for.
-        mean, std: Of each channel, on images scaled to [0, 1]; None for what the network was made for.
-        crop: The share of an image's centre that is seen; None for what is usual.
-        interpolation: How images are resized; None for what is usual.
+        input_size: The height and width of images; None for those of the network.
+        mean: The mean of each channel, on images scaled to [0, 1]; None for that of the network.
+        std: The standard deviation of each channel, likewise.
+        crop: The share of the image, at its centre, that is used; None for that of the network.
+        interpolation: How images are resized; None for that of the network.
     """
 
     source: str = "digits"
@@ -93,18 +102,14 @@ class DataSection(_Section):
     interpolation: Literal["bilinear", "bicubic"] | None = None
 
 
-# Methods that decide for each image, or not at all; all others are registered.
-WAYS = ("routed", "dense", "cascade")
-
-
 class PruningSection(_Section):
     """How the network is pruned before it is routed.
 
     Attributes:
-        method: By which method.
-        target: To which cost. "auto" is half-way to the budget: pruning and routing then take the same share.
-        below: Only for budgets under this share of the dense cost: larger ones are met by routing alone. Behind smaller
-            networks it is for all budgets under the dense cost.
+        method: The method.
+        target: The cost after pruning. "auto" is half-way to the budget: pruning and routing save the same share.
+        below: Budgets under this share of the dense cost need pruning; routing alone meets larger ones. Behind smaller
+            networks, all budgets under the dense cost need it.
     """
 
     method: Annotated[str, one_of("pruning method", prunings)] = "l1"
@@ -116,26 +121,26 @@ class Recipe(_Section):
     """All choices of a run.
 
     Attributes:
-        method: "routed" decides for each image what `junctions` names; "dense" and the static methods decide nothing; a
-            "cascade" is joined from networks that are done, and learns nothing.
+        method: "routed" decides for each image what `junctions` names. "dense" and the static methods decide nothing. A
+            "cascade" is joined from finished networks, and is not trained.
         model: Which network.
         data: Which images.
         target: The budget as given ("50%", "1.5e8"); None for a dense network.
-        pruning: What is done to a network before it is routed; None for nothing.
-        smaller: Runs or checkpoints of smaller networks for the same classes, the cheapest first: they answer what they
-            are sure of, and the recipe's own network comes last.
+        pruning: How a network is pruned before it is routed; None for not at all.
+        smaller: Runs or checkpoints of smaller networks for the same classes, the cheapest first. They answer the
+            images of which they are sure, and the recipe's own network comes last.
         junctions: What a routed network decides: the settings of each kind of junction.
         routers: How the routers of units are built.
         adaptive_cost: The prices of computing at which one network learns to decide; None for a single budget.
-        inference: Whether decisions are taken, or sampled (Table 4b of Wang et al.).
+        inference: Whether decisions are hard or sampled (Table 4b of Wang et al.).
         objective: What is minimised.
-        training: Of the network that the run is about.
-        dense: Of the dense network, where one has to be fine-tuned first. With 0 epochs, an untrained network is
-            trained from scratch as it is routed, and nothing teaches it.
-        seed: Of every random choice.
+        training: How the network of the run is trained.
+        dense: How the dense network is trained first, where that is needed. With 0 epochs, an untrained network is
+            trained from scratch as it is routed, without a teacher.
+        seed: The seed of every random choice.
     """
 
-    method: Annotated[str, one_of("method", prunings, orders, also=WAYS)] = "routed"
+    method: Annotated[str, one_of("method", prunings, orders, also=["routed", "dense", "cascade"])] = "routed"
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     target: str | None = None
@@ -148,7 +153,7 @@ class Recipe(_Section):
     objective: ObjectiveWeights = ObjectiveWeights()
     training: TrainingConfig = TrainingConfig()
     dense: TrainingConfig = TrainingConfig()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
@@ -156,7 +161,7 @@ class Recipe(_Section):
 
 
 def static(method: str) -> dict[str, Any]:
-    """The settings of a method that decides nothing: whatever a recipe says of routing does not hold for it."""
+    """The settings of a method that decides nothing; they replace those of a recipe for routing."""
     return {"method": method, "junctions": {}, "pruning": None, "smaller": []}
 
 
@@ -180,17 +185,17 @@ def recipe_text(name: str) -> str:
 def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read a shipped recipe by name, or a YAML file by path.
 
-    A recipe may name another one as its `base:` what it does not say itself is as there.
+    A recipe may name another one as its `base:`, which has the settings that it does not name itself.
 
     Args:
         name: The recipe.
-        overrides: Settings that win, by dotted names ("training.epochs"); None is a value, too.
+        overrides: Settings that replace those of the file, by dotted names ("training.epochs"). None is a value, too.
 
     Returns:
         The recipe.
 
     Raises:
-        InputError: All faults at once, each with its line where it is in the file.
+        InputError: The recipe has faults: all of them, each with its line if it is in the file.
     """
     values, lines = _document(name, ())
     for dotted, value in (overrides or {}).items():
@@ -200,12 +205,11 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        faults = [fault for fault in error.errors() if fault["type"] != "junction"]
-        raise InputError(f"recipe {name}: {explain([*faults, *_junction_faults(values)], lines, Recipe)}") from error
+        raise InputError(f"recipe {name}: {explain(error.errors(), lines, Recipe)}") from error
 
 
 def _document(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """The settings of a recipe, those of its base included, and on which line each of its own is."""
+    """The settings of a recipe, those of its base included, and the line of each of its own."""
     if name in seen:
         raise InputError(f"recipe {name} is its own base: {' -> '.join([*seen, name])}")
     text = recipe_text(name)
@@ -223,7 +227,7 @@ def _document(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[tu
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Settings over others; junctions that are named take the place of all that are below."""
+    """Settings over others. Junctions replace all those below them."""
     found = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(below.get(key), dict) and key != "junctions"
@@ -231,32 +235,15 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _junction_faults(values: dict[str, Any]) -> list[Any]:
-    """What is wrong with the junctions of a document, each fault at its place."""
-    faults: list[Any] = []
-    try:
-        given = junction_settings(values.get("junctions"))
-    except TypeError:
-        return [{"type": "junction", "loc": ("junctions",), "msg": "name the kinds: [skip, exit]"}]
-    for kind, settings in given.items():
-        try:
-            config_of(kind, settings)
-        except InputError as error:
-            faults.append({"type": "junction", "loc": ("junctions", kind), "msg": str(error)})
-        except ValidationError as error:
-            faults += [{**fault, "loc": ("junctions", kind, *fault["loc"])} for fault in error.errors()]
-    return faults
-
-
 def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    """Set a value at its place; a section that is not there, or is nothing, begins empty."""
+    """Set a value at its place. A section that is missing or None is made."""
     *sections, key = path
     for section in sections:
         if section == "junctions":
-            values[section] = junction_settings(values.get(section))
+            values[section] = _settings(values.get(section))
         if values.get(section) is None:
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):
-            return  # what is wrong with it is told with all other faults
+            return  # validation finds this fault, with all others
     values[key] = value

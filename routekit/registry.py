@@ -14,7 +14,15 @@ U = TypeVar("U")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which of the `known` names the user may have meant: a sentence, or the whole list if none is near."""
+    """Suggest names for one that is unknown.
+
+    Args:
+        name: The unknown name.
+        known: All names.
+
+    Returns:
+        "did you mean ...?", or the list of names if none is near.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
@@ -23,7 +31,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 class Registry(Generic[T]):
-    """A table that grows by decorators, so that adding a thing edits no list elsewhere.
+    """A table that grows by decorators, so that a new entry edits no list elsewhere.
 
     >>> gates = Registry("gate")
     >>> @gates.register("soft")
@@ -35,7 +43,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[U], U]:
-        """Enter the decorated object under `name`; a name can be taken once."""
+        """Enter the decorated object under `name`. Raises ValueError for a name that is in the table."""
 
         def enter(entry: U) -> U:
             if name in self._entries:
@@ -46,7 +54,7 @@ class Registry(Generic[T]):
         return enter
 
     def __getitem__(self, name: str) -> T:
-        """Look `name` up; raises InputError that suggests the nearest names."""
+        """Look up a name. Raises InputError, with the nearest names, if it is unknown."""
         if name not in self._entries:
             raise InputError(f"unknown {self.kind} {name!r}: {nearest(name, self._entries)}")
         return self._entries[name]
@@ -59,13 +67,22 @@ class Registry(Generic[T]):
 
 
 def one_of(kind: str, *registries: Registry[Any], also: Sequence[str] = (), but: Sequence[str] = ()) -> AfterValidator:
-    """Validate a setting that names something registered, now or later, or one of `also`; not one of `but`.
+    """Validate a setting that names something registered, now or later.
 
     >>> kind: Annotated[str, one_of("router", banks)] = "fc"
+
+    Args:
+        kind: What is named, for the error.
+        *registries: The tables of names.
+        also: Further names.
+        but: Names that are not allowed.
+
+    Returns:
+        A validator for pydantic, which raises PydanticCustomError for other names.
     """
 
     def known(name: str) -> str:
-        names = {*also, *(entry for registry in registries for entry in registry)} - {*but}
+        names = {*also}.union(*registries) - {*but}
         if name not in names:
             said = {"said": f"unknown {kind} {name!r}: {nearest(name, names)}"}
             raise PydanticCustomError("unknown_name", "{said}", said)

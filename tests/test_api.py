@@ -112,6 +112,9 @@ def test_junctions_go_together_in_one_list() -> None:
     assert network.columns == ["past narrow", "past layer2.0", "past end"]
     with pytest.raises(InputError, match="joins what is decided by certainty"):
         routekit.convert(small_view(), [Skip(), Again()])
+    for wrong in (Skip(), ["skip"]):
+        with pytest.raises(InputError, match="a list of configs"):
+            routekit.convert(toy_view(), wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no narrow form"):
         routekit.convert(toy_view(), [Branch()])
 

@@ -5,14 +5,14 @@ checkpoints (github akamaster/pytorch_resnet_cifar10).
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from routekit.backbones.adapters import register_adapter
-from routekit.backbones.unit import Backbone, ModelSpec, ResidualUnit
+from routekit.backbones.unit import Backbone, ModelSpec, residual_units
 
 DEPTHS = (20, 32, 44, 56, 74, 110, 1202)
 
@@ -31,7 +31,7 @@ class OptionAShortcut(nn.Module):
 
 
 class SourcedShortcut(OptionAShortcut):
-    """An option-A shortcut between pruned features: `source` [C'] says from which input each output comes, if any."""
+    """An option-A shortcut between pruned features: output i is the input `source[i]`, or zero."""
 
     source: Tensor
 
@@ -41,22 +41,20 @@ class SourcedShortcut(OptionAShortcut):
 
     @classmethod
     def of(cls, shortcut: OptionAShortcut) -> "SourcedShortcut":
-        """The same as `shortcut`. An input that is not there, one beyond the last, is zero."""
+        """Make the same as `shortcut`. The input beyond the last one is zero."""
         inputs, new = shortcut.channels_in, shortcut.new_channels
-        nothing = torch.full((new,), inputs)
-        before = new // 2
-        return cls(inputs, torch.cat([nothing[:before], torch.arange(inputs), nothing[before:]]))
+        return cls(inputs, F.pad(torch.arange(inputs), (new // 2, new - new // 2), value=inputs))
 
     def lose_outputs(self, indices: list[int]) -> None:
-        """Go without these outputs."""
+        """Remove these outputs."""
         self.source = self.source[[index for index in range(len(self.source)) if index not in indices]]
 
     def lose_inputs(self, indices: list[int]) -> None:
-        """Go without these inputs: what came from there is zero."""
-        left = [index for index in range(self.channels_in) if index not in indices]
-        place = torch.full((self.channels_in + 1,), len(left))
-        place[left] = torch.arange(len(left))
-        self.source, self.channels_in = place[self.source], len(left)
+        """Remove these inputs: the outputs that came from them are zero."""
+        kept = [index for index in range(self.channels_in) if index not in indices]
+        place = torch.full((self.channels_in + 1,), len(kept))
+        place[kept] = torch.arange(len(kept))
+        self.source, self.channels_in = place[self.source], len(kept)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H/2, W/2]."""
@@ -84,7 +82,7 @@ class BasicBlock(nn.Module):
         return F.relu(y, inplace=True)
 
     def skip(self, x: Tensor) -> Tensor:
-        """What leaves the block when its convolutions add nothing; x [B, C, H, W]."""
+        """Compute the output of the block for x [B, C, H, W], if its convolutions add nothing."""
         return F.relu(self.shortcut(x))
 
 
@@ -127,18 +125,12 @@ def _stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.
     return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
 
 
+def _shortcut(block: BasicBlock) -> Callable[[Tensor], Tensor] | None:
+    return block.skip if isinstance(block.shortcut, OptionAShortcut) else None
+
+
 @register_adapter(CifarResNet)
 def adapt_cifar(model: CifarResNet, spec: ModelSpec) -> Backbone:
     """See a CIFAR ResNet as stem, units and head."""
-    stages: tuple[Any, ...] = (model.layer1, model.layer2, model.layer3)
-    units = [
-        ResidualUnit(
-            name=f"layer{stage + 1}.{index}",
-            block=block,
-            stage=stage,
-            shortcut=block.skip if isinstance(block.shortcut, OptionAShortcut) else None,
-        )
-        for stage, layer in enumerate(stages)
-        for index, block in enumerate(layer)
-    ]
+    units = residual_units(model, ("layer1", "layer2", "layer3"), _shortcut)
     return Backbone(model, spec, model.stem, units, model.head, classifier="linear")

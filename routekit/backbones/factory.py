@@ -1,12 +1,11 @@
 """A user's own network, by what makes it: `my_model.py:make_net`, `net.py:Net` or `package.module:make_net`.
 
-The file is run, and the factory called, with `num_classes=` if it takes that. What it gives is a network that an
-adapter knows, or a `Backbone`, as `mark_units` or an adapter makes it: then that says, too, how images are read.
+The file is run, and the factory called, with `num_classes=` if it takes that. It gives a network that has an adapter,
+or a `Backbone` of `mark_units` or of an adapter. The specification of a `Backbone` also defines how images are read.
 """
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
@@ -21,24 +20,25 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.adapters import adapt
+from routekit.backbones.catalog import SOURCES
 from routekit.backbones.unit import Backbone, ModelSpec, evaluating
 from routekit.errors import InputError, RoutekitError, reason
 from routekit.registry import nearest
 
 SOURCE = "custom"
-_LIBRARIES = ("cifar", "timm", "torchvision")
+Size = tuple[int, int, int]
 _USUAL_SIZE = (3, 32, 32)
-# For a factory that has to be told how many classes there are, while nobody knows: as many as a CIFAR network has.
+# For a factory that needs the number of classes before there are data: as many as a CIFAR network has.
 _USUAL_CLASSES = 10
 _EXAMPLE = "my_model.py:make_net"
 
 
 def is_factory(name: str) -> bool:
-    """Whether `name` says what makes a network: something in a .py file, or in a module of a package."""
+    """Whether a name is that of a factory: something in a .py file, or in a module of a package."""
     place, _ = _split(name)
     parts = place.split(".")
     return place.endswith(".py") or (
-        len(parts) > 1 and all(part.isidentifier() for part in parts) and parts[0] not in _LIBRARIES
+        len(parts) > 1 and all(part.isidentifier() for part in parts) and parts[0] not in SOURCES
     )
 
 
@@ -64,40 +64,43 @@ def absolute(name: str) -> str:
 
 
 def make(
-    name: str, num_classes: int | None = None, input_size: tuple[int, int, int] | None = None
-) -> nn.Module | Backbone:
-    """Call a factory, and see whether what it gives can be used.
+    name: str, num_classes: int | None = None, input_size: Size | None = None
+) -> tuple[nn.Module | Backbone, int, Size]:
+    """Call a factory, and check that the network can be used.
 
     Args:
         name: The factory.
-        num_classes: How many classes the network has to tell apart; None for what it tells apart by itself.
-        input_size: (channels, height, width) of its images. None for the size of the `Backbone` that is given, or
-            (3, 32, 32); the channels are always those of the `Backbone`.
+        num_classes: How many classes the network must have; None for as many as it has by itself.
+        input_size: (channels, height, width) of its images. None for the size of the `Backbone` that is made, or
+            (3, 32, 32). The channels are always those of the `Backbone`.
 
     Returns:
-        What the factory gives: a network, or a view of one.
+        The network, or a view of one; its number of classes; the size of its images.
 
     Raises:
-        InputError: The factory is not there, cannot be called, or gives something else than a network that sorts images
-            of this size into this many classes.
+        InputError: There is no such factory, or it cannot be called. Or it makes something else than a network that
+            sorts images of this size into this many classes.
     """
-    made = _call(absolute(name), num_classes)
-    count = _count_classes(made, _size(made, input_size), _label(name))
-    if num_classes is not None and count != num_classes:
+    made, label = _call(absolute(name), num_classes), _label(name)
+    if isinstance(made, Backbone):
+        own = made.spec.input_size
+        model, size = made.model, (own[0], *(input_size or own)[1:])
+    else:
+        model, size = made, input_size or _USUAL_SIZE
+    count = _count_classes(model, size, label)
+    if num_classes not in (None, count):
         raise InputError(
-            f"{_label(name)} gives a network of {count} classes, not {num_classes}: let it take num_classes=, "
+            f"{label} gives a network of {count} classes, not {num_classes}: let it take num_classes=, "
             "and make a network of as many"
         )
-    return made
+    return made, count, size
 
 
-def spec_of_factory(
-    name: str, num_classes: int | None = None, input_size: tuple[int, int, int] | None = None
-) -> ModelSpec:
-    """Say what a factory's network is, as it says itself or as is found by making one.
+def spec_of_factory(name: str, num_classes: int | None = None, input_size: Size | None = None) -> ModelSpec:
+    """Find the specification of a factory's network, by making one.
 
     Args:
-        name: The factory.
+        name: The factory, with the whole path of a file.
         num_classes: As for `make`.
         input_size: As for `make`.
 
@@ -107,23 +110,22 @@ def spec_of_factory(
     Raises:
         InputError: As for `make`.
     """
-    name = absolute(name)
-    return _spec(name, num_classes, input_size, _digest(name))
+    return _spec(name, num_classes, input_size, _digest(_split(name)[0]))
 
 
 def view_of_factory(spec: ModelSpec) -> Backbone:
-    """Make the network of `spec` anew.
+    """Make the network of a specification.
 
     Args:
-        spec: What `spec_of_factory` says, perhaps with other classes or another preprocessing.
+        spec: What `spec_of_factory` returned, perhaps with other classes or another preprocessing.
 
     Returns:
         The view of it, with this specification.
 
     Raises:
-        InputError: As for `make`; or no adapter knows the network.
+        InputError: As for `make`; or the network has no adapter.
     """
-    made = make(spec.name, spec.num_classes, spec.input_size)
+    made, _, _ = make(spec.name, spec.num_classes, spec.input_size)
     if not isinstance(made, Backbone):
         return adapt(made, spec)
     channels = made.spec.input_size[0]
@@ -133,19 +135,17 @@ def view_of_factory(spec: ModelSpec) -> Backbone:
 
 
 @cache
-def _spec(name: str, num_classes: int | None, input_size: tuple[int, int, int] | None, _version: str) -> ModelSpec:
-    # Whether a specification was known already must not change what is drawn next.
+def _spec(name: str, num_classes: int | None, input_size: Size | None, _version: str) -> ModelSpec:
+    # Whether a specification was in the cache must not change what is drawn next.
     with torch.random.fork_rng(devices=[]):
-        made = make(name, num_classes, input_size)
-    size = _size(made, input_size)
-    count = num_classes or _count_classes(made, size, _label(name))
+        made, count, size = make(name, num_classes, input_size)
     own = made.spec if isinstance(made, Backbone) else ModelSpec(SOURCE, name, count, size)
     mean, std = (_for_channels(own, what, size[0], _label(name)) for what in ("mean", "std"))
     return replace(own, source=SOURCE, name=name, num_classes=count, input_size=size, mean=mean, std=std)
 
 
 def _for_channels(own: ModelSpec, what: str, channels: int, label: str) -> tuple[float, ...]:
-    """The mean or std of `channels` channels: ImageNet's on average where a specification of others left it at that."""
+    """Choose the mean or std of `channels` channels: where it is ImageNet's by default, the average of its three."""
     values: tuple[float, ...] = getattr(own, what)
     if len(values) in (1, channels):
         return values
@@ -158,49 +158,36 @@ def _for_channels(own: ModelSpec, what: str, channels: int, label: str) -> tuple
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A factory's file or module, and what it is called in there."""
+    """A factory's file or module, and its name in there."""
     place, _, attribute = name.removeprefix(f"{SOURCE}:").rpartition(":")
     return place, attribute
 
 
 def _label(name: str) -> str:
-    """A factory's name as it is short enough for a message."""
+    """A factory's name without the folders of its file, for messages."""
     place, attribute = _split(name)
     return f"{Path(place).name if place.endswith('.py') else place}:{attribute}"
 
 
-def _size(made: nn.Module | Backbone, asked: tuple[int, int, int] | None) -> tuple[int, int, int]:
-    if not isinstance(made, Backbone):
-        return asked or _USUAL_SIZE
-    channels, height, width = made.spec.input_size
-    return (channels, height, width) if asked is None else (channels, *asked[1:])
-
-
 def _call(name: str, num_classes: int | None) -> nn.Module | Backbone:
-    """Find a factory and call it; what it gives is a network or a view of one."""
     place, attribute = _split(name)
     label = _label(name)
+    where = label.rpartition(":")[0]
     # What lies beside a file can be imported by it, also when it is called; as for modules, what lies here.
     with _importable(Path(place).parent if place.endswith(".py") else Path.cwd()):
-        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+        with _in_one_line(f"{where} cannot be imported", "repair it, or install what it needs"):
+            module = _run(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         factory = getattr(module, attribute, None)
         if factory is None:
             known = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
             way_out = nearest(attribute, known) if known else "there is nothing in it to call"
-            raise InputError(f"{label.rpartition(':')[0]} has no {attribute!r}: {way_out}")
+            raise InputError(f"{where} has no {attribute!r}: {way_out}")
         if not callable(factory) or isinstance(factory, nn.Module):
-            what = (
-                "a network already"
-                if isinstance(factory, nn.Module | Backbone)
-                else f"of type {type(factory).__name__}"
-            )
+            done = isinstance(factory, nn.Module | Backbone)
+            what = "a network already" if done else f"of type {type(factory).__name__}"
             raise InputError(f"{label} is {what}: name a function or a class that makes the network")
-        try:
+        with _in_one_line(f"{label} made no network", "repair it"):
             made = factory(**_arguments(factory, num_classes))
-        except RoutekitError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise InputError(f"{label} made no network ({reason(error)}): repair it") from error
     if not isinstance(made, nn.Module | Backbone):
         what = "None" if made is None else f"a {type(made).__name__}"
         raise InputError(f"{label} gave {what}: it has to return an nn.Module, or what routekit.mark_units returns")
@@ -208,7 +195,7 @@ def _call(name: str, num_classes: int | None) -> nn.Module | Backbone:
 
 
 def _arguments(factory: Any, num_classes: int | None) -> dict[str, int]:
-    """What a factory is called with."""
+    """Choose what a factory is called with."""
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):  # not written in Python
@@ -218,14 +205,14 @@ def _arguments(factory: Any, num_classes: int | None) -> dict[str, int]:
         if num_classes is not None or named.default is named.empty:
             return {"num_classes": num_classes or _USUAL_CLASSES}
     elif num_classes is not None and any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        # A class without a constructor of its own has that of torch, which takes nothing, whatever its signature says.
+        # A class without a constructor of its own has that of torch, which takes nothing, in spite of its signature.
         return {} if factory.__init__ is nn.Module.__init__ else {"num_classes": num_classes}
     return {}
 
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Let modules in `folder` be imported for as long as it lasts."""
+    """Let modules in `folder` be imported in this context."""
     importlib.invalidate_caches()
     sys.path.insert(0, str(folder))
     try:
@@ -235,57 +222,48 @@ def _importable(folder: Path) -> Iterator[None]:
             sys.path.remove(str(folder))
 
 
-def _digest(name: str) -> str:
-    """What tells a factory's file from what it was before it was changed."""
-    place, _ = _split(name)
+@contextmanager
+def _in_one_line(what: str, way_out: str) -> Iterator[None]:
+    """Turn whatever a user's code raises in this context into an InputError. Our own errors pass as they are."""
+    try:
+        yield
+    except RoutekitError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{what} ({reason(error)}): {way_out}") from error
+
+
+def _digest(place: str) -> str:
+    """Hash the text of a factory's file, as it is now; "" of a module."""
     return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16] if place.endswith(".py") else ""
 
 
-def _import_file(path: Path) -> ModuleType:
-    """Run a file as a module of a name that no other has; once, unless it changes."""
-    name = f"routekit_factory_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}_{_digest(f'{path}:')}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        # Not by its loader: that may take the compiled form of what the file was a moment ago.
-        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise _not_imported(path.name, error) from error
-    return module
-
-
-def _import_module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        raise _not_imported(name, error) from error
-
-
-def _not_imported(what: str, error: BaseException) -> RoutekitError:
-    if isinstance(error, RoutekitError):
-        return error
-    return InputError(f"{what} cannot be imported ({reason(error)}): repair it, or install what it needs")
+def _run(path: Path) -> ModuleType:
+    """Run a file as a module whose name no other has. It runs once, unless it changes."""
+    name = f"routekit_factory_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}_{_digest(str(path))}"
+    if name not in sys.modules:
+        module = ModuleType(name)
+        module.__file__ = str(path)
+        sys.modules[name] = module
+        try:
+            # Not by a loader of importlib: that may take the compiled form of what the file was a moment ago.
+            exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
 
 
 @torch.no_grad()
-def _count_classes(made: nn.Module | Backbone, size: tuple[int, int, int], label: str) -> int:
-    """How many logits a network has for a blank image, in eval mode."""
-    model = made.model if isinstance(made, Backbone) else made
-    like = next(model.parameters(), torch.empty(0))
-    x = torch.zeros(1, *size).to(like)
-    try:
-        with evaluating(model):
-            logits = model(x)
-    except Exception as error:  # whatever the user's forward raises
-        raise InputError(
-            f"the network of {label} takes no images of {list(size)} ({reason(error)}): give another input size, or "
-            "let it return routekit.adapt(network, spec) or routekit.mark_units(network, names, spec) with its own"
-        ) from error
+def _count_classes(model: nn.Module, size: Size, label: str) -> int:
+    """Count the logits of a network for a blank image, in eval mode."""
+    x = torch.zeros(1, *size).to(next(model.parameters(), torch.empty(0)))
+    way_out = (
+        "give another input size, or let it return routekit.adapt(network, spec) or "
+        "routekit.mark_units(network, names, spec) with its own"
+    )
+    with _in_one_line(f"the network of {label} takes no images of {list(size)}", way_out), evaluating(model):
+        logits = model(x)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
         what = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise InputError(f"the network of {label} makes {what} of one image: it has to make logits [1, classes]")

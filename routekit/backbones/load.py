@@ -1,21 +1,19 @@
 """`load_backbone`: "resnet110", "timm:resnet50", "torchvision:resnet50" or "my_model.py:make_net", with weights."""
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
 from torch import nn
 
 from routekit.backbones.adapters import adapt
-from routekit.backbones.catalog import names_of
+from routekit.backbones.catalog import SOURCES, names_of
 from routekit.backbones.cifar_resnet import CifarResNet
 from routekit.backbones.factory import SOURCE, absolute, is_factory, spec_of_factory, view_of_factory
 from routekit.backbones.pyramid import pyramid, pyramid_names
 from routekit.backbones.unit import Backbone, ModelSpec
-from routekit.backbones.weights import load_into, read_state_dict
-from routekit.errors import InputError, RoutekitError
+from routekit.backbones.weights import State, load_into, read_state_dict
+from routekit.errors import InputError, RoutekitError, first_line
 from routekit.registry import nearest
 
 # Published CIFAR-10 weights (BSD-2); the digits in each name are the start of the file's sha256.
@@ -40,19 +38,19 @@ def resolve(name: str) -> tuple[str, str]:
         The source, and its name for the network; of a file, the whole path.
 
     Raises:
-        InputError: No source has the network; the nearest names are said. Or there is no such file.
+        InputError: No source has the network; the nearest names are listed. Or there is no such file.
     """
     if is_factory(name):
         return SOURCE, absolute(name)
     if name.endswith(".py"):
         raise InputError(f"{name} is a file: say what in it makes the network, as in {name}:make_net")
     source, colon, bare = name.rpartition(":")
-    if colon and source not in ("cifar", "timm", "torchvision"):
+    if colon and source not in SOURCES:
         raise InputError(
             f"unknown source {source!r}: cifar, timm or torchvision, or a network of your own, as my_model.py:make_net"
         )
     # One source at a time: a CIFAR network's name imports neither library.
-    candidates = [source] if colon else ["cifar", "timm", "torchvision"]
+    candidates = [source] if colon else SOURCES
     for candidate in candidates:
         if _has(candidate, bare):
             return candidate, bare
@@ -79,12 +77,12 @@ def _has(source: str, name: str) -> bool:
 
 
 def spec_of(name: str, num_classes: int | None = None, input_size: tuple[int, int, int] | None = None) -> ModelSpec:
-    """Say what the source knows of a network: classes, input size, normalisation; arguments win over that.
+    """Make the specification of a network, from its source and the arguments.
 
     Args:
         name: What `resolve` takes.
         num_classes: In place of the source's own. A factory is called with it.
-        input_size: In place of the source's own; but where a factory gives a `Backbone`, that says how many channels.
+        input_size: In place of the source's own. A `Backbone` from a factory keeps its number of channels.
 
     Returns:
         The specification.
@@ -101,7 +99,6 @@ def spec_of(name: str, num_classes: int | None = None, input_size: tuple[int, in
     return replace(spec, num_classes=num_classes or spec.num_classes, input_size=input_size or spec.input_size)
 
 
-@cache
 def _own_spec(source: str, name: str) -> ModelSpec:
     if source == "cifar":
         return ModelSpec("cifar", name, 10, (3, 32, 32))
@@ -109,33 +106,26 @@ def _own_spec(source: str, name: str) -> ModelSpec:
         import timm
 
         config = timm.get_pretrained_cfg(name)
-        if config is None:
-            return ModelSpec("timm", name, 1000, (3, 224, 224))
-        known = {key: getattr(config, key) for key in ("num_classes", "input_size", "mean", "std")}
-        return TypeAdapter(ModelSpec).validate_python({"source": "timm", "name": name, **known})
-    return ModelSpec("torchvision", name, 1000, (3, 224, 224))
+        if config is not None:
+            return ModelSpec("timm", name, config.num_classes, config.input_size, config.mean, config.std)
+    return ModelSpec(source, name, 1000, (3, 224, 224))
 
 
 def has_published_weights(name: str) -> bool:
     """Whether `--weights auto` has something for this network; nothing is downloaded."""
     source, bare = resolve(name)
-    if source == SOURCE:
-        return False
-    if source == "cifar":
-        return bare in _PUBLISHED_FILES
     if source == "timm":
         import timm
 
-        config = timm.get_pretrained_cfg(bare)
-        return config is not None and bool(config.url or config.hf_hub_id or config.file)
-    return True
+        return timm.is_model_pretrained(bare)
+    return source == "torchvision" or (source == "cifar" and bare in _PUBLISHED_FILES)
 
 
 def build(spec: ModelSpec) -> Backbone:
-    """Build the network of `spec`.
+    """Build the network of a specification.
 
     Args:
-        spec: Of a network of the user's own, its name says what makes it.
+        spec: Of a network of the user's own, its name is that of its factory.
 
     Returns:
         The network, randomly initialised, or as its factory makes it.
@@ -148,22 +138,27 @@ def build(spec: ModelSpec) -> Backbone:
     return adapt(_construct(spec), spec)
 
 
-def _construct(spec: ModelSpec, **pretrained: Any) -> nn.Module:
+def _construct(spec: ModelSpec) -> nn.Module:
     if spec.source == "cifar":
         if spec.name in pyramid_names():
             return pyramid(spec)
         return CifarResNet(int(spec.name.removeprefix("resnet")), spec.num_classes)
+    if spec.source in SOURCES:
+        return _from_library(spec, num_classes=spec.num_classes)
+    raise InputError(f"{spec.full_name} is your own network: give an instance of it as model=")
+
+
+def _from_library(spec: ModelSpec, **options: Any) -> nn.Module:
+    model: nn.Module
     if spec.source == "timm":
         import timm
 
-        timm_model: nn.Module = timm.create_model(spec.name, num_classes=spec.num_classes, **pretrained)
-        return timm_model
-    if spec.source == "torchvision":
+        model = timm.create_model(spec.name, **options)
+    else:
         import torchvision
 
-        model: nn.Module = torchvision.models.get_model(spec.name, num_classes=spec.num_classes)
-        return model
-    raise InputError(f"{spec.full_name} is your own network: give an instance of it as model=")
+        model = torchvision.models.get_model(spec.name, **options)
+    return model
 
 
 def load_backbone(
@@ -180,10 +175,10 @@ def load_backbone(
         name: "resnet110", "timm:resnet50", "torchvision:resnet50", or what makes your own: "my_model.py:make_net".
         weights: "auto" (its source's own, or those that a factory gives it), "none" (random, or as a factory makes
             it), a file or a URL.
-        num_classes: How many classes; None for what the source says. A classifier of another size is replaced;
-            `Backbone.notes` says so.
-        input_size: (channels, height, width) of its images; None for what the source says.
-        spec: In place of all that `spec_of` says, the two arguments before this one included.
+        num_classes: How many classes; None for those of the source. A classifier of another size is replaced, with
+            a note in `Backbone.notes`.
+        input_size: (channels, height, width) of its images; None for that of the source.
+        spec: In place of all that `spec_of` finds, the two arguments before this one included.
 
     Returns:
         The network.
@@ -209,19 +204,14 @@ def load_backbone(
     return view
 
 
-def _library_state(spec: ModelSpec) -> dict[str, Any]:
-    """The source's own weights, with its own classifier."""
+def _library_state(spec: ModelSpec) -> State:
+    """Fetch the source's own weights, with its own classifier."""
+    pretrained: dict[str, Any] = {"pretrained": True} if spec.source == "timm" else {"weights": "DEFAULT"}
     try:
-        if spec.source == "timm":
-            import timm
-
-            return dict(timm.create_model(spec.name, pretrained=True).state_dict())
-        import torchvision
-
-        return dict(torchvision.models.get_model(spec.name, weights="DEFAULT").state_dict())
+        return _from_library(spec, **pretrained).state_dict()
     # The libraries raise whatever their download clients raise.
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise RoutekitError(
-            f"cannot download the weights of {spec.full_name} ({first}): give --weights PATH, or --weights none"
+            f"cannot download the weights of {spec.full_name} ({first_line(error)}): give --weights PATH, or "
+            "--weights none"
         ) from error

@@ -17,7 +17,7 @@ _WAY_OUT = "register an adapter instead"
 
 
 class _Root(nn.Module):
-    """The model called with one batch, so that optional arguments of its forward take their defaults."""
+    """Calls the model with one batch, so that optional arguments of its forward take their defaults."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class _Root(nn.Module):
 
 
 class _Call(nn.Module):
-    """Calls the module at `path` of `root`, whatever that is by then: a batch norm may be folded and gone."""
+    """Calls the module that is now at `path` of `root`: a batch norm may have been folded."""
 
     def __init__(self, root: nn.Module, path: str) -> None:
         super().__init__()
@@ -40,11 +40,11 @@ class _Call(nn.Module):
 
 
 class _Piece(nn.Module):
-    """A stretch of the traced network between marked blocks; `code` is its GraphModule.
+    """A part of the traced network between marked blocks; `code` is its GraphModule.
 
-    `attributes` are the paths of the parameters and buffers that the stretch reads directly. They are looked up in
-    `root` at each call, as are the modules that it calls: moving a network to another device or dtype replaces its
-    buffers, and whatever changes the model's modules changes what this computes.
+    `attributes` are the paths of the parameters and buffers that it reads directly. They are looked up in `root` at
+    each call, as are the modules that it calls. So what replaces them in the model replaces them here: moving a network
+    to another device or dtype replaces its buffers, for example.
     """
 
     def __init__(self, code: Any, root: nn.Module, attributes: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ class _Piece(nn.Module):
         for name, module in called.items():
             code.set_submodule(name, _Call(root, paths[module]))
         self.code = code
-        # What the stretch owns, for whoever asks for its parameters.
+        # Registered, so that `parameters()` of this piece are complete.
         self.called = nn.ModuleList(called.values())
         for path in attributes:
             value = attrgetter(path)(root)
@@ -84,13 +84,23 @@ class _Tracer(fx.Tracer):
 
 
 def mark_units(model: nn.Module, names: Sequence[str], spec: ModelSpec) -> Backbone:
-    """View `model` with the blocks at `names` as its skippable units; skipping one leaves the features unchanged.
+    """View a network with some of its blocks as skippable units. Skipping one does not change the features.
 
-    The blocks must keep the shape of their input and follow one another in a chain: nothing but a block's output may
-    reach what comes after it. What lies between them becomes units that always run, in the form it has in eval mode
-    (a functional dropout there stays off). `model` itself and its mode stay as they are.
-    Raises InputError for a block that is not there, is not in a chain, or changes the shape, and for a network that
-    torch.fx cannot trace.
+    The blocks must keep the shape of their input, and form a chain: only the output of a block may reach what comes
+    after it. What lies between them becomes units that always run, in the form it has in eval mode (a functional
+    dropout there stays off).
+
+    Args:
+        model: The network. It and its mode stay as they are.
+        names: The paths of the blocks in it.
+        spec: Its specification.
+
+    Returns:
+        The view.
+
+    Raises:
+        InputError: A block does not exist, is not in a chain, or changes the shape. Or torch.fx cannot trace the
+            network.
     """
     modules = dict(model.named_modules())
     del modules[""]
@@ -99,52 +109,46 @@ def mark_units(model: nn.Module, names: Sequence[str], spec: ModelSpec) -> Backb
             raise InputError(f"{type(model).__name__} has no block {name!r}: {nearest(name, modules)}")
     if not names or len(set(names)) < len(names):
         raise InputError("mark_units needs at least one block, and each of them once")
-    marked = {modules[name]: name for name in names}
     with evaluating(model):
-        pieces = _split(_traced(model, marked), marked, _Root(model))
-        first, *_, last = [index for index, (name, _) in enumerate(pieces) if name] * 2
+        pieces = _split(_Root(model), {modules[name]: name for name in names})
+        marked = [place for place, (name, _) in enumerate(pieces) if name]
+        first, after = marked[0], marked[-1] + 1
         view = Backbone(
             model,
             spec,
             stem=nn.Sequential(*(piece for _, piece in pieces[:first])).forward,
             units=[
-                ResidualUnit(name or f"between.{index}", piece, stage=0, skippable=bool(name))
-                for index, (name, piece) in enumerate(pieces[first : last + 1])
+                ResidualUnit(name or f"between.{place}", piece, stage=0, skippable=bool(name))
+                for place, (name, piece) in enumerate(pieces[first:after])
             ],
-            head=nn.Sequential(*(piece for _, piece in pieces[last + 1 :])).forward,
+            head=nn.Sequential(*(piece for _, piece in pieces[after:])).forward,
             classifier=next((name for name in reversed(modules) if isinstance(modules[name], nn.Linear)), ""),
         )
         _check(view)
     return view
 
 
-def _traced(model: nn.Module, marked: dict[nn.Module, str]) -> fx.GraphModule:
-    root = _Root(model)
+def _split(root: _Root, marked: dict[nn.Module, str]) -> list[tuple[str, nn.Module]]:
+    """Cut the network of `root` at its marked blocks: (name of the block or "", piece), in order."""
     try:
-        return fx.GraphModule(root, _Tracer(set(marked)).trace(root))
+        graph = fx.GraphModule(root, _Tracer(set(marked)).trace(root))
     except Exception as error:  # whatever the user's forward raises on a proxy
-        raise InputError(f"{type(model).__name__} cannot be traced ({first_line(error)}): {_WAY_OUT}") from error
-
-
-def _split(graph: fx.GraphModule, marked: dict[nn.Module, str], root: _Root) -> list[tuple[str, nn.Module]]:
-    """Cut the traced network of `root` at its marked blocks: (name of the block or "", piece), in order."""
-    part = 0
+        raise InputError(f"{type(root.model).__name__} cannot be traced ({first_line(error)}): {_WAY_OUT}") from error
     parts: dict[fx.Node, int] = {}
     names: dict[int, str] = {}
-    blocks = {name: block for block, name in marked.items()}
+    part = 0
     for node in graph.graph.nodes:
-        block = graph.get_submodule(node.target) if node.op == "call_module" else None
-        if block in marked:
-            if marked[block] in names.values():
-                raise InputError(f"block {marked[block]!r} is called more than once")
-            if len(node.args) + len(node.kwargs) != 1:
-                raise InputError(f"block {marked[block]!r} is called with more than the features: {_WAY_OUT}")
+        name = marked.get(graph.get_submodule(node.target)) if node.op == "call_module" else None
+        if name in names.values():
+            raise InputError(f"block {name!r} is called more than once")
+        if name and len(node.args) + len(node.kwargs) != 1:
+            raise InputError(f"block {name!r} is called with more than the features: {_WAY_OUT}")
+        part += bool(name)
+        parts[node] = part
+        if name:
+            names[part] = name
             part += 1
-            parts[node], names[part] = part, marked[block]
-            part += 1
-        else:
-            parts[node] = part
-    unused = sorted(blocks.keys() - set(names.values()))
+    unused = sorted({*marked.values()} - {*names.values()})
     if unused:
         raise InputError(f"block {unused[0]!r} is not called by the network's forward")
     outer = split_module(graph, None, lambda node: parts[node])  # type: ignore[arg-type]
@@ -154,15 +158,14 @@ def _split(graph: fx.GraphModule, marked: dict[nn.Module, str], root: _Root) -> 
         if node.op == "call_module":
             name = names.get(int(node.target.rpartition("_")[2]), "")
             attributes = [str(given.target) for given in node.args if given.op == "get_attr"]
-            features = [given for given in node.args if given.op != "get_attr"]
-            if features != [previous]:
+            if [given for given in node.args if given.op != "get_attr"] != [previous]:
                 raise InputError(
                     f"the marked blocks are no chain: {name or 'what follows them'!r} reads more than the output of "
                     f"the piece before it; {_WAY_OUT}"
                 )
             # The block itself, not a copy of its call, so that it stays the user's module.
-            piece = blocks[name] if name else _Piece(outer.get_submodule(node.target), root, attributes)
-            pieces.append((name, piece))
+            block = root.model.get_submodule(name)
+            pieces.append((name, block if name else _Piece(outer.get_submodule(node.target), root, attributes)))
             previous = node
         elif node.op == "output" and node.args[0] is not previous:
             raise InputError(f"the network's output is not that of its last piece: {_WAY_OUT}")
@@ -171,12 +174,12 @@ def _split(graph: fx.GraphModule, marked: dict[nn.Module, str], root: _Root) -> 
 
 @torch.no_grad()
 def _check(view: Backbone) -> None:
-    """Run two images through model and view: every unit keeps the shape, and both give the same output.
+    """Check on two images that every unit keeps the shape, and that the view computes what the model does.
 
-    On the way the units get their stages, each a run of units with outputs of one shape.
+    Units get their stages, too: a stage is a run of units with outputs of one shape.
     """
-    like = next(view.model.parameters(), torch.empty(0))
-    x = torch.randn(2, *view.spec.input_size, generator=torch.Generator().manual_seed(0)).to(like)
+    x = torch.randn(2, *view.spec.input_size, generator=torch.Generator().manual_seed(0))
+    x = x.to(next(view.model.parameters(), x))
     try:
         want = view.model(x)
     except (RuntimeError, TypeError, ValueError) as error:

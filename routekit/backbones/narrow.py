@@ -1,12 +1,14 @@
 """Narrow blocks: a block with some of its inner channels, whose convolutions are slices of the full block's.
 
-What enters a residual block and what leaves it keep their channels; between its convolutions it has channels of its
-own, and those can be fewer. A narrow block has batch norms of its own, because what it computes is distributed
-differently (Yu et al., "Slimmable Neural Networks", 2019).
+The input and the output of a residual block keep their channels. Between its convolutions it has channels of its own,
+and those can be fewer. A narrow block has batch norms of its own, because its features are distributed differently
+(Yu et al., "Slimmable Neural Networks", 2019).
 """
 
 import copy
 from collections.abc import Iterable
+from itertools import takewhile
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +18,10 @@ from routekit.errors import InputError
 
 
 class SharedConv2d(nn.Module):
-    """A convolution with some of another's channels, or all of them: it has no weights of its own.
+    """A convolution with some of another's channels, or all of them. It has no weights of its own.
 
-    `source` is not registered: its parameters are learned, moved and saved where it is at home. `outputs` and `inputs`
-    [k] say which of its channels these are; None for all.
+    `source` is not registered: its parameters are learned, moved and saved in its own place. `outputs` and `inputs` [k]
+    are the indices of its channels; None for all.
     """
 
     outputs: Tensor | None
@@ -38,7 +40,7 @@ class SharedConv2d(nn.Module):
         return F.conv2d(x, weight, bias, source.stride, source.padding, source.dilation, source.groups)
 
     def slices(self) -> tuple[Tensor, Tensor | None]:
-        """Weight [k, c, h, w] and bias [k] as they are now."""
+        """Slice the weight [k, c, h, w] and the bias [k] as they are now."""
         (source,) = self._source
         weight, bias = source.weight, source.bias
         if self.outputs is not None:
@@ -48,7 +50,7 @@ class SharedConv2d(nn.Module):
 
     @torch.no_grad()
     def alone(self) -> nn.Conv2d:
-        """The same convolution with weights of its own."""
+        """Make the same convolution with weights of its own."""
         (source,), (weight, bias) = self._source, self.slices()
         conv = copy.deepcopy(source)
         conv.out_channels, conv.in_channels = weight.shape[0], weight.shape[1] * source.groups
@@ -65,72 +67,87 @@ WIDE = 64
 
 
 def channel_step(blocks: Iterable[nn.Module]) -> int:
-    """In which steps channels inside of a network's `blocks` are best kept, so that fewer of them take less time.
+    """Choose of what the number of inner channels should be a multiple, so that fewer of them take less time.
 
-    `LANES`, or 1 if some layer has few channels.
+    It is `LANES`, or 1 if some layer of a network's `blocks` has few channels.
     """
     convs = [part for block in blocks for part in block.modules() if isinstance(part, nn.Conv2d)]
     return LANES if min((min(conv.in_channels, conv.out_channels) for conv in convs), default=0) >= WIDE else 1
 
 
 def stepped(count: float, width: int, step: int) -> int:
-    """The number of channels nearest to `count`, of `width`: all of them, or a multiple of `step`, at least one."""
+    """Round a number of channels to a multiple of `step`.
+
+    Args:
+        count: The number that is wanted.
+        width: How many channels there are.
+        step: Of what the result is a multiple, at least once, unless it is all channels.
+
+    Returns:
+        The nearest number, at most `width`.
+    """
     return width if count >= width else min(width, max(1, round(count / step)) * step)
 
 
 def narrow(block: nn.Module, keep: float, step: int = 1) -> nn.Module:
-    """A copy of `block` with the share `keep` of the channels between its convolutions, and the block's own weights.
+    """Copy a block with fewer channels between its convolutions: those that move its output most.
 
-    Those are kept that move the block's output most, in multiples of `step`. All convolutions are shared, all else is
-    the copy's own.
-    Raises InputError for a block whose inside is not a chain of conv1, bn1, conv2, ...
+    All convolutions share the weights of the block. All else is the copy's own.
+
+    Args:
+        block: Its inside is a chain of conv1, bn1, conv2 and so on.
+        keep: The share of the channels that are kept.
+        step: Their number is a multiple of this.
+
+    Returns:
+        The narrow block.
+
+    Raises:
+        InputError: The block is not like that.
     """
-    convs = chain(block)
+    convs, parts = chain(block), dict[str, Any](block.named_children())
     copied = copy.deepcopy(block)
     for name, module in block.named_modules():
         if type(module) is nn.Conv2d:
-            _set(copied, name, SharedConv2d(module))
+            copied.set_submodule(name, SharedConv2d(module))
     kept: Tensor | None = None
     for place, (conv, norm) in enumerate(convs):
-        source = block.get_submodule(conv)
-        assert isinstance(source, nn.Conv2d)
         inputs, kept = kept, None
         if norm is not None:
-            own, reader = block.get_submodule(norm), block.get_submodule(convs[place + 1][0])
-            assert isinstance(own, nn.BatchNorm2d)
-            assert isinstance(reader, nn.Conv2d)
-            kept = _weightiest(own, reader, stepped(keep * own.num_features, own.num_features, step))
-            _set(copied, norm, _sliced(own, kept))
-        _set(copied, conv, SharedConv2d(source, kept, inputs))
+            width, reader = parts[norm].num_features, parts[convs[place + 1][0]]
+            kept = _weightiest(parts[norm], reader, stepped(keep * width, width, step))
+            copied.set_submodule(norm, _sliced(parts[norm], kept))
+        copied.set_submodule(conv, SharedConv2d(parts[conv], kept, inputs))
     return copied
 
 
 def stand_alone(module: nn.Module) -> None:
-    """Give every shared convolution inside `module` weights of its own: nothing learned elsewhere changes it then."""
+    """Give each shared convolution inside a module weights of its own."""
     for name, child in list(module.named_modules()):
         if isinstance(child, SharedConv2d):
-            _set(module, name, child.alone())
+            module.set_submodule(name, child.alone())
 
 
 def chain(block: nn.Module) -> list[tuple[str, str | None]]:
-    """The block's convolutions in order, each with the batch norm that reads it; None with the last one.
+    """List a block's convolutions in order, each with the batch norm that reads it; None with the last one.
 
-    Raises InputError for a block whose inside is no such chain.
+    Raises:
+        InputError: The inside of the block is no chain of conv1, bn1, conv2 and so on.
     """
     children = dict(block.named_children())
     count = sum(f"conv{number}" in children for number in (1, 2, 3))
     convs: list[tuple[str, str | None]] = [(f"conv{k}", f"bn{k}" if k < count else None) for k in range(1, count + 1)]
+    own = {name for pair in convs for name in pair}
+    before = takewhile(lambda name: name != f"conv{count}", children)
     plain = count > 1 and all(
         type(children.get(conv)) is nn.Conv2d
         and children[conv].groups == 1
         and (norm is None or isinstance(children.get(norm), nn.BatchNorm2d))
         for conv, norm in convs
     )
-    # Between the convolutions, nothing else may know how many channels there are.
-    order = list(children)
-    inside = order[: order.index(f"conv{count}")] if plain else []
-    own = {name for pair in convs for name in pair}
-    if not plain or any(name not in own and _has_tensors(children[name]) for name in inside):
+    # Between the convolutions, nothing else may depend on the number of channels.
+    others = [children[name] for name in before if name not in own]
+    if not plain or any([*other.parameters(), *other.buffers()] for other in others):
         raise InputError(
             f"a {type(block).__name__} has no narrow form: known are blocks of conv1, bn1, conv2 and so on, without "
             "groups, and with nothing that has weights between them; other --junctions need none: skip, exit"
@@ -138,14 +155,10 @@ def chain(block: nn.Module) -> list[tuple[str, str | None]]:
     return convs
 
 
-def _has_tensors(module: nn.Module) -> bool:
-    return bool([*module.parameters(), *module.buffers()])
-
-
 def _weightiest(norm: nn.BatchNorm2d, reader: nn.Conv2d, count: int) -> Tensor:
-    """Indices [count], ascending, of the channels that `norm` gives and `reader` reads, that move its output most.
+    """Choose the channels between `norm` and `reader` that move the output most: indices [count], ascending.
 
-    A channel leaves the batch norm with the standard deviation |gamma|, and moves the output by that times the norm of
+    Behind the batch norm, a channel has the standard deviation |gamma|. It moves the output by that times the norm of
     the weights that read it.
     """
     importance = norm.weight.detach().abs() * torch.linalg.vector_norm(reader.weight.detach(), dim=(0, 2, 3))
@@ -154,7 +167,7 @@ def _weightiest(norm: nn.BatchNorm2d, reader: nn.Conv2d, count: int) -> Tensor:
 
 
 def _sliced(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
-    """A batch norm of the channels `kept` [k]."""
+    """Copy the channels `kept` [k] of a batch norm."""
     sliced = copy.deepcopy(norm)
     sliced.num_features = len(kept)
     for name in ("weight", "bias"):
@@ -162,8 +175,3 @@ def _sliced(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
     for name in ("running_mean", "running_var"):
         setattr(sliced, name, getattr(norm, name)[kept].clone())
     return sliced
-
-
-def _set(module: nn.Module, path: str, child: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(module.get_submodule(parent), name, child)

@@ -1,9 +1,9 @@
 """The multiscale networks of McGill and Perona, "Deciding How to Decide" (2017), Fig. 3: columns over a pyramid.
 
-`pyramid8` has eight columns. Each computes features at every scale of what is left of the pyramid (32, 16, 8 and 4
-pixels, then without the finest, and so on) from the same scale and from the finer one of the column before. Behind
-each, the coarsest scale can be classified. `pyramid3` is the statically routed baseline of its first three columns,
-`pyramid8x2` has twice the channels.
+`pyramid8` has eight columns. The first ones compute features at four scales (32, 16, 8 and 4 pixels), later ones
+without the finest scales. Each scale is computed from the same scale and from the finer one of the column before.
+Behind each column, the coarsest scale can be classified. `pyramid3`, the first three columns, is the statically routed
+baseline. `pyramid8x2` has twice the channels.
 
 The branching networks of section 5.4 are trees of its columns: `junctions/tree.py`. With copies of columns beside them
 (`junctions.branch.candidates`), every image chooses among the copies of each column anew, and paths may cross.
@@ -50,7 +50,15 @@ def pack(scales: list[Tensor]) -> Tensor:
 
 
 def unpack(x: Tensor, count: int) -> list[Tensor]:
-    """What `pack` made of `count` scales -> these."""
+    """Undo `pack`.
+
+    Args:
+        x: Packed features.
+        count: How many scales they have.
+
+    Returns:
+        The features at each scale, the finest first.
+    """
     if count == 1:
         return [x]
     size, top = x.shape[2], 0
@@ -88,7 +96,7 @@ class Column(nn.Module):
 
 
 class Coarsest:
-    """Packed features -> those of the coarsest scale [B, C * size * size]: what is classified and routed by."""
+    """Packed features -> those of the coarsest scale [B, C * size * size], which classifiers and routers read."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -132,7 +140,7 @@ class PyramidNet(nn.Module):
 
 
 def pyramid(spec: ModelSpec) -> PyramidNet:
-    """Build the network of `spec`. Raises InputError for images that cannot be halved three times."""
+    """Build the network of a specification. Raises InputError for images that cannot be halved three times."""
     columns, width = re.fullmatch(r"pyramid(\d)(?:x(\d))?", spec.name).groups()  # type: ignore[union-attr]
     size = spec.input_size[1]
     if size != spec.input_size[2] or size % 2 ** (SCALES - 1):

@@ -9,34 +9,33 @@ from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
 
 
 def shapes_of(model: nn.Module) -> dict[str, list[int]]:
-    """The shapes of a model's tensors, by name: what `resize` needs."""
+    """List the shapes of a model's tensors, by name: what `resize` takes."""
     return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def resize(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Change the layers of `model`, in place, to `shapes`; values are yet to be loaded."""
+    """Change the shapes of a model's tensors, in place. Their values are yet to be loaded.
+
+    Args:
+        model: The network, with all its channels.
+        shapes: The new shape of each tensor, by name.
+    """
     for name, module in list(model.named_modules()):
         weight, source = shapes.get(f"{name}.weight"), shapes.get(f"{name}.source")
-        if isinstance(module, nn.Conv2d) and weight is not None:
+        if isinstance(module, OptionAShortcut) and source is not None:
+            # It reads what its block's first convolution does, though it need not use all of that.
+            inputs = shapes[f"{name.rpartition('.')[0]}.conv1.weight"][1]
+            model.set_submodule(name, SourcedShortcut(inputs, torch.zeros(list(source), dtype=torch.int64)))
+        if weight is None or not isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+            continue
+        if isinstance(module, nn.Conv2d):
             if module.groups == module.in_channels:  # depthwise: a group is a channel
                 module.groups = weight[0]
             module.out_channels, module.in_channels = weight[0], weight[1] * module.groups
-            _reshape(module, name, shapes)
-        elif isinstance(module, nn.BatchNorm2d) and weight is not None:
+        elif isinstance(module, nn.BatchNorm2d):
             module.num_features = weight[0]
-            _reshape(module, name, shapes)
-        elif isinstance(module, nn.Linear) and weight is not None:
+        else:
             module.out_features, module.in_features = weight
-            _reshape(module, name, shapes)
-        elif isinstance(module, OptionAShortcut) and source is not None:
-            parent, _, own = name.rpartition(".")
-            # It reads what its block's first convolution does, though it need not use all of that.
-            inputs = shapes[f"{parent}.conv1.weight"][1]
-            shortcut = SourcedShortcut(inputs, torch.zeros(list(source), dtype=torch.int64))
-            setattr(model.get_submodule(parent), own, shortcut)
-
-
-def _reshape(module: nn.Module, name: str, shapes: Mapping[str, Sequence[int]]) -> None:
-    for own, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-        new = torch.zeros(list(shapes[f"{name}.{own}"]), dtype=tensor.dtype, device=tensor.device)
-        setattr(module, own, nn.Parameter(new) if isinstance(tensor, nn.Parameter) else new)
+        for own, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            new = tensor.new_zeros(list(shapes[f"{name}.{own}"]))
+            setattr(module, own, nn.Parameter(new) if isinstance(tensor, nn.Parameter) else new)

@@ -1,13 +1,15 @@
 """A pretrained network as routekit sees it: a stem, a chain of residual units, a head."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from routekit.data.preprocessing import Interpolation, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,13 @@ class ModelSpec:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     crop: float | None = None
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are read for the network. Raises InputError if it takes neither RGB nor grey ones."""
+        channels, height, width = self.input_size
+        return Preprocessing((height, width), channels, self.crop, self.interpolation)
 
     @property
     def full_name(self) -> str:
@@ -56,19 +64,19 @@ class Sink(Enum):
 class ResidualUnit:
     """One residual block and its sinks: run it, or skip it (Eq. 2 of Wang et al.), or take a branch.
 
-    Running it is the block's own forward, so that running every unit is the original network bit for bit, whatever
-    the block holds (squeeze-and-excitation, blur pooling, drop path). What a unit can do is said by whoever views the
-    model (`skippable`, `branchable`); which of it images may choose, its `sinks`, by `convert`. With one sink there is
-    nothing to decide: the unit always runs, or was dropped.
+    Running it is the block's own forward. So running every unit is the original network bit for bit, whatever the block
+    holds (squeeze-and-excitation, blur pooling, drop path). The adapter sets what a unit can do: `skippable`,
+    `branchable`. `convert` sets its `sinks`. With one sink there is no decision: the unit always runs, or was dropped.
 
-    name:       the block's path in the model, e.g. "layer2.0"
-    block:      the original module
-    stage:      0-based index of the stage (the feature size) that the unit's output belongs to
-    shortcut:   what a skipped unit computes: None for the identity, which leaves the features unchanged, else the
-                down-sampling shortcut with whatever follows the addition (the activation)
-    skippable:  whether it can be skipped: False for a piece of the network that always runs
-    branchable: whether such a piece can at least have branches, of which one always runs
-    sinks:      what images can choose, the dearest first; the last one is the default
+    Attributes:
+        name: The block's path in the model, e.g. "layer2.0".
+        block: The original module.
+        stage: 0-based index of the stage (the feature size) of the unit's output.
+        shortcut: What a skipped unit computes. None for the identity; otherwise the down-sampling shortcut and what
+            follows the addition (the activation).
+        skippable: Whether it can be skipped. False for a piece of the network that always runs.
+        branchable: Whether such a piece can have branches, of which one always runs.
+        sinks: What images can choose, the most expensive one first. The last one is the default.
     """
 
     name: str
@@ -81,7 +89,7 @@ class ResidualUnit:
 
     @property
     def computes(self) -> bool:
-        """Whether there is anything in it: an exit may lie before the first block, after a unit of nothing."""
+        """Whether it has a block. An exit may lie before the first block, after a unit without one."""
         return not isinstance(self.block, nn.Identity)
 
     @property
@@ -91,7 +99,7 @@ class ResidualUnit:
 
     @property
     def dropped(self) -> bool:
-        """Whether no image runs the block any more: it is gone for good."""
+        """Whether the block was removed, so that no image runs it."""
         return self.sinks[0] is not Sink.RUN
 
     @property
@@ -101,11 +109,19 @@ class ResidualUnit:
 
     @property
     def keeps(self) -> bool:
-        """Whether the features are left as they are by default."""
+        """Whether the default does not change the features."""
         return self.sinks[-1] is Sink.SKIP and self.shortcut is None
 
     def take(self, x: Tensor, sink: int) -> Tensor:
-        """Features [B, C, H, W] -> what leaves the unit by one of its sinks: 0 is the dearest, -1 the default."""
+        """Compute one of the unit's sinks.
+
+        Args:
+            x: Features [B, C, H, W].
+            sink: The index of the sink: 0 is the most expensive one, -1 the default.
+
+        Returns:
+            Features [B, C', H', W'].
+        """
         taken = self.sinks[sink]
         if taken is Sink.SKIP:
             return self.skip(x)
@@ -113,17 +129,17 @@ class ResidualUnit:
         return out
 
     def run(self, x: Tensor) -> Tensor:
-        """Features [B, C, H, W] -> what leaves the unit at the most: the block's output, unless it was dropped."""
+        """Compute the most expensive sink of features [B, C, H, W]: the block, unless it was dropped."""
         return self.take(x, 0)
 
     def skip(self, x: Tensor) -> Tensor:
-        """Features [B, C, H, W] -> what leaves the unit if its residual branch is not computed: the shortcut alone."""
+        """Compute the shortcut of features [B, C, H, W], without the residual branch."""
         return x if self.shortcut is None else self.shortcut(x)
 
 
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Eval mode for as long as it lasts; then each module has its own mode again, whatever happened."""
+    """Put models into eval mode in this context. Afterwards each module has its own mode again."""
     modes = {module: module.training for model in models for module in model.modules()}
     for model in models:
         model.eval()
@@ -136,10 +152,46 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Fold:
-    """Paths in the model of a convolution and of the batch norm that alone reads its output."""
+    """Paths in the model: of a convolution, and of a batch norm, the only reader of its output."""
 
     conv: str
     norm: str
+
+
+class Chain:
+    """Parts of a model, called in a row.
+
+    A part with a name is looked up at each call, because it may be replaced: a batch norm is folded, for example.
+    """
+
+    def __init__(self, model: nn.Module, *parts: str | nn.Module) -> None:
+        self.model, self.parts = model, parts
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Call the parts: [B, ...] -> [B, ...]."""
+        for part in self.parts:
+            x = (getattr(self.model, part) if isinstance(part, str) else part)(x)
+        return x
+
+
+def residual_units(
+    model: nn.Module, stages: Sequence[str], shortcut: Callable[[Any], Callable[[Tensor], Tensor] | None]
+) -> list[ResidualUnit]:
+    """View the blocks of a ResNet as units.
+
+    Args:
+        model: The network.
+        stages: The paths of its stages, each a sequence of blocks.
+        shortcut: From a block to what it computes if it is skipped; None for the identity.
+
+    Returns:
+        The units, in order.
+    """
+    return [
+        ResidualUnit(f"{path}.{index}", block, stage, shortcut(block))
+        for stage, path in enumerate(stages)
+        for index, block in enumerate(model.get_submodule(path).children())
+    ]
 
 
 @dataclass
@@ -147,12 +199,20 @@ class Backbone:
     """A model and the view of it that routing needs; `model` keeps its own parameter names and forward.
 
     Invariant: `head(units[-1].run(... units[0].run(stem(x))))` equals `model(x)` bit for bit in eval mode.
-    `stem` and `head` are bound methods of modules or of plain objects that hold modules, never closures, so
-    that a deep copy of a network copies its view as well. `notes` are sentences for the user (what was replaced).
-    `classifier` is the path of the last linear layer inside `model`. `summary` says what exits look at: features
-    [B, C, H, W] -> [B, S]; None for the average over the image. `pruned` is True if layers have fewer channels than
-    those of `spec`. `step` says in multiples of how many channels layers are pruned, and narrow forms made; None until
-    it is decided (`narrow.channel_step`).
+
+    Attributes:
+        model: The network.
+        spec: Its specification.
+        stem: Images -> features. As `head`, it is an object that holds modules, or a bound method of one. It is never a
+            closure: a deep copy of a network must copy its view as well.
+        units: The residual units, in order.
+        head: Features -> logits.
+        classifier: The path of the last linear layer inside `model`.
+        summary: What exits read, features [B, C, H, W] -> [B, S]; None for the average over the image.
+        notes: Sentences for the user, about what was replaced.
+        pruned: Whether layers have fewer channels than those of `spec`.
+        step: Pruned and narrow layers have multiples of so many channels. None until it is decided
+            (`narrow.channel_step`).
     """
 
     model: nn.Module
@@ -168,12 +228,10 @@ class Backbone:
 
     @property
     def computing(self) -> list[ResidualUnit]:
-        """The units in which there is anything to compute."""
+        """The units that have a block."""
         return [unit for unit in self.units if unit.computes]
 
 
-@torch.no_grad()
 def example_input(view: Backbone) -> Tensor:
-    """One blank image `[1, C, H, W]`, on the model's device and in its dtype."""
-    parameter = next(view.model.parameters())
-    return torch.zeros(1, *view.spec.input_size, device=parameter.device, dtype=parameter.dtype)
+    """Make one blank image `[1, C, H, W]`, on the model's device and in its dtype."""
+    return torch.zeros(1, *view.spec.input_size).to(next(view.model.parameters()))

@@ -1,8 +1,9 @@
 """The walk over a chain of units, each run in full: where everything that measures or traces a network begins."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from routekit.backbones.unit import Backbone, ResidualUnit, example_input
 
@@ -26,3 +27,15 @@ def walk(units: Sequence[ResidualUnit], x: Tensor) -> Iterator[tuple[ResidualUni
 def walk_through(view: Backbone) -> Iterator[tuple[ResidualUnit, Tensor, Tensor]]:
     """Walk over all units of a network with one blank image; as `walk`."""
     yield from walk(view.units, view.stem(example_input(view)))
+
+
+@contextmanager
+def calls(model: nn.Module) -> Iterator[set[nn.Module]]:
+    """Collect the modules inside `model` that are called as long as this context lasts."""
+    called: set[nn.Module] = set()
+    hooks = [part.register_forward_pre_hook(lambda part, _: called.add(part)) for part in model.modules()]
+    try:
+        yield called
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -22,14 +22,17 @@ _PREFIXES = ("module.", "_orig_mod.")
 def read_state_dict(source: str) -> State:
     """Read a .th, .pt, .pth or .safetensors file, or one at an http(s):// or file:// URL.
 
-    A `state_dict` level and a `module.` prefix are removed. Nothing pickled is executed. Raises InputError for a
-    missing, damaged or foreign file, RoutekitError if a download fails.
+    A `state_dict` level and a `module.` prefix are removed. Nothing pickled is executed.
+
+    Raises:
+        InputError: The file is missing or damaged, or holds something else.
+        RoutekitError: A download fails.
     """
     path = _download(source) if "://" in source else Path(source)
     if not path.is_file():
         raise InputError(f"{source}: no such file")
     try:
-        with path.open("rb"):  # a file that cannot be opened, told from one that is torn, for which torch says OSError
+        with path.open("rb"):  # torch raises OSError for a damaged file, too
             pass
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror or error}") from error
@@ -67,49 +70,54 @@ def _download(url: str) -> Path:
     name = Path(urlparse(url).path).name
     match = re.search(r"-([0-9a-f]{8,})\.", name)
     target = Path(torch.hub.get_dir()) / "checkpoints" / name
-    # Only a hash says that the file in the cache is the one at this URL, and not another's best.pth.
+    # Without a hash in the name, the file in the cache may be another one of the same name.
     if match and target.exists() and not url.startswith("file:"):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(target), match.group(1) if match else None, progress=False)
-    except URLError as error:
-        raise RoutekitError(
-            f"cannot download {url} ({error.reason}): give --weights PATH, or --weights none"
-        ) from error
     except RuntimeError as error:
         raise InputError(f"{url} is not the file that its name promises: {first_line(error)}") from error
     except (OSError, HTTPException, ValueError) as error:
-        raise RoutekitError(f"cannot download {url} ({first_line(error)}): give --weights PATH") from error
+        why = error.reason if isinstance(error, URLError) else first_line(error)
+        raise RoutekitError(f"cannot download {url} ({why}): give --weights PATH, or --weights none") from error
     return target
 
 
 def load_into(model: nn.Module, state: State, *, classifier: str, source: str) -> list[str]:
-    """Load `state` into `model`; every name and shape must fit, but for the classifier's.
+    """Load a checkpoint into a model. Every name and shape must fit, but for the classifier's.
 
-    A classifier of another size stays as it is initialised, and the returned sentences say so. Raises InputError if
-    the checkpoint is of another network.
+    Args:
+        model: It is changed in place. A classifier of another size stays as it is.
+        state: The tensors by name.
+        classifier: The path of the last linear layer.
+        source: Where the tensors come from, for messages.
+
+    Returns:
+        Sentences for the user, about a classifier of another size.
+
+    Raises:
+        InputError: The checkpoint is of another network.
     """
     own = model.state_dict()
     notes = []
     weight = f"{classifier}.weight"
-    if weight in state and weight in own and state[weight].shape[0] != own[weight].shape[0]:
+    if weight in state and weight in own and len(state[weight]) != len(own[weight]):
         notes.append(
-            f"the classifier of {source} ({state[weight].shape[0]} classes) was replaced by a new one "
-            f"with {own[weight].shape[0]}"
+            f"the classifier of {source} ({len(state[weight])} classes) was replaced by a new one "
+            f"with {len(own[weight])}"
         )
         state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{classifier}.")}
         state |= {name: tensor for name, tensor in own.items() if name.startswith(f"{classifier}.")}
     # Old checkpoints lack this counter, which nothing reads in eval mode.
     state = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")} | state
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    unlike = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
-    if missing or unexpected or unlike:
-        faults = [
-            f"{len(names)} {what}, e.g. {names[0]}"
-            for what, names in (("missing", missing), ("unknown", unexpected), ("of another shape", unlike))
-            if names
-        ]
-        raise InputError(f"{source} is no checkpoint of this network: tensors " + "; ".join(faults))
+    faults = {
+        "missing": own.keys() - state.keys(),
+        "unknown": state.keys() - own.keys(),
+        "of another shape": {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape},
+    }
+    found = [f"{len(names)} {what}, e.g. {min(names)}" for what, names in faults.items() if names]
+    if found:
+        raise InputError(f"{source} is no checkpoint of this network: tensors " + "; ".join(found))
     model.load_state_dict(state)
     return notes

@@ -1,7 +1,8 @@
-"""Static networks of equal cost (Table 4a of Wang et al.): K units run for every image, and no router is asked."""
+"""Static networks of equal cost (Table 4a of Wang et al.): K units run for every image, without routers."""
 
 import copy
 from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 
@@ -19,9 +20,8 @@ orders: Registry[Order] = Registry("static method")
 
 
 @orders.register("firstk")
-def first_k(stages: list[int], seed: int) -> list[int]:
+def first_k(stages: list[int], _seed: int) -> list[int]:
     """FirstK: from the input on."""
-    del seed
     return list(range(len(stages)))
 
 
@@ -32,63 +32,53 @@ def random_k(stages: list[int], seed: int) -> list[int]:
 
 
 @orders.register("distributedk")
-def distributed_k(stages: list[int], seed: int) -> list[int]:
+def distributed_k(stages: list[int], _seed: int) -> list[int]:
     """DistributedK: evenly over the stages, in each from its beginning ("flatly across all segments")."""
-    del seed
     place = [stages[:index].count(stage) for index, stage in enumerate(stages)]
     return sorted(range(len(stages)), key=lambda index: (place[index] / stages.count(stages[index]), index))
 
 
 def static_depth(method: str, view: Backbone, target: float, seed: int) -> Backbone:
-    """Leave units out, the same for all images.
+    """Drop units, the same for all images.
 
     Args:
-        method: The order in which units are kept until the budget is spent.
-        view: The network; it is left as it is.
-        target: The cost, MACs. The one along the method's order that is nearest to it is taken.
+        method: The order in which units are kept until the budget is spent: a name in `orders`.
+        view: The network. It stays as it is.
+        target: The cost, MACs. Of the networks along the order, the one whose cost is nearest is made.
         seed: For a random order.
 
     Returns:
-        A copy whose other units are their shortcuts.
+        A copy in which each dropped unit is its shortcut.
 
     Raises:
         InputError: The method is unknown.
     """
     order = orders[method]
     view = copy.deepcopy(view)
-    cost, saved = _costs(view)
-    every = [unit for unit in view.units if unit.skippable]
-    cost -= sum(saved.values())
-    kept: list[str] = []
-    best, gap = list(kept), abs(cost - target)
-    for index in order([unit.stage for unit in every], seed):
-        kept.append(every[index].name)
-        cost += saved[kept[-1]]
-        if abs(cost - target) < gap:
-            best, gap = list(kept), abs(cost - target)
-    for unit in every:
-        if unit.name not in best:
+    whole, saved = _costs(view)
+    units = [unit for unit in view.units if unit.skippable]
+    taken = [units[index].name for index in order([unit.stage for unit in units], seed)]
+    costs = list(accumulate((saved[name] for name in taken), initial=whole - sum(saved.values())))
+    nearest = min(range(len(costs)), key=lambda kept: abs(costs[kept] - target))
+    for unit in units:
+        if unit.name not in taken[:nearest]:
             unit.sinks = (Sink.SKIP,)
             drop_unit(unit)
     return view
 
 
 def reach_of_depth(view: Backbone) -> Reach:
-    """What a network can cost if units are left out of it."""
+    """Say what a network can cost if units are dropped."""
     whole, saved = _costs(view)
     return Reach(whole - sum(saved.values()), whole, whole, "every unit skipped")
 
 
-@torch.no_grad()
 def _costs(view: Backbone) -> tuple[float, dict[str, float]]:
-    """What a network costs, MACs, and what is saved by leaving out each unit that can be."""
-    with evaluating(view.model):
-        total = float(count(view.stem, (example_input(view),), view.model).flops)
-        saved = {}
-        walked = list(walk_through(view))
-        for unit, x, _ in walked:
-            run = count(unit.run, (x,), unit.block).flops
-            total += run
-            if unit.skippable:
-                saved[unit.name] = float(run - count(unit.skip, (x,), unit.block).flops)
-        return total + count(view.head, (walked[-1][2],), view.model).flops, saved
+    """Count what a network costs, MACs, and what is saved by dropping each unit that can be skipped."""
+    with evaluating(view.model), torch.no_grad():
+        saved = {
+            unit.name: float(count(unit.run, (x,), unit.block).flops - count(unit.skip, (x,), unit.block).flops)
+            for unit, x, _ in walk_through(view)
+            if unit.skippable
+        }
+        return float(count(view.model, (example_input(view),), view.model).flops), saved

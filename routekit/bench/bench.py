@@ -16,7 +16,7 @@ from routekit.execution.timing import DISTINCT, Call, Timing, in_turns, peak_mem
 from routekit.junctions.convert import convert
 from routekit.network.network import RoutedNetwork
 
-# In how many groups, from the cheapest to the dearest images, latency is told by the length of the route.
+# The number of groups, from the cheapest to the dearest images, whose latencies are reported.
 LENGTHS = 4
 
 
@@ -27,12 +27,12 @@ class Row:
     Times are milliseconds a batch: the median of each batch's calls, averaged over the batches; p10 and p90 are of
     single calls. The forms were chosen by a shorter comparison before.
 
-    speedup:     dense_ms / routed_ms
-    ideal:       the dense network's MACs over the mean of those that the routes of the images execute that were timed,
-                 routers included
-    efficiency:  speedup / ideal
-    break_even:  the share of the dense MACs above which routing does not pay, from a line through batches of cheap
-                 and of dear images, which may lie beyond them; None where their costs are too alike to tell
+    Attributes:
+        speedup: dense_ms / routed_ms.
+        ideal: The dense network's MACs over the mean of those that the timed images execute, with routers.
+        efficiency: speedup / ideal.
+        break_even: The share of the dense MACs above which routing does not pay. It comes from a line through batches
+            of cheap and of dear images, and may lie beyond them. None where their costs are too alike.
     """
 
     runtime: str
@@ -58,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Length:
-    """How long images take, one at a time, whose routes run from `shortest` to `longest` units."""
+    """The latency of images whose routes run from `shortest` to `longest` units, one image at a time."""
 
     runtime: str
     shortest: int
@@ -93,11 +93,18 @@ def bench(
     setting: Setting,
     seconds: float,
 ) -> Bench:
-    """Time `network` on `images` [N, C, H, W], normalised, in their order; N at least the largest batch.
+    """Time a network, dense and routed.
 
-    names:    of the runtimes
-    batches:  sizes
-    seconds:  roughly, for each comparison
+    Args:
+        network: The network.
+        images: `[N, C, H, W]`, normalised; they are taken in their order. N is at least the largest batch.
+        names: The runtimes.
+        batches: Their sizes.
+        setting: Where and how to run.
+        seconds: Roughly, for each comparison.
+
+    Returns:
+        What was measured.
     """
     network = prepare(network)
     original = unpruned(network)
@@ -122,17 +129,33 @@ def bench(
             timed = _cut(images, batch)
             tried = in_turns(contenders, timed, seconds=seconds / 3, rounds=1)
             ranked = sorted(tried, key=lambda form: tried[form].typical)
-            dense_form, routed_form = (next(f for f in ranked if f.startswith(side)) for side in ("dense", "routed"))
-            fastest = {"dense": contenders[dense_form], "routed": contenders[routed_form]}
+            chosen = {side: next(form for form in ranked if form.startswith(side)) for side in ("dense", "routed")}
+            fastest = {side: contenders[form] for side, form in chosen.items()}
             # Timed again: the fastest of several was partly the luckiest.
             timings = in_turns(fastest, timed, seconds=seconds)
-            dense, routed = (
-                _Side(form, timings[side], makes[form], images[:batch], forms.device)
-                for side, form in (("dense", dense_form), ("routed", routed_form))
-            )
+            sides: dict[str, Any] = {}
+            for side, form in chosen.items():
+                sides |= _side(side, form, timings[side], makes[form], images[:batch], forms.device)
             groups = _by_cost(images, spent, batch)
             grouped = [(share, in_turns(fastest, cut, seconds=seconds / LENGTHS)) for share, cut, _ in groups]
-            rows.append(_row(name, batch, dense, routed, float(spent[: batch * len(timed)].mean()), grouped))
+            speedup = timings["dense"].typical / timings["routed"].typical
+            cost = float(spent[: batch * len(timed)].mean())
+            rows.append(
+                Row(
+                    runtime=name,
+                    device=forms.device,
+                    batch=batch,
+                    speedup=speedup,
+                    ideal=1 / cost,
+                    efficiency=speedup * cost,
+                    images_per_second=1e3 * batch / timings["routed"].typical,
+                    samples=timings["routed"].calls,
+                    break_even=break_even(
+                        [(share, found["routed"].typical / found["dense"].typical) for share, found in grouped]
+                    ),
+                    **sides,
+                )
+            )
             if batch == 1:
                 for (share, cut, members), (_, found) in zip(groups, grouped, strict=True):
                     units = network.units_run(routes[members])
@@ -158,49 +181,17 @@ def unpruned(network: RoutedNetwork) -> RoutedNetwork:
     return prepare(convert(build(network.view.spec))) if network.view.pruned else network
 
 
-class _Side:
-    """The fastest form of one side."""
-
-    def __init__(self, name: str, timing: Timing, make: Make, images: Tensor, device: str) -> None:
-        self.form = name.partition(" ")[2]
-        self.timing, self.make, self.images, self.device = timing, make, images, device
-
-    def memory(self) -> int | None:
+def _side(side: str, form: str, timing: Timing, make: Make, images: Tensor, device: str) -> dict[str, Any]:
+    """The columns of a row that are about the fastest form of one side."""
+    label = form.removeprefix(f"{side} ")
+    return {
+        f"{side}_form": label,
+        f"{side}_ms": timing.typical,
+        f"{side}_p10": timing.quantile(0.1),
+        f"{side}_p90": timing.quantile(0.9),
         # What a compiler needs while it compiles is not what its product needs.
-        return None if self.form == "compiled" else peak_memory(self.make, self.images, self.device)
-
-
-def _row(
-    name: str,
-    batch: int,
-    dense: "_Side",
-    routed: "_Side",
-    spent: float,
-    grouped: list[tuple[float, dict[str, Timing]]],
-) -> Row:
-    speedup = dense.timing.typical / routed.timing.typical
-    points = [(share, timed["routed"].typical / timed["dense"].typical) for share, timed in grouped]
-    return Row(
-        runtime=name,
-        device=routed.device,
-        batch=batch,
-        dense_form=dense.form,
-        dense_ms=dense.timing.typical,
-        dense_p10=dense.timing.quantile(0.1),
-        dense_p90=dense.timing.quantile(0.9),
-        routed_form=routed.form,
-        routed_ms=routed.timing.typical,
-        routed_p10=routed.timing.quantile(0.1),
-        routed_p90=routed.timing.quantile(0.9),
-        speedup=speedup,
-        ideal=1 / spent,
-        efficiency=speedup * spent,
-        images_per_second=1e3 * batch / routed.timing.typical,
-        dense_memory=dense.memory(),
-        routed_memory=routed.memory(),
-        samples=routed.timing.calls,
-        break_even=break_even(points),
-    )
+        f"{side}_memory": None if label == "compiled" else peak_memory(make, images, device),
+    }
 
 
 def break_even(points: Sequence[tuple[float, float]]) -> float | None:
@@ -226,12 +217,11 @@ def _cut(images: Tensor, batch: int) -> list[Tensor]:
 def _by_cost(images: Tensor, spent: Tensor, batch: int) -> list[tuple[float, list[Tensor], Tensor]]:
     """Divide images by their cost into up to LENGTHS groups of batches: mean share, batches, members.
 
-    No more groups than costs: images that all cost the same are one.
+    There are no more groups than costs: images that all cost the same are one group.
     """
-    order = spent.argsort()
     groups = min(LENGTHS, len(images) // batch, len(set(spent.tolist())))
     found = []
-    for members in order.tensor_split(groups):
+    for members in spent.argsort().tensor_split(groups):
         members = members.sort().values  # within a group, costs come as they come
         cut = _cut(images[members], batch)
         members = members[: batch * len(cut)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,15 @@ Make = Callable[[], Call]
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how to run: `threads` of the CPU, whether to try compiled forms, a folder for files, whom to tell."""
+    """Where and how to run.
+
+    Attributes:
+        device: Where torch computes.
+        threads: The number of CPU threads.
+        compiled: Whether compiled forms compete.
+        folder: For exported files.
+        say: What shows messages.
+    """
 
     device: torch.device
     threads: int
@@ -37,9 +45,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Forms:
-    """By name, how to make a call on images [B, C, H, W] on the CPU, normalised, channels-last.
+    """By name, how to make a call on images `[B, C, H, W]` on the CPU, normalised, channels-last.
 
-    `single` are routed forms that take one image only; `version` is the runtime's, `device` where it computes.
+    Attributes:
+        dense: Forms of the network without routing.
+        routed: Routed forms for any number of images.
+        single: Routed forms that take one image only.
+        version: Of the runtime.
+        device: Where it computes.
     """
 
     dense: dict[str, Make]
@@ -50,10 +63,8 @@ class Forms:
 
     def for_batch(self, batch: int) -> dict[str, Make]:
         """What competes at a batch size, by side and name."""
-        routed = self.routed | (self.single if batch == 1 else {})
-        return {f"dense {name}": make for name, make in self.dense.items()} | {
-            f"routed {name}": make for name, make in routed.items()
-        }
+        sides = {"dense": self.dense, "routed": self.routed | (self.single if batch == 1 else {})}
+        return {f"{side} {name}": make for side, forms in sides.items() for name, make in forms.items()}
 
 
 # What must be installed for a runtime, beside torch; the extra has its name.
@@ -66,7 +77,7 @@ runtimes: Registry[Builder] = Registry("runtime")
 
 
 def check_installed(name: str) -> None:
-    """Raise InputError for a runtime that nobody knows, or whose packages are not installed."""
+    """Raise InputError for an unknown runtime, or one whose packages are not installed."""
     runtimes[name]  # raises for an unknown name
     for package in PACKAGES[name]:
         need(package, name)
@@ -121,16 +132,9 @@ def _on(device: torch.device, call: Callable[[Tensor], Any]) -> Call:
 
 
 def _for_each_size(make: Callable[[int], Call]) -> Call:
-    """A call that is made anew for each batch size: runtimes plan better for a size that they know."""
-    made: dict[int, Call] = {}
-
-    def run(images: Tensor) -> object:
-        size = len(images)
-        if size not in made:
-            made[size] = make(size)
-        return made[size](images)
-
-    return run
+    """A call that is made anew for each batch size: runtimes plan better for a fixed size."""
+    made = cache(make)
+    return lambda images: made(len(images))(images)
 
 
 @runtimes.register("onnx")

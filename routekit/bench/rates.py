@@ -1,4 +1,4 @@
-"""Routers that run each unit for a given share of images, for timing a network that nobody has trained yet."""
+"""Routers that run each unit for a given share of images, for timing an untrained network."""
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,14 @@ from routekit.routing.router import FullyConnectedRouters
 def set_run_rate(network: RoutedNetwork, images: Tensor, rate: float, seed: int = 0) -> None:
     """Give the routers random weights, and biases by which each unit runs for the share `rate` of `images`.
 
-    `images` [B, C, H, W], normalised. Routes differ between images as far as their features do: that is the shape of
-    the worst case for a batch, where a trained network's images agree about many units.
+    Routes differ between images as far as their features do. For a batch that is the worst case: a trained network's
+    images agree about many units.
+
+    Args:
+        network: A network with fully connected routers. It is changed in place.
+        images: `[B, C, H, W]`, normalised.
+        rate: The share of images for which each unit runs, between 0 and 1.
+        seed: Of the random weights.
     """
     assert isinstance(network.routers, FullyConnectedRouters)
     network.eval()

@@ -1,57 +1,74 @@
-"""Carry out the cells of a comparison: each is a run of its own, begun, gone on with, or left as it is."""
+"""Carry out the cells of a comparison: each is a run of its own, which is begun, resumed, or already finished."""
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routekit.comparison.method import DENSE, SMALLER
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError, reason
 from routekit.files import alone
-from routekit.pipeline.inputs import load_inputs
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.measure import evaluate_run
-from routekit.pipeline.plan import data_of, dense_recipe, needed_by, resolve
+from routekit.pipeline.plan import data_of, dense_recipe, needed_by
 from routekit.pipeline.record import write_record
 from routekit.pipeline.run_folder import RunFolder
-from routekit.pipeline.train import resume, run
-from routekit.recipe import Recipe
+from routekit.pipeline.train import prepare, resume, run
 from routekit.registry import nearest
 from routekit.report.record import read_record
 
 
 def begin(folder: ComparisonFolder, plan: Plan, machine: Machine) -> Path:
-    """The run of the dense network that all cells begin with: the user's own, or one that is made here.
+    """Find or make the run of the dense network that all cells begin with.
 
-    Published weights that fit the data are measured and packed; else the dense network is trained first.
+    Published weights that fit the data are measured and packed. Otherwise, the dense network is trained first.
+
+    Args:
+        folder: The comparison.
+        plan: Its plan.
+        machine: Where it runs.
+
+    Returns:
+        The user's own run, or the one made here.
     """
-    recipe = plan.recipe(Cell(DENSE, None, plan.seeds[0]))
-    weights = Path(needed_by(recipe)[0])
+    recipe = plan.recipe(plan.dense)
+    weights = needed_by(recipe)[0]
     if weights.is_dir():
         return weights
     start = RunFolder(folder.start)
-    # Cells are carried out by several processes, each of which may be the first to need it.
+    # Several processes carry out cells, and each may be the first to need it.
     with alone(folder.path, machine.hooks.say):
-        if not start.finished and start.begun:
+        if start.begun and not start.finished:
             resume(start.path, machine)
         elif not start.finished:
-            untrained = load_inputs(resolve(recipe), machine.hooks).untrained
+            _, inputs = prepare(recipe, machine)
             machine.hooks.say("the dense network that all methods begin with:")
-            run(dense_recipe(recipe, train=untrained), start.path, machine)
+            run(dense_recipe(recipe, train=inputs.untrained), start.path, machine)
     return start.path
 
 
 def carry_out(folder: ComparisonFolder, plan: Plan, cell: Cell, machine: Machine) -> dict[str, Any]:
-    """Carry a cell to its end from wherever it stands; returns its record."""
+    """Carry out a cell, from whatever was done of it before.
+
+    Args:
+        folder: The comparison.
+        plan: Its plan.
+        cell: The cell.
+        machine: Where it runs.
+
+    Returns:
+        The record; of several processes that train together, only the first one gets it, the others an empty one.
+
+    Raises:
+        InputError: Something that the user gave is wrong.
+        TrainingError: Training cannot go on.
+    """
     found = folder.of(cell)
     if found.finished:
         return read_record(found.path)
     start = begin(folder, plan, machine)
-    if cell.method.startswith(SMALLER):
-        source = Path(plan.smaller[int(cell.method.removeprefix(SMALLER))])
-        return _copy(source, found, plan.recipe(Cell(DENSE, None, cell.seed), start), read_record(start), machine)
+    if cell.given:
+        return _measure(folder, plan, cell, start, machine)
     if not found.begun:
         try:
             return run(plan.recipe(cell, start), found.path, machine)
@@ -62,46 +79,59 @@ def carry_out(folder: ComparisonFolder, plan: Plan, cell: Cell, machine: Machine
     return resume(found.path, machine)
 
 
-def _copy(source: Path, found: RunFolder, recipe: Recipe, start: dict[str, Any], machine: Machine) -> dict[str, Any]:
-    """Measure a network that is done on the comparison's images, in shares of what the large one costs."""
-    record = evaluate_run(source, data_of(recipe), machine)
+def _measure(folder: ComparisonFolder, plan: Plan, cell: Cell, start: Path, machine: Machine) -> dict[str, Any]:
+    """Measure a network that the user gave on the comparison's images, in shares of the dense cost, and copy it."""
+    source, to, dense = Path(plan.run_of(cell)), folder.of(cell).path, read_record(start)
+    record = evaluate_run(source, data_of(plan.recipe(plan.dense, start)), machine)
     for key in ("accuracy", "flops"):
-        record[key]["dense"] = start[key]["dense"]
-    shutil.copytree(source / "network", found.path / "network", dirs_exist_ok=True)
-    write_record(found.path, record)
+        record[key]["dense"] = dense[key]["dense"]
+    shutil.copytree(source / "network", to / "network", dirs_exist_ok=True)
+    write_record(to, record)
     return record
 
 
 def find(plan: Plan, name: str) -> Cell:
-    """The cell of that name. Raises InputError if there is none."""
+    """Find a cell by its name.
+
+    Args:
+        plan: The plan.
+        name: The name of the cell's folder.
+
+    Returns:
+        The cell.
+
+    Raises:
+        InputError: There is no such cell.
+    """
     cells = {cell.name: cell for cell in plan.cells()}
     if name not in cells:
         raise InputError(f"unknown cell {name!r}: {nearest(name, cells)}")
     return cells[name]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A cell that could not be carried out, and why."""
+def carry_out_all(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine) -> dict[str, str]:
+    """Carry out cells, one after the other. A cell that fails, for whatever reason, does not stop the others.
 
-    cell: Cell
-    reason: str
+    Args:
+        folder: The comparison.
+        plan: Its plan.
+        cells: The cells.
+        machine: Where they run.
 
-
-def carry_out_all(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine) -> list[Failure]:
-    """Carry out cells, one after the other. What fails, for whatever reason, is told and left; the others go on."""
-    failures = []
+    Returns:
+        Why cells failed, by their names.
+    """
+    failures = {}
     for place, cell in enumerate(cells, start=1):
         machine.hooks.say(f"cell {place} of {len(cells)}: {cell.name}")
         try:
             record = carry_out(folder, plan, cell, machine)
-        except Exception as error:  # out of memory, say
-            failures.append(Failure(cell, reason(error)))
-            machine.hooks.warn(f"{cell.name}: {failures[-1].reason}")
+        except Exception as error:  # for example, out of memory
+            failures[cell.name] = reason(error)
+            machine.hooks.warn(f"{cell.name}: {reason(error)}")
             continue
         if record:
-            machine.hooks.say(
-                f"{cell.name}: {100 * record['accuracy']['routed']:.2f}% at "
-                f"{100 * record['flops']['realized'] / record['flops']['dense']:.2f}% of the dense MACs"
-            )
+            right, flops = record["accuracy"]["routed"], record["flops"]
+            share = 100 * flops["realized"] / flops["dense"]
+            machine.hooks.say(f"{cell.name}: {100 * right:.2f}% at {share:.2f}% of the dense MACs")
     return failures

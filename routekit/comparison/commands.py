@@ -5,12 +5,12 @@ from typing import Any
 
 import yaml
 
-from routekit.comparison.method import DENSE, DRN, SMALLER, settings
+from routekit.comparison.method import DENSE, DRN, settings
 from routekit.comparison.plan import PRUNED_TO, Cell, Plan
 from routekit.pipeline.plan import lengths_of
 from routekit.recipe import load_recipe
 
-# Settings that have an option of their own; all others are told by --set.
+# Settings that have an option of their own; all others are given by --set.
 OPTIONS = {
     "model.weights": "--weights",
     "data.source": "--data",
@@ -24,51 +24,58 @@ OPTIONS = {
     "pruning": "--prune",
     "target": "--target-flops",
 }
-
-
-# What is nothing where a method does not say it.
+# What a method does not set is left out of its command: a named method, or named junctions, need no more.
 LEFT_OUT = ("junctions", "pruning", "smaller")
 
 
 def command_of(plan: Plan, cell: Cell) -> str:
-    """One line for a shell."""
+    """Write the command of a cell.
+
+    Args:
+        plan: The plan of the comparison.
+        cell: The cell.
+
+    Returns:
+        One line for a shell.
+    """
     shared = dict(plan.shared)
     model = str(shared.pop("model.name"))
-    if cell.method.startswith(SMALLER):
-        return shlex.join(["routekit", "evaluate", plan.smaller[int(cell.method.removeprefix(SMALLER))]])
+    if cell.given:
+        return shlex.join(["routekit", "evaluate", plan.run_of(cell)])
     chosen = settings(cell.method, cell.budget)
     if not chosen.get("pruning"):
         shared.pop(PRUNED_TO, None)
-    # A method, or junctions, that are named stand alone: what else the recipe says need not be taken back.
     values = shared | {name: value for name, value in chosen.items() if value or name not in LEFT_OUT}
-    recipe = DRN if cell.method == DRN else plan.base
-    if cell.method == DENSE:
-        # `finetune` trains as the recipe's `dense` says, a comparison as its `training` does, like all the others.
-        whole = load_recipe(plan.base, plan.shared).model_dump(mode="json")
-        others = {name: value for name, value in whole["training"].items() if value != whole["dense"][name]}
-        values = {f"training.{name}": value for name, value in others.items()} | values
     if values.get("method") in ("dense", "routed"):
         values.pop("method")
+    verb, recipe = "convert", plan.base
+    if cell.method == DENSE:
+        # `finetune` trains by the recipe's `dense` section, a comparison by its `training` section.
+        verb, whole = "finetune", load_recipe(plan.base, plan.shared).model_dump(mode="json")
+        others = {name: value for name, value in whole["training"].items() if value != whole["dense"][name]}
+        values = {f"training.{name}": value for name, value in others.items()} | values
     if cell.method == DRN:
+        recipe = DRN
         values |= lengths_of(load_recipe(plan.base, plan.shared))
-    smaller = [part for path in plan.smaller if cell.joined for part in ("--smaller", path)]
-    line = ["routekit", "finetune" if cell.method == DENSE else "convert", model, "--recipe", recipe]
+    line = ["routekit", verb, model, "--recipe", recipe]
     for name, value in values.items():
         if value is not None:
-            line += _told(name, value)
-    return shlex.join([*line, *smaller, "--seed", str(cell.seed)])
+            line += _options(name, value)
+    if cell.joined:
+        for path in plan.smaller:
+            line += ["--smaller", path]
+    return shlex.join([*line, "--seed", str(cell.seed)])
 
 
-def _told(name: str, value: Any) -> list[str]:
+def _options(name: str, value: Any) -> list[str]:
+    """The options that set a setting."""
     if name == "data.download":
         return ["--download"]
     if name == "pruning":
         value = ":".join(value[part] for part in ("method", "target") if part in value)
-    elif name == "junctions":
-        rules = [
-            part for kind, each in value.items() for part in _told(f"junctions.{kind}.rule", each.get("rule")) if each
-        ]
-        return ["--junctions", ",".join(value), *rules]
+    if name == "junctions":
+        rules = [_options(f"junctions.{kind}.rule", each["rule"]) for kind, each in value.items() if "rule" in each]
+        return [OPTIONS[name], ",".join(value), *(part for rule in rules for part in rule)]
     if name in OPTIONS:
         return [OPTIONS[name], str(value)]
     return ["--set", f"{name}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}"]

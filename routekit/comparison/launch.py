@@ -1,4 +1,4 @@
-"""Who carries out the cells: this process, several of them, or an engine that has many machines."""
+"""What carries out the cells: this process, several processes, or an engine with many machines."""
 
 import json
 import os
@@ -6,28 +6,26 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import torch
 
-from routekit.comparison.cells import Failure, begin, carry_out_all
+from routekit.comparison.cells import begin, carry_out_all
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
-from routekit.errors import InputError, reason
+from routekit.errors import reason
 from routekit.pipeline.machine import Machine
 from routekit.registry import Registry
+from routekit.runtime.runtime import need
 
-# (folder, plan, cells, machine, how many at once) -> what failed.
-Launcher = Callable[[ComparisonFolder, Plan, Sequence[Cell], Machine, int], list[Failure]]
+# (folder, plan, cells, machine, how many at once) -> by name, why a cell failed.
+Launcher = Callable[[ComparisonFolder, Plan, Sequence[Cell], Machine, int], dict[str, str]]
 
 launchers: Registry[Launcher] = Registry("launcher")
 
 
 @launchers.register("here")
-def here(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine, jobs: int) -> list[Failure]:
+def here(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine, jobs: int) -> dict[str, str]:
     """One after the other in this process; with several jobs, in processes of their own, each with its share."""
     jobs = min(jobs, len(cells))
     if jobs <= 1:
@@ -37,27 +35,25 @@ def here(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: M
     for place in range(jobs):
         places.put(place)
 
-    def alone(cell: Cell) -> Failure | None:
-        place = places.get()  # as many threads as places: there is one
+    def alone(cell: Cell) -> dict[str, str]:
+        place = places.get()  # there are as many threads as places
         environment = os.environ | share(place, jobs, devices)
         done = subprocess.run(command(folder, cell, machine), env=environment, capture_output=True, text=True)
         places.put(place)
-        return _told(None if done.returncode == 0 else Failure(cell, _reason(cell, done)), cell, machine)
+        return _reported({cell.name: _reason(cell, done)} if done.returncode else {}, cell, machine)
 
     with ThreadPoolExecutor(jobs) as pool:
-        return [found for found in pool.map(alone, cells) if found is not None]
+        return {name: why for failures in pool.map(alone, cells) for name, why in failures.items()}
 
 
 @launchers.register("ray")
-def ray(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine, jobs: int) -> list[Failure]:
+def ray(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine, jobs: int) -> dict[str, str]:
     """On a Ray cluster: the one that RAY_ADDRESS names, which has to see the same folders, or one embedded here."""
-    if find_spec("ray") is None:
-        raise InputError("--launcher ray needs ray: pip install 'routekit[ray]'")
-    engine: Any = import_module("ray")
+    engine = need("ray", "ray")
     gpus = 1 if machine.device != "cpu" and torch.cuda.is_available() else 0
     place, quiet = Path.cwd(), Machine(machine.device)
 
-    def remote(cell: Cell) -> list[Failure]:
+    def remote(cell: Cell) -> dict[str, str]:
         os.chdir(place)  # the plan's paths may be relative to it
         return carry_out_all(folder, plan, [cell], quiet)
 
@@ -67,40 +63,54 @@ def ray(folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Ma
     cores = max(1, min(largest, engine.cluster_resources()["CPU"] // jobs))
     task = engine.remote(num_cpus=cores, num_gpus=gpus)(remote)
     waiting = {task.remote(cell): cell for cell in cells}
-    found: list[Failure] = []
+    found: dict[str, str] = {}
     while waiting:
         (done,), _ = engine.wait(list(waiting), num_returns=1)
         cell = waiting.pop(done)
         try:
-            failures: list[Failure] = engine.get(done)
-        except engine.exceptions.RayError as error:  # its worker died, and those that ray tried after it
-            failures = [Failure(cell, reason(error))]
-        _told(next(iter(failures), None), cell, machine)
-        found += failures
+            failures: dict[str, str] = engine.get(done)
+        except engine.exceptions.RayError as error:  # its worker died, and so did those that ray tried after it
+            failures = {cell.name: reason(error)}
+        found |= _reported(failures, cell, machine)
     return found
 
 
 def launch(
     name: str, folder: ComparisonFolder, plan: Plan, cells: Sequence[Cell], machine: Machine, jobs: int = 1
-) -> list[Failure]:
-    """Carry out `cells`, `jobs` at once, by the launcher of that name, once there is a dense network to begin with."""
+) -> dict[str, str]:
+    """Carry out cells, after the dense network that they begin with.
+
+    Args:
+        name: The launcher.
+        folder: The comparison.
+        plan: Its plan.
+        cells: The cells.
+        machine: Where they run.
+        jobs: How many of them run at once.
+
+    Returns:
+        Why cells failed, by their names.
+
+    Raises:
+        InputError: There is no such launcher, it is not installed, or the dense network cannot be made.
+    """
     if not cells:
-        return []
+        return {}
     begin(folder, plan, machine)
     return launchers[name](folder, plan, cells, machine, jobs)
 
 
-def _told(failure: Failure | None, cell: Cell, machine: Machine) -> Failure | None:
-    """Say how it went with a cell that was carried out elsewhere."""
-    if failure is None:
-        machine.hooks.say(f"{cell.name}: done")
+def _reported(failures: dict[str, str], cell: Cell, machine: Machine) -> dict[str, str]:
+    """Print the outcome of a cell that was carried out elsewhere, and return it."""
+    if cell.name in failures:
+        machine.hooks.warn(f"{cell.name}: {failures[cell.name]}")
     else:
-        machine.hooks.warn(f"{cell.name}: {failure.reason}")
-    return failure
+        machine.hooks.say(f"{cell.name}: done")
+    return failures
 
 
 def _reason(cell: Cell, done: "subprocess.CompletedProcess[str]") -> str:
-    """Why a process did not carry out its cell: what it says, or the last that was heard of it."""
+    """Find why a process did not carry out its cell: the reason that it gives, or else its last line of errors."""
     try:
         return str(json.loads(done.stdout)["failed"][cell.name])
     except (ValueError, KeyError, TypeError):
@@ -108,16 +118,24 @@ def _reason(cell: Cell, done: "subprocess.CompletedProcess[str]") -> str:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """List the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     count = torch.cuda.device_count()
     return named[:count] if named else [str(index) for index in range(count)]
 
 
 def share(place: int, jobs: int, devices: Sequence[str]) -> dict[str, str]:
-    """What the job at `place` of `jobs` may use, as environment variables: a GPU, or its part of the CPU's cores.
+    """Choose what a job may use: a GPU, or its part of the CPU's cores.
 
-    With all cores each, they would wait for each other. A caller's own OMP_NUM_THREADS stays as it is.
+    Jobs that use all cores wait for each other. The caller's own OMP_NUM_THREADS stays as it is.
+
+    Args:
+        place: The number of the job, from 0.
+        jobs: How many jobs run at once.
+        devices: The GPUs. Empty: the jobs run on the CPU.
+
+    Returns:
+        Environment variables.
     """
     if devices:
         return {"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]}
@@ -126,7 +144,16 @@ def share(place: int, jobs: int, devices: Sequence[str]) -> dict[str, str]:
 
 
 def command(folder: ComparisonFolder, cell: Cell, machine: Machine) -> list[str]:
-    """The command that carries out one cell alone, on whatever machine sees the folder."""
+    """Make the command that carries out one cell alone, on any machine that sees the folder.
+
+    Args:
+        folder: The comparison.
+        cell: The cell.
+        machine: Where it runs.
+
+    Returns:
+        The program and its arguments.
+    """
     device = [] if machine.device is None else ["--device", machine.device]
     resumed = ["compare", "--resume", str(folder.path), "--cell", cell.name, *device]
     return [sys.executable, "-m", "routekit_cli.main", *resumed, "--json"]

@@ -1,4 +1,4 @@
-"""The plan of a comparison: which cells there are, and the recipe of each. One file, which grows and never shrinks."""
+"""The plan of a comparison: which cells there are, and the recipe of each. A plan grows and never shrinks."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -16,31 +16,35 @@ from routekit.pipeline.plan import lengths_of, subject_of
 from routekit.pipeline.run_folder import RunFolder
 from routekit.recipe import Recipe, load_recipe
 
-VERSION = 1
-# Of what pruning is, the one thing that methods do not say.
+# The one setting of pruning that methods do not fix.
 PRUNED_TO = "pruning.target"
-# What every comparison has from its beginning.
+# The file that every comparison has from its beginning, and its first line.
 MARKER = "plan.yaml"
-HEADER = f"# routekit comparison, version {VERSION}\n"
+HEADER = "# routekit comparison, version 1\n"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One network to be made and measured: a method at a budget with a seed; the dense network has no budget."""
+    """One network to be made and measured: a method at a budget with a seed. The dense network has no budget."""
 
     method: str
     budget: str | None
     seed: int
 
     @property
-    def trained(self) -> bool:
-        """Whether there is something to train: else the cell is made of networks that are done."""
-        return self.method != IDK and not self.method.startswith(SMALLER)
+    def given(self) -> bool:
+        """Whether it is a smaller network that the user gave."""
+        return self.method.startswith(SMALLER)
 
     @property
     def joined(self) -> bool:
         """Whether it is a cascade of whole networks."""
         return self.method.split("+")[-1] == IDK
+
+    @property
+    def trained(self) -> bool:
+        """Whether something is trained for it. Otherwise, it is made of networks that are done."""
+        return self.method != IDK and not self.given
 
     @property
     def name(self) -> str:
@@ -52,11 +56,11 @@ class Cell:
 class Plan(BaseModel):
     """What is compared.
 
-    base:     the name or path of the recipe that all begin with
+    base:     the name or path of the recipe that all methods begin with
     shared:   what the user set in it, by dotted names: network, weights, data, epochs
     methods, budgets, seeds: every combination is a cell
-    smaller:  runs of smaller networks: each is a row of its own, and all of them come before the dense one in the
-              cascade of whole networks ("idk")
+    smaller:  runs of smaller networks: each has a row of its own, and all of them come before the dense network in
+              the cascade of whole networks ("idk")
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -70,68 +74,93 @@ class Plan(BaseModel):
 
     @property
     def needs(self) -> list[Path]:
-        """The files and runs that the cells are made of, if they are there."""
+        """The files and runs that the cells are made of; some of them may not exist."""
         weights = self.shared.get("model.weights") or subject_of(load_recipe(self.base))["weights"]
         return [Path(self.base), Path(weights), *map(Path, self.smaller)]
 
+    @property
+    def dense(self) -> Cell:
+        """The cell of the dense network with the first seed, whether or not it is compared."""
+        return Cell(DENSE, None, self.seeds[0])
+
     def differences(self, other: "Plan") -> list[str]:
-        """What `other` has otherwise, of what all cells share: "network resnet20, not resnet56"."""
+        """List how `other` differs in what all cells share: "network resnet20, not resnet56"."""
         ours, theirs = self._shared(), other._shared()
         return [
-            f"{name} {_said(ours.get(name))}, not {_said(theirs.get(name))}"
+            f"{name} {_text(ours.get(name))}, not {_text(theirs.get(name))}"
             for name in dict.fromkeys([*ours, *theirs])
             if ours.get(name) != theirs.get(name)
         ]
 
     def _shared(self) -> dict[str, Any]:
-        """By words for people: what the recipe says of the network and its images, and all that the user set."""
-        said: dict[str, Any] = dict(subject_of(load_recipe(self.base, self.shared)))
-        told = ("model.name", "data.source", "model.weights")
-        rest = {name: value for name, value in self.shared.items() if name not in told}
-        return said | {"recipe": self.base} | rest | {"--smaller": self.smaller}
+        """The network, images and weights of the recipe, and all that the user set, by words for people."""
+        subject = subject_of(load_recipe(self.base, self.shared))
+        named = ("model.name", "data.source", "model.weights")
+        rest = {name: value for name, value in self.shared.items() if name not in named}
+        return {**subject, "recipe": self.base, **rest, "--smaller": self.smaller}
 
     def extended(self, methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[int]) -> "Plan":
-        """The same with more methods, budgets or seeds; what was planned stays so."""
+        """Make a plan with more methods, budgets or seeds.
+
+        Args:
+            methods: More methods.
+            budgets: More budgets.
+            seeds: More seeds.
+
+        Returns:
+            The plan, which has all cells of this one.
+        """
         more = {"methods": methods, "budgets": budgets, "seeds": seeds}
-        return self.model_copy(
-            update={name: list(dict.fromkeys([*getattr(self, name), *added])) for name, added in more.items()}
-        )
+        joined = {name: list(dict.fromkeys([*getattr(self, name), *added])) for name, added in more.items()}
+        return self.model_copy(update=joined)
 
     def cells(self) -> Iterator[Cell]:
-        """All cells; with the first seed alone, the whole table can be seen."""
+        """List all cells. Those of the first seed come first, and fill the whole table."""
         for place, _ in enumerate(self.smaller):
             yield Cell(f"{SMALLER}{place}", None, self.seeds[0])
         for seed in self.seeds:
             if DENSE in self.methods:
                 yield Cell(DENSE, None, seed)
             for budget, method in itertools.product(self.budgets, self.methods):
-                # Nothing of a cascade of whole networks depends on the seed: it is not measured twice.
+                # A cascade of whole networks does not depend on the seed: it is measured once.
                 if method != DENSE and (method != IDK or seed == self.seeds[0]):
                     yield Cell(method, budget, seed)
 
-    def recipe(self, cell: Cell, start: Path | None = None) -> Recipe:
-        """The recipe of a cell. `start` is the run of the dense network, once there is one.
+    def run_of(self, cell: Cell) -> str:
+        """The run of a smaller network that the user gave."""
+        return self.smaller[int(cell.method.removeprefix(SMALLER))]
 
-        Raises InputError for what does not fit together.
+    def recipe(self, cell: Cell, start: Path | None = None) -> Recipe:
+        """Make the recipe of a cell.
+
+        Args:
+            cell: The cell.
+            start: The run of the dense network. None: there is none yet.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            InputError: The settings do not go together.
         """
-        base = DRN if cell.method == DRN else self.base
         values = settings(cell.method, cell.budget)
         chosen = self.shared | {"seed": cell.seed}
-        # How far the user wants to prune holds for what is pruned before it is routed, and for nothing else.
-        left = chosen.pop(PRUNED_TO, None)
-        if values.get("pruning") and left is not None:
-            values["pruning"]["target"] = left
+        # The user's setting holds for networks that are pruned before they are routed, and for no others.
+        pruned_to = chosen.pop(PRUNED_TO, None)
+        if values.get("pruning") and pruned_to is not None:
+            values["pruning"]["target"] = pruned_to
         if start is not None:
             chosen["model.weights"] = str(start)
-        if cell.method == DRN:  # trained as its authors do, for as many epochs and in the same batches as the others
-            chosen |= lengths_of(load_recipe(self.base, chosen))
         if cell.joined:
             chosen["smaller"] = self.smaller
-        return load_recipe(base, chosen | values)
+        if cell.method != DRN:
+            return load_recipe(self.base, chosen | values)
+        # Its authors' training, for as many epochs and in the same batches as the others.
+        return load_recipe(DRN, chosen | lengths_of(load_recipe(self.base, chosen)) | values)
 
 
-def _said(value: Any) -> str:
-    """A setting's value for people; one that is not set is as the recipe says."""
+def _text(value: Any) -> str:
+    """A setting's value for people. A setting that is not given is as in the recipe."""
     if isinstance(value, list):
         return ",".join(map(str, value)) or "none"
     return "as in the recipe" if value is None else str(value)
@@ -145,11 +174,11 @@ class ComparisonFolder:
 
     @property
     def start(self) -> Path:
-        """The run of the dense network that all begin with, if it was not given."""
+        """The run of the dense network that all methods begin with, if the user gave none."""
         return self.path / "start"
 
     def of(self, cell: Cell) -> RunFolder:
-        """The run of a cell, begun or not."""
+        """The run of a cell, which may not exist yet."""
         return RunFolder(self.path / "cells" / cell.name)
 
     @staticmethod
@@ -159,24 +188,38 @@ class ComparisonFolder:
 
     @classmethod
     def check_free(cls, path: Path, plan: Plan, *, force: bool) -> None:
-        """Raise InputError if a new comparison cannot be made at `path`, as `check_folder` says.
+        """Check that a new comparison can be made at `path`.
 
-        One that is there already can be gone on with if it compares networks of the same beginning; else it is told
-        what differs.
+        Args:
+            path: The folder.
+            plan: The plan of the new comparison.
+            force: Whether an old comparison there is replaced.
+
+        Raises:
+            InputError: There is a comparison, with how it differs or how to go on with it; or `check_folder` raises.
         """
-        if cls.holds(path) and not force:
-            _, there = cls.open(path)
-            differences = there.differences(plan)
-            if differences:
-                raise InputError(
-                    f"{path} holds another comparison ({'; '.join(differences)}): choose another --name, or start over "
-                    "with --force"
-                )
+        if cls.holds(path) and not force and (differences := cls.open(path)[1].differences(plan)):
+            raise InputError(
+                f"{path} holds another comparison ({'; '.join(differences)}): choose another --name, or start over "
+                "with --force"
+            )
         check_folder(path, "comparison", MARKER, force=force, needs=plan.needs)
 
     @classmethod
     def create(cls, path: Path, plan: Plan, *, force: bool) -> "ComparisonFolder":
-        """Write the plan of a new comparison. Raises InputError if there can be none here, as `check_free` says."""
+        """Make the folder of a new comparison, with its plan.
+
+        Args:
+            path: The folder.
+            plan: The plan.
+            force: Whether an old comparison there is replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: No comparison can be made here, as `check_free` says.
+        """
         cls.check_free(path, plan, force=force)
         make_folder(path, MARKER)
         folder = cls(path)
@@ -185,19 +228,20 @@ class ComparisonFolder:
 
     def write(self, plan: Plan) -> None:
         """Write the plan. Raises RoutekitError if it cannot be written."""
-        text = HEADER + str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
-        write_text(self.path / MARKER, text)
+        write_text(self.path / MARKER, HEADER + str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)))
 
     @classmethod
     def open(cls, path: Path) -> tuple["ComparisonFolder", Plan]:
-        """Open a comparison. Raises InputError: none, damaged, or of another version."""
-        file = path / MARKER
+        """Open a comparison.
+
+        Raises InputError if there is none, or if it is damaged or of another version.
+        """
         if not cls.holds(path):
-            raise InputError(f"{path} is no comparison (plan.yaml is missing)")
+            raise InputError(f"{path} is no comparison ({MARKER} is missing)")
         try:
-            text = file.read_text()
+            text = (path / MARKER).read_text()
             if not text.startswith(HEADER):
                 raise InputError(f"{path} was written by another version of routekit; start over with --force")
             return cls(path), Plan.model_validate(yaml.safe_load(text))
         except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-            raise InputError(f"{file} is damaged: {first_line(error)}") from error
+            raise InputError(f"{path / MARKER} is damaged: {first_line(error)}") from error

@@ -16,18 +16,27 @@ from routekit.report.frontier_picture import frontier_picture
 
 
 def report_comparison(path: Path, out: Path, kind: str) -> list[Path]:
-    """Write the report of a comparison: `report.md`, the picture of its frontier, `index.html`; returns the files.
+    """Write the report of a comparison from its records alone: the same records give the same bytes.
 
-    It is made of what is recorded alone: the same cells give the same bytes. Raises InputError if no cell is done yet.
+    Args:
+        path: The comparison.
+        out: The folder to write to, which is made where it is missing.
+        kind: The format of the picture, "svg" or "png".
+
+    Returns:
+        The files: `report.md`, the picture of the frontier, `index.html`.
+
+    Raises:
+        InputError: No cell is done yet, or there is no comparison, or the format is unknown.
     """
     folder, plan = ComparisonFolder.open(path)
-    cells = measured(folder, plan)
+    cells, planned = measured(folder, plan), list(plan.cells())
     if not cells:
         raise InputError(f"no cell of {path} is done yet: go on with `routekit compare --resume {path}`")
     picture, out = f"frontier.{drawing.known(kind)}", existing(out)
     files = [out / "report.md", out / picture, out / "index.html"]
-    compared = Compared(plan.model_dump(mode="json"), cells, len(list(plan.cells())), read_timings(folder))
-    first = {(cell.method, cell.budget): command_of(plan, cell) for cell in reversed(list(plan.cells()))}
+    compared = Compared(plan.model_dump(mode="json"), cells, len(planned), read_timings(folder))
+    first = {(cell.method, cell.budget): command_of(plan, cell) for cell in reversed(planned)}
     write_text(files[0], comparison_page(compared, picture))
     drawing.save(frontier_picture(rows(cells), dense_accuracy(cells)), files[1])
     write_text(files[2], comparison_html(compared, first))

@@ -1,4 +1,4 @@
-"""How long the networks of a comparison take, all of them timed in turns in one process."""
+"""How long the networks of a comparison take. One process times all of them in turns."""
 
 import json
 from collections.abc import Sequence
@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from routekit.bench.forms import Forms, Setting, check_installed, runtimes
-from routekit.comparison.method import DENSE
-from routekit.comparison.plan import Cell, ComparisonFolder, Plan
+from routekit.comparison.plan import ComparisonFolder, Plan
 from routekit.errors import InputError
 from routekit.execution.timing import Call, in_turns
 from routekit.files import write_text
-from routekit.network.network import RoutedNetwork
 from routekit.pipeline.bench import draw
 from routekit.pipeline.inputs import load_run, load_splits
 from routekit.pipeline.machine import Machine
@@ -30,7 +28,7 @@ CHOICE = 1.0
 
 
 def read_timings(folder: ComparisonFolder) -> dict[str, Any] | None:
-    """What was timed, if anything was. Raises InputError for a damaged file."""
+    """Read the timings; None if nothing was timed. Raises InputError if the file is damaged."""
     path = folder.path / TIMINGS
     try:
         found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
@@ -39,13 +37,8 @@ def read_timings(folder: ComparisonFolder) -> dict[str, Any] | None:
     return found
 
 
-def _timed(folder: ComparisonFolder, plan: Plan) -> list[Cell]:
-    """The cells whose networks are timed: those of the first seed that are done."""
-    return [cell for cell in plan.cells() if cell.seed == plan.seeds[0] and folder.of(cell).finished]
-
-
 def check_runtimes(names: Sequence[str]) -> None:
-    """Raise InputError for a runtime that nobody knows or that is not installed, or for none."""
+    """Raise InputError if there are no runtimes, or for one that is unknown or not installed."""
     if not names:
         raise InputError("nothing to time in: give at least one runtime, or --no-time")
     for name in names:
@@ -55,27 +48,33 @@ def check_runtimes(names: Sequence[str]) -> None:
 def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Sequence[str] | None = None) -> None:
     """Time the networks of the first seed on test images, with their own routes, and write `timings.json`.
 
-    In each runtime of `names` (None for those that they were timed in before, or torch), all of them are called in
-    turns on the same images, each in the fastest form that the runtime has for it, which is found by a shorter
-    comparison before. Forms of torch.compile do not compete: static networks alone have one, and it takes minutes.
-    Milliseconds are of an image. The same is not done twice.
+    In each runtime, all networks are called in turns on the same images. Each runs in its fastest form, which a shorter
+    comparison finds first. Forms of torch.compile do not compete: only static networks have one, and it takes minutes.
+    Milliseconds are of one image. Nothing is timed if the file holds the same networks and runtimes.
+
+    Args:
+        folder: The comparison.
+        plan: Its plan.
+        machine: Where it runs.
+        names: The runtimes. None: those of the last timings, or torch.
+
+    Raises:
+        RoutekitError: The file cannot be written.
     """
-    cells = _timed(folder, plan)
-    before = read_timings(folder)
-    known = {} if before is None else before["runtimes"]
-    names = list(known) or ["torch"] if names is None else names
-    wanted = {cell.name for cell in cells}
-    if not cells or (before is not None and (set(before["milliseconds"]), set(known)) == (wanted, set(names))):
+    done = {cell.name: folder.of(cell) for cell in plan.cells() if cell.seed == plan.seeds[0]}
+    runs = {name: run.path for name, run in done.items() if run.finished}
+    before = read_timings(folder) or {"runtimes": {}, "milliseconds": {}}
+    names = list(before["runtimes"]) or ["torch"] if names is None else names
+    if not runs or (before["milliseconds"].keys() == runs.keys() and before["runtimes"].keys() == set(names)):
         return
-    gone = [cell.name for cell in cells if not (folder.of(cell).path / "network").exists()]
+    gone = [name for name, run in runs.items() if not (run / "network").exists()]
     if gone:
         machine.hooks.warn(f"nothing is timed: the networks of {', '.join(gone)} are not here")
         return
-    machine.hooks.say(f"timing {len(cells)} networks in turns")
-    networks = {cell.name: load_run(folder.of(cell).path).eval() for cell in cells}
-    spec = next(iter(networks.values())).spec
-    seed = plan.seeds[0]
-    test = load_splits(data_of(plan.recipe(Cell(DENSE, None, seed))), spec, seed).test
+    machine.hooks.say(f"timing {len(runs)} networks in turns")
+    networks = {name: load_run(run).eval() for name, run in runs.items()}
+    spec, seed = next(iter(networks.values())).spec, plan.seeds[0]
+    test = load_splits(data_of(plan.recipe(plan.dense)), spec, seed).test
     counts = {batch: min(count, len(test)) for batch, count in IMAGES.items()}
     images = draw(test, max(counts.values()), spec, seed)
     found: dict[str, dict[str, float]] = {name: {} for name in networks}
@@ -86,7 +85,10 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
             forms = {}
             for place, (name, network) in enumerate(networks.items()):
                 own = Setting(device, threads, compiled=False, folder=Path(scratch, str(place)), say=machine.hooks.say)
-                forms[name] = _competing(network, runtimes[runtime](network, own))
+                made = runtimes[runtime](network, own)
+                # A static network competes in the forms without decisions, the others in those with decisions.
+                without: dict[str, Any] = {"routed": {}, "single": {}} if network.is_static else {"dense": {}}
+                forms[name] = replace(made, **without)
             one = next(iter(forms.values()))
             versions[runtime] = one.version + (" on the CPU" if one.device != device.type else "")
             for batch, count in counts.items():
@@ -101,13 +103,7 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
         "environment": machine.environment(),
         "milliseconds": found,
     }
-    text = json.dumps(document, indent=2) + "\n"
-    write_text(folder.path / TIMINGS, text)
-
-
-def _competing(network: RoutedNetwork, forms: Forms) -> Forms:
-    """The forms of a network that compete: of one that decides nothing, those that have nothing to decide."""
-    return replace(forms, routed={}, single={}) if network.is_static else replace(forms, dense={})
+    write_text(folder.path / TIMINGS, json.dumps(document, indent=2) + "\n")
 
 
 def _fastest(forms: Forms, batches: Sequence[Tensor]) -> Call:

@@ -1,8 +1,7 @@
 """What steers the realised cost of a network in training to its budget."""
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -12,6 +11,8 @@ from routekit.cost.table import CostTable
 @dataclass
 class BudgetController(ABC):
     """Steers the realised cost along a wanted cost that falls to the target. All costs are fractions of the dense one.
+
+    Its fields are all that a resumed run needs.
 
     Attributes:
         target: The budget.
@@ -28,7 +29,7 @@ class BudgetController(ABC):
 
     @property
     def cost_weight(self) -> float:
-        """The weight in force of the cost in the objective."""
+        """The weight in force of the cost in the objective: mu of Eq. 9 of Wang et al."""
         return 0.0
 
     def k_cpt(self, costs: CostTable) -> float:
@@ -36,16 +37,11 @@ class BudgetController(ABC):
         return self.cost_weight / costs.dense
 
     def cost_share(self, costs: CostTable) -> Tensor:
-        """Return how a price per unit is shared out over units and stops: `CostTable.cost_share`, in these prices."""
+        """Return the price `[columns]` of each column if a unit has price 1 on average (`CostTable.cost_share`)."""
         return costs.cost_share
 
     def observe(
-        self,
-        bias: Tensor,
-        margins: Tensor,  # noqa: ARG002
-        costs: CostTable,  # noqa: ARG002
-        step: int,  # noqa: ARG002
-        gains: Tensor | None = None,  # noqa: ARG002
+        self, bias: Tensor, margins: Tensor, costs: CostTable, step: int, gains: Tensor | None = None
     ) -> Tensor:
         """Take in a training batch.
 
@@ -54,25 +50,27 @@ class BudgetController(ABC):
             margins: `[B, columns]`, its margins.
             costs: The cost table.
             step: The step.
-            gains: `[stops]`, by how much the batch's mean error falls from each stop to the end of the network.
+            gains: `[stops]`, by how much the mean error falls from each stop to the end. None without stops.
 
         Returns:
             The next bias, `[columns]`.
         """
+        del margins, costs, step, gains
         return bias
 
     @abstractmethod
     def correct(self, realized: float, step: int) -> None:
-        """Take in the realised cost of held-out images at `step`."""
+        """Take in a measurement on held-out images.
 
-    def state(self) -> dict[str, Any]:
-        """Return all that a resumed run needs: the fields, to build the controller from again."""
-        return asdict(self)
+        Args:
+            realized: Their mean realised cost, a fraction of the dense one.
+            step: The step.
+        """
 
 
 @dataclass
 class GivenPrices(BudgetController):
-    """For a network that learns at given prices: the one that meets the budget is found afterwards."""
+    """For a network that learns at given prices. The price that meets the budget is found afterwards."""
 
     def correct(self, realized: float, step: int) -> None:
-        """Leave everything as it is."""
+        """Do nothing."""

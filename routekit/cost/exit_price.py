@@ -1,4 +1,4 @@
-"""Meet a budget by the price of computing by which exits and forks learn: the k_cpt of McGill and Perona (Eq. 2)."""
+"""Meet a budget by k_cpt, the price of computing by which exits and forks learn (Eq. 2 of McGill and Perona)."""
 
 from dataclasses import dataclass
 
@@ -11,20 +11,19 @@ from routekit.cost.table import CostTable
 
 @dataclass
 class ExitPriceController(BudgetController):
-    """Adapts the price of all of a network, in units of an answer's error, until what is decided costs what is wanted.
+    """Adapts the price of computing, in units of an answer's error, until decisions cost what is wanted.
 
-    The paper gives a price, and takes the cost that comes of it. Here, the price integrates by how much each training
-    batch exceeds the wanted cost. It does not answer an excess at once, as a `CostWeightController`
-    does: what is decided follows a price only as fast as it is learned, and would swing from where all images stop to
-    where none does.
+    The paper gives a price and accepts the cost that follows. Here, the price integrates the excess of each training
+    batch over the wanted cost. It has no proportional term, unlike `CostWeightController`. Decisions follow a price
+    slowly, by learning, so such a term would make the share of images that stop swing between all and none.
 
     Attributes:
         gain: By how much the price rises with each step and unit of excess.
-        inertia: How slowly the running mean of the batches' costs follows.
-        follows: How fast `ahead` follows what is measured.
-        price: Of all of the network. It never falls below 0: cost is never rewarded.
-        ahead: By how much more held-out images cost than training batches do.
-        spent: The running mean of what the batches cost.
+        inertia: The weight of the past in the running mean of the batches' costs.
+        follows: The weight of a new measurement in `ahead`.
+        price: That of all of a network. It never falls below 0, so cost is never rewarded.
+        ahead: By how much more held-out images cost than training batches.
+        spent: The running mean of the batches' costs.
     """
 
     gain: float = 0.05
@@ -36,25 +35,21 @@ class ExitPriceController(BudgetController):
 
     @torch.no_grad()
     def observe(
-        self,
-        bias: Tensor,
-        margins: Tensor,
-        costs: CostTable,
-        step: int,
-        gains: Tensor | None = None,  # noqa: ARG002
+        self, bias: Tensor, margins: Tensor, costs: CostTable, step: int, gains: Tensor | None = None
     ) -> Tensor:
-        """Move the price by what a batch costs; the bias stays: what exits have learned to decide is taken as it is."""
+        """Integrate the excess of a batch into the price. The bias stays, because decisions are learned."""
+        del gains
         cost = float(costs.of_routes(costs.layout.choose(margins)).mean()) / costs.dense
         self.spent = cost if self.spent is None else self.inertia * self.spent + (1 - self.inertia) * cost
         self.price = max(0.0, self.price + self.gain * (cost + self.ahead - self.wanted(step)))
         return bias
 
     def k_cpt(self, costs: CostTable) -> float:
-        """The price in force of one multiply-add."""
+        """Return the price in force of one unit of cost."""
         return self.price / costs.dense
 
     def correct(self, realized: float, step: int) -> None:
-        """Learn by how much held-out images exceed training batches."""
+        """Learn by how much more held-out images cost than training batches."""
         del step
         if self.spent is not None:
             self.ahead += self.follows * (realized - self.spent - self.ahead)

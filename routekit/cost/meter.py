@@ -1,55 +1,42 @@
-"""Meters: in which unit a cost is, and how a piece of a network is measured in it."""
+"""Meters: the unit of a cost, and how a piece of a network is measured in it."""
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
-from routekit.macs import CONVENTION, count, describe
+from routekit.macs import count
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The cost of one call, and the operators that the meter cannot count (it takes them as free)."""
-
-    cost: float
-    uncounted: Counter[str]
-
-
-class Meter(Protocol):
+class Meter:
     """Measures pieces of a network.
 
     Attributes:
         unit: The name of its unit.
-        convention: How it counts, in a few words.
+        measure: A callable, its inputs, and a module that contains all parameters that it uses -> the cost of the call,
+            and the operators that the meter cannot count, whose cost is taken as 0.
     """
 
     unit: str
-    convention: str
-
-    def measure(self, call: Callable[..., Any], inputs: tuple[Any, ...], owner: nn.Module) -> Measured:
-        """Measure `call(*inputs)`; `owner` is the module whose parameters it uses."""
-
-    def describe(self, cost: float) -> str:
-        """Say a cost with its unit."""
+    measure: Callable[[Callable[..., Any], tuple[Any, ...], nn.Module], tuple[float, Counter[str]]]
 
 
-class MultiplyAdds:
-    """Counts multiply-adds with fvcore: one is one FLOP."""
+def multiply_adds(call: Callable[..., Any], inputs: tuple[Any, ...], owner: nn.Module) -> tuple[float, Counter[str]]:
+    """Count multiply-adds with fvcore: one is one FLOP.
 
-    unit = "MACs"
-    convention = CONVENTION
+    Args:
+        call: A piece of a network.
+        inputs: Its inputs.
+        owner: A module that contains all parameters that it uses.
 
-    def measure(self, call: Callable[..., Any], inputs: tuple[Any, ...], owner: nn.Module) -> Measured:
-        """Count `call(*inputs)`."""
-        found = count(call, inputs, owner)
-        return Measured(found.flops, found.uncounted)
-
-    def describe(self, cost: float) -> str:
-        """Say a cost with its convention, and the 2x figure beside it."""
-        return describe(cost)
+    Returns:
+        The multiply-adds, and the operators that fvcore cannot count.
+    """
+    found = count(call, inputs, owner)
+    return found.flops, found.uncounted
 
 
-MACS: Meter = MultiplyAdds()
+MACS = Meter("MACs", multiply_adds)

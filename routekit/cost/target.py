@@ -1,4 +1,4 @@
-"""Targets in words: what the user asks for, and what a network can cost."""
+"""Targets in words: what the user wants, and what a network can cost."""
 
 import math
 import re
@@ -8,27 +8,40 @@ from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.macs import CONVENTION, describe
 
-# When a network costs the least, where nobody says it better.
+# The route that costs the least, in words.
 CHEAPEST = "by its cheapest route"
 
 _SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 
 
 def parse_amount(text: str, dense: float) -> float:
-    """`1.5e8`, `150M`, `0.15G` or `60%` (of `dense` MACs) -> MACs. Raises InputError if it is no such number."""
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmg%]?)\s*", text, flags=re.IGNORECASE)
-    try:
-        number = float(match.group(1)) if match else math.nan
-    except ValueError:
-        number = math.nan
-    if match is None or not math.isfinite(number):
+    """Turn a cost in words into a number.
+
+    Args:
+        text: `1.5e8`, `150M`, `0.15G`, or `60%` of the dense network's cost.
+        dense: The dense network's cost, MACs.
+
+    Returns:
+        The cost, MACs.
+
+    Raises:
+        InputError: The text is no such number, or a cost that no network has.
+    """
+    number = r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)"
+    match = re.fullmatch(rf"\s*{number}\s*([kmg%]?)\s*", text, flags=re.IGNORECASE)
+    if match is None or not math.isfinite(float(match[1])):
         raise InputError(f"target {text!r} is no cost: write 1.5e8, 150M or 60% ({CONVENTION})")
-    suffix = match.group(2).upper()
-    return number / 100 * dense if suffix == "%" else number * _SUFFIX[suffix]
+    suffix = match[2].upper()
+    amount = float(match[1]) / 100 * dense if suffix == "%" else float(match[1]) * _SUFFIX[suffix]
+    if amount == 0:
+        raise InputError(f"target {text!r} is no cost: write 1.5e8, 150M or 60% ({CONVENTION})")
+    if not suffix and 1 <= amount <= 100:
+        raise InputError(f"target {text} is {amount:g} multiply-adds: for a share of the dense cost, write {text}%")
+    return amount
 
 
 class OutOfReachError(InputError):
-    """A budget that a network cannot meet; `limit` says in a few words what it can."""
+    """A network cannot meet a budget. `limit` states in a few words what it can cost."""
 
     def __init__(self, message: str, limit: str) -> None:
         super().__init__(message)
@@ -37,11 +50,16 @@ class OutOfReachError(InputError):
 
 @dataclass(frozen=True)
 class Reach:
-    """What an image can cost on average, in MACs: from `least` to `most`, where the dense network costs `whole`.
+    """What an image can cost on average, MACs.
 
-    cheapest, dearest: in words, when that is
-    pruner:            of a network that is pruned to its budget, what cannot be: "l1 cannot prune resnet20"
-    who:               in words, what it is the reach of
+    Attributes:
+        least: The least mean cost.
+        most: The largest mean cost.
+        whole: The cost of the dense network.
+        cheapest: When the cost is the least, in words.
+        dearest: When it is the largest, in words.
+        pruner: What is impossible for a network that is pruned to its budget: "l1 cannot prune resnet20".
+        who: Whose reach it is, in words.
     """
 
     least: float
@@ -53,11 +71,27 @@ class Reach:
     who: str = "this network"
 
     def meet(self, text: str) -> float:
-        """`1.5e8`, `150M` or `60%` -> MACs. Raises InputError if it is no cost, OutOfReachError if it cannot be met."""
+        """Turn a target in words into MACs.
+
+        Raises:
+            InputError: It is no cost (`parse_amount`).
+            OutOfReachError: It cannot be met.
+        """
         return self.check(parse_amount(text, self.whole), f"target {text} = ")
 
     def check(self, target: float, said: str = "") -> float:
-        """`target` in MACs, which was `said` so. Raises OutOfReachError if it cannot be met."""
+        """Check a target.
+
+        Args:
+            target: The mean cost, MACs.
+            said: What the user wrote, to begin the message of the error with.
+
+        Returns:
+            The target.
+
+        Raises:
+            OutOfReachError: It cannot be met.
+        """
         low, high = math.ceil(100 * self.least / self.whole), math.floor(100 * self.most / self.whole)
         if self.pruner and target < self.least:
             raise OutOfReachError(
@@ -75,15 +109,33 @@ class Reach:
 
 
 def parse_target(text: str, cost: CostTable, dense: float | None = None) -> float:
-    """`1.5e8`, `150M`, `0.15G` or `60%` (of the dense cost) -> MACs.
+    """Turn a target in words into MACs.
 
-    `dense` is what the dense network costs, if not all of it is in what is routed: it was pruned, or compacted.
-    Raises InputError if it is no such number, or under the reachable minimum or over the cost without routing.
+    Args:
+        text: `1.5e8`, `150M`, `0.15G`, or `60%` of the dense network's cost.
+        cost: The cost table of the network.
+        dense: The dense network's cost, if the routed network was pruned or compacted.
+
+    Returns:
+        The mean cost, MACs.
+
+    Raises:
+        InputError: It is no cost.
+        OutOfReachError: It is under the least that routes can cost, or over the cost without routing.
     """
     return reach_of_costs(cost, dense).meet(text)
 
 
 def reach_of_costs(cost: CostTable, dense: float | None = None, cheapest: str = CHEAPEST) -> Reach:
-    """What routes can cost; `dense` is what the dense network costs, if not all of it is in what is routed."""
+    """Find what routes can cost.
+
+    Args:
+        cost: The cost table of the network.
+        dense: The dense network's cost, if the routed network was pruned or compacted.
+        cheapest: When the cost is the least, in words.
+
+    Returns:
+        The reach.
+    """
     dearest = "the dense network" if dense in (None, cost.dense) else "all that is left of it"
     return Reach(cost.minimum, cost.dense, dense or cost.dense, cheapest, dearest)

@@ -14,42 +14,57 @@ from torch import Generator, Tensor
 
 from routekit.data.preprocessing import LARGE
 
+Fill = Literal["zeros", "mean"]
+
 
 @dataclass(frozen=True)
 class Augmentation:
     """How training images are varied: `augmentation(images, generator)`.
 
-    pad:   pixels of zeros on each side before a crop of the original size, i.e. a shift by up to `pad`
-    flip:  mirror half of the images left to right, but for those of the classes `unflipped`
-    fill:  what is padded with: "zeros", or the "mean" colour of the image
-    area:  for large images: in place of the shift, a crop resized to the whole; its share of the area is
-           drawn between these bounds, its aspect ratio between 3/4 and 4/3 (Szegedy et al., 2015)
+    Attributes:
+        pad: The most pixels by which an image is shifted.
+        flip: Whether half of the images are mirrored left to right.
+        area: For large images, in place of the shift: a crop is enlarged to the whole. Its share of the area is drawn
+            between these bounds, its aspect ratio between 3/4 and 4/3 (Szegedy et al., 2015).
+        unflipped: Labels of classes that are not mirrored.
+        fill: What a shift fills with: zeros, or the mean colour of the image.
     """
 
     pad: int = 4
     flip: bool = True
     area: tuple[float, float] | None = None
     unflipped: tuple[int, ...] = ()
-    fill: Literal["zeros", "mean"] = "zeros"
+    fill: Fill = "zeros"
 
     @classmethod
     def of(
-        cls,
-        size: tuple[int, int],
-        *,
-        flip: bool,
-        unflipped: tuple[int, ...] = (),
-        fill: Literal["zeros", "mean"] = "zeros",
+        cls, size: tuple[int, int], *, flip: bool, unflipped: tuple[int, ...] = (), fill: Fill = "zeros"
     ) -> "Augmentation":
-        """Vary inputs of `size` (H, W): shifts, as for CIFAR, below 96 pixels; from there on crops, as for ImageNet."""
+        """Choose what is usual at a size: shifts, as for CIFAR, below 96 pixels; crops, as for ImageNet, from there on.
+
+        Args:
+            size: (H, W) of the inputs.
+            flip: Whether half of the images are mirrored.
+            unflipped: Labels of classes that are not mirrored.
+            fill: What a shift fills with.
+
+        Returns:
+            The augmentation.
+        """
         if min(size) >= LARGE:
             return cls(pad=0, flip=flip, area=(0.35, 1.0), unflipped=unflipped)
         return cls(pad=min(size) // 8, flip=flip, unflipped=unflipped, fill=fill)
 
     def __call__(self, images: Tensor, generator: Generator, labels: Tensor | None = None) -> Tensor:
-        """Images [B, C, H, W], uint8 or float -> the same shape and type, each sample varied on its own.
+        """Vary each sample on its own.
 
-        Which classes are mirrored is told by their `labels` [B].
+        Args:
+            images: [B, C, H, W], uint8 or float.
+            generator: Draws what is done to each.
+            labels: Their classes, int64 [B]: those of `unflipped` are not mirrored.
+
+        Returns:
+            Images of the same shape and type.
         """
         n, at = len(images), generator.device
         flipped = torch.zeros(n, dtype=torch.bool, device=at)
@@ -57,12 +72,12 @@ class Augmentation:
             flipped = torch.rand(n, generator=generator, device=at) < 0.5
         if self.unflipped and labels is not None:
             flipped &= ~torch.isin(labels.to(at), torch.tensor(self.unflipped, device=at))
+        flipped = flipped.to(images.device)
         if self.area is not None:
-            boxes = self._boxes(n, generator)
-            return crop_and_resize(images, boxes.to(images.device), flipped.to(images.device))
+            return crop_and_resize(images, self._boxes(n, generator).to(images.device), flipped)
         top, left = torch.randint(0, 2 * self.pad + 1, (2, n), generator=generator, device=at).to(images.device)
-        shift = images.float().mean(dim=(2, 3), keepdim=True).to(images.dtype) if self.fill == "mean" else None
-        return crop_and_flip(images, self.pad, top, left, flipped.to(images.device), shift)
+        colour = images.float().mean(dim=(2, 3), keepdim=True).to(images.dtype) if self.fill == "mean" else None
+        return crop_and_flip(images, self.pad, top, left, flipped, colour)
 
     def _boxes(self, n: int, generator: Generator) -> Tensor:
         """Draw the boxes [B, 4] of `crop_and_resize`."""
@@ -77,31 +92,46 @@ class Augmentation:
 def crop_and_flip(
     images: Tensor, pad: int, top: Tensor, left: Tensor, flipped: Tensor, colour: Tensor | None = None
 ) -> Tensor:
-    """Pad images [B, C, H, W] with zeros, crop H x W at (top, left) of each, mirror those that are `flipped`.
+    """Shift images, and mirror some of them.
 
-    `colour` [B, C, 1, 1] is padded with in place of zeros. `top` and `left` are int64 [B] in [0, 2 * pad], and `pad`
-    leaves an image in place; `flipped` is bool [B].
+    Args:
+        images: [B, C, H, W].
+        pad: How many pixels are added on each side, before H x W of them are cropped.
+        top: The first row of each crop, int64 [B] in [0, 2 * pad]; at `pad`, an image stays in place.
+        left: The first column of each crop, as `top`.
+        flipped: Which ones to mirror left to right, bool [B].
+        colour: What is added, [B, C, 1, 1]; None for zeros.
+
+    Returns:
+        Images of the same shape and type.
     """
     height, width = images.shape[-2:]
-    # Every window is a view; one indexing copies the chosen ones, faster than gathering pixel by pixel.
     padded = F.pad(images, (pad, pad, pad, pad))
     if colour is not None:
         outside = F.pad(torch.zeros_like(images[:1, :1], dtype=torch.bool), (pad, pad, pad, pad), value=True)
         padded = torch.where(outside, colour, padded)
+    # Every window is a view; one indexing copies the chosen ones, faster than gathering pixel by pixel.
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     crops = windows[torch.arange(len(images), device=images.device), :, top, left]
     return torch.where(flipped[:, None, None, None], crops.flip(3), crops)
 
 
 def crop_and_resize(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
-    """Enlarge `boxes` [B, 4] of images [B, C, H, W] to the full size, bilinearly; mirror the `flipped` ones.
+    """Enlarge a box of each image to the full size, bilinearly, and mirror some images.
 
-    A box is (centre x, centre y, width, height): the image spans -1 to 1, its own width and height are 1.
+    Args:
+        images: [B, C, H, W].
+        boxes: (centre x, centre y, width, height) of each, [B, 4]. The image spans -1 to 1; its width and its height
+            are 1.
+        flipped: Which ones to mirror left to right, bool [B].
+
+    Returns:
+        Images of the same shape and type.
     """
     x, y, width, height = boxes.unbind(dim=1)
     zero = torch.zeros_like(x)
     sign = torch.where(flipped, -1.0, 1.0)
-    affine = torch.stack([torch.stack([sign * width, zero, x], dim=1), torch.stack([zero, height, y], dim=1)], dim=1)
+    affine = torch.stack([sign * width, zero, x, zero, height, y], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(affine, list(images.shape), align_corners=False)
     out = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return out if images.is_floating_point() else out.round().clamp(0, 255).to(images.dtype)

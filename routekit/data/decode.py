@@ -13,7 +13,6 @@ from routekit.data.preprocessing import Preprocessing
 from routekit.errors import InputError, first_line
 
 _MODES = {1: "L", 3: "RGB"}
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def decode(paths: Sequence[str], preprocessing: Preprocessing) -> Tensor:
@@ -38,18 +37,26 @@ def decode(paths: Sequence[str], preprocessing: Preprocessing) -> Tensor:
 
 
 def decode_all(paths: Sequence[str], preprocessing: Preprocessing, *, chunk: int = 256) -> Tensor:
-    """`decode` for a whole set, `chunk` files at a time in as many threads as there are cores."""
+    """Decode a whole set, in as many threads as there are cores.
+
+    Args:
+        paths: N files.
+        preprocessing: What the network takes.
+        chunk: How many files a thread decodes at a time.
+
+    Returns:
+        Uint8 [N, C, H, W].
+
+    Raises:
+        InputError: A file cannot be read.
+    """
     images = torch.empty((len(paths), preprocessing.channels, *preprocessing.size), dtype=torch.uint8)
 
     def fill(start: int) -> None:
         images[start : start + chunk] = decode(paths[start : start + chunk], preprocessing)
 
-    pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
-    try:
-        for _ in pool.map(fill, range(0, len(paths), chunk)):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode") as pool:
+        list(pool.map(fill, range(0, len(paths), chunk)))  # the first error cancels what has not begun
     return images
 
 
@@ -59,26 +66,26 @@ def _read(path: str, preprocessing: Preprocessing) -> Image.Image:
             return fit(image.convert(_MODES[preprocessing.channels]), preprocessing)
     # What Pillow raises, depending on the format and on where a file is broken.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = first_line(error)
-        raise InputError(f"cannot read the image {path} ({reason}): repair or remove it") from error
+        raise InputError(f"cannot read the image {path} ({first_line(error)}): repair or remove it") from error
 
 
 def fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Bring an image to the network's size: its centre, resized with antialiasing.
+    """Bring the centre of an image to the network's size, with antialiasing.
 
-    The centre is the wanted share of the largest box of the wanted shape. An image that has the size already is left
-    alone, unless a smaller share is asked for.
+    An image that has this size already stays as it is, unless `preprocessing.crop` is a smaller share.
+
+    Args:
+        image: Of any size.
+        preprocessing: What the network takes. Of the largest box of its shape, it sees the share `kept`.
+
+    Returns:
+        The image at the network's size.
     """
     height, width = preprocessing.size
     if image.size == (width, height) and preprocessing.crop in (None, 1.0):
         return image
     scale = preprocessing.kept * min(image.width / width, image.height / height)
-    left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
     # Rounding may put an edge of the box a hair outside, which Pillow refuses.
-    box = (
-        max(0.0, left),
-        max(0.0, top),
-        min(image.width, image.width - left),
-        min(image.height, image.height - top),
-    )
-    return image.resize((width, height), _FILTERS[preprocessing.interpolation], box=box)
+    left, top = max(0.0, (image.width - scale * width) / 2), max(0.0, (image.height - scale * height) / 2)
+    box = (left, top, image.width - left, image.height - top)
+    return image.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()], box=box)

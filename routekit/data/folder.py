@@ -25,42 +25,71 @@ class Listing:
         return sum(map(len, self.files.values()))
 
     def read(self, name: str, request: Request, *, in_memory: bool) -> Images:
-        """Decode the images now or batch by batch; raises InputError that names an unreadable file."""
+        """Make an image set.
+
+        Args:
+            name: Its name, for messages.
+            request: How images are read.
+            in_memory: Whether they are decoded now, or batch by batch.
+
+        Returns:
+            The images.
+
+        Raises:
+            InputError: An image cannot be read.
+        """
         paths = [path for files in self.files.values() for path in files]
-        sizes = torch.tensor([len(files) for files in self.files.values()])
-        labels, classes = torch.arange(len(sizes)).repeat_interleave(sizes), tuple(self.files)
+        labels = torch.tensor([label for label, files in enumerate(self.files.values()) for _ in files])
         if in_memory:
-            return ImageSet(decode_all(paths, request.preprocessing), labels, classes, name)
-        return FolderSet(paths, labels, classes, request.preprocessing, name)
+            return ImageSet(decode_all(paths, request.preprocessing), labels, tuple(self.files), name)
+        return FolderSet(paths, labels, tuple(self.files), request.preprocessing, name)
 
 
 def image_folder(root: Path, request: Request) -> Provided:
-    """Read a tree with `train/`, `test/` and, if it has one, `val/`, each with the same folders, one a class.
+    """Read a tree with `train/`, `test/` and perhaps `val/`, each with the same folders, one a class.
 
-    Raises InputError if the tree is not like that.
+    Args:
+        root: The tree.
+        request: How images are read.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: The tree is not like that.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: give one that holds train/ and test/")
+    has_val = (root / "val").is_dir()
     for split in ("train", "test"):
         if not (root / split).is_dir():
             way_out = f"it needs {split}/CLASS/*.jpg"
-            if split == "test" and (root / "val").is_dir():
+            if split == "test" and has_val:
                 way_out = "rename val/ to test/ and give --val-from-test 40%"
             raise InputError(f"the data folder {root} has no {split}/: {way_out}")
-    names = ["train", "test", *(["val"] if (root / "val").is_dir() else [])]
-    listings = {split: class_folders(root / split) for split in names}
-    for split in names[1:]:
-        check_classes(tuple(listings["train"].files), root / "train", listings[split])
-    in_memory = request.fits(sum(map(len, listings.values())))
+    listings = [class_folders(root / split) for split in ("train", "test", "val")[: 2 + has_val]]
+    for listing in listings[1:]:
+        check_classes(tuple(listings[0].files), root / "train", listing)
+    in_memory = request.fits(sum(map(len, listings)))
     name = root.resolve().name
-    images = {split: found.read(name, request, in_memory=in_memory) for split, found in listings.items()}
-    return Provided(images["train"], images["test"], images.get("val"))
+    train, test, *val = (listing.read(name, request, in_memory=in_memory) for listing in listings)
+    return Provided(train, test, val[0] if val else None)
 
 
 def validation_folder(folder: Path, classes: tuple[str, ...], whose: str, request: Request) -> Images:
-    """Read one split: a folder of class folders, or a tree with such a `val/`.
+    """Read validation images: a folder of class folders, or a tree with such a `val/`.
 
-    Raises InputError if there is none, or if its classes are not `classes`, those of the data set `whose`.
+    Args:
+        folder: The folder.
+        classes: The classes that it must have.
+        whose: The data set that has these classes, for messages.
+        request: How images are read.
+
+    Returns:
+        The images.
+
+    Raises:
+        InputError: There is no such folder, or it has other classes.
     """
     if not folder.is_dir():
         raise InputError(f"the validation folder {folder} does not exist: give --val a folder of class folders")
@@ -72,9 +101,10 @@ def validation_folder(folder: Path, classes: tuple[str, ...], whose: str, reques
 
 
 def class_folders(folder: Path) -> Listing:
-    """List the images below each of the folders in `folder`; hidden files and folders are passed over.
+    """List the images below each of the folders in `folder`. Hidden files and folders are passed over.
 
-    Raises InputError if there are no class folders, or if one has no images.
+    Raises:
+        InputError: There are no class folders, or one has no images.
     """
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
@@ -89,10 +119,19 @@ def class_folders(folder: Path) -> Listing:
 
 
 def check_classes(classes: tuple[str, ...], whose: Path | str, listing: Listing) -> None:
-    """Raise InputError unless `listing` has just the `classes`, which are those of `whose`."""
-    missing, extra = set(classes) - set(listing.files), set(listing.files) - set(classes)
-    if missing or extra:
-        differences = [f"lacks {_few(missing)}"] * bool(missing) + [f"has {_few(extra)} besides"] * bool(extra)
+    """Check that a listing has just these classes.
+
+    Args:
+        classes: The classes.
+        whose: The data set that has them, for messages.
+        listing: The listing.
+
+    Raises:
+        InputError: It lacks some, or has others besides.
+    """
+    found = {"lacks {}": set(classes) - set(listing.files), "has {} besides": set(listing.files) - set(classes)}
+    differences = [words.format(_few(names)) for words, names in found.items() if names]
+    if differences:
         raise InputError(
             f"{listing.folder} and {whose} need the same class folders: the first " + " and ".join(differences)
         )

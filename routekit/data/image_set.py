@@ -1,10 +1,10 @@
-"""Labelled images, in memory or in files; what uses them does not care which."""
+"""Labelled images, in memory or in files, with the same methods."""
 
 import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -15,6 +15,9 @@ from routekit.data.decode import decode
 from routekit.data.preprocessing import Preprocessing
 
 Batches = Iterator[tuple[Tensor, Tensor]]
+
+# Threads that decode files ahead.
+WORKERS = min(4, os.cpu_count() or 1)
 
 
 class Images(Protocol):
@@ -38,9 +41,14 @@ class Images(Protocol):
         """Take the images of `indices` [M], in that order."""
 
     def batches(self, indices: Tensor, batch_size: int) -> Batches:
-        """Yield (uint8 images [B, C, H, W], int64 labels [B]) in the order of `indices`.
+        """Read images in batches; the last one may be smaller.
 
-        Images have the network's input size; the last batch holds what is left.
+        Args:
+            indices: Which images, in this order, int64 [M].
+            batch_size: B, the number of images of a batch.
+
+        Yields:
+            Uint8 images [B, C, H, W] at the network's input size, and int64 labels [B].
         """
 
 
@@ -48,7 +56,7 @@ class Images(Protocol):
 class ImageSet:
     """Images held in memory: uint8 [N, 3, h, w], or [N, 1, h, w] for grey ones.
 
-    `preprocessing` is for a set that is small only at its own size: each batch is resized as it says.
+    `preprocessing` is for a set that is small only at its own size: then each batch is resized.
     """
 
     images: Tensor
@@ -71,57 +79,61 @@ class ImageSet:
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
     def batches(self, indices: Tensor, batch_size: int) -> Batches:
-        """Yield (uint8 images [B, C, H, W], int64 labels [B]) in the order of `indices`."""
+        """Read images in batches, as `Images.batches`.
+
+        Args:
+            indices: Which images, in this order, int64 [M].
+            batch_size: B, the number of images of a batch.
+
+        Yields:
+            Uint8 images [B, C, H, W], and int64 labels [B].
+        """
         for chunk in torch.split(indices, batch_size):
             yield resized(self.images[chunk], self.preprocessing), self.labels[chunk]
 
 
 @dataclass(frozen=True, eq=False)
 class FolderSet:
-    """Images too many for memory: decoded from their files when a batch asks for them.
-
-    paths:          N image files
-    preprocessing:  how every image is decoded
-    num_workers:    threads that decode ahead; 0 decodes in the caller's thread
-    """
+    """Images too many for memory: decoded from N files, batch by batch, as `preprocessing` defines."""
 
     paths: list[str]
     labels: Tensor
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     name: str = "images"
-    num_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def subset(self, indices: Tensor) -> Self:
         """Take the images of `indices` [M], in that order; nothing is decoded."""
-        return replace(self, paths=[self.paths[i] for i in indices.tolist()], labels=self.labels[indices])
+        return replace(self, paths=self._paths(indices), labels=self.labels[indices])
 
     def batches(self, indices: Tensor, batch_size: int) -> Batches:
-        """Yield (uint8 images [B, C, H, W], int64 labels [B]) in the order of `indices`.
+        """Read images in batches, as `Images.batches`.
 
-        Raises InputError that names the file if an image cannot be read.
+        Args:
+            indices: Which images, in this order, int64 [M].
+            batch_size: B, the number of images of a batch.
+
+        Yields:
+            Uint8 images [B, C, H, W], and int64 labels [B].
+
+        Raises:
+            InputError: An image cannot be read; its file is named.
         """
-        chunks = torch.split(indices, batch_size)
-        if self.num_workers == 0:
-            for chunk in chunks:
-                yield decode(self._paths(chunk), self.preprocessing), self.labels[chunk]
-            return
         # Threads, not processes: Pillow works without the interpreter's lock, an error stays one line, and
-        # nothing is forked beside a GPU. Two batches a worker are under way, so that memory is bounded.
-        pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="decode")
+        # nothing is forked beside a GPU. Two batches a worker are in progress, so that memory is bounded.
+        pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
+        ahead: deque[tuple[Future[Tensor], Tensor]] = deque()
         try:
-            ahead = deque(
-                pool.submit(decode, self._paths(c), self.preprocessing) for c in chunks[: 2 * self.num_workers]
-            )
-            for number, chunk in enumerate(chunks):
-                images = ahead.popleft().result()
-                if number + 2 * self.num_workers < len(chunks):
-                    upcoming = chunks[number + 2 * self.num_workers]
-                    ahead.append(pool.submit(decode, self._paths(upcoming), self.preprocessing))
-                yield images, self.labels[chunk]
+            for chunk in torch.split(indices, batch_size):
+                ahead.append((pool.submit(decode, self._paths(chunk), self.preprocessing), self.labels[chunk]))
+                if len(ahead) == 2 * WORKERS:
+                    images, labels = ahead.popleft()
+                    yield images.result(), labels
+            for images, labels in ahead:
+                yield images.result(), labels
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -134,8 +146,8 @@ def resized(images: Tensor, preprocessing: Preprocessing | None) -> Tensor:
 
     Args:
         images: [N, C, h, w], uint8 or float.
-        preprocessing: What the network takes; all of an image is seen unless its `crop` says less. None leaves the
-            images as they are.
+        preprocessing: What the network takes. Without a `crop`, all of an image is seen. With None, images stay as
+            they are.
 
     Returns:
         [N, C, H, W] of the same type.
@@ -169,6 +181,6 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    # Pillow's weights: 0.299, 0.587 and 0.114 as fractions of 2 ** 16, and a half to round.
+    # The weights of Pillow: 0.299, 0.587 and 0.114 as fractions of 2 ** 16, and a half to round.
     red, green, blue = images.int().unbind(dim=1)
     return ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).to(torch.uint8)[:, None]

@@ -7,6 +7,7 @@ CIFAR-2, CIFAR-5 and the hybrid data set of McGill and Perona, "Deciding How to 
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -37,13 +38,21 @@ def parts_of(source: str) -> list[tuple[str, list[str] | None]] | None:
 
 
 def mixture(parts: list[tuple[str, list[str] | None]], provide: Callable[[str], Provided]) -> Provided:
-    """Join some classes of each set, by what `provide` makes of its name; greyscale ones are coloured, in RGB.
+    """Join some classes of several sets. Greyscale images get colours, for a network that takes RGB.
 
-    Raises InputError for classes that are not there, or there twice, and sets that cannot be joined.
+    Args:
+        parts: The name of each set, and its classes; None for all of them.
+        provide: Reads a set by its name.
+
+    Returns:
+        The sets as one. A single set keeps its colours.
+
+    Raises:
+        InputError: A class does not exist, or is there twice; or the sets cannot be joined.
     """
     chosen = [_choose(provide(source), source, classes) for source, classes in parts]
     if len(chosen) == 1:
-        return chosen[0]  # a set of its own keeps its looks
+        return chosen[0]
     classes = tuple(name for each in chosen for name in each.train.classes)
     for name in classes:
         if classes.count(name) > 1:
@@ -52,29 +61,30 @@ def mixture(parts: list[tuple[str, list[str] | None]], provide: Callable[[str], 
             )
     coloured = [_coloured(each) if each.grey else each for each in chosen]
     name = "+".join(each.train.name for each in coloured)
+    # The first label of each set.
+    first = list(accumulate((len(each.train.classes) for each in coloured[:-1]), initial=0))
 
     def join(splits: list[Images]) -> Images:
-        images, labels, first = [], [], 0
+        images = []
         for split in splits:
             if not isinstance(split, ImageSet) or split.preprocessing is not None:
                 raise InputError(f"{split.name} does not fit into memory at this size: it cannot be part of a mixture")
             images.append(split.images)
-            labels.append(split.labels + first)
-            first += len(split.classes)
+        labels = [split.labels + label for split, label in zip(splits, first, strict=True)]
         return ImageSet(torch.cat(images), torch.cat(labels), classes, name)
 
-    unflipped, first = [], 0
-    for each in coloured:
-        here = range(first, first + len(each.train.classes))
-        unflipped += [label for label in here if not each.flip or label - first in each.unflipped]
-        first = here.stop
     vals = [each.val for each in coloured if each.val is not None]
     return Provided(
         join([each.train for each in coloured]),
         join([each.test for each in coloured]),
         # Where one has no validation images, some are taken from all.
         join(vals) if len(vals) == len(coloured) else None,
-        unflipped=tuple(unflipped),
+        unflipped=tuple(
+            label + start
+            for each, start in zip(coloured, first, strict=True)
+            for label in range(len(each.train.classes))
+            if not each.flip or label in each.unflipped
+        ),
     )
 
 
@@ -89,11 +99,9 @@ def _choose(whole: Provided, source: str, classes: list[str] | None) -> Provided
         if classes.count(name) > 1:
             raise InputError(f"{source}[{','.join(classes)}] names {name!r} twice")
     places = torch.full((len(known),), -1)
-    for place, name in enumerate(classes):
-        if name == "*":
-            places[[at for at, each in enumerate(known) if each not in classes]] = place
-        else:
-            places[known.index(name)] = place
+    for label, each in enumerate(known):
+        if each in classes or "*" in classes:
+            places[label] = classes.index(each if each in classes else "*")
     names = tuple(OTHER if name == "*" else name for name in classes)
 
     def keep(images: Images) -> Images:
@@ -108,10 +116,10 @@ def _choose(whole: Provided, source: str, classes: list[str] | None) -> Provided
 
 
 def _coloured(grey: Provided) -> Provided:
-    """Give each image two colours of its own: one for black, one for white, and what lies between for greys."""
+    """Give each image two colours of its own: one for black, one for white, and mixtures for greys."""
 
     def repaint(images: Images, seed: int) -> Images:
-        # Too many for memory, as `mixture` says, or for a network that sees no colours.
+        # Too many for memory, which is an error later; or for a network that takes grey images.
         if not isinstance(images, ImageSet) or images.images.shape[1] == 1:
             return images
         return replace(images, images=colour(images.images, torch.Generator().manual_seed(seed)))
@@ -121,7 +129,15 @@ def _coloured(grey: Provided) -> Provided:
 
 
 def colour(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Greyscale images uint8 [N, 3, H, W] -> each between two random colours, at least CONTRAST apart (Fig. 4)."""
+    """Paint each greyscale image in two random colours, at least CONTRAST apart (Fig. 4 of McGill and Perona).
+
+    Args:
+        images: Uint8 [N, 3, H, W].
+        generator: Draws the colours.
+
+    Returns:
+        Uint8 [N, 3, H, W].
+    """
     dark, bright = torch.rand(2, len(images), 3, generator=generator)
     while (close := torch.linalg.vector_norm(dark - bright, dim=1) < CONTRAST).any():
         bright[close] = torch.rand(int(close.sum()), 3, generator=generator)

@@ -1,7 +1,7 @@
 """How images become what a network takes: a part of the network's specification."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from routekit.errors import InputError
 
@@ -49,35 +49,3 @@ class Preprocessing:
 
 DEFAULT = Preprocessing((32, 32))
 """What the CIFAR networks take."""
-
-
-class Specification(Protocol):
-    """What a network's specification says of its images."""
-
-    @property
-    def input_size(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-
-    @property
-    def crop(self) -> float | None:
-        """The share of an image's centre that is seen; None for what is usual."""
-
-    @property
-    def interpolation(self) -> Interpolation:
-        """How images are resized."""
-
-
-def preprocessing_of(spec: Specification) -> Preprocessing:
-    """Say how images are read for the network of `spec`.
-
-    Args:
-        spec: The network's specification.
-
-    Returns:
-        The preprocessing.
-
-    Raises:
-        InputError: The network takes neither RGB nor grey images.
-    """
-    channels, height, width = spec.input_size
-    return Preprocessing((height, width), channels, spec.crop, spec.interpolation)

@@ -1,4 +1,4 @@
-"""What a data set is asked for and what it provides; those that go by a name are registered here."""
+"""What a data set is read by and what it provides. Those that have a name are registered here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ from routekit.registry import Registry
 class Request:
     """How to read a data set.
 
-    data_root:           the folder of downloaded files, if there is one
-    download:            whether to fetch what is missing
-    preprocessing:       what the network takes
-    limit_memory_bytes:  the most that decoded images may take
+    Attributes:
+        data_root: The folder of downloaded files, if there is one.
+        download: Whether to fetch what is missing.
+        preprocessing: What the network takes.
+        limit_memory_bytes: Decoded images must take less than this.
     """
 
     data_root: Path | None
@@ -24,24 +25,23 @@ class Request:
     preprocessing: Preprocessing
     limit_memory_bytes: int
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """The network's input size (H, W)."""
-        return self.preprocessing.size
-
     def fits(self, count: int) -> bool:
-        """Whether `count` images at the input size fit into the memory that is granted."""
-        return self.preprocessing.channels * self.size[0] * self.size[1] * count < self.limit_memory_bytes
+        """Whether `count` images at the input size fit into memory."""
+        height, width = self.preprocessing.size
+        return self.preprocessing.channels * height * width * count < self.limit_memory_bytes
 
 
 @dataclass(frozen=True)
 class Provided:
     """A data set as it is.
 
-    val:        None where it has none
-    flip:       False where a mirror changes the class
-    unflipped:  the classes of a set whose mirror it changes for these alone
-    grey:       whether its images are greyscale: one channel, or three that are alike
+    Attributes:
+        train: The training images.
+        test: The test images.
+        val: The validation images; None where it has none.
+        flip: False where the mirror image of a sample is of another class.
+        unflipped: Labels of the classes for which alone that is so.
+        grey: Whether its images are greyscale: one channel, or three that are alike.
     """
 
     train: Images

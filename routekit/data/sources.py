@@ -7,7 +7,7 @@ from typing import Literal
 # Imported for their entries in the registry.
 import routekit.data.digits
 import routekit.data.torchvision_sets  # noqa: F401
-from routekit.data.augment import Augmentation
+from routekit.data.augment import Augmentation, Fill
 from routekit.data.folder import image_folder, validation_folder
 from routekit.data.image_set import Images
 from routekit.data.mixture import mixture, parts_of
@@ -26,14 +26,23 @@ SEEN_WARNING = (
 )
 
 
+Origin = Literal["folder", "train", "test", "fixed"]
+
+
 @dataclass(frozen=True)
 class DataSplits:
-    """A data set, ready for training; the three splits share no image.
+    """A data set, ready for training. The three splits share no image.
 
-    augmentation:  how training images are varied
-    val_origin:    where validation images come from: a folder of their own, the training images, the test
-                   images, or the split that the data set fixes
-    warnings:      sentences for the user
+    Attributes:
+        train: The training images.
+        val: The validation images.
+        test: The test images.
+        name: The name of the set.
+        classes: The names of the classes, in the order of the labels.
+        augmentation: How training images are varied.
+        val_origin: Where validation images come from: a folder of their own, the training images, the test images, or
+            the split that the data set fixes.
+        warnings: Sentences for the user.
     """
 
     train: Images
@@ -42,7 +51,7 @@ class DataSplits:
     name: str
     classes: tuple[str, ...]
     augmentation: Augmentation
-    val_origin: Literal["folder", "train", "test", "fixed"]
+    val_origin: Origin
     warnings: list[str] = field(default_factory=list)
 
 
@@ -56,18 +65,30 @@ def load_data(
     seed: int = 0,
     preprocessing: Preprocessing = DEFAULT,
     limit_memory_bytes: int = 4 * 2**30,
-    fill: Literal["zeros", "mean"] = "zeros",
+    fill: Fill = "zeros",
 ) -> DataSplits:
-    """Load the data set `source`: a name (digits, cifar10, ...) or a folder of train/, test/ and maybe val/.
+    """Load a data set.
 
-    It may also be some classes of a set, `cifar10[horse,*]`, and several sets as one, joined by + (`mixture.py`).
-    Validation images are those of the folder `val`; else the share `val_from_test`, in (0, 1), of each class
-    of the test split, which loses them; else the data set's own; else a tenth of the training split, with a
-    warning. `seed` draws what is carved.
+    Without `val` and `val_from_test`, the validation images are those of the data set. If it has none, a tenth of the
+    training images is taken, with a warning.
 
-    `fill` is what shifted training images are padded with: zeros, or their own mean colour. Images come as
-    `preprocessing` says. They are kept in memory, decoded, if they take less than `limit_memory_bytes`. Raises
-    InputError if the data are not there or not as described.
+    Args:
+        source: A name (digits, cifar10, ...), or a folder of train/, test/ and perhaps val/. It may also be some
+            classes of a set, `cifar10[horse,*]`, and several sets as one, joined by + (`mixture.py`).
+        data_root: The folder of downloaded files.
+        download: Whether to fetch what is missing.
+        val: A folder of validation images.
+        val_from_test: In (0, 1): the share of each class of the test split that is taken for validation.
+        seed: Draws which images are taken.
+        preprocessing: How images are read.
+        limit_memory_bytes: Images are kept in memory, decoded, if they take less than this.
+        fill: What shifted training images are padded with: zeros, or their own mean colour.
+
+    Returns:
+        The splits.
+
+    Raises:
+        InputError: The data do not exist, or are not as described.
     """
     if val is not None and val_from_test is not None:
         raise InputError("--val and --val-from-test both say where validation images come from: give one of them")
@@ -78,8 +99,7 @@ def load_data(
     train, test, classes = provided.train, provided.test, provided.train.classes
     if len(classes) < 2:
         raise InputError(f"{source} has one class, {classes[0]!r}: there is nothing to tell apart; give two or more")
-    warnings: list[str] = []
-    origin: Literal["folder", "train", "test", "fixed"]
+    origin: Origin
     if val is not None:
         held_out, origin = validation_folder(val, classes, source, request), "folder"
     elif val_from_test is not None:
@@ -90,8 +110,8 @@ def load_data(
     else:
         train, held_out = _carve(train, CARVED, seed)
         origin = "train"
-        warnings.append(SEEN_WARNING)
-    augmentation = Augmentation.of(request.size, flip=provided.flip, unflipped=provided.unflipped, fill=fill)
+    warnings = [SEEN_WARNING] if origin == "train" else []
+    augmentation = Augmentation.of(preprocessing.size, flip=provided.flip, unflipped=provided.unflipped, fill=fill)
     return DataSplits(train, held_out, test, train.name, classes, augmentation, origin, warnings)
 
 

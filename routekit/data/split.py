@@ -5,9 +5,15 @@ from torch import Generator, Tensor
 
 
 def take_per_class(labels: Tensor, counts: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Choose `counts` [K] samples of each class at random.
+    """Choose samples of each class at random.
 
-    `labels` is int64 [N], below K. Returns the indices of the rest and of those chosen, each ascending.
+    Args:
+        labels: Int64 [N], below K.
+        counts: How many samples of each class, int64 [K].
+        generator: Draws them.
+
+    Returns:
+        The indices of the rest and of those chosen, each ascending.
     """
     shuffled = torch.randperm(len(labels), generator=generator)
     grouped = shuffled[labels[shuffled].argsort(stable=True)]
@@ -19,9 +25,15 @@ def take_per_class(labels: Tensor, counts: Tensor, generator: Generator) -> tupl
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Choose `fraction` of each class, at least one sample, but never all of it.
+    """Choose a share of each class: at least one sample, but never all of them.
 
-    Returns the indices of the rest and of those chosen, each ascending; a class of one sample stays whole.
+    Args:
+        labels: Int64 [N].
+        fraction: The share, in (0, 1).
+        seed: Draws the samples.
+
+    Returns:
+        The indices of the rest and of those chosen, each ascending. A class of one sample stays whole.
     """
     sizes = labels.bincount()
     counts = (sizes * fraction).round().long().clamp(min=1).minimum(sizes - 1)

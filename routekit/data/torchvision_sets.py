@@ -13,36 +13,42 @@ from torch import Tensor
 from routekit.data.image_set import ImageSet, resized, with_channels
 from routekit.data.preprocessing import Preprocessing
 from routekit.data.provided import Provided, Request, named_sets
-from routekit.errors import InputError, RoutekitError
+from routekit.errors import InputError, RoutekitError, first_line
 
 
 def torchvision_set(request: Request, *, name: str, files: str, flip: bool) -> Provided:
-    """Read the two splits of torchvision's class `name`, whose files are `files` under the data root.
+    """Read the two splits of a data set of torchvision.
 
-    Raises InputError if the files are missing or damaged, RoutekitError if they cannot be downloaded.
+    Args:
+        request: How images are read.
+        name: The class in `torchvision.datasets`.
+        files: Its files below the data root, for messages.
+        flip: Whether a mirrored image is of the same class.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: The files are missing or damaged.
+        RoutekitError: They cannot be downloaded.
     """
-    if request.data_root is None:
-        raise InputError(f"{name.lower()} needs --data-root DIR, the folder that holds {files}; --download fetches it")
+    root, label = request.data_root, name.lower()
+    if root is None:
+        raise InputError(f"{label} needs --data-root DIR, the folder that holds {files}; --download fetches it")
     if request.download:
-        _download(name, request.data_root)
+        try:
+            for is_train in (True, False):
+                _open(name, root, is_train=is_train, download=True)
+        except (RuntimeError, OSError) as error:
+            raise RoutekitError(f"cannot download {label} into {root}: {first_line(error)}") from error
     try:
-        train, test = (_open(name, request.data_root, is_train=is_train) for is_train in (True, False))
+        splits = [_open(name, root, is_train=is_train) for is_train in (True, False)]
     # Missing and damaged files; which error it is depends on the format.
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        where = request.data_root / files
-        raise InputError(f"{name.lower()} is missing or damaged at {where}: add --download to fetch it") from error
-    fits = request.fits(len(train) + len(test))
-    train, test = (_image_set(split, name.lower(), request.preprocessing, fits) for split in (train, test))
+        raise InputError(f"{label} is missing or damaged at {root / files}: add --download to fetch it") from error
+    fits = request.fits(sum(map(len, splits)))
+    train, test = (_image_set(split, label, request.preprocessing, fits) for split in splits)
     return Provided(train, test, flip=flip, grey="MNIST" in name)
-
-
-def _download(name: str, root: Path) -> None:
-    try:
-        for is_train in (True, False):
-            _open(name, root, is_train=is_train, download=True)
-    except (RuntimeError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RoutekitError(f"cannot download {name.lower()} into {root}: {reason}") from error
 
 
 def _open(name: str, root: Path, *, is_train: bool, download: bool = False) -> Any:

@@ -13,68 +13,62 @@ from routekit.evaluation.evaluate import evaluate
 from routekit.macs import describe
 from routekit.network.network import RoutedNetwork
 
+# A mean cost that differs from the target by this share of it meets the target.
+TOLERANCE = 0.002
+# The number of evaluations, and of halvings of a range of prices.
+TRIES, HALVINGS = 12, 14
+
 
 @torch.no_grad()
 def calibrate(
-    network: RoutedNetwork,
-    images: Images,
-    costs: CostTable,
-    target: float,
-    *,
-    cost_share: Tensor | None = None,
-    indices: Tensor | None = None,
-    tolerance: float = 0.002,
-    tries: int = 12,
+    network: RoutedNetwork, images: Images, costs: CostTable, target: float, *, cost_share: Tensor | None = None
 ) -> float:
-    """Find what to add to all biases for the mean realised cost of images to be a budget.
+    """Add a common price, negated, to all biases, so that the mean realised cost of images is a budget.
 
-    Raising the biases makes every router readier to run, which is how a threshold other than 0.5 in Eq. 11 acts; it
-    lets more images go on past each stop. The margins of one evaluation say how much would do if routes did not change
-    what later routers see. Where that guess leaves what is known to bracket the target, the middle of the bracket is
-    tried instead. Of stops alone, one evaluation says all. Routes that all images share move in jumps, so the tolerance
-    may be missed: the caller reports what was realised.
+    Larger biases make every router run its unit more often, as a threshold other than 0.5 in Eq. 11 of Wang et al.
+    does, and let more images go on past each stop. The margins of one evaluation give the price if routes do not change
+    the features of later routers. For stops alone this holds, so one evaluation is enough. Else, the next evaluation
+    corrects the price. If it lies outside the bracket of the target, the middle of the bracket is tried.
+
+    A mean cost moves in jumps if all images share a route. Then the tolerance may be missed.
 
     Args:
-        network: It is left with the best biases seen.
+        network: Its biases change, to the best ones that were tried.
         images: On which the budget is met.
         costs: The cost table.
         target: The mean cost, in the table's unit.
-        cost_share: `[columns]`, how what is added is shared out (`CostTable.cost_share`).
-        indices: Of the images that count; None for all.
-        tolerance: How far from the target is near enough, as a share of it.
-        tries: How many evaluations there may be.
+        cost_share: `[columns]`, the price of each column if a unit has price 1. None for `CostTable.cost_share`.
 
     Returns:
-        The realised cost.
+        The realised mean cost.
     """
     before = network.bias
     share = (costs.cost_share if cost_share is None else cost_share).to(before)
     if network.stops and not (share[costs.layout.of_units] > 0).any():
-        margins = evaluate(network, images, costs, indices=indices, everywhere=True).margins
+        margins = evaluate(network, images, costs, everywhere=True).margins
 
         def cost_at(at: float) -> float:
             return float(costs.of_routes(costs.layout.choose(margins + at * share.cpu())).mean())
 
-        at = -price_for(margins, costs, target, cost_share=share)
-        # Where all can be afforded, the lowest price is that of one of the images, and rounding would decide.
+        at = -price_for(margins, costs, target, share)
+        # If the budget suffices for all, the lowest price is that of an image, whose decision rounding could change.
         at += 1.0 if cost_at(at + 1.0) <= target else 0.0
         network.set_bias(before + at * share)
         return cost_at(at)
-    at = 0.0
+    at, best_at, best = 0.0, 0.0, math.inf
     low, high = -math.inf, math.inf
-    best, best_at = math.inf, at
-    for _ in range(tries):
-        measured = evaluate(network, images, costs, indices=indices, everywhere=bool(network.stops))
+    for _ in range(TRIES):
+        measured = evaluate(network, images, costs, everywhere=bool(network.stops))
         excess = measured.cost - target
         if abs(excess) < abs(best - target):
             best, best_at = measured.cost, at
-        if abs(excess) <= tolerance * target:
+        if abs(excess) <= TOLERANCE * target:
             break
         low, high = (low, min(high, at)) if excess > 0 else (max(low, at), high)
-        # What the routes did to later routers is corrected for by as much as it missed.
-        guess = -price_for(measured.margins - at * share.cpu(), costs, target - 0.5 * excess, cost_share=share)
+        # Half of the excess is taken off the target, because the routes changed what later routers read.
+        guess = -price_for(measured.margins - at * share.cpu(), costs, target - 0.5 * excess, share)
         if not low < guess < high:
-            # Where nothing brackets the target yet, go on by a step that is sure to move.
+            # Without a bracket yet, a step of 1 is sure to change routes.
             guess = (low + high) / 2 if math.isfinite(high - low) else at - math.copysign(1.0, excess)
         at = guess
         network.set_bias(before + at * share)
@@ -83,41 +77,47 @@ def calibrate(
 
 
 @torch.no_grad()
-def set_price(
-    network: RoutedNetwork,
-    images: Images,
-    costs: CostTable,
-    target: float,
-    *,
-    tolerance: float = 0.002,
-    tries: int = 14,
-) -> float:
-    """Set the price of an adaptive network so that the mean realised cost of `images` is nearest to `target` MACs.
+def set_price(network: RoutedNetwork, images: Images, costs: CostTable, target: float) -> float:
+    """Set the price of a network that decides at several prices, so that the mean realised cost is a budget.
 
-    By halving the range of prices it has learned, in logarithms: the dearer computing is, the less of it is done.
-    Returns the cost. Raises InputError for a target under what its highest price gives, or over what its lowest does.
+    It halves the range of learned prices, in logarithms: the higher the price, the lower the cost.
+
+    Args:
+        network: Its price changes, to the best one that was tried.
+        images: On which the budget is met.
+        costs: The cost table.
+        target: The mean cost, MACs.
+
+    Returns:
+        The realised mean cost.
+
+    Raises:
+        InputError: The target is under the cost at the highest price, or over that at the lowest.
     """
+    found: dict[float, float] = {}
 
     def cost_at(price: float) -> float:
         network.set_price(price)
-        return evaluate(network, images, costs).cost
+        found[price] = evaluate(network, images, costs).cost
+        return found[price]
+
+    def take_best() -> float:
+        best = min(found, key=lambda price: abs(found[price] - target))
+        network.set_price(best)
+        return found[best]
 
     assert network.pricing is not None
     low, high = network.pricing.range.lowest, network.pricing.range.highest
-    found = {price: cost_at(price) for price in (low, high)}
-    if not (1 - tolerance) * found[high] <= target <= (1 + tolerance) * found[low]:
-        network.set_price(min(found, key=lambda price: abs(found[price] - target)))
+    most, least = cost_at(low), cost_at(high)
+    if not (1 - TOLERANCE) * least <= target <= (1 + TOLERANCE) * most:
+        take_best()
         raise InputError(
             f"a mean cost of {describe(target)} is out of reach: at the prices that it learned, this network costs "
-            f"{describe(found[high])} to {describe(found[low])}"
+            f"{describe(least)} to {describe(most)}"
         )
-    for _ in range(tries):
-        best = min(found, key=lambda price: abs(found[price] - target))
-        if abs(found[best] - target) <= tolerance * target:
+    for _ in range(HALVINGS):
+        if min(abs(cost - target) for cost in found.values()) <= TOLERANCE * target:
             break
         middle = math.sqrt(low * high)
-        found[middle] = cost_at(middle)
-        low, high = (middle, high) if found[middle] > target else (low, middle)
-    best = min(found, key=lambda price: abs(found[price] - target))
-    network.set_price(best)
-    return found[best]
+        low, high = (middle, high) if cost_at(middle) > target else (low, middle)
+    return take_best()

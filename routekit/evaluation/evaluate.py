@@ -1,8 +1,8 @@
 """Measure a routed network on held-out images: accuracy and realised cost under hard routing."""
 
+import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,21 +12,22 @@ from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.evaluation.routes import RouteStatistics, route_statistics
-from routekit.network.execution import masked
+from routekit.network.execution import masked, sparse
 from routekit.network.network import RoutedNetwork
 from routekit.routing.gate import Gate, hard
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What every image did.
+    """The answer and the route of each image.
 
-    correct:  [N] bool, whether the top class was right
-    costs:    [N] MACs that its route executed, routers included
-    routes:   [N, n] bool, the units that ran
-    margins:  [N, n] by how much each router preferred to run its unit
-    labels:   [N]
-    leaves:   [N, leaves, classes] the answer so far at each stop, and the last; None where images left on the way
+    Attributes:
+        correct: `[N]`, bool, whether the top class was right.
+        costs: `[N]`, what its route cost, routers included, in the table's unit.
+        routes: `[N, columns]`, bool, the sinks that it took.
+        margins: `[N, columns]`, how much each sink is preferred to the default.
+        labels: `[N]`.
+        leaves: `[N, leaves, classes]`, the answer so far at each stop, and the last answer. None if images exited.
     """
 
     correct: Tensor
@@ -38,7 +39,7 @@ class Evaluation:
 
     @property
     def routes_everywhere(self) -> Tensor:
-        """[N, n] bool, what was preferred everywhere, also behind stops that are taken."""
+        """`[N, columns]`, bool, the preferred sinks, also behind stops that are taken."""
         return self.margins >= 0
 
     @property
@@ -48,18 +49,18 @@ class Evaluation:
 
     @property
     def cost(self) -> float:
-        """Mean realised cost, MACs."""
+        """Mean realised cost, in the table's unit."""
         return float(self.costs.mean())
 
     def cost_quantiles(self) -> dict[str, float]:
-        """Realised cost over images: mean, p5, p50, p95, in MACs."""
+        """Return the realised cost over images: mean, p5, p50, p95."""
         levels = torch.quantile(self.costs, torch.tensor([0.05, 0.5, 0.95], dtype=self.costs.dtype))
         return {"mean": self.cost} | dict(zip(("p5", "p50", "p95"), levels.tolist(), strict=True))
 
     def chance(self, others: int) -> float:
-        """One standard error of how the mean cost differs from that of so many `others`, images like these, MACs.
+        """Return one standard error of the difference to the mean cost of so many `others`, images like these.
 
-        A budget that was met on them is missed here by about that, for no other reason than which images they are.
+        A budget that was met on the others is missed on these images by about that, by chance alone.
         """
         each = float(self.costs.double().std(correction=0))
         return each * math.sqrt(1 / len(self.costs) + 1 / others)
@@ -76,43 +77,44 @@ def evaluate(
     images: Images,
     costs: CostTable,
     *,
-    indices: Tensor | None = None,
     batch_size: int = 256,
     gate: Gate = hard,
     routes: Tensor | None = None,
     seed: int = 0,
     everywhere: bool = False,
 ) -> Evaluation:
-    """Run images (all, or those of `indices`) through the network in eval mode, executing only what they choose.
+    """Run images through the network in eval mode.
 
-    `routes` [N, n] forces a route on each image; `gate` and `seed` are for sampled inference (Table 4b). `everywhere`
-    executes all of a network, so that margins are known behind exits that are taken as well.
+    Args:
+        network: The network.
+        images: The images.
+        costs: The cost table.
+        batch_size: Images per batch.
+        gate: Turns scores into weights. A gate that samples is for Table 4b of Wang et al.
+        routes: `[N, columns]`, bool, in the place of all decisions; None for the network's own.
+        seed: Of a gate that samples.
+        everywhere: Run each image to the end, for the margins and answers behind stops that are taken. Else, only what
+            the image chooses is executed.
+
+    Returns:
+        What was found, on the CPU.
     """
+    device, spec = next(network.parameters()).device, network.spec
+    generator = torch.Generator().manual_seed(seed)
+    batches = images.batches(torch.arange(len(images)), batch_size)
+    forced = itertools.repeat(None) if routes is None else torch.split(routes, batch_size)
+    found = []
     with evaluating(network):
-        device = next(network.parameters()).device
-        spec = network.spec
-        generator = torch.Generator().manual_seed(seed)
-        correct, spent, taken, preferred, seen, told = [], [], [], [], [], []
-        indices = torch.arange(len(images)) if indices is None else indices
-        done = 0
-        for batch, labels in images.batches(indices, batch_size):
-            x = normalize(batch.to(device), spec.mean, spec.std)
-            forced = None if routes is None else routes[done : done + len(batch)].to(device)
-            done += len(batch)
-            options: dict[str, Any] = {"execution": masked} if everywhere else {}
-            trace = network(x, gate=gate, generator=generator, routes=forced, **options)
-            ran = trace.ran
-            correct.append(trace.logits.argmax(dim=1).cpu() == labels)
-            spent.append(costs.of_routes(ran).cpu())
-            taken.append(ran.cpu())
-            preferred.append(trace.margins.cpu())
-            seen.append(labels)
-            told += [torch.stack([leaf.cpu() for leaf in trace.leaves], dim=1)] if everywhere else []
-    return Evaluation(
-        torch.cat(correct),
-        torch.cat(spent),
-        torch.cat(taken),
-        torch.cat(preferred),
-        torch.cat(seen),
-        torch.cat(told) if told else None,
-    )
+        for (batch, labels), route in zip(batches, forced, strict=False):
+            trace = network(
+                normalize(batch.to(device), spec.mean, spec.std),
+                gate=gate,
+                execution=masked if everywhere else sparse,
+                generator=generator,
+                routes=None if route is None else route.to(device),
+            )
+            ran, correct = trace.ran, trace.logits.argmax(dim=1).cpu() == labels
+            leaves = [torch.stack(trace.leaves, dim=1)] if everywhere else []
+            parts = (correct, costs.of_routes(ran), ran, trace.margins, labels, *leaves)
+            found.append([part.cpu() for part in parts])
+    return Evaluation(*(torch.cat(parts) for parts in zip(*found, strict=True)))

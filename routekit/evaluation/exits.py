@@ -1,4 +1,4 @@
-"""What the stops of a network do: who answers there, and how right they are."""
+"""What the stops of a network do: how many images are answered there, and how many of them right."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ from routekit.network.network import RoutedNetwork
 
 @dataclass(frozen=True)
 class ExitStatistics:
-    """One of those who may answer an image (`RoutedNetwork.answerers`).
+    """One of the classifiers that may answer an image (`RoutedNetwork.answerers`).
 
     Attributes:
         after: What lies before the stop; "end" or "again" for the last answer.
         stops: The share of the images that it answers.
-        accuracy: The accuracy on those; None if there are none.
-        alone: Its accuracy on all images, as if it answered each.
-        answered: How many images of each class it answers.
+        accuracy: Its accuracy on those; None if there are none.
+        alone: Its accuracy on all images.
+        answered: The number of images of each class that it answers.
     """
 
     after: str
@@ -31,23 +31,33 @@ class ExitStatistics:
 
 @torch.no_grad()
 def measure_exits(network: RoutedNetwork, images: Images, costs: CostTable) -> list[ExitStatistics]:
-    """Ask everyone who may answer about all images, in eval mode; nothing for a network without stops."""
+    """Let all classifiers answer all images, in eval mode.
+
+    Args:
+        network: The network.
+        images: The images.
+        costs: The cost table.
+
+    Returns:
+        The statistics of each classifier, in order. None of them for a network without stops.
+    """
     if not network.stops:
         return []
     found = evaluate(network, images, costs, everywhere=True)
     assert found.leaves is not None
     correct = (found.leaves.argmax(dim=2) == found.labels.unsqueeze(1)).double()
-    # The image is answered by the last one that it gets to.
+    # An image is answered by the last classifier that it reaches.
     answered = found.routes[:, list(network.layout.stops)].sum(dim=1)
-    return [
-        ExitStatistics(
-            after=after,
-            stops=float((answered == place).double().mean()),
-            accuracy=float(correct[answered == place, place].mean()) if (answered == place).any() else None,
-            alone=float(correct[:, place].mean()),
-            answered=tuple(
-                torch.bincount(found.labels[answered == place], minlength=network.spec.num_classes).tolist()
-            ),
+    statistics = []
+    for place, after in enumerate(network.answerers):
+        here = answered == place
+        statistics.append(
+            ExitStatistics(
+                after=after,
+                stops=float(here.double().mean()),
+                accuracy=float(correct[here, place].mean()) if here.any() else None,
+                alone=float(correct[:, place].mean()),
+                answered=tuple(found.labels[here].bincount(minlength=network.spec.num_classes).tolist()),
+            )
         )
-        for place, after in enumerate(network.answerers)
-    ]
+    return statistics

@@ -1,4 +1,4 @@
-"""Path statistics: do the routes differ between images, and do they carry information?"""
+"""Route statistics: do the routes differ between images, and do they carry information?"""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RouteStatistics:
-    """What a set of routes [N, n] looks like.
+    """How a set of routes is distributed.
 
-    unique:        distinct routes
-    entropy:       H(route) in bits. Hard routes are a function of the image, so this is also the mutual information
-                   between route and image; 0 is a static network
-    class_information: I(route; class) in bits, corrected for the chance information of a finite sample
-    run_rate:      [n] share of images that run each unit
+    Attributes:
+        unique: The number of distinct routes.
+        entropy: H(route), bits. A hard route is a function of the image, so this is also I(route; image). It is 0 for a
+            static network.
+        class_information: I(route; class), bits, less the information that a sample of this size has by chance.
+        run_rate: `[columns]`, the share of images that take each sink.
     """
 
     unique: int
@@ -25,38 +26,39 @@ class RouteStatistics:
 
     @property
     def collapsed(self) -> bool:
-        """Whether routing has become (nearly) static: less than a bit of information in the route."""
+        """Whether routing is nearly static: routes carry less than one bit."""
         return self.entropy < 1.0
 
 
 def route_statistics(routes: Tensor, labels: Tensor) -> RouteStatistics:
-    """Routes [N, n] bool and labels [N] -> their statistics."""
-    # Where nothing is decided, all take one route: a column of its own, because torch wants one at least.
+    """Compute the statistics of routes.
+
+    Args:
+        routes: `[N, columns]`, bool.
+        labels: `[N]`, the classes.
+
+    Returns:
+        The statistics.
+    """
+    # torch needs at least one column, also where nothing is decided.
     distinct, which = torch.unique(F.pad(routes, (0, 1)), dim=0, return_inverse=True)
-    entropy = _entropy(torch.bincount(which))
+    # The information about shuffled classes is that of chance.
+    shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     return RouteStatistics(
         unique=len(distinct),
-        entropy=entropy,
-        class_information=_information(which, labels),
+        entropy=_entropy(which),
+        class_information=max(0.0, _information(which, labels) - _information(which, shuffled)),
         run_rate=tuple(routes.double().mean(dim=0).tolist()),
     )
 
 
-def _entropy(counts: Tensor) -> float:
-    p = counts[counts > 0].double() / counts.sum()
+def _entropy(values: Tensor) -> float:
+    """Integers `[N]` -> the entropy of their distribution, bits."""
+    p = torch.unique(values, return_counts=True)[1].double() / len(values)
     return max(0.0, float(-(p * p.log2()).sum()))
 
 
 def _information(which: Tensor, labels: Tensor) -> float:
-    """I(route; class), less what the same routes would seem to tell about shuffled classes."""
-    shuffle = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    return max(0.0, _plug_in(which, labels) - _plug_in(which, labels[shuffle]))
-
-
-def _plug_in(which: Tensor, labels: Tensor) -> float:
-    joint = which * (int(labels.max()) + 1) + labels
-    return (
-        _entropy(torch.bincount(which))
-        + _entropy(torch.bincount(labels))
-        - _entropy(torch.unique(joint, return_counts=True)[1])
-    )
+    """I(which; labels) of integers `[N]`, bits: H(which) + H(labels) - H(both)."""
+    both = which * (int(labels.max()) + 1) + labels
+    return _entropy(which) + _entropy(labels) - _entropy(both)

@@ -1,4 +1,4 @@
-"""Whether a network should look again, at images mirrored: tried on validation images, at the same cost."""
+"""Whether a pass on the mirrored image pays (flip TTA): measured on validation images, at the same cost."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ from routekit.network.network import RoutedNetwork
 
 @dataclass(frozen=True)
 class SecondLook:
-    """What a second look is worth: the accuracy on validation images without it and with it, at the same cost."""
+    """The accuracy on validation images without a second look (`once`) and with it (`again`), at the same cost."""
 
     once: float
     again: float
 
     @property
     def pays(self) -> bool:
-        """Whether more images are answered rightly with it."""
+        """Whether more images are answered right with it."""
         return self.again > self.once
 
 
@@ -30,16 +30,16 @@ def try_again(
 ) -> tuple[RoutedNetwork, SecondLook]:
     """Choose between a network and the same one with a second look.
 
-    Nothing is learned for a second look, and what it costs is saved before it: fewer images get to the end.
+    A second look needs no training. Fewer images go on past the stops before it, which saves what it costs.
 
     Args:
         network: It costs `target`.
-        looking: The same network that looks again. Its stops are set here.
-        images: The validation images by which is chosen.
+        looking: The same network with a second look. Its biases change, to meet `target`.
+        images: The validation images.
         target: The mean cost, MACs.
 
     Returns:
-        The network that answers more images rightly, and what was found. Of equals, the one without.
+        The network that answers more images right, and both accuracies. If these are equal, the one without.
     """
     calibrate(looking, images, CostTable.measure(looking), target)
     once, again = (evaluate(each, images, CostTable.measure(each)).accuracy for each in (network, looking))

@@ -37,9 +37,10 @@ class Answer:
 
 @dataclass
 class Segment:
-    """Units in a row: a group of junctions that see the same features while they are skipped, or one that always runs.
+    """Units in a row.
 
-    `junctions` is empty for a unit that always runs. Only the last unit of a group can compute something by default.
+    They are a group of junctions, which see the same features while they are skipped, or one unit that always runs:
+    `junctions` is empty then. Only the last unit of a group can compute something by default.
     """
 
     units: list[ResidualUnit]
@@ -237,7 +238,17 @@ def _masked_group(routers: RouterBank, segment: Segment, x: Tensor, state: Any) 
 
 
 def ask_units(routers: RouterBank, junctions: range, x: Tensor, state: Any = None) -> tuple[np.ndarray, Any]:
-    """Features `[B, C, H, W]` -> margins `[B, m * width]`, not negative for the sinks taken; and the state."""
+    """Ask the routers of some junctions.
+
+    Args:
+        routers: The bank.
+        junctions: The places of the junctions in it, m of them.
+        x: Features `[B, C, H, W]`.
+        state: The state of the routers, where they have one.
+
+    Returns:
+        The margins `[B, m * width]`, which are not negative for the sinks taken, and the next state.
+    """
     survey, state = routers.survey(junctions, x, state)
     # Who runs what is kept in numpy: for arrays as small as these it takes a fraction of torch's time.
     return decided(survey, routers.width).float().cpu().numpy(), state

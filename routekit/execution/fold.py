@@ -39,7 +39,15 @@ class _Readers(TorchFunctionMode):
 
 @torch.no_grad()
 def find_folds(model: nn.Module, walk: Callable[[_Readers], object]) -> list[Fold]:
-    """Find the pairs inside `model` while `walk` calls it: a batch norm that alone reads what a convolution gave."""
+    """Find the pairs to fold: a batch norm that alone reads the output of a convolution.
+
+    Args:
+        model: The pairs inside it are found.
+        walk: Calls the model. It gets the counter of readers, and may add to it.
+
+    Returns:
+        The pairs, by their paths in `model`.
+    """
     names = {module: name for name, module in model.named_modules()}
     outputs: dict[int, nn.Module] = {}
     pairs: list[tuple[int, Fold]] = []
@@ -101,7 +109,12 @@ def _folds_of(network: RoutedNetwork, part: nn.Module, x: Tensor) -> list[Fold]:
 
 @torch.no_grad()
 def fold_pairs(model: nn.Module, pairs: list[Fold]) -> None:
-    """Fold `pairs` inside `model`, in place."""
+    """Fold batch norms into convolutions, in place.
+
+    Args:
+        model: The model.
+        pairs: The pairs, by their paths in it.
+    """
     values = {}
     for pair in pairs:
         conv, norm = model.get_submodule(pair.conv), model.get_submodule(pair.norm)
@@ -119,7 +132,12 @@ def fold_pairs(model: nn.Module, pairs: list[Fold]) -> None:
 
 
 def fold_structure(model: nn.Module, pairs: list[Fold]) -> None:
-    """Change the modules as folding does, leaving values to a state dict: a bias here, an identity there."""
+    """Change the modules as folding does, and leave the values to a state dict: a bias here, an identity there.
+
+    Args:
+        model: The model, which is changed in place.
+        pairs: The pairs, by their paths in it.
+    """
     for pair in pairs:
         conv, norm = model.get_submodule(pair.conv), model.get_submodule(pair.norm)
         assert isinstance(conv, nn.Conv2d)

@@ -31,8 +31,12 @@ ACTIVATIONS = (F.relu, torch.relu, torch.relu_)
 class FusedConv(nn.Module):
     """relu(conv(x) + other), where the addition and the activation are optional.
 
-    `size` [C, H, W] is that of the features. oneDNN lays out the weights in one way for one image and in another for
-    several; both are made when they are first needed.
+    oneDNN wants one layout of the weights for one image and another for several; each is made when it is first needed.
+
+    Args:
+        conv: The convolution.
+        size: `[C, H, W]` of the features that it reads.
+        activated: Whether a ReLU follows.
     """
 
     def __init__(self, conv: nn.Conv2d, size: torch.Size, *, activated: bool) -> None:
@@ -46,7 +50,15 @@ class FusedConv(nn.Module):
         self.packed: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """Features x [B, C, H, W] and, of the output's size, `other`."""
+        """Compute.
+
+        Args:
+            x: Features `[B, C, H, W]`.
+            other: What is added, of the output's size; None for nothing.
+
+        Returns:
+            Features.
+        """
         batch = 1 if len(x) == 1 else SEVERAL
         if batch not in self.packed:
             self.packed[batch] = onednn._reorder_convolution_weight(self.weight, *self.shape, [batch, *self.size])

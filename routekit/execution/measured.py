@@ -25,7 +25,7 @@ class Choice:
 
     @property
     def sparse(self) -> bool:
-        """Whether computing only what is needed is the faster way."""
+        """Whether it is faster to compute only what is needed."""
         return self.sparse_ms <= self.masked_ms
 
     def __str__(self) -> str:
@@ -40,9 +40,18 @@ class Choice:
 
 
 class MeasuredExecutor(nn.Module):
-    """Executes `network` in the form that was faster on `images` [N, C, H, W], normalised, at the nearest batch size.
+    """Executes a network in the form that was faster on some images, at the nearest batch size.
 
-    `choices` says which that is. Raises InputError if there are no images.
+    `choices` holds what was measured.
+
+    Args:
+        network: A network that is prepared.
+        images: `[N, C, H, W]`, normalised.
+        batches: The batch sizes.
+        seconds: How long each is measured.
+
+    Raises:
+        InputError: There are no images.
     """
 
     def __init__(

@@ -10,10 +10,15 @@ from routekit.backbones.unit import ResidualUnit
 
 
 def execute(unit: ResidualUnit, x: Tensor, sinks: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Take the images `sinks[k]` by sink k of `unit`, at least one in all, and the others by its default.
+    """Take some images of a batch by sinks of a unit, and the others by its default.
 
-    Returns the features of all images, and those of the images in `sinks`, in that order. Where the default leaves them
-    as they are, `x` is changed in place.
+    Args:
+        unit: The unit.
+        x: Features `[B, C, H, W]`. They are changed in place where the default keeps them as they are.
+        sinks: For each sink, the rows of the images that take it; at least one row in all.
+
+    Returns:
+        The features of all images, and those of the images in `sinks`, in that order.
     """
     for sink, rows in enumerate(sinks):
         if len(rows) == len(x):
@@ -32,7 +37,15 @@ def execute(unit: ResidualUnit, x: Tensor, sinks: Sequence[np.ndarray]) -> tuple
 
 
 def take(x: Tensor, rows: np.ndarray) -> Tensor:
-    """Gather samples of x [B, C, H, W], in its own memory format."""
+    """Gather samples.
+
+    Args:
+        x: `[B, C, H, W]`.
+        rows: `[b]`, the samples.
+
+    Returns:
+        `[b, C, H, W]`, in the memory format of `x`.
+    """
     chosen = torch.from_numpy(rows).to(x.device)
     if x.is_contiguous(memory_format=torch.channels_last):
         return x.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2)
@@ -40,7 +53,13 @@ def take(x: Tensor, rows: np.ndarray) -> Tensor:
 
 
 def put(x: Tensor, rows: np.ndarray, values: Tensor) -> None:
-    """Put samples back into x [B, C, H, W], in place."""
+    """Put samples back, in place.
+
+    Args:
+        x: `[B, C, H, W]`.
+        rows: `[b]`, the samples.
+        values: `[b, C, H, W]`.
+    """
     x, values = x.permute(0, 2, 3, 1), values.permute(0, 2, 3, 1)
     if x.device.type == "cpu" and x.dtype != torch.bfloat16:
         x.numpy()[rows] = values.numpy()  # torch's index_copy_ takes five times as long

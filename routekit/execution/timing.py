@@ -51,10 +51,18 @@ class Timing:
 def in_turns(
     contenders: Mapping[str, Call], batches: Sequence[Tensor], *, seconds: float, rounds: int = ROUNDS
 ) -> dict[str, Timing]:
-    """Call each contender on the same batches, in turns of a few calls: A B, B A, A B, ...
+    """Time contenders on the same batches, in turns of a few calls: A B, B A, A B, ...
 
-    Each turn begins with a rest and a call that is not timed. It goes on for about `seconds` in all, and until each
-    batch has been timed `rounds` times.
+    Each turn begins with a rest and a call that is not timed.
+
+    Args:
+        contenders: What is called with a batch, by name.
+        batches: Images `[B, C, H, W]` each.
+        seconds: About how long it takes in all.
+        rounds: How often each batch is timed at least.
+
+    Returns:
+        The times of each contender.
     """
     slowest = max(_warm_up(call, batches) for call in contenders.values())
     length = min(max(int(1e3 * BLOCK / slowest), 1), LONGEST)
@@ -89,10 +97,17 @@ def _milliseconds(call: Call, batch: Tensor) -> float:
 
 
 def peak_memory(make: Callable[[], Call], batch: Tensor, device: str) -> int | None:
-    """Measure by how many bytes a new instance and a call of it raise the memory in use, at the peak of the call.
+    """Measure by how much a new instance and a call of it raise the memory in use, at the peak of the call.
 
-    Weights and all that is computed are in it; what it took to build the instance is not. `device` is "cpu" or "cuda".
-    None where the system does not say (the CPU's is asked of Linux).
+    Weights and all that is computed count. What it took to build the instance does not.
+
+    Args:
+        make: Builds the instance.
+        batch: Images `[B, C, H, W]`.
+        device: "cpu" or "cuda".
+
+    Returns:
+        Bytes; None where the system gives no figure (a CPU's comes from Linux).
     """
     if device == "cuda":
         before = torch.cuda.memory_allocated()

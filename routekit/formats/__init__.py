@@ -1,1 +1,1 @@
-"""What leaves a run: compact checkpoints as a JSON spec and safetensors."""
+"""The files made from a run: compact checkpoints, and programs for other runtimes."""

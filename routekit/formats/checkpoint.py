@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from routekit.backbones.adapters import adapt
 from routekit.backbones.drop import drop_unit
@@ -32,7 +32,7 @@ from routekit.routing.router import RouterConfig
 
 FORMAT, VERSION = "routekit", 3
 SPEC, TENSORS = "network.json", "network.safetensors"
-# What a folder of a cascade had in former versions.
+# The file in a cascade's folder in former versions.
 FORMER = "cascade.json"
 
 
@@ -46,7 +46,7 @@ def save_network(
         network: The network.
         about: What a user of the file needs beside the network: classes, costs, accuracy.
         dtype: In which parameters are stored; they are computed with in float32. What decides, and statistics, stay as
-            they are: a threshold near 1, rounded, would let every image pass.
+            they are: with a threshold near 1, rounded, every image would go on.
     """
     blueprint = network.blueprint
     units = [
@@ -58,10 +58,10 @@ def save_network(
         "made_by": version("routekit"),
         "networks": [_source(source) for source in blueprint.sources],
         "joined": {"rule": blueprint.rule, "average": blueprint.average} if len(blueprint.sources) > 1 else None,
-        # Whether narrow branches and forms have weights of their own, and not the network's.
+        # Whether narrow branches and forms have weights of their own.
         "alone": network.stands_alone,
         "prices": None if network.pricing is None else asdict(network.pricing.range),
-        # Units that are left out because no image runs them, and those without a router because every image does.
+        # Units that were dropped because no image runs them, and those without a router because every image does.
         "dropped": [name for name, unit in units if unit.dropped],
         "settled": [name for name, unit in units if not (unit.decides or unit.dropped)],
         "folded": [asdict(fold) for fold in network.folded],
@@ -69,14 +69,13 @@ def save_network(
     }
     deciding = {id(parameter) for parameter in network.routing_parameters()}
     coarse = {name for name, parameter in network.named_parameters() if id(parameter) not in deciding}
-    tensors = {}
-    for name, tensor in network.state_dict().items():
-        cast = tensor.to(dtype) if dtype is not None and name in coarse else tensor
-        tensors[name] = cast.detach().cpu().contiguous()
+    tensors = {
+        name: tensor.to("cpu", dtype if name in coarse else None).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TENSORS, lambda stream: stream.write(save(tensors)))
-    text = json.dumps(spec, indent=2) + "\n"
-    write_text(folder / SPEC, text)
+    write_text(folder / SPEC, json.dumps(spec, indent=2) + "\n")
 
 
 def _source(source: Source) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         raise InputError(f"{path} is no routekit network")
     if spec.get("version") != VERSION:
-        # The first version did not say which it was.
+        # The first version did not store its number.
         made_by, number = spec.get("made_by", "0.1"), spec.get("version")
         raise InputError(
             f"{path} is of version {number}, by routekit {made_by}; this one reads version {VERSION}: {WAY_OUT}"
@@ -120,8 +119,8 @@ def load(path: str | Path, model: nn.Module | Backbone | Sequence[nn.Module | Ba
 
     Args:
         path: The folder.
-        model: An instance of your own architecture, for a network that was converted from one ("custom"), or what
-            `mark_units` makes of it; it is loaded into. Of a cascade, one for each of its networks.
+        model: An instance of your own architecture, for a network that was converted from one, or what `mark_units`
+            makes of it. The values are loaded into it. For a cascade, a list with one for each network.
 
     Returns:
         The network.
@@ -136,9 +135,9 @@ def load(path: str | Path, model: nn.Module | Backbone | Sequence[nn.Module | Ba
     if len(given) != count:
         raise InputError(f"{folder} holds {count} networks, model= {len(given)}: give a list, with one for each")
     try:
-        state = {k: _computable(v) for k, v in load_safetensors((folder / TENSORS).read_bytes()).items()}
+        state = load_safetensors((folder / TENSORS).read_bytes())
         network = _rebuilt(spec, given)
-        network.load_state_dict(state)
+        network.load_state_dict(state)  # into float32, whatever they are stored in
     except FileNotFoundError:
         raise InputError(f"{folder / TENSORS} is missing") from None
     except InputError:
@@ -155,9 +154,15 @@ def _rebuilt(spec: dict[str, Any], given: Sequence[nn.Module | Backbone | None])
     prices = None if spec["prices"] is None else PriceRange(**spec["prices"])
     for document, model in zip(spec["networks"], given, strict=True):
         model_spec = TypeAdapter(ModelSpec).validate_python(document["model"])
-        if model is None and model_spec.source == "custom":  # nothing is run because a file names it
-            raise InputError(f"{model_spec.full_name} is your own network: give an instance of it as model=")
-        view = build(model_spec) if model is None else _own(model, model_spec)
+        if model is None and model_spec.source == "custom":  # a file never names code that is run
+            raise InputError(
+                f"{model_spec.label} is your own network, and no code is run because a checkpoint names it: in Python, "
+                "give an instance of it as model=; on the command line, use the run, or export it to onnx"
+            )
+        if model is None:
+            view = build(model_spec)
+        else:
+            view = replace(model, spec=model_spec) if isinstance(model, Backbone) else adapt(model, model_spec)
         for unit in view.units:
             if unit.name in document["dropped"]:
                 drop_unit(unit)
@@ -201,17 +206,6 @@ def network_folder(path: Path) -> Path:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a run or a checkpoint says about itself: classes, the record of its run. Raises InputError."""
-    about = read_spec(network_folder(path))["about"]
-    assert isinstance(about, dict)
+    """Read what is beside the network of a run or a checkpoint: classes, the record. Raises InputError."""
+    about: dict[str, Any] = read_spec(network_folder(path))["about"]
     return about
-
-
-def _computable(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _own(model: nn.Module | Backbone, spec: ModelSpec) -> Backbone:
-    if isinstance(model, Backbone):
-        return replace(model, spec=spec)
-    return adapt(model, spec)

@@ -1,4 +1,4 @@
-"""Compact a routed network: what no image uses goes, what all use is not asked about, batch norms are folded."""
+"""Compact a routed network: drop what no image uses and routers of what all use, and fold batch norms."""
 
 import copy
 from dataclasses import dataclass
@@ -14,7 +14,14 @@ from routekit.network.program import Units
 
 @dataclass(frozen=True)
 class Compact:
-    """A compacted copy, and what was done to get it."""
+    """A compacted copy, and what was done to get it.
+
+    Attributes:
+        network: The copy.
+        dropped: The units that are gone.
+        settled: The units that run for all images now, without a router.
+        folded: The batch norms that were folded.
+    """
 
     network: RoutedNetwork
     dropped: list[str]
@@ -25,11 +32,11 @@ class Compact:
 def compact(network: RoutedNetwork, routes: Tensor) -> Compact:
     """Drop the units that no image runs, and the routers of those that all run; fold batch norms.
 
-    Units are dropped and settled on the evidence of these routes: an image that would have run a dropped one takes its
-    shortcut instead, one that would have skipped a settled one runs it. A unit that another pass runs is not dropped.
+    These routes decide it. An image that would have run a dropped unit takes its shortcut. An image that would have
+    skipped a unit without a router runs it. A unit that another pass runs is not dropped.
 
     Args:
-        network: It is left as it is.
+        network: It stays as it is.
         routes: `[N, columns]`, bool, of images like those to come.
 
     Returns:

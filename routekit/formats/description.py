@@ -1,4 +1,4 @@
-"""What an exported file says about itself: all that a program needs beside its outputs."""
+"""The description in an exported file: all that a program needs beside its outputs."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 
 from routekit.backbones.unit import ModelSpec
 from routekit.cost.table import CostTable, Part
-from routekit.data.preprocessing import preprocessing_of
-from routekit.errors import InputError, first_line
+from routekit.errors import ExportError, InputError, first_line
+from routekit.execution.prepare import prepare
 from routekit.macs import CONVENTION
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import Layout
@@ -25,10 +25,11 @@ LAYOUT = "routekit.layout"
 class Description:
     """A routed network in words and numbers.
 
-    spec:    the architecture, its input size and normalisation
-    columns: what is decided, by name, column by column of the routes
-    costs:   the cost table, MACs
-    about:   the classes, and the record of the run
+    Attributes:
+        spec: The architecture, its input size and normalisation.
+        columns: The names of the columns of a route.
+        costs: The cost table, MACs.
+        about: The classes, and the record of the run.
     """
 
     spec: ModelSpec
@@ -38,21 +39,29 @@ class Description:
 
     @classmethod
     def of(cls, network: RoutedNetwork, about: dict[str, Any]) -> "Description":
-        """Describe a network."""
+        """Describe a network.
+
+        Args:
+            network: The network.
+            about: The classes, and the record of the run.
+
+        Returns:
+            The description.
+        """
         return cls(network.spec, network.columns, CostTable.measure(network), about)
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, or their numbers where nobody named them."""
+        """The names of the classes, or their numbers where they have no names."""
         return list(self.about.get("classes") or map(str, range(self.spec.num_classes)))
 
     @property
     def dense(self) -> float:
-        """What the network cost before it was routed, MACs, units included that are gone by now."""
+        """What the network cost before it was routed, in MACs, with the units that were dropped since."""
         return float(self.about.get("record", {}).get("flops", {}).get("dense", self.costs.dense))
 
     def to_json(self, form: str) -> str:
-        """Write it for a file of the given form."""
+        """Write it as JSON for a file of a form, such as "batch"."""
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -61,21 +70,32 @@ class Description:
             "preprocessing": {
                 "size": list(self.spec.input_size[1:]),
                 "channels": self.spec.input_size[0],
-                "crop": preprocessing_of(self.spec).kept,
+                "crop": self.spec.preprocessing.kept,
                 "interpolation": self.spec.interpolation,
                 "scale": "divide by 255",
                 "mean": list(self.spec.mean),
                 "std": list(self.spec.std),
             },
             "units": self.columns,
-            "costs": {"convention": CONVENTION, **_table(self.costs)},
+            "costs": {"convention": CONVENTION, **asdict(self.costs)},
             "about": self.about,
         }
-        return json.dumps(document)
+        return json.dumps(document, default=torch.Tensor.tolist)
 
     @classmethod
     def from_json(cls, text: str | None, file: Path) -> tuple["Description", str]:
-        """Read it and the form. Raises InputError for a file that is not ours, or of another version."""
+        """Read what `to_json` wrote.
+
+        Args:
+            text: The document; None if the file has none.
+            file: The file, for errors.
+
+        Returns:
+            The description, and the form of the file.
+
+        Raises:
+            InputError: The file is not ours, damaged, or of another version.
+        """
         if text is None:
             raise InputError(f"{file} was not written by `routekit export`")
         try:
@@ -89,20 +109,31 @@ class Description:
             raise InputError(f"{file} holds a damaged description: {first_line(error)}") from error
 
 
-def _table(costs: CostTable) -> dict[str, Any]:
-    """Costs as plain values."""
-    return {key: value.tolist() if isinstance(value, torch.Tensor) else value for key, value in asdict(costs).items()}
-
-
 def _costs(table: dict[str, Any]) -> CostTable:
-    """What `_table` made plain."""
-    table = {key: value for key, value in table.items() if key != "convention"}
-    for key in ("extra", "base"):
-        table[key] = torch.tensor(table[key], dtype=torch.float64)
-    table["parts"] = tuple(Part(**part) for part in table["parts"])
-    layout: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in table["layout"].items()
-    }
-    table["layout"] = Layout(**layout)
-    table["uncounted"] = tuple(table["uncounted"])
-    return CostTable(**table)
+    """Build the cost table of a document again."""
+    values = {key: value for key, value in table.items() if key != "convention"}
+    values |= {key: torch.tensor(values[key], dtype=torch.float64) for key in ("extra", "base")}
+    values["parts"] = tuple(Part(**part) for part in values["parts"])
+    values["layout"] = TypeAdapter(Layout).validate_python(values["layout"])
+    values["uncounted"] = tuple(values["uncounted"])
+    return CostTable(**values)
+
+
+def described(network: RoutedNetwork, about: dict[str, Any]) -> tuple[RoutedNetwork, Description]:
+    """Make a network ready for files of other runtimes.
+
+    Args:
+        network: It stays as it is.
+        about: The classes, and the record of the run.
+
+    Returns:
+        A copy on the CPU, in the form in which it runs fastest, and its description.
+
+    Raises:
+        ExportError: The network is a tree of paths.
+    """
+    if network.layout.forks:
+        # Which of its modules an image runs is decided inside of what a file would hold.
+        raise ExportError("a tree of paths runs in torch alone: export it as a compact checkpoint")
+    network = prepare(network).cpu()
+    return network, Description.of(network, about)

@@ -11,39 +11,39 @@ from routekit.network.program import Units
 def reduce(network: RoutedNetwork, dropped: Sequence[str], settled: Sequence[str]) -> tuple[list[str], list[str]]:
     """Drop some units of `network` for good, and let others run for all images.
 
-    Routers that need each other are left. It depends on the architecture and the names alone, so a loader can repeat it
-    before it reads the tensors.
+    Routers that need each other stay. The result depends on the architecture and the names alone, so a loader can
+    repeat it before it reads the tensors.
 
     Args:
         network: It is changed in place.
         dropped: The names of units, as the columns of routes have them.
-        settled: Likewise.
+        settled: Likewise, of the units that run for all images.
 
     Returns:
-        The units that were dropped, and those that were settled.
+        The units that were dropped, and those that run for all images from now on.
     """
-    gone: dict[bool, list[str]] = {False: [], True: []}
+    gone: list[str] = []
+    always: list[str] = []
     for step in [step for step in network.steps if isinstance(step, Units)]:
         for unit in step.units:
             name = f"{step.prefix}{unit.name}"
-            settles = name in settled
-            if not (settles or name in dropped) or not (unit.decides or not settles) or unit.dropped:
+            wanted = unit.decides if name in settled else name in dropped
+            if unit.dropped or not wanted or (unit.decides and not _forget(network, step, unit)):
                 continue
-            if unit.decides and not _forget(network, step, unit):
-                continue
-            gone[settles].append(name)
-            if settles:
+            if name in settled:
                 unit.sinks = (Sink.RUN,)
+                always.append(name)
             else:
                 drop_unit(unit)
+                gone.append(name)
         if step.routers is not None and not len(step.routers):
             step.routers = None
     network.register()
-    return gone[False], gone[True]
+    return gone, always
 
 
 def _forget(network: RoutedNetwork, step: Units, unit: ResidualUnit) -> bool:
-    """Take away the junction of `unit`; False if the routers need it. What it does then is yet to be said."""
+    """Remove the junction of `unit`; False if the routers need it. The caller sets the sink that remains."""
     assert step.routers is not None
     index = step.first + step.deciding.index(unit)
     if not step.routers.forget(index):

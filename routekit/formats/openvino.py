@@ -11,7 +11,18 @@ from routekit.formats.description import FORMAT
 
 
 def save_openvino(folder: Path, files: Sequence[Path]) -> list[Path]:
-    """Convert what `save_onnx` wrote to .xml and .bin files in `folder`; returns the .xml files. Raises ExportError."""
+    """Convert what `save_onnx` wrote to .xml and .bin files.
+
+    Args:
+        folder: It is made if it is not there.
+        files: The ONNX files.
+
+    Returns:
+        The .xml files.
+
+    Raises:
+        ExportError: OpenVINO cannot convert a file.
+    """
     written = []
     for file in files:
         try:

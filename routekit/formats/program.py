@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from routekit.backbones.unit import example_input
 from routekit.errors import ExportError, first_line
-from routekit.execution.prepare import prepare
-from routekit.formats.description import FORMAT, Description
+from routekit.formats.description import FORMAT, described
 from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 
@@ -17,7 +16,7 @@ DESCRIPTION = f"{FORMAT}.json"
 
 
 class _Masked(nn.Module):
-    """Images [B, C, H, W] -> logits [B, classes] and margins [B, n], all units computed."""
+    """Images `[B, C, H, W]` -> logits `[B, classes]` and margins `[B, n]`, all units computed."""
 
     def __init__(self, network: RoutedNetwork) -> None:
         super().__init__()
@@ -31,7 +30,7 @@ class _Masked(nn.Module):
 
 
 class Dense(nn.Module):
-    """Images [B, C, H, W] -> logits [B, classes], of a network that decides nothing."""
+    """Images `[B, C, H, W]` -> logits `[B, classes]`, of a network that decides nothing."""
 
     def __init__(self, network: RoutedNetwork) -> None:
         super().__init__()
@@ -45,16 +44,24 @@ class Dense(nn.Module):
 
 @torch.no_grad()
 def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) -> list[Path]:
-    """Write `masked.pt2`, which routes, and `dense.pt2`, which runs every unit; any batch size. Returns the files.
+    """Write `masked.pt2`, which routes, and `dense.pt2`, which runs every unit, for any batch size.
 
-    A program cannot skip depending on its data, so neither is faster than the dense network: they are for tools that
-    read programs. Raises ExportError.
+    A program cannot skip depending on its data, so neither is faster than the dense network. They are for tools that
+    read programs.
+
+    Args:
+        folder: It is made if it is not there.
+        network: The network.
+        about: What a user of the files needs beside the network.
+
+    Returns:
+        The files.
+
+    Raises:
+        ExportError: A program cannot hold the network.
     """
-    if network.layout.forks:
-        # Which of its modules an image runs is decided inside of what a file would hold.
-        raise ExportError("a tree of paths runs in torch alone: export it as a compact checkpoint")
-    network = prepare(network).cpu().to(memory_format=torch.contiguous_format)
-    description = Description.of(network, about)
+    network, description = described(network, about)
+    network.to(memory_format=torch.contiguous_format)
     images = example_input(network.view).repeat(2, 1, 1, 1)
     folder.mkdir(parents=True, exist_ok=True)
     files = []

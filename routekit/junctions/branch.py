@@ -39,7 +39,7 @@ class Branch(Junction):
             raise ValueError("narrow branches go from the widest to the narrowest: width: [0.6, 0.3]")
 
     def sized(self, budget: float, view: Backbone) -> "Branch":
-        """Choose a width that fits the budget, where that is open."""
+        """Choose a width that fits the budget, where it is "auto"."""
         del view
         return replace(self, width=(narrow_for(budget),)) if self.width == AUTO else self
 

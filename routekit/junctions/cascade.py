@@ -23,8 +23,8 @@ class Cascade(DeciderConfig, Junction):
     """A cascade of a network with itself ("I Don't Know" cascades, Wang et al., 2018).
 
     Attributes:
-        width: The share of the inner channels of the narrow form, or of several, which are asked from the narrowest
-            on. "auto" is one that fits the budget.
+        width: The share of the inner channels of the narrow form, or of several, the narrowest first. "auto" is one
+            that fits the budget.
         depth: The share of each stage's units that a form has. Few make it fast, where time goes by layers.
         own: Whether forms have weights of their own. They are more accurate then, and the network can stay as it is.
         rule, hidden, features: What decides: see `DeciderConfig`.
@@ -47,13 +47,13 @@ class Cascade(DeciderConfig, Junction):
 
     @property
     def widths(self) -> tuple[float, ...]:
-        """The width of each form, as far as it is settled."""
+        """The width of each form; none where it is "auto"."""
         if isinstance(self.width, tuple):
             return self.width
         return () if isinstance(self.width, str) else (self.width,)
 
     def sized(self, budget: float, view: Backbone) -> "Cascade":
-        """Choose a width that fits the budget, where that is open."""
+        """Choose a width that fits the budget, where it is "auto"."""
         if self.width != AUTO:
             return self
         units = view.computing

@@ -53,7 +53,7 @@ class Blueprint:
     Attributes:
         sources: The networks, the cheapest first.
         rule: The rule of the stops between them.
-        average: Whether the mean of the probabilities of all networks that were asked is the answer.
+        average: Whether the answer is the mean of the probabilities of all networks that ran.
     """
 
     sources: tuple[Source, ...]
@@ -90,6 +90,8 @@ def convert(
     Raises:
         InputError: No adapter knows the model, a junction does not fit it, or junctions do not go together.
     """
+    if isinstance(junctions, Junction) or not all(isinstance(junction, Junction) for junction in junctions):
+        raise InputError("junctions are a list of configs: [Skip(), Exit(count=2)]")
     view = _own(model if isinstance(model, Backbone) else _adapted(model, spec))
     shapes = shapes_of(view.model) if view.pruned else None
     settled = [junction.sized(budget, view) for junction in sorted(junctions, key=lambda each: each.rank)]
@@ -123,7 +125,7 @@ def join(networks: Sequence[RoutedNetwork], *, rule: str = "confidence", average
     Args:
         networks: The networks; they may decide something themselves.
         rule: How certain an answer is: "confidence", "entropy", or "idk", which is fitted to images.
-        average: Answer with the mean of the probabilities of all networks that were asked.
+        average: Whether the answer is the mean of the probabilities of all networks that ran.
 
     Returns:
         One network, whose passes are those of all.
@@ -165,9 +167,16 @@ def join(networks: Sequence[RoutedNetwork], *, rule: str = "confidence", average
 
 
 def decided_by(network: RoutedNetwork, rule: str) -> RoutedNetwork:
-    """Return the same network with stops that decide by a rule; all images go on until thresholds are set.
+    """Return the same network with stops that decide by a rule. All images go on until thresholds are set.
 
-    It shares the modules. No price moves a rule.
+    No price moves a rule.
+
+    Args:
+        network: A network that is not joined. The new one shares its modules.
+        rule: "confidence" or "entropy".
+
+    Returns:
+        The network.
     """
     (source,) = network.blueprint.sources
     junctions = tuple(replace(each, rule=rule) if hasattr(each, "rule") else each for each in source.junctions)

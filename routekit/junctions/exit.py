@@ -1,4 +1,4 @@
-"""Exit junctions: classifiers along the way, each with a decision whether its answer will do."""
+"""Exit junctions: classifiers along the way, each with a decision whether its answer is good enough."""
 
 import itertools
 from collections.abc import Sequence
@@ -53,14 +53,14 @@ class Exit(DeciderConfig, Junction):
             raise ValueError("the rule idk is for cascades of networks that are done")
 
     def sized(self, budget: float, view: Backbone) -> "Exit":
-        """Say by name where the exits lie.
+        """Find the names of the units after which exits lie.
 
         Raises InputError for a name that is no unit's, and for the last unit, after which the network answers anyway.
         """
         del budget
         found = exit_places(view, self)
         if not found:
-            raise InputError(f"no exit of {view.spec.full_name} lies where junctions.exit.at says")
+            raise InputError(f"{view.spec.full_name} has no unit where junctions.exit.at={self.at} puts an exit")
         return replace(self, at=",".join(found))
 
     def attach(self, draft: Draft) -> None:
@@ -81,7 +81,18 @@ class Exit(DeciderConfig, Junction):
 
 @torch.no_grad()
 def exit_places(view: Backbone, config: Exit) -> list[str]:
-    """Find after which units of `view` the exits lie, in order. Raises InputError for a name that is no unit's."""
+    """Find after which units the exits lie.
+
+    Args:
+        view: The network.
+        config: Its `at` and `count` count.
+
+    Returns:
+        The names of the units, in order.
+
+    Raises:
+        InputError: A name that is no unit's.
+    """
     names = [unit.name for unit in view.computing]
     if config.at == "first":
         return names[:1]

@@ -19,8 +19,9 @@ class Junction:
     Attributes:
         kind: The name by which it is registered.
         about: What is decided, for the help: "which units run".
-        cheapest: When a network with it costs least: "every unit skipped". Empty if that is said by others.
-        rank: Those of units (0) are attached first, then those along the way (1), before (2) and behind (3) the pass.
+        cheapest: When a network with it costs least: "every unit skipped". Empty if other junctions determine that.
+        rank: Junctions of units (0) are attached first, then those along the way (1), before (2) and behind (3) the
+            pass.
         learns: What training changes: "all" of the network, or what was "added" alone, where that has its own weights.
         policies: Whether it is decided by a policy of exits.
     """
@@ -33,7 +34,7 @@ class Junction:
     policies: ClassVar[bool] = False
 
     def sized(self, budget: float, view: Backbone) -> "Junction":
-        """Settle what is "auto".
+        """Choose what is "auto".
 
         Args:
             budget: The mean cost, as a share of that of `view`.
@@ -57,7 +58,7 @@ J = TypeVar("J")
 
 
 class JunctionRegistry(Registry[type[Junction]]):
-    """All kinds of junctions, in the order in which they are attached; each knows the name that it is registered by."""
+    """All kinds of junctions. A kind has the name by which it is registered."""
 
     def register(self, name: str) -> Callable[[J], J]:
         """Register the decorated config under `name`."""
@@ -127,7 +128,15 @@ class Draft:
             self.bank = build_bank(shapes, self.routers, priced=self.priced)
 
     def insert_after(self, name: str, steps: Sequence[Step]) -> None:
-        """Insert steps after the unit `name` of the network itself."""
+        """Insert steps into the network's own pass.
+
+        Args:
+            name: The unit that they follow.
+            steps: The steps.
+
+        Raises:
+            InputError: The network has no such unit.
+        """
         for at, step in enumerate(self.steps):
             if isinstance(step, Units) and step.form is self.view and any(unit.name == name for unit in step.units):
                 place = [unit.name for unit in step.units].index(name) + 1
@@ -137,7 +146,7 @@ class Draft:
         raise InputError(f"{self.view.spec.full_name} has no unit {name!r}")
 
     def finish(self) -> list[Step]:
-        """Return the program: each run of units knows its routers."""
+        """Return the program, in which all units in a row have their routers."""
         self.build_routers()
         for finisher in self.finishers:
             finisher()

@@ -19,7 +19,7 @@ class Skip(Junction):
     cheapest: ClassVar[str] = "every unit skipped"
 
     def attach(self, draft: Draft) -> None:
-        """Let each unit that has a shortcut be skipped."""
+        """Let each unit that has a shortcut be skipped. Raises InputError where no unit has one."""
         units = [unit for unit in draft.view.units if unit.skippable and not unit.dropped]
         if not units:
             raise InputError(f"{draft.view.spec.full_name} has no unit that can be skipped: add --junctions exit")

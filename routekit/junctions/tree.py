@@ -14,13 +14,14 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from routekit.backbones.unit import Backbone, Sink
+from routekit.backbones.unit import Backbone, Sink, evaluating
+from routekit.backbones.walk import walk_through
 from routekit.errors import InputError
 from routekit.junctions.junction import Draft, Junction, junctions
 from routekit.network.deciders import LEARNED
-from routekit.network.forms import called_by_head
+from routekit.network.forms import keep_called
 from routekit.network.heads import Place
-from routekit.network.paths import WAYS, Paths, arrive, follow
+from routekit.network.paths import SINKS, Paths, arrive, follow
 from routekit.routing.router import RouterBank, RouterConfig, open_head
 
 # Every fork doubles what there is behind it.
@@ -56,7 +57,10 @@ class Tree(Junction):
             raise InputError("a tree needs exits that learn: --junctions tree,exit")
 
     def attach(self, draft: Draft) -> None:
-        """Say where paths part; the tree grows once its exits lie where they do."""
+        """Note where paths part. The tree grows once the exits are attached.
+
+        Raises InputError for other routers than "fc", a price that is an input, and a pruned network.
+        """
         view = draft.view
         if draft.priced or draft.routers.kind != "fc":
             raise InputError("a tree takes no --adaptive-cost, and routers.kind fc")
@@ -80,7 +84,6 @@ class ForkRouters(RouterBank):
     Of a RouterConfig, it goes by `hidden` and `detach`; no sink is ahead in the beginning.
     """
 
-    separate = False
     forks = True
 
     def __init__(self, places: Sequence[Place], config: RouterConfig) -> None:
@@ -93,15 +96,15 @@ class ForkRouters(RouterBank):
                     nn.Linear(place.features, config.hidden),
                     nn.ReLU(),
                     # No sink is ahead in the beginning; of two equal scores, inference takes the first.
-                    open_head(config.hidden, 0.0, WAYS),
+                    open_head(config.hidden, 0.0, SINKS),
                 )
-                for _ in range(WAYS**fork)
+                for _ in range(SINKS**fork)
             )
             for fork, place in enumerate(places)
         )
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Score the sinks of fork `index`; there is no state."""
+        """Score the sinks of fork `index`. The state is passed on as it is."""
         del prices
         routers = list(self.routers[index])  # type: ignore[call-overload]
         features, paths = arrive(features, len(routers))
@@ -130,30 +133,42 @@ def find_forks(view: Backbone, at: str) -> list[str]:
 
 
 def paths_behind(view: Backbone, at: Sequence[str]) -> dict[str, int]:
-    """How many paths there are behind each unit, where they part `at` these units."""
+    """Count the paths behind each unit.
+
+    Args:
+        view: The network.
+        at: The units at which paths part.
+
+    Returns:
+        The number of paths by the unit's name.
+    """
     found, paths = {}, 1
     for unit in view.units:
-        paths *= WAYS if unit.name in at else 1
+        paths *= SINKS if unit.name in at else 1
         found[unit.name] = paths
     return found
 
 
 def grow(view: Backbone, at: Sequence[str], spread: float) -> None:
-    """Make a tree of the chain `view`: paths part `at` these units, and each has units and a classifier of its own.
+    """Make a tree of a chain of units, in which each path has units and a classifier of its own.
 
-    Path 0 is the chain that was. The others begin as copies of it, each weight with noise of `spread` of its layer's
-    standard deviation: what is quite alike would learn alike.
+    Path 0 is the chain as it was. The others begin as copies of it with some noise: equal paths would learn the same.
+
+    Args:
+        view: The network, which is changed in place.
+        at: The units at which paths part.
+        spread: The standard deviation of the noise, as a share of that of each layer's weights.
     """
     chain = copy.deepcopy(view)
     paths = 1
     for unit in view.units:
         if not unit.computes or (paths == 1 and unit.name not in at):
             continue
-        paths *= WAYS if unit.name in at else 1
+        paths *= SINKS if unit.name in at else 1
         unit.shortcut = None  # nothing is skipped in a tree
         blocks = [unit.block, *(_varied(unit.block, spread) for _ in range(paths - 1))]
         if unit.name in at:
-            first, second = (Paths(blocks[turn::WAYS], turn=turn) for turn in range(WAYS))
+            first, second = (Paths(blocks[turn::SINKS], turn=turn) for turn in range(SINKS))
             unit.block, unit.sinks = first, (Sink.RUN, second)
         else:
             unit.block = Paths(blocks)
@@ -177,15 +192,9 @@ class _Head(nn.Module):
 
 def _copied_head(chain: Backbone, spread: float) -> _Head:
     twin = copy.deepcopy(chain)
-    called = {id(module) for module in called_by_head(twin)}
-    gone: list[str] = []
-    for name, module in list(twin.model.named_modules()):
-        # What has no weights stays: a head may ask the model whether it is training.
-        owns = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        inside = any(name.startswith(f"{each}.") for each in gone)
-        if name and owns and not inside and id(module) not in called:
-            twin.model.set_submodule(name, nn.Identity())
-            gone.append(name)
+    with torch.no_grad(), evaluating(twin.model):
+        *_, (_, _, x) = walk_through(twin)
+    keep_called(twin.model, lambda: twin.head(x))
     _vary(twin.model, spread)
     return _Head(twin, twin.model)
 

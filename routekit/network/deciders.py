@@ -33,8 +33,8 @@ class DeciderConfig:
             "entropy" of the answer alone, as in BranchyNet (Teerapittayanon et al., 2016); or "idk", a logistic
             regression on the answer, as in "I don't know" cascades (Wang et al., 2018).
         hidden: The width of the router's hidden layer.
-        features: How large each standardised feature is to the router, where what it gets of the answer is of size 1.
-            Features as large as that are learned by heart, and routers decide worse than by the answer alone.
+        features: The size of each standardised feature, where what the router gets of the answer has size 1. With
+            features of size 1 routers overfit, and decide worse than by the answer alone.
     """
 
     rule: Rule = LEARNED
@@ -55,7 +55,7 @@ class ScaledBatchNorm(nn.BatchNorm1d):
 
 
 class Decider(nn.Module):
-    """Decides whether an image goes on. It never sees a label: it knows the answer so far, and perhaps the features.
+    """Decides whether an image goes on. It gets the answer so far, and perhaps the features, but never a label.
 
     A new decider lets every image pass, so that a converted network begins as the original.
 
@@ -88,7 +88,15 @@ class Decider(nn.Module):
         raise NotImplementedError
 
     def margin(self, x: Tensor, logits: Tensor) -> Tensor:
-        """Features `[B, C, H, W]` and the answer -> `[B]`, how much each image prefers to go on."""
+        """Score how much each image prefers to go on.
+
+        Args:
+            x: Features `[B, C, H, W]`.
+            logits: The answer so far, `[B, classes]`.
+
+        Returns:
+            `[B]`, the score of going on minus that of stopping.
+        """
         scores: Tensor = self(x, logits)
         return scores[:, GO] - scores[:, STOP]
 
@@ -96,11 +104,6 @@ class Decider(nn.Module):
     def learns(self) -> bool:
         """Whether training teaches it."""
         return False
-
-    @property
-    def sees_features(self) -> bool:
-        """Whether it reads features, and not the answer alone."""
-        return self.learns
 
     @property
     def each(self) -> list["Decider"]:
@@ -149,7 +152,15 @@ class LearnedDecider(Decider):
         return summary
 
     def measures(self, logits: Tensor, prices: Tensor | None = None) -> Tensor:
-        """The answer `[B, classes]` -> what the router gets of it, `[B, 2]`, and of the price, if it gets that."""
+        """Measure the answer for the router.
+
+        Args:
+            logits: The answer so far, `[B, classes]`.
+            prices: `[B]`, other prices of computing than the one in force, as features.
+
+        Returns:
+            `[B, 2]`, or `[B, 3]` with the price, if the router gets it.
+        """
         logits = logits.detach().float()
         known = [LEAD * lead(logits), negentropy(logits.softmax(dim=1))]
         if self.price is not None:
@@ -181,5 +192,14 @@ class LearnedDecider(Decider):
 
 
 def build_decider(place: Place, config: DeciderConfig, *, priced: bool = False) -> Decider:
-    """Build what `config.rule` names, for the features at `place`."""
+    """Build what `config.rule` names.
+
+    Args:
+        place: Where in the network it decides.
+        config: Its settings.
+        priced: Whether it gets the price of computing as a feature.
+
+    Returns:
+        The decider.
+    """
     return LearnedDecider(place, config, priced=priced) if config.rule == LEARNED else RuleDecider(config)

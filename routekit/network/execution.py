@@ -1,4 +1,4 @@
-"""Three ways to execute a unit for a batch whose images decided differently.
+"""Three executions of a unit for a batch whose images decided differently.
 
 They take the same decisions and differ in what they compute:
   relaxed  all sinks, mixed by the gate: training, where the router needs the gradient of each (Eq. 4)
@@ -20,7 +20,16 @@ Execution = Callable[[ResidualUnit, Tensor, Decision], Tensor]
 
 
 def relaxed(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
-    """R F(x) + (1 - r) x (Eq. 4 of Wang et al.), and with more sinks their weighted sum (Eq. 3); x [B, C, H, W]."""
+    """R F(x) + (1 - r) x (Eq. 4 of Wang et al.), and with more sinks their weighted sum (Eq. 3).
+
+    Args:
+        unit: The unit.
+        x: Features `[B, C, H, W]`.
+        decision: What the images decided.
+
+    Returns:
+        Features.
+    """
     ran = unit.run(x)
     others = [unit.take(x, sink).to(ran.dtype) for sink in range(1, len(unit.sinks))]
     mixed: Tensor = _Mix.apply(decision.weights.to(ran.dtype), ran, *others)
@@ -68,7 +77,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def masked(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
-    """Compute all sinks and keep, per sample, the one its one-hot weights name."""
+    """Compute all sinks, and keep for each sample the one that its one-hot weights name; as `relaxed`."""
     kept = unit.run(x)
     for sink in range(1, len(unit.sinks)):
         takes = (decision.weights[:, sink] > 0.5).view(-1, 1, 1, 1)
@@ -77,7 +86,7 @@ def masked(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
 
 
 def sparse(unit: ResidualUnit, x: Tensor, decision: Decision) -> Tensor:
-    """Compute for each sample only the sink that its one-hot weights name."""
+    """Compute for each sample only the sink that its one-hot weights name; as `relaxed`."""
     taken = decision.weights.argmax(dim=1)
     chosen = [(sink, (taken == sink).nonzero().squeeze(1)) for sink in range(len(unit.sinks))]
     chosen = [(sink, rows) for sink, rows in chosen if len(rows)]

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,10 +10,10 @@ from torch import nn
 
 from routekit.backbones.narrow import narrow, stand_alone
 from routekit.backbones.unit import Backbone, ResidualUnit, Sink, evaluating
-from routekit.backbones.walk import walk_through
+from routekit.backbones.walk import calls, walk_through
 
-# The cost of a network whose every unit is narrow, as a share of the budget, where nobody says how narrow: what is left
-# of the budget is for the images that need more.
+# The cost of a network whose every unit is narrow, as a share of the budget, where the width is "auto". The rest of the
+# budget is for the images that need more.
 NARROW = 0.6
 
 
@@ -41,7 +41,7 @@ def narrow_form(view: Backbone, width: float, depth: float = 1.0, *, own: bool) 
     Args:
         view: The whole network.
         width: The share of its inner channels that each unit keeps.
-        depth: The share of each stage's units that it has: the first, and of the others as many as are asked for.
+        depth: The share of each stage's units that it has: see `shallow`.
         own: Whether it has weights of its own.
 
     Returns:
@@ -65,38 +65,43 @@ def narrow_form(view: Backbone, width: float, depth: float = 1.0, *, own: bool) 
     units = [replace(unit, shortcut=None, skippable=False, sinks=(Sink.RUN,)) for unit in kept]
     # The stem, and the images that it wants, are the network's.
     form = replace(view, model=twin.model, units=units, head=twin.head, classifier="", notes=[])
-    _forget_uncalled(form)
+
+    def answer() -> None:
+        *_, (_, _, x) = walk_through(form)
+        form.head(x)
+
+    keep_called(form.model, answer)
     return form
 
 
 @torch.no_grad()
-def _forget_uncalled(form: Backbone) -> None:
-    """Take from the model of a form what neither its units nor its head call."""
-    called: set[nn.Module] = set()
-    hooks = [
-        module.register_forward_pre_hook(lambda module, _: called.add(module))
-        for name, module in form.model.named_modules()
-        if name
-    ]
-    with evaluating(form.model):
-        *_, (_, _, x) = walk_through(form)
-        form.head(x)
-    for hook in hooks:
-        hook.remove()
-    gone: list[str] = []
-    used = {f"{name}." for name, module in form.model.named_modules() if module in called}
-    for name, module in list(form.model.named_modules()):
+def keep_called(model: nn.Module, run: Callable[[], object]) -> None:
+    """Replace what is not called by `nn.Identity`. What has no tensors stays.
+
+    Args:
+        model: It is changed in place.
+        run: Calls what is to stay.
+    """
+    with evaluating(model), calls(model) as called:
+        run()
+    parts = [(f"{name}.", module) for name, module in model.named_modules() if name]
+    done = [name for name, module in parts if module in called]
+    for name, module in parts:
         owns = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        inside = any(f"{name}.".startswith(each) for each in (*used, *gone))
-        if name and owns and not inside:
-            form.model.set_submodule(name, nn.Identity())
-            gone.append(f"{name}.")
+        if owns and not name.startswith(tuple(done)):
+            model.set_submodule(name[:-1], nn.Identity())
+            done.append(name)
 
 
 def shallow(units: Sequence[ResidualUnit], depth: float) -> list[ResidualUnit]:
-    """Choose the share `depth` of each stage's units, at least one: its first, which makes its shape, others evenly.
+    """Choose some units of each stage: its first one, which makes the stage's shape, and others, evenly spread.
 
-    What is left out kept the shape of its features, so that the others fit together.
+    Args:
+        units: All units, in order.
+        depth: The share of each stage's units.
+
+    Returns:
+        The units chosen, in order. They fit together: those between them keep the shape of the features.
     """
     kept: list[ResidualUnit] = []
     for _, group in itertools.groupby(units, key=lambda unit: unit.stage):
@@ -104,17 +109,3 @@ def shallow(units: Sequence[ResidualUnit], depth: float) -> list[ResidualUnit]:
         count = max(1, round(depth * len(stage)))
         kept += [stage[place * len(stage) // count] for place in range(count)]
     return kept
-
-
-@torch.no_grad()
-def called_by_head(view: Backbone) -> list[nn.Module]:
-    """Find the modules with parameters or buffers that the head of `view` calls, by running a blank image."""
-    called: list[nn.Module] = []
-    own = [module for module in view.model.modules() if [*module.parameters(False), *module.buffers(False)]]
-    with evaluating(view.model):
-        *_, (_, _, x) = walk_through(view)
-        hooks = [module.register_forward_pre_hook(lambda module, _: called.append(module)) for module in own]
-        view.head(x)
-        for hook in hooks:
-            hook.remove()
-    return called

@@ -87,7 +87,16 @@ def _answer(state: ForwardState, logits: Tensor, combine: Combine) -> None:
 
 
 def seen(images: Tensor, spec: ModelSpec, view: View) -> Tensor:
-    """Images `[b, C, H, W]` as a network of `spec` wants them -> as `view` sees them."""
+    """Turn images into what a view sees of them.
+
+    Args:
+        images: `[b, C, H, W]`, normalised as `spec` wants them.
+        spec: Of the first pass.
+        view: The view.
+
+    Returns:
+        `[b, C, H, W]`, normalised as the view wants them.
+    """
     wanted = view.spec
     if (spec.mean, spec.std) != (wanted.mean, wanted.std):
         mean, std, its_mean, its_std = (

@@ -91,7 +91,7 @@ class RoutedNetwork(nn.Module):
 
     @property
     def view(self) -> Backbone:
-        """The network that answers last: what the others are asked before."""
+        """The network that answers last."""
         return cast(Backbone, self._of(Head)[-1].form)
 
     @property

@@ -15,7 +15,7 @@ from routekit.backbones.unit import Backbone, ResidualUnit
 from routekit.network.deciders import Decider, DeciderConfig, LearnedDecider
 
 # A fork has two sinks: the first is that of the network which the tree grew from.
-WAYS = 2
+SINKS = 2
 
 
 def unmark(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,41 +24,59 @@ def unmark(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mark(features: Tensor, paths: Tensor) -> Tensor:
-    """Features [B, C, H, W] and the paths' numbers [B] -> features on their paths [B, C + 1, H, W]."""
+    """Write the path of each image into its features.
+
+    Args:
+        features: `[B, C, H, W]`.
+        paths: `[B]`, the numbers of the paths.
+
+    Returns:
+        `[B, C + 1, H, W]`, features on their paths.
+    """
     marked = F.pad(features, (0, 0, 0, 0, 0, 1))  # which keeps the memory format; torch.cat does not
     marked[:, -1] = paths.to(features.dtype).view(-1, 1, 1)
     return marked
 
 
 def arrive(features: Tensor, paths: int) -> tuple[Tensor, Tensor]:
-    """Do as `unmark` does where there are several `paths`; features do not say so where there is one, number 0."""
+    """Read the path of each image from its features.
+
+    Args:
+        features: On their paths, `[B, C + 1, H, W]`; of a single path they have no last channel.
+        paths: The number of paths.
+
+    Returns:
+        The features `[B, C, H, W]`, and the numbers of the paths `[B]`, int64.
+    """
     return unmark(features) if paths > 1 else (features, features.new_zeros(len(features), dtype=torch.int64))
 
 
-def follow(ways: Sequence[Callable[..., Tensor]], paths: Tensor, *inputs: Tensor) -> Tensor:
+def follow(modules: Sequence[Callable[..., Tensor]], paths: Tensor, *inputs: Tensor) -> Tensor:
     """Call, for the images of each path, the callable of that path.
 
     Args:
-        ways: One callable for each path.
+        modules: One callable for each path.
         paths: `[B]`, the path of each image.
         *inputs: `[B, ...]` each: what the callables take.
 
     Returns:
         `[B, ...]`, what they give, in the order of the inputs.
     """
-    counts = paths.bincount(minlength=len(ways)).tolist()
+    counts = paths.bincount(minlength=len(modules)).tolist()
     sorted_already = bool((paths.diff() >= 0).all())  # as in training; moving features takes as long as using them
     order = None if sorted_already else paths.argsort(stable=True)
     parts = zip(*(torch.split(x if order is None else x[order], counts) for x in inputs), strict=True)
-    made = torch.cat([way(*own) for way, own in zip(ways, parts, strict=True) if len(own[0])])
+    made = torch.cat([module(*own) for module, own in zip(modules, parts, strict=True) if len(own[0])])
     return made if order is None else made[order.argsort()]
 
 
 class Paths(nn.Module):
-    """One module of a kind for each path that arrives, and an image goes through its own path's: a unit, a head.
+    """One module of a kind for each path, such as a unit or a head. An image goes through the module of its path.
 
-    turn: behind this an image is on path WAYS * path + turn; None where it stays on its own
-    marks: whether what comes out is features, on their paths
+    Args:
+        each: The modules, by the number of the path.
+        turn: Behind this an image is on path `SINKS * path + turn`; None where it stays on its own.
+        marks: Whether what comes out is features, on their paths.
     """
 
     def __init__(self, each: Sequence[nn.Module], *, turn: int | None = None, marks: bool = True) -> None:
@@ -72,7 +90,7 @@ class Paths(nn.Module):
         made: Tensor = follow(list(self.each), paths, x)
         if not self.marks:
             return made
-        return mark(made, paths if self.turn is None else WAYS * paths + self.turn)
+        return mark(made, paths if self.turn is None else SINKS * paths + self.turn)
 
 
 class PathDecider(Decider):
@@ -106,19 +124,27 @@ class PathDecider(Decider):
 
 
 def every_way(module: nn.Module, features: Tensor) -> Tensor:
-    """Call `module` on features; where it is one for each path, call those of all paths. What it gives."""
+    """Call a module; where there is one for each path, call those of all paths.
+
+    Args:
+        module: The module.
+        features: On their paths, where there are several.
+
+    Returns:
+        What the module gives for these features.
+    """
     if isinstance(module, Paths):
         seen = arrive(features, len(module.each))[0]
-        for way in module.each:
-            way(seen)
+        for each in module.each:
+            each(seen)
     made: Tensor = module(features)
     return made
 
 
 def on_paths(unit: ResidualUnit) -> list[nn.Module]:
     """The blocks of `unit` on each path that leads out of it, or the one that it has."""
-    ways = [list(way.each) for way in (unit.block, *unit.branches) if isinstance(way, Paths)]
-    return [block for nodes in zip(*ways, strict=True) for block in nodes] or [unit.block]
+    sinks = [list(sink.each) for sink in (unit.block, *unit.branches) if isinstance(sink, Paths)]
+    return [block for blocks in zip(*sinks, strict=True) for block in blocks] or [unit.block]
 
 
 def first_path(view: Backbone) -> Backbone:

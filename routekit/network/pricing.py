@@ -82,7 +82,16 @@ class PriceRange:
         return self.low == self.high == AUTO
 
     def draw(self, count: int, generator: torch.Generator, dearest: float = 0.0) -> Tensor:
-        """Draw prices [count], log-uniformly; the first are the highest, a share of `dearest`."""
+        """Draw prices, log-uniformly.
+
+        Args:
+            count: How many.
+            generator: Draws them.
+            dearest: The share of the prices, the first ones, that are the highest.
+
+        Returns:
+            `[count]`.
+        """
         share = torch.rand(count, generator=generator)
         share[: round(dearest * count)] = 1.0
         return (math.log(self.lowest) + share * math.log(self.highest / self.lowest)).exp()
@@ -92,7 +101,7 @@ class PriceConditioning(nn.Module):
     """One network for every budget: the price of computing is a feature of what decides.
 
     Attributes:
-        range: The prices that the network knows. With `finds`, training begins with them and finds its own.
+        range: The prices that the network learns. With `finds`, training begins with them and finds its own.
         k_cpt: The price in force, as in `PriceRange`.
         extra_cost: `[columns]`, what each sink of each unit costs over the default, in ten million multiply-adds.
     """

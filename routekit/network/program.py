@@ -69,7 +69,7 @@ class Units:
     def groups(self) -> list[range]:
         """The junctions that see the same features as long as the units before them in the group are skipped.
 
-        One survey scores what is left of a group. A bank that must be asked one by one has groups of one.
+        One survey scores the rest of a group. A bank that scores one junction at a time has groups of one.
         """
         groups: list[range] = []
         fresh, index = True, self.first
@@ -209,7 +209,15 @@ def forms_of(steps: Sequence[Step]) -> list[Backbone]:
 
 
 def units_run(steps: Sequence[Step], routes: Tensor) -> Tensor:
-    """Count the units that routes `[B, columns]`, bool, execute: `[B]`, int64. Of a fork, one path is counted."""
+    """Count the units that routes execute. Of a fork, one path is counted.
+
+    Args:
+        steps: The program.
+        routes: `[B, columns]`, bool.
+
+    Returns:
+        `[B]`, int64.
+    """
     layout, section = layout_of(steps), 0
     always = torch.zeros(len(layout.stops) + 1, dtype=torch.float64)
     for step in steps:

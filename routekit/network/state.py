@@ -1,4 +1,4 @@
-"""What one forward pass of a network knows of its batch."""
+"""The state of a batch in one forward pass."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from routekit.backbones.unit import ModelSpec
-from routekit.network.execution import Execution
+from routekit.network.execution import Execution, masked
 from routekit.network.pricing import PriceConditioning
 from routekit.routing.decision import GO, SKIP, Decision, Layout, RouteTrace
 from routekit.routing.gate import Gate, hard
 
 
 class ActiveRows:
-    """Tells the images that are still in the batch from those that exited it.
+    """Which images are still in the batch.
 
-    As long as none has exited, nothing is gathered or scattered: a network without stops knows of no rows.
+    As long as no image has exited, nothing is gathered or scattered.
     """
 
     def __init__(self, size: int) -> None:
@@ -47,7 +47,15 @@ class ActiveRows:
         )
 
     def scatter_answers(self, answers: Tensor | None, answer: Tensor) -> Tensor:
-        """The answers of the batch, now that the active images have `answer` `[b, classes]`."""
+        """Put the answers of the active images among those of the batch.
+
+        Args:
+            answers: `[size, classes]`, or None where no image has exited.
+            answer: `[b, classes]`, of the active images.
+
+        Returns:
+            `[size, classes]`.
+        """
         return answer if answers is None or self.rows is None else answers.index_copy(0, self.rows, answer)
 
     def keep(self, go: Tensor) -> Tensor:
@@ -83,15 +91,15 @@ class ForwardState:
     images: Tensor
     spec: ModelSpec
     layout: Layout
-    gate: Gate
-    execution: Execution
-    exits: bool
-    temperature: float
-    generator: torch.Generator | None
-    routes: Tensor | None
-    prices: Tensor | None
-    pricing: PriceConditioning | None
-    keep_features: bool
+    gate: Gate = hard
+    execution: Execution = masked
+    exits: bool = False
+    temperature: float = 1.0
+    generator: torch.Generator | None = None
+    routes: Tensor | None = None
+    prices: Tensor | None = None
+    pricing: PriceConditioning | None = None
+    keep_features: bool = False
     active: ActiveRows = field(init=False)
     x: Tensor = field(init=False)
     view: Tensor = field(init=False)
@@ -123,9 +131,15 @@ class ForwardState:
         return None if self.price is None or self.pricing is None else self.pricing.feature(self.price)
 
     def decide(self, logits: Tensor, gate: Gate, bias: Tensor | None = None) -> Decision:
-        """Scores `[b, K]` of the next junction -> what the active images do there.
+        """Decide for the active images at the next junction.
 
-        `bias`, `[K - 1]` or `[b, K - 1]`, is added to the scores of all sinks but the default.
+        Args:
+            logits: Scores `[b, K]`.
+            gate: Turns them into weights.
+            bias: `[K - 1]` or `[b, K - 1]`, added to the scores of all sinks but the default.
+
+        Returns:
+            The decision of the active images.
         """
         if bias is not None:
             logits = torch.cat([logits[:, :SKIP] + bias, logits[:, SKIP:]], dim=1)

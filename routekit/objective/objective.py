@@ -22,9 +22,21 @@ Weight = Annotated[float, Field(ge=0)]
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class ObjectiveWeights:
-    """The weights and margins of Eq. 9 (defaults: those published for CIFAR), and of both kinds of distillation.
+    """The weights and margins of Eq. 9, and of both kinds of distillation.
 
-    The cost's weight mu is not here: the budget controller adapts it. `policy` is how exits learn.
+    The defaults of Eq. 9 are those published for CIFAR. The cost's weight mu is not here: the budget controller adapts
+    it.
+
+    Attributes:
+        consistency: lambda.
+        diversity: alpha.
+        regularization: gamma.
+        consistency_margin: d_c of Eq. 5.
+        diversity_margin: d_d of Eq. 6.
+        distillation: The share of the teacher's answer in what classifiers learn.
+        distillation_temperature: T of Hinton et al.
+        feature_distillation: The weight of the distance to the teacher's features.
+        policy: How exits and forks learn.
     """
 
     consistency: Weight = 0.2
@@ -44,20 +56,23 @@ class ObjectiveWeights:
 
     @property
     def error_scale(self) -> float:
-        """How much larger a large error is than in cross-entropy: distilled at a temperature T, about T times."""
+        """How much larger large errors are than in cross-entropy. Distillation at temperature T makes them T times."""
         return 1 + self.distillation * (self.distillation_temperature - 1)
 
     @property
     def teaches_everywhere(self) -> bool:
-        """Whether a term teaches all of a network from all images, wherever its exits let them stop."""
+        """Whether a term teaches all parts of a network from all images, also from those that stop before."""
         return self.policy.heads > 0 or self.feature_distillation > 0
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The total to minimise, and what each term gave: unweighted, but for those by which exits learn.
+    """The loss of a batch.
 
-    gains: [exits] by how much the mean error falls from each exit to the end of the network; None without exits
+    Attributes:
+        total: The sum to minimise.
+        by_name: Each term. Those by which exits learn contain their weight, the others do not.
+        gains: `[stops]`, by how much the mean error falls from each stop to the end. None without stops.
     """
 
     total: Tensor
@@ -80,77 +95,83 @@ def objective(
     squares: Tensor | None = None,
     classification: Classification = terms.classification,
 ) -> Losses:
-    """Sum the terms for one batch of B = L * copies images, the copies of a sample adjacent; labels are [B].
+    """Compute L_total (Eq. 9) of one batch.
 
-    With a teacher, cross-entropy and distillation share one unit of weight: (1 - a) and a. `routing=False` leaves
-    the routing terms out: the routers are frozen, or there are none. Exits go on learning: by the policy's `choice`,
-    where a multiply-add is worth `k_cpt` and the sections have `squares` of weights, and their classifiers from all
-    images. Without a choice, exits decide by a rule that does not learn, and the losses of all classifiers are summed,
-    as in BranchyNet (Eq. 1 of Teerapittayanon et al., 2016, with weights of 1).
+    With a teacher, cross-entropy and distillation share one unit of weight. With stops, the errors of all answers take
+    the place of that of the last one. Without a policy, they are summed, as in BranchyNet (Eq. 1 of Teerapittayanon et
+    al., 2016, with weights of 1). With a policy, its terms are added.
+
+    Args:
+        trace: Of B = L * copies images. The copies of a sample are adjacent.
+        labels: `[B]`.
+        costs: The cost table.
+        weights: The weights.
+        cost_weight: mu, the weight of the cost.
+        copies: M, the augmented copies of each sample.
+        teacher: The trace of the dense network, or None.
+        routing: Whether to add the terms of routing. They have no use if routers are frozen, or if there are none.
+        k_cpt: The price of a unit of cost, by which exits learn; `[B]` for a price for each image.
+        choice: The policy by which exits and forks learn. None if exits decide by a rule.
+        squares: `[parts]`, the sum of the squared weights of each part. None without L2.
+        classification: The loss of each image.
+
+    Returns:
+        The losses.
     """
-    by_name = {"classification": classification(trace.logits, labels).mean()}
     share = weights.distillation if teacher is not None else 0.0
-    total = (1 - share) * by_name["classification"]
-    if teacher is not None and share > 0:
-        by_name["distillation"] = terms.distillation(
-            trace.logits, teacher.logits, weights.distillation_temperature
-        ).mean()
-        total = total + share * by_name["distillation"]
-    gains = None
+
+    def errors_of(logits: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """The terms of c_err of an answer: the weight and the values `[B]` of each."""
+        found = {"classification": (1 - share, classification(logits, labels))}
+        if teacher is not None and share > 0:
+            hint = terms.distillation(logits, teacher.logits, weights.distillation_temperature)
+            found["distillation"] = (share, hint)
+        return found
+
+    by_name: dict[str, Tensor] = {}
+    gains, nothing = None, torch.zeros((), device=labels.device)
+    total = nothing
+
+    def add(name: str, weight: float, term: Tensor) -> None:
+        nonlocal total
+        by_name[name] = term
+        total = total + weight * term
+
+    for name, (weight, error) in errors_of(trace.logits).items():
+        add(name, weight, error.mean())
     if len(trace.leaves) > 1:
-        taught = teacher if share > 0 else None
-        errors = [_errors(leaf, labels, weights, taught, classification) for leaf in trace.leaves]
+        parts = [errors_of(leaf).values() for leaf in trace.leaves]
+        errors = [sum((weight * error for weight, error in part), nothing) for part in parts]
         by_policy = {"heads": torch.stack(errors).mean(dim=1).sum()}
-        known = weighed(trace, labels, errors, weights.policy)
-        means = torch.stack(known).mean(dim=1).detach()
+        c_err = weighed(trace, labels, errors, weights.policy)
+        means = torch.stack(c_err).mean(dim=1).detach()
         gains = means[:-1] - means[-1]
         if choice is not None:
             by_policy["heads"] = weights.policy.heads * by_policy["heads"]
-            by_policy |= policy_terms(trace, costs, known, weights.policy, k_cpt=k_cpt, choice=choice, squares=squares)
+            by_policy |= policy_terms(trace, costs, c_err, weights.policy, k_cpt=k_cpt, choice=choice, squares=squares)
         by_name |= by_policy
         total = torch.stack(list(by_policy.values())).sum()
     if teacher is not None and weights.feature_distillation > 0:
-        # Forms of a network have the same features to learn, but for those with other channels between blocks.
+        # Forms of a network have the same features to learn, unless they have other channels between blocks.
         (whole,) = teacher.features
-        hinted = [
+        hints = [
             terms.feature_distillation(own, whole)
             for own in reversed(trace.features)
             if [stage.shape for stage in own] == [stage.shape for stage in whole]
         ]
-        if hinted:
-            by_name["feature_distillation"] = torch.stack(hinted).sum()
-            total = total + weights.feature_distillation * by_name["feature_distillation"]
+        if hints:
+            add("feature_distillation", weights.feature_distillation, torch.stack(hints).sum())
     if not routing:
         return Losses(total, by_name, gains)
 
     gates = trace.gates
     routes = gates.view(-1, copies, gates.shape[1])
-    by_name["cost"] = terms.cost(costs.expected(trace), costs.dense)
-    total = total + cost_weight * by_name["cost"]
-    # A term without weight is not computed: Eq. 6 alone looks at every pair of samples.
+    add("cost", cost_weight, terms.cost(costs.expected(trace), costs.dense))
+    # A term without weight is not computed: Eq. 6 alone compares every pair of samples.
     if weights.consistency > 0 and copies > 1:
-        by_name["consistency"] = terms.consistency(routes, weights.consistency_margin)
-        total = total + weights.consistency * by_name["consistency"]
+        add("consistency", weights.consistency, terms.consistency(routes, weights.consistency_margin))
     if weights.diversity > 0:
-        by_name["diversity"] = terms.diversity(routes, weights.diversity_margin)
-        total = total + weights.diversity * by_name["diversity"]
+        add("diversity", weights.diversity, terms.diversity(routes, weights.diversity_margin))
     if weights.regularization > 0:
-        by_name["regularization"] = terms.regularization(gates)
-        total = total + weights.regularization * by_name["regularization"]
+        add("regularization", weights.regularization, terms.regularization(gates))
     return Losses(total, by_name, gains)
-
-
-def _errors(
-    logits: Tensor,
-    labels: Tensor,
-    weights: ObjectiveWeights,
-    teacher: RouteTrace | None,
-    classification: Classification,
-) -> Tensor:
-    """c_err [B] of a classifier's logits, as it is minimised: cross-entropy, shared with distillation."""
-    error = classification(logits, labels)
-    if teacher is None:
-        return error
-    share = weights.distillation
-    hint = terms.distillation(logits, teacher.logits, weights.distillation_temperature)
-    return (1 - share) * error + share * hint

@@ -7,41 +7,33 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
+import routekit.routing.policy as policy
 from routekit.cost.table import CostTable
 from routekit.objective.terms import classification
 from routekit.registry import one_of
 from routekit.routing.decision import RouteTrace
-from routekit.routing.policy import (
-    Choice,
-    Subnetwork,
-    activated_l2,
-    critics,
-    decisiveness,
-    expected_cost,
-    reach_of,
-    sampled,
-    softly,
-    utility_regression,
-)
+from routekit.routing.policy import Choice, Junction, Leaf, Subnetwork
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class PolicyConfig:
-    """How exits and forks learn to decide; the paper's settings (section 4.7) are those of `--recipe multipath`.
+    """How exits and forks learn to decide. The recipe multipath has the paper's settings (section 4.7).
 
-    kind:         "actor" (section 4.1), or the "pragmatic" or "optimistic" critic (4.2, 4.3)
-    decisiveness: k_dec of Eq. 10, for actors (the paper's is 0.01: with few steps, they are sure before they know)
-    utility:      k_ure of Eq. 6, for critics (the paper's is 0.001, for 80,000 steps from scratch)
-    error:        what an answer's error is to whoever decides: its "loss", as in the paper, or 1 if it is "wrong"
-    epsilon:      the share of decisions that are explored at random
-    draw:         decide by sampling, as the paper does, and not by the expectation over what would be sampled
-    heads:        weight of the mean loss of every classifier over all images, or of the mean over the classifiers of
-                  all paths at one place: the paper has none of it
-    l2:           k_L2 of Eq. 9, in place of a weight decay (`training.weight_decay`): of the layers that are activated
-    l2_routes:    let that teach the policy as well, as in section 5.2 of the paper
+    Attributes:
+        kind: "actor" (section 4.1), or the "pragmatic" or "optimistic" critic (sections 4.2 and 4.3).
+        decisiveness: k_dec of Eq. 10, for actors. The paper's is 0.01. With few training steps, that is too little to
+            keep an actor exploring.
+        utility: k_ure of Eq. 6, for critics. The paper's is 0.001, for 80,000 steps from scratch.
+        error: c_err, by which decisions are learned: the "loss" of an answer, as in the paper, or 1 if it is "wrong".
+        epsilon: The share of decisions that are explored at random.
+        draw: Decide by sampling, as the paper does, and not by the expectation over the samples.
+        heads: The weight of the mean loss of each classifier over all images. Classifiers of several paths at one place
+            count as one. The paper has no such term.
+        l2: k_L2 of Eq. 9: the decay of the weights that are activated, in place of `training.weight_decay`.
+        l2_routes: Let that teach the policy, too, as in section 5.2 of the paper.
     """
 
-    kind: Annotated[str, one_of("policy", critics, also=["actor"])] = "pragmatic"
+    kind: Annotated[str, one_of("policy", policy.critics, also=["actor"])] = "pragmatic"
     decisiveness: Annotated[float, Field(ge=0)] = 0.1
     utility: Annotated[float, Field(ge=0)] = 1.0
     error: Literal["loss", "wrong"] = "wrong"
@@ -52,58 +44,80 @@ class PolicyConfig:
     l2_routes: bool = False
 
     def choice(self, temperature: float, generator: torch.Generator | None = None) -> Choice:
-        """The training routing policy (Eq. 4)."""
-        soft = softly(temperature, epsilon=self.epsilon)
-        return sampled(soft, generator) if self.draw else soft
+        """Build the training routing policy (Eq. 4).
+
+        Args:
+            temperature: tau.
+            generator: Of the draws, if the policy draws.
+
+        Returns:
+            The policy.
+        """
+        soft = policy.softly(temperature, epsilon=self.epsilon)
+        return policy.sampled(soft, generator) if self.draw else soft
 
 
 def exit_tree(trace: RouteTrace, costs: CostTable, errors: list[Tensor], k_cpt: float | Tensor) -> Subnetwork:
-    """Look at a network with exits, and perhaps forks, as a tree of junctions.
+    """Build the tree of junctions of a network with exits, and perhaps forks.
 
-    At each exit an image goes on, for the cost of the section behind it, or stops, for nothing more; at each fork it
-    takes the first sink or the second, which cost the same. `errors` [B] are those of each leaf, `k_cpt` the price of a
-    multiply-add, or [B] one for each image. With forks, the trace is that of all images on every path
-    (`Layout.every_path`), and the tree is for each image once.
+    At each exit an image goes on, for the cost of the section behind it, or stops, for nothing more. At each fork it
+    takes one of two sinks, which cost the same.
+
+    Args:
+        trace: With forks, that of all images on every path (`Layout.every_path`).
+        costs: The cost table.
+        errors: `[B]`, c_err of each leaf.
+        k_cpt: The price of a unit of cost; `[B]` for a price for each image.
+
+    Returns:
+        The tree, in which each image is once.
     """
     layout = trace.layout
     price = k_cpt.unsqueeze(1) if isinstance(k_cpt, Tensor) else k_cpt
-    # What units cost is their routers' affair: they pay by their own price, or by the cost term, and not twice.
+    # Units do not count here: their routers pay by their own price, or by the cost term.
     sections = price * costs.of_sections(trace.gates.detach())
-    forks = trace.at_units if layout.forks else ()
-    lies = [layout.sections[column] for column in layout.of_units]
+    is_fork = [*layout.partings, False]
 
     def on(path: int, values: Tensor) -> Tensor:
-        """Of values [paths * B, ...], what the images have on one path."""
+        """Values `[paths * B, ...]` -> those of the images on one path `[B, ...]`."""
         return values.view(layout.paths, -1, *values.shape[1:])[path]
 
-    def behind(exits: int, forked: int, path: int) -> Subnetwork:
-        """What is left behind some exits and forks, on the paths that start with `path`."""
-        if forked < len(forks) and lies[forked] == exits:
-            second = path + (layout.paths >> (forked + 1))
-            sinks = (behind(exits, forked + 1, path), behind(exits, forked + 1, second))
-            scores = on(path, forks[forked].logits)
-            return Subnetwork(cost=torch.zeros_like(scores[:, 0]), scores=scores, sinks=sinks)
+    def behind(exits: int, forks: int, path: int) -> Subnetwork:
+        """Build the tree behind some exits and forks, on the paths that begin with `path`."""
+        if is_fork[exits + forks]:
+            second = path + (layout.paths >> (forks + 1))
+            sinks = (behind(exits, forks + 1, path), behind(exits, forks + 1, second))
+            scores = on(path, trace.at_units[forks].logits)
+            return Junction(torch.zeros_like(scores[:, 0]), scores, sinks)
         cost, error = on(path, sections[:, exits]), on(path, errors[exits])
         if exits == len(trace.stops):
-            return Subnetwork(cost=cost, error=error)
-        stop = Subnetwork(cost=torch.zeros_like(cost), error=error)
-        scores = on(path, trace.stops[exits].logits)
-        return Subnetwork(cost=cost, scores=scores, sinks=(behind(exits + 1, forked, path), stop))
+            return Leaf(cost, error)
+        stop = Leaf(torch.zeros_like(cost), error)
+        return Junction(cost, on(path, trace.stops[exits].logits), (behind(exits + 1, forks, path), stop))
 
     return behind(0, 0, 0)
 
 
 def weighed(trace: RouteTrace, labels: Tensor, errors: list[Tensor], config: PolicyConfig) -> list[Tensor]:
-    """Errors [B] of each leaf that weigh what decisions go by, and teach classifiers what `errors` do.
+    """Give the errors by which decisions are learned the gradients of the errors that classifiers minimise.
 
-    Decisions go by cross-entropy, or by which answers are wrong. What classifiers minimise may be distilled, too: that
-    says how far an answer is from the teacher's, which differs little between images that are right and wrong.
+    Decisions are learned by cross-entropy, or by which answers are wrong. Classifiers may also minimise a distillation.
+    That is the distance to the teacher's answer, which is much the same for right and wrong answers.
+
+    Args:
+        trace: The trace.
+        labels: `[B]`.
+        errors: `[B]` of each leaf, what its classifier minimises.
+        config: By what decisions are learned.
+
+    Returns:
+        `[B]` of each leaf.
     """
     if config.error == "wrong":
-        known = [(leaf.argmax(dim=1) != labels).to(leaf) for leaf in trace.leaves]
+        c_err = [(leaf.argmax(dim=1) != labels).to(leaf) for leaf in trace.leaves]
     else:
-        known = [classification(leaf, labels) for leaf in trace.leaves]
-    return [value.detach() + (error - error.detach()) for value, error in zip(known, errors, strict=True)]
+        c_err = [classification(leaf, labels) for leaf in trace.leaves]
+    return [value.detach() + (error - error.detach()) for value, error in zip(c_err, errors, strict=True)]
 
 
 def policy_terms(
@@ -116,25 +130,34 @@ def policy_terms(
     choice: Choice,
     squares: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Name the policy's terms, batch means; their sum is L_ac (Eq. 3) or L_cr (Eq. 5), with what belongs to c_mod.
+    """Compute the policy's terms: their sum is L_ac (Eq. 3) or L_cr (Eq. 5), and c_mod (Eq. 9 and 10).
 
-    `errors` [B] of each leaf are what answers cost (`weighed`), `squares` [parts] the squared weights of each part
-    (`reach_of`).
+    Args:
+        trace: The trace.
+        costs: The cost table.
+        errors: `[B]`, c_err of each leaf (`weighed`).
+        config: The policy.
+        k_cpt: The price of a unit of cost; `[B]` for a price for each image.
+        choice: The training routing policy.
+        squares: `[parts]`, the sum of the squared weights of each part (`reach_of`). None without L2.
+
+    Returns:
+        The terms by name, means over the batch.
     """
     network = exit_tree(trace, costs, errors, k_cpt)
     terms = {}
     if config.l2 > 0 and squares is not None:
-        reach = reach_of(trace, choice)
-        terms["l2"] = config.l2 * activated_l2(reach, squares, routes=config.l2_routes)
+        reach = policy.reach_of(trace, choice)
+        terms["l2"] = config.l2 * policy.activated_l2(reach, squares, routes=config.l2_routes)
     if config.kind == "actor":
-        terms["inference"] = expected_cost(network, choice).mean()
+        terms["inference"] = policy.expected_cost(network, choice).mean()
         if config.decisiveness > 0:
-            terms["decisiveness"] = config.decisiveness * decisiveness(network, choice).mean()
+            terms["decisiveness"] = config.decisiveness * policy.decisiveness(network, choice).mean()
         return terms
 
     def constant(scores: Tensor) -> Tensor:
         return choice(scores).detach()
 
-    terms["inference"] = expected_cost(network, constant).mean()
-    terms["utility"] = config.utility * utility_regression(network, constant, critics[config.kind]).mean()
+    terms["inference"] = policy.expected_cost(network, constant).mean()
+    terms["utility"] = config.utility * policy.utility_regression(network, constant, policy.critics[config.kind]).mean()
     return terms

@@ -1,6 +1,6 @@
-"""The terms of the objective, each a pure function; equation numbers are those of Wang et al. (DRN).
+"""The terms of the objective, each a pure function. Equation numbers are those of Wang et al. (DRN).
 
-Routes are [L, M, n]: L samples, M augmented copies of each, n routing variables r_i in [0, 1].
+Routes are `[L, M, n]`: L samples, M augmented copies of each, n routing variables r_i in [0, 1].
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,46 @@ from torch import Tensor
 
 
 def classification(logits: Tensor, labels: Tensor) -> Tensor:
-    """L_cls of Eq. 9, per sample: the cross-entropy [B] of logits [B, classes] against labels [B]."""
+    """Compute L_cls of Eq. 9 of each sample: the cross-entropy.
+
+    Args:
+        logits: `[B, classes]`.
+        labels: `[B]`.
+
+    Returns:
+        `[B]`.
+    """
     return F.cross_entropy(logits, labels, reduction="none")
 
 
 def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Knowledge distillation (Hinton et al., 2015), per sample: T^2 KL(teacher || student) [B] at temperature T."""
+    """Compute knowledge distillation (Hinton et al., 2015) of each sample: T^2 KL(teacher || student).
+
+    Args:
+        logits: `[B, classes]`.
+        teacher_logits: `[B, classes]`.
+        temperature: T.
+
+    Returns:
+        `[B]`.
+    """
     student = F.log_softmax(logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
 def feature_distillation(features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-    """Hints (Romero et al., 2015, Eq. 3): match the teacher's features, [B, C, H, W] after each stage.
+    """Compute hints: the distance to the teacher's features (Eq. 3 of Romero et al., 2015).
 
-    Both networks have one architecture, so there is nothing to regress between them. The squared distance of each
-    stage is a fraction of the teacher's squared norm, so that no stage outweighs another; the mean over stages.
+    Both networks have the same architecture, so no regressor is needed between them. The squared distance of each stage
+    is a fraction of the teacher's squared norm, so that all stages have equal weight.
+
+    Args:
+        features: `[B, C, H, W]` after each stage.
+        teacher_features: The same of the teacher.
+
+    Returns:
+        A scalar, the mean over stages.
     """
     shares = []
     for own, other in zip(features, teacher_features, strict=True):
@@ -38,20 +62,32 @@ def feature_distillation(features: Sequence[Tensor], teacher_features: Sequence[
 
 
 def consistency(routes: Tensor, margin: float) -> Tensor:
-    """L_consistency, Eq. 5: copies of one sample should take one route.
+    """Compute L_consistency (Eq. 5): [||route^ij - mean(route^i)|| - d_c]_+^2, the mean over samples and copies.
 
-    The squared excess over `margin` (d_c) of each copy's distance to the mean route of its sample, averaged over
-    samples and copies. With one copy it is 0.
+    Copies of one sample should take one route. With one copy, the term is 0.
+
+    Args:
+        routes: `[L, M, n]`.
+        margin: d_c.
+
+    Returns:
+        A scalar.
     """
     distance: Tensor = torch.linalg.vector_norm(routes - routes.mean(dim=1, keepdim=True), dim=2)
     return (distance - margin).clamp(min=0).square().mean()
 
 
 def diversity(routes: Tensor, margin: float) -> Tensor:
-    """L_diversity, Eq. 6: different samples should take different routes.
+    """Compute L_diversity (Eq. 6): [d_d - ||mean(route^i) - mean(route^j)||]_+^2, the mean over pairs of samples.
 
-    The squared shortfall below `margin` (d_d) of the distance between the mean routes of every two samples,
-    averaged over the L (L - 1) ordered pairs.
+    Different samples should take different routes. Both orders of a pair count the same, so one is computed.
+
+    Args:
+        routes: `[L, M, n]`.
+        margin: d_d.
+
+    Returns:
+        A scalar.
     """
     samples = len(routes)
     if samples < 2:
@@ -63,17 +99,24 @@ def diversity(routes: Tensor, margin: float) -> Tensor:
 
 
 def cost(expected: Tensor, dense: float) -> Tensor:
-    """L_cost, Eq. 8: the batch mean of the expected cost [B], as a fraction of the dense network's.
+    """Compute L_cost (Eq. 8): the mean of the expected cost, as a fraction of the dense network's.
 
-    The paper leaves the unit of c_i open; as a fraction, one weight means the same for every network.
+    The paper does not give the unit of c_i. With a fraction, one weight has the same meaning for every network.
+
+    Args:
+        expected: `[B]`, the sum of c_i r_i.
+        dense: The cost of the dense network, in the same unit.
+
+    Returns:
+        A scalar.
     """
     return expected.mean() / dense
 
 
 def regularization(gates: Tensor) -> Tensor:
-    """L_reg, Eq. 10: the batch mean of the distance between a sample's route [B, n] and its own mean over units.
+    """Compute L_reg (Eq. 10): ||r_i - mean(route_i,:)||, the mean over the gates `[B, n]` of samples.
 
-    Read literally: r_i is the vector of sample i's routing variables, mean(route_i,:) the scalar mean over units.
+    It is read literally: r_i is the vector of sample i's routing variables, and mean(route_i,:) its mean over units.
     """
     distance: Tensor = torch.linalg.vector_norm(gates - gates.mean(dim=1, keepdim=True), dim=1)
     return distance.mean()

@@ -1,4 +1,4 @@
-"""What a routed network does with its images: who runs what, who shares a route, and what changes it."""
+"""What a routed network does with its images: which units they run, which share a route, and what changes it."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from routekit.execution.prepare import optimize
 from routekit.execution.timing import in_turns
 from routekit.network.network import RoutedNetwork
 
-# Of how many of the commonest routes examples are shown, how many, and how large, pixels.
+# How many of the commonest routes are shown, how many images of each, and their size, pixels.
 COMMON, EXAMPLES, SIZE = 8, 10, 48
 # How many images are timed of each length of the route.
 TIMED = 8
@@ -27,7 +27,7 @@ TIMED = 8
 
 @dataclass(frozen=True)
 class Length:
-    """The images whose routes run a given number of units, and how long one of them takes alone, in torch."""
+    """The images whose routes run a given number of units, and the latency of one of them alone, in torch."""
 
     units: int
     images: int
@@ -39,10 +39,13 @@ class Length:
 class SharedRoute:
     """A route that many images take.
 
-    runs:      [n] which columns of the route are taken
-    classes:   how many images of each class take it
-    examples:  a PNG of some of them in a row, in base64
-    right:     which of these were answered rightly
+    Attributes:
+        runs: `[columns]`, which columns are taken.
+        images: How many images take it.
+        accuracy: The accuracy on these.
+        classes: How many images of each class take it.
+        examples: A PNG of some of them in a row, in base64.
+        right: Which of these were answered right.
     """
 
     runs: list[bool]
@@ -57,8 +60,13 @@ class SharedRoute:
 class Analysis:
     """What was found on a set of images.
 
-    class_rates:  of the images of each class, the share that takes each column of the route
-    kept:         the share of images that keep their route when they are shifted, mirrored or turned a little
+    Attributes:
+        columns: The names of the columns of a route.
+        classes: The names of the classes.
+        class_rates: `[classes, columns]`, the share of a class's images that takes each column.
+        lengths: By the number of units that run.
+        shared: The commonest routes, the commonest first.
+        kept: The share of images that keep their route if they are shifted, mirrored or turned a little.
     """
 
     columns: list[str]
@@ -74,29 +82,36 @@ class Analysis:
 
 
 def analyse(network: RoutedNetwork, images: Images, costs: CostTable) -> Analysis:
-    """Run all images through the network, and again varied: four evaluations, and the timing of some images."""
+    """Run all images through the network, and again varied; time some of them.
+
+    Args:
+        network: The network.
+        images: The images.
+        costs: The cost table.
+
+    Returns:
+        What was found.
+    """
     found = evaluate(network, images, costs)
-    units, labels = network.units_run(found.routes), found.labels
+    kept = {}
+    for name, vary in VARIATIONS.items():
+        same = evaluate(network, _Varied(images, vary), costs).routes == found.routes
+        kept[name] = float(same.all(dim=1).double().mean())
+    by_class = [found.routes[found.labels == label] for label in range(len(images.classes))]
     return Analysis(
         columns=network.columns,
         classes=list(images.classes),
-        class_rates=[
-            found.routes[labels == label].double().mean(dim=0).tolist() for label in range(len(images.classes))
-        ],
-        lengths=_lengths(network, found, units, images),
+        class_rates=[routes.double().mean(dim=0).tolist() for routes in by_class],
+        lengths=_lengths(network, found, images),
         shared=_shared(found, images),
-        kept={
-            name: float(
-                (evaluate(network, _Varied(images, vary), costs).routes == found.routes).all(dim=1).double().mean()
-            )
-            for name, vary in VARIATIONS.items()
-        },
+        kept=kept,
     )
 
 
-def _lengths(network: RoutedNetwork, found: Evaluation, units: Tensor, images: Images) -> list[Length]:
+def _lengths(network: RoutedNetwork, found: Evaluation, images: Images) -> list[Length]:
+    """Accuracy and latency by the number of units that a route runs."""
     fast, device, spec = optimize(network), next(network.parameters()).device, network.spec
-    lengths = []
+    units, lengths = network.units_run(found.routes), []
     for count in sorted(set(units.tolist())):
         members = (units == count).nonzero().squeeze(1)
         batch, _ = next(iter(images.batches(_some(members, TIMED), TIMED)))
@@ -149,10 +164,6 @@ def _shifted(batch: Tensor) -> Tensor:
     return F.pad(batch, (by, 0, by, 0))[..., : batch.shape[-2], : batch.shape[-1]]
 
 
-def _mirrored(batch: Tensor) -> Tensor:
-    return batch.flip(3)
-
-
 def _turned(batch: Tensor) -> Tensor:
     # To import torchvision takes as long as to import torch, and most commands need none of it.
     from torchvision.transforms.v2 import functional as vision
@@ -163,7 +174,7 @@ def _turned(batch: Tensor) -> Tensor:
 
 VARIATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "shifted by a sixteenth": _shifted,
-    "mirrored": _mirrored,
+    "mirrored": lambda batch: batch.flip(3),
     "turned by 10 degrees": _turned,
 }
 

@@ -23,7 +23,7 @@ from routekit.macs import CONVENTION
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.inputs import load_run, load_splits
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.run_folder import MARKER, RunFolder
+from routekit.pipeline.run_folder import images_for, plan_at
 from routekit.recipe import DataSection
 from routekit.routing.router import RouterConfig
 
@@ -35,16 +35,31 @@ def bench_model(
     batches: list[int],
     threads: int | None,
     run_rate: float | None,
-    data: str | None,
-    data_root: str | None,
+    data: DataSection | None,
     images: int,
     seconds: float,
     compiled: bool,
     machine: Machine,
 ) -> dict[str, Any]:
-    """Time a run, a compact checkpoint, or a network by name whose routers are set to `run_rate`.
+    """Time a network, dense and routed.
 
-    Raises InputError for anything that cannot be timed as asked.
+    Args:
+        model: A run, a compact checkpoint, or the name of a network.
+        names: The runtimes.
+        batches: The batch sizes.
+        threads: CPU threads; None for all cores.
+        run_rate: For a network by name: the share of images that run each unit.
+        data: Which images; None for the run's own, or the digits.
+        images: How many test images are used.
+        seconds: About how long each comparison takes.
+        compiled: Whether torch.compile is tried.
+        machine: Where it runs.
+
+    Returns:
+        The report, for JSON.
+
+    Raises:
+        InputError: There is no such network or runtime, or a number is out of range.
     """
     started = time.perf_counter()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -55,7 +70,7 @@ def bench_model(
     for name in names:
         check_installed(name)
     device = machine.accelerator().device
-    network, x, origin = subject(model, run_rate, data, data_root, count=max(images, *batches))
+    network, x, origin = subject(model, run_rate, data, count=max(images, *batches))
     dropped = sum(unit.dropped for unit in network.view.units)
     if dropped:
         machine.hooks.say(f"{dropped} units were dropped from {model}: the dense network here is without them")
@@ -82,42 +97,51 @@ def bench_model(
 
 
 def subject(
-    model: str, run_rate: float | None, data: str | None, data_root: str | None = None, *, count: int
+    model: str, run_rate: float | None, data: DataSection | None, *, count: int
 ) -> tuple[RoutedNetwork, Tensor, str]:
-    """Find what is to be timed: a network, `count` of its test images, ready for it, and the name of the data.
+    """Load what is timed.
 
-    `model` is a run, a checkpoint, a cascade, or the name of a network whose routers are then set to `run_rate`.
-    Raises InputError for a run with a rate, and a name without one.
+    Args:
+        model: A run, a checkpoint, or the name of a network.
+        run_rate: For a network by name: the share of images that run each unit.
+        data: Which images; None for the run's own, or the digits.
+        count: The number of images.
+
+    Returns:
+        The network, normalised test images `[count, C, H, W]`, and the name of the data.
+
+    Raises:
+        InputError: A run with a rate, a name without one, or images that are not there.
     """
-    network, section, seed = _find(model, run_rate, data, data_root)
-    splits = load_splits(section, network.spec, seed)
+    path, seed = Path(model), 0
+    if path.exists():
+        if run_rate is not None:
+            raise InputError("--run-rate is for a network by name; a run has its own routes")
+        network, data, plan = load_run(path), images_for(path, data), plan_at(path)
+        seed = 0 if plan is None else plan.seed
+    else:
+        if run_rate is None:
+            raise InputError(f"{model} is no run: give a run's folder, or a network's name with --run-rate 30%")
+        network = convert(build(spec_of(model)), [Skip()], routers=RouterConfig(hidden=32)).eval()
+    splits = load_splits(data or DataSection(), network.spec, seed)
     images = draw(splits.test, count, network.spec, seed)
     if run_rate is not None:
         set_run_rate(network, images[:256], run_rate)
     return network, images, splits.name
 
 
-def _find(
-    model: str, run_rate: float | None, data: str | None, data_root: str | None
-) -> tuple[RoutedNetwork, DataSection, int]:
-    path, elsewhere = Path(model), DataSection(source=data or "digits", root=data_root)
-    if path.exists():
-        if run_rate is not None:
-            raise InputError("--run-rate is for a network by name; a run has its own routes")
-        is_run = (path / MARKER).exists()
-        network = load_run(path)
-        if data is None and not is_run:
-            raise InputError(f"{path} is no run with a plan: say which images with --data")
-        plan = RunFolder.open(path)[1] if is_run else None
-        section = elsewhere if plan is None or data is not None else plan.data
-        return network, section, 0 if plan is None else plan.seed
-    if run_rate is None:
-        raise InputError(f"{model} is no run: give a run's folder, or a network's name with --run-rate 30%")
-    return convert(build(spec_of(model)), [Skip()], routers=RouterConfig(hidden=32)).eval(), elsewhere, 0
-
-
 def draw(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:
-    """Draw test images, in random order, normalised; again from the beginning if there are too few."""
+    """Draw images in random order; from the beginning again if there are too few.
+
+    Args:
+        images: The images.
+        count: How many are drawn.
+        spec: The network, which defines the normalisation.
+        seed: The seed of the order.
+
+    Returns:
+        The images, normalised, `[count, C, H, W]`.
+    """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     order = order.repeat(-(-count // len(images)))[:count]
     return torch.cat([normalize(x, spec.mean, spec.std) for x, _ in images.batches(order, 64)])

@@ -1,4 +1,4 @@
-"""The network that a plan makes of a dense one."""
+"""From a dense network to the network of a plan."""
 
 import torch
 
@@ -12,7 +12,18 @@ from routekit.training.batches import step_seed
 
 
 def network_of(plan: RunPlan, view: Backbone) -> RoutedNetwork:
-    """Make the network that is trained of a dense one, `view`: pruned, routed, or as it is."""
+    """Make the network that a plan trains.
+
+    Args:
+        plan: The plan.
+        view: The dense network. The new one may share its modules.
+
+    Returns:
+        The network: pruned, routed, or as it is.
+
+    Raises:
+        InputError: The plan does not fit the network.
+    """
     torch.manual_seed(step_seed(plan.seed, 1))
     if plan.method == "dense" or plan.target is None:
         return convert(view)

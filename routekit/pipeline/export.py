@@ -13,7 +13,7 @@ from routekit.data.folder import files_of
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
 from routekit.files import check_apart
-from routekit.formats.checkpoint import SPEC, TENSORS, network_folder, read_about, read_spec, save_network
+from routekit.formats.checkpoint import SPEC, TENSORS, network_folder, read_about, save_network
 from routekit.formats.compact import compact
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.inputs import load_run, load_splits
@@ -31,27 +31,39 @@ EXPORTED = {SPEC, TENSORS} | {
 }
 
 
-def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool, machine: Machine) -> dict[str, Any]:
-    """Write the compact form of a finished run to `out`; returns what it saved."""
+def export_run(path: Path, out: Path, *, dtype: str, force: bool, machine: Machine) -> dict[str, Any]:
+    """Write the compact form of a finished run.
+
+    Args:
+        path: The run.
+        out: The folder to write.
+        dtype: The type of the stored parameters: "float32", "float16" or "bfloat16".
+        force: Whether a folder that is not empty is used.
+        machine: Where validation images are run.
+
+    Returns:
+        What was saved, for JSON.
+
+    Raises:
+        InputError: There is no such run, or the folder is not free.
+    """
     started = time.perf_counter()
-    folder, plan = RunFolder.open(path)
+    _, plan = RunFolder.open(path)
     network = load_run(path).to(machine.accelerator().device)
     _check_free(path, out, force)
-    spec = read_spec(network_folder(path))
     data = load_splits(plan.data, network.spec, plan.seed)
-    routes = evaluate(network, data.val, CostTable.measure(network)).routes
-    small = compact(network, routes)
-    save_network(out, small.network, about=spec["about"], dtype=dtype)
+    small = compact(network, evaluate(network, data.val, CostTable.measure(network)).routes)
+    save_network(out, small.network, about=read_about(path), dtype=getattr(torch, dtype))
     _remove_others(out, {SPEC, TENSORS})
     return {
-        "run": str(folder.path),
+        "run": str(path),
         "out": str(out),
         "dropped": small.dropped,
         "settled": small.settled,
         "folded": len(small.folded),
         "parameters": {"dense": _parameters(network.backbone), "compact": _parameters(small.network)},
         "bytes": {"run": _bytes(network_folder(path)), "compact": _bytes(out)},
-        "dtype": str(dtype or torch.float32).removeprefix("torch."),
+        "dtype": dtype,
         "seconds": time.perf_counter() - started,
     }
 
@@ -59,18 +71,31 @@ def export_run(path: Path, out: Path, *, dtype: torch.dtype | None, force: bool,
 def export_program(
     path: Path, out: Path, *, kind: str, native: bool = False, force: bool, images: Path | None, hooks: Hooks
 ) -> dict[str, Any]:
-    """Write a run, or a compact checkpoint, in the format of another runtime: "onnx", "openvino" or "torch".
+    """Write a run, or a compact checkpoint, in the format of another runtime.
 
-    `native` ONNX files are for onnxruntime on CPUs of this machine's family.
-    With `images`, each file is run beside the network on every image of that folder. Raises ExportError if they differ.
+    Args:
+        path: The run or checkpoint.
+        out: The folder to write.
+        kind: "onnx", "openvino" or "torch".
+        native: Whether ONNX files are for onnxruntime on CPUs of this machine's family.
+        force: Whether a folder that is not empty is used.
+        images: A folder of images on which each file is compared with the network; None for no comparison.
+        hooks: Where sentences go.
+
+    Returns:
+        What was written, for JSON.
+
+    Raises:
+        InputError: There is no such run, a package is not installed, or the folder is not free.
+        ExportError: The format cannot hold the network, or a file differs from it.
     """
     started = time.perf_counter()
     paths = [] if images is None else files_of(images)
-    _check_packages(kind, native)
-    network = load_run(path)
+    _check_format(kind, native)
+    network, about = load_run(path), read_about(path)
     _check_free(path, out, force)
     hooks.say(f"exporting {path} to {out}")
-    files = write(kind, out, network, read_about(path), native=native)
+    files = write(kind, out, network, about, native=native)
     # OpenVINO writes two files for each form.
     _remove_others(out, {name for file in files for name in (file.name, file.with_suffix(".bin").name)})
     report: dict[str, Any] = {
@@ -80,14 +105,13 @@ def export_program(
         "files": {file.name: file.stat().st_size for file in files},
     }
     if paths:
-        original = TorchRuntime(network, read_about(path))
+        original = TorchRuntime(network, about)
         report["verified"] = {}
         for file in files:
             if file.stem == "dense":
                 continue  # it takes no decisions
-            size = 1 if file.stem == "single" else BATCH
             hooks.say(f"verifying {file} on {len(paths)} images")
-            found = verify(load_runtime(file), original, paths, batch_size=size)
+            found = verify(load_runtime(file), original, paths, batch_size=1 if file.stem == "single" else BATCH)
             report["verified"][file.name] = {"images": found.images, "largest_difference": found.largest}
     return report | {"seconds": time.perf_counter() - started}
 
@@ -101,7 +125,7 @@ def _bytes(folder: Path) -> int:
 
 
 def _remove_others(out: Path, written: set[str]) -> None:
-    """Remove an export that was there before: in another format, it would be found in the place of this one."""
+    """Remove an older export in another format: it would be found in the place of this one."""
     for name in EXPORTED - written:
         (out / name).unlink(missing_ok=True)
 
@@ -112,8 +136,10 @@ def _check_free(path: Path, out: Path, force: bool) -> None:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
 
 
-def _check_packages(kind: str, native: bool) -> None:
-    # Each format needs packages of its own, which only its users have.
+def _check_format(kind: str, native: bool) -> None:
+    """Raise InputError for an unknown format, or one whose packages, which only its users need, are not installed."""
+    if kind not in ("onnx", "openvino", "torch"):
+        raise InputError(f"unknown format {kind!r}: onnx, openvino, torch or compact")
     if kind != "torch":
         need("onnxscript", "onnx")
     if native:
@@ -123,13 +149,23 @@ def _check_packages(kind: str, native: bool) -> None:
 
 
 def write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *, native: bool = False) -> list[Path]:
-    """Write a network in the format of another runtime: "onnx", "openvino" or "torch"; returns the files.
+    """Write a network in the format of another runtime.
 
-    Raises InputError for another format, or a package that is not installed, ExportError for what cannot be written.
+    Args:
+        kind: "onnx", "openvino" or "torch".
+        out: The folder to write.
+        network: The network.
+        about: What the files say about the network: the classes, the record.
+        native: Whether ONNX files are for onnxruntime on CPUs of this machine's family.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: The format is unknown, or a package is not installed.
+        ExportError: The format cannot hold the network.
     """
-    if kind not in ("onnx", "openvino", "torch"):
-        raise InputError(f"unknown format {kind!r}: onnx, openvino, torch or compact")
-    _check_packages(kind, native)
+    _check_format(kind, native)
     if kind == "torch":
         from routekit.formats.program import save_program
 

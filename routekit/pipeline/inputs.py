@@ -1,4 +1,4 @@
-"""What a run starts from: its images, and a network that knows their classes or has yet to learn them."""
+"""What a run starts from: its images, and a network that is trained for their classes or not yet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +8,12 @@ import torch
 
 from routekit.backbones.load import build, has_published_weights, load_backbone
 from routekit.backbones.unit import Backbone, ModelSpec
-from routekit.data.preprocessing import preprocessing_of
 from routekit.data.sources import DataSplits, load_data
 from routekit.errors import InputError
 from routekit.formats.checkpoint import load, network_folder, read_about, read_spec
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.machine import Hooks
-from routekit.pipeline.run_folder import MARKER, RunFolder
+from routekit.pipeline.run_folder import plan_at
 from routekit.pipeline.run_plan import Facts, RunPlan
 from routekit.recipe import DataSection
 from routekit.training.batches import step_seed
@@ -25,22 +24,42 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 @dataclass(frozen=True)
 class Inputs:
-    """The images and the network of a run; `untrained` if the network's classifier has yet to be trained for them."""
+    """The images and the network of a run; `untrained` if its classifier is not yet trained for their classes."""
 
     data: DataSplits
     view: Backbone
     untrained: bool
 
-    @property
-    def facts(self) -> Facts:
-        """What a plan wants to know of them."""
-        augmentation = self.data.augmentation
-        mirrored = augmentation.flip and not augmentation.unflipped
-        return Facts(classes=len(self.data.classes), untrained=self.untrained, mirrored=mirrored)
+
+def facts_of(data: DataSplits, *, untrained: bool = False) -> Facts:
+    """What a plan depends on.
+
+    Args:
+        data: The images.
+        untrained: Whether the network's classifier is not yet trained for their classes.
+
+    Returns:
+        The facts.
+    """
+    augmentation = data.augmentation
+    mirrored = augmentation.flip and not augmentation.unflipped
+    return Facts(classes=len(data.classes), untrained=untrained, mirrored=mirrored)
 
 
 def load_splits(data: DataSection, spec: ModelSpec, seed: int) -> DataSplits:
-    """Load images as the network of `spec` wants them; `seed` draws what is carved out of them."""
+    """Load images as a network takes them.
+
+    Args:
+        data: Which images.
+        spec: The network.
+        seed: It draws the validation images, if these are taken from others.
+
+    Returns:
+        The images.
+
+    Raises:
+        InputError: There are no such images, or they are damaged.
+    """
     return load_data(
         data.source,
         data_root=Path(data.root) if data.root else None,
@@ -48,19 +67,44 @@ def load_splits(data: DataSection, spec: ModelSpec, seed: int) -> DataSplits:
         val=Path(data.val) if data.val else None,
         val_from_test=data.val_from_test,
         seed=seed,
-        preprocessing=preprocessing_of(spec),
+        preprocessing=spec.preprocessing,
         fill=data.fill,
     )
 
 
-def load_inputs(plan: RunPlan, hooks: Hooks) -> Inputs:
-    """Load images and network, and tell the user what had to be replaced.
+def load_images(plan: RunPlan, hooks: Hooks) -> DataSplits:
+    """Load the images of a plan, and warn of what is unusual about them.
 
-    Raises InputError for data, weights or a run that are not there or do not fit.
+    Args:
+        plan: The plan.
+        hooks: Where the warnings go.
+
+    Returns:
+        The images.
+
+    Raises:
+        InputError: There are no such images, or they are damaged.
     """
     data = load_splits(plan.data, plan.spec, plan.seed)
     for warning in data.warnings:
         hooks.warn(warning)
+    return data
+
+
+def load_inputs(plan: RunPlan, data: DataSplits, hooks: Hooks) -> Inputs:
+    """Load the network of a plan, and tell the user what had to be replaced in it.
+
+    Args:
+        plan: The plan.
+        data: The images of the plan.
+        hooks: Where the sentences go.
+
+    Returns:
+        Images and network.
+
+    Raises:
+        InputError: There are no such weights, or they do not fit the network or the classes.
+    """
     weights = plan.weights
     if Path(weights).is_dir():
         return Inputs(data, view_of_run(Path(weights), plan, data.classes), untrained=False)
@@ -76,7 +120,19 @@ def load_inputs(plan: RunPlan, hooks: Hooks) -> Inputs:
 
 
 def view_of_run(path: Path, plan: RunPlan, classes: Sequence[str]) -> Backbone:
-    """The dense network that an earlier run left. Raises InputError for another, of other classes or image sizes."""
+    """Load the dense network of an earlier run.
+
+    Args:
+        path: The run.
+        plan: The plan of the new run.
+        classes: The classes of its images.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: It is another network, or not dense, or was trained for other classes or image sizes.
+    """
     network = load_run(path)
     spec = network.view.spec
     if spec.full_name != plan.spec.full_name:
@@ -94,32 +150,40 @@ def view_of_run(path: Path, plan: RunPlan, classes: Sequence[str]) -> Backbone:
 
 
 def load_run(path: Path) -> RoutedNetwork:
-    """Load a run or a checkpoint; a run says by which file a network of the user's own is made. Raises InputError."""
-    if (path / MARKER).exists():
-        _, plan = RunFolder.open(path)
-        if plan.spec.source == "custom":
-            return load(path, build(plan.spec))
-    return load(path)
+    """Load a run or a checkpoint; the plan of a run names the file of a user's own network. Raises InputError."""
+    plan = plan_at(path)
+    return load(path, None if plan is None or plan.spec.source != "custom" else build(plan.spec))
 
 
 def check_classes(path: Path, classes: Sequence[str]) -> None:
-    """Raise InputError unless the network of `path` knows the `classes` of the data, by name where it knows names."""
+    """Check that a network was trained for the classes of the images.
+
+    Args:
+        path: The run or checkpoint. Names of classes are compared if it holds them.
+        classes: The classes of the images.
+
+    Raises:
+        InputError: It was trained for other classes.
+    """
     count = read_spec(network_folder(path))["networks"][0]["model"]["num_classes"]
     if count != len(classes):
         raise InputError(f"{path} was trained for {count} classes, the data has {len(classes)}")
     known = read_about(path).get("classes") or classes
-    differs = next((pair for pair in zip(known, classes, strict=True) if pair[0] != pair[1]), None)
-    if differs is not None:
-        raise InputError(f"{path} was trained for other classes: {differs[0]!r} is where the data has {differs[1]!r}")
+    for own, other in zip(known, classes, strict=True):
+        if own != other:
+            raise InputError(f"{path} was trained for other classes: {own!r} is where the data has {other!r}")
 
 
 def fits(plan: RunPlan, data: DataSplits) -> bool:
-    """Whether the source's own weights say anything about this data: CIFAR networks know CIFAR-10 alone.
+    """Whether the published weights of a network can be used for images. Those of CIFAR networks are for CIFAR-10.
 
-    A user's own network comes with the weights that its factory gives it.
+    Args:
+        plan: The plan, which names the network. A user's own network comes with weights of its own.
+        data: The images.
+
+    Returns:
+        Whether there are weights, and they fit.
     """
-    if plan.spec.source == "custom":
-        return True
-    if plan.spec.source == "cifar":
-        return data.name == "cifar10" and tuple(data.classes) == CIFAR10 and has_published_weights(plan.model)
-    return has_published_weights(plan.model)
+    if plan.spec.source == "cifar" and (data.name != "cifar10" or tuple(data.classes) != CIFAR10):
+        return False
+    return plan.spec.source == "custom" or has_published_weights(plan.model)

@@ -1,9 +1,8 @@
-"""Networks that are done, joined to a cascade that meets a budget."""
+"""Finished networks, joined to a cascade that meets a budget."""
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,21 @@ from routekit.errors import InputError
 from routekit.evaluation.calibrate import calibrate
 from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.fit_deferral import fit_deferral
-from routekit.formats.checkpoint import network_folder, read_spec, save_network
+from routekit.formats.checkpoint import read_about
 from routekit.junctions.convert import BETWEEN
 from routekit.junctions.convert import join as joined
 from routekit.macs import describe
 from routekit.network.deciders import IDK
 from routekit.network.network import RoutedNetwork
-from routekit.pipeline.inputs import check_classes, load_run, load_splits
+from routekit.pipeline.inputs import check_classes, load_images, load_run
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.record import about, described_exits, known_dense, run_record, write_record
+from routekit.pipeline.record import accuracy_of_all, known_dense, run_record, write_run
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import DataSection
 from routekit.training.schedule import TrainingConfig
 
-# So far from its budget, as a share of it, a cascade has missed it on validation images.
+# A cascade that misses its budget on validation images by more than this share of it is warned of.
 MISSED = 0.02
 
 
@@ -56,24 +55,20 @@ def join(
         out: The run's folder.
         machine: Where it runs.
         rule: How certain an answer is.
-        average: Whether the mean of the answers of all networks that were asked counts.
-        seed: Draws what is carved out of the images.
+        average: Whether the answer is the mean of the answers of all networks that ran.
+        seed: It draws the validation images, if these are taken from others.
         force: Whether an old run at `out` is replaced.
 
     Returns:
         The run's record.
 
     Raises:
-        InputError: What does not fit together, or a target out of reach.
+        InputError: Networks and images do not fit together, or the target is out of reach.
     """
     RunFolder.check_free(out, force=force, needs=paths)
     network = joined([load_run(path) for path in paths], rule=rule, average=average)
-    splits = load_splits(data, network.spec, seed)
-    for warning in splits.warnings:
-        machine.hooks.warn(warning)
-    for path in paths:
-        check_classes(path, splits.classes)
-    whole = _whole(network, paths[-1])
+    before = read_about(paths[-1]).get("record")
+    whole = CostTable.measure(network).dense if before is None else float(before["flops"]["dense"])
     plan = RunPlan(
         model=network.view.spec.full_name,
         weights="none",
@@ -88,36 +83,53 @@ def join(
         training=TrainingConfig(epochs=0),
         seed=seed,
     )
-    return _meet(network, plan, paths, splits, machine, partial(RunFolder.create, out, plan, force=force))
+    splits = load_images(plan, machine.hooks)
+    for path in paths:
+        check_classes(path, splits.classes)
+    record = _meet(network, plan, paths[-1], out, splits, machine)
+    RunFolder.create(out, plan, force=force)
+    write_run(out, network, record, splits.classes)
+    return record
 
 
 def join_behind(
     plan: RunPlan, folder: RunFolder, data: DataSplits, machine: Machine, trained: dict[str, Any]
 ) -> dict[str, Any]:
-    """Join a plan's smaller networks and the one that was trained behind them; returns the record."""
-    paths = [*map(Path, plan.smaller), folder.last.path]
+    """Join the smaller networks of a plan with the one that was trained behind them, and write the run.
+
+    Args:
+        plan: The plan.
+        folder: The run's folder. It holds the run of the last network.
+        data: The images.
+        machine: Where it runs.
+        trained: The record of the last network.
+
+    Returns:
+        The run's record.
+
+    Raises:
+        InputError: The target is out of reach.
+    """
+    last = folder.last.path
+    paths = [*map(Path, plan.smaller), last]
     network = joined([load_run(path) for path in paths], rule=plan.rule, average=plan.average)
-    return _meet(network, plan, paths, data, machine, lambda: folder, trained)
-
-
-def _whole(network: RoutedNetwork, last: Path) -> float:
-    """What the last network costs, dense, or what it cost before it was pruned."""
-    before = read_spec(network_folder(last))["about"].get("record")
-    return CostTable.measure(network).dense if before is None else float(before["flops"]["dense"])
+    record = _meet(network, plan, last, folder.path, data, machine, trained)
+    write_run(folder.path, network, record, data.classes)
+    return record
 
 
 def _meet(
     network: RoutedNetwork,
     plan: RunPlan,
-    paths: Sequence[Path],
+    last: Path,
+    out: Path,
     data: DataSplits,
     machine: Machine,
-    folder: Callable[[], RunFolder],
     trained: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Let a cascade meet the plan's target on validation images, measure it on test images, and write its run.
+    """Let a cascade meet its target on validation images, and measure it on test images -> its record.
 
-    `folder` gives the run's once it is needed, `trained` is the record of the last network, if that was made for this.
+    `trained` is the record of the `last` network, if that was trained for this cascade.
     """
     started = time.perf_counter()
     device = machine.accelerator().device
@@ -134,37 +146,29 @@ def _meet(
             f"no threshold comes nearer to the budget than {100 * off:+.1f}%: by {plan.rule}, too many images are "
             "equally certain; try another --rule"
         )
-    path = folder().path
     measured = evaluate(network, data.test, costs)
-    before = read_spec(network_folder(paths[-1]))["about"].get("record")
+    before = read_about(last).get("record")
     accuracy = None if before is None else known_dense(before, data)
     if accuracy is None and (before is None or before["method"] == "dense"):
-        last = load_run(paths[-1]).to(device)
-        everything = torch.ones(len(data.test), len(last.columns), dtype=torch.bool)
-        accuracy = evaluate(last, data.test, CostTable.measure(last), routes=everything).accuracy
-    record = run_record(
-        str(path),
+        accuracy = accuracy_of_all(load_run(last).to(device), data.test)
+    return run_record(
+        out,
         network,
         measured,
-        data=data.name,
-        split="test",
+        data,
+        costs,
+        machine,
         dense_accuracy=accuracy,
         dense_flops=whole,
         target=target,
-        met_on=len(data.val),
         seconds=time.perf_counter() - started + (0.0 if trained is None else trained["seconds"]),
-        environment=machine.environment(),
         method="cascade",
         seed=plan.seed,
         epochs=0 if trained is None else trained["epochs"],
         **({} if plan.pruned is None else {"pruning": plan.pruned.method}),
         validation=data.val_origin,
         thresholds=[float(decider.bias) for decider in network.deciders],
-        **described_exits(network, data.test, costs),
     )
-    save_network(path / "network", network, about=about(record, data.classes))
-    write_record(path, record)
-    return record
 
 
 def set_deferral(
@@ -190,7 +194,7 @@ def set_deferral(
         machine: Where warnings go.
 
     Returns:
-        The cost on validation images.
+        The mean cost on validation images, MACs.
 
     Raises:
         InputError: The target is out of reach.
@@ -198,19 +202,16 @@ def set_deferral(
     layout, stops = costs.layout, list(costs.layout.stops)
     everything = evaluate(network, data.val, costs, everywhere=True).routes_everywhere
     each = costs.of_sections(everything.double()).mean(dim=0)
-    joints = [place for place, step in enumerate(network.stops) if step.name.startswith(BETWEEN)]
-    sums = [part.sum() for part in each.tensor_split([place + 1 for place in joints])]
+    ends = [place + 1 for place, step in enumerate(network.stops) if step.name.startswith(BETWEEN)]
+    sums = [part.sum() for part in each.tensor_split(ends)]
     if any(later < earlier for earlier, later in itertools.pairwise(sums)):
         machine.hooks.warn("a network of this cascade is dearer than the one after it: give the cheapest first")
     bounds = []
     for goes in (False, True):
-        routes = everything.clone()
-        routes[:, stops] = goes
-        bounds.append(float(costs.of_routes(layout.strike(routes)).mean()))
-    least, most = bounds
-    Reach(least, most, whole, "if the first answer always counts", "if all are always asked", who="this cascade").check(
-        target, ""
-    )
+        everything[:, stops] = goes
+        bounds.append(float(costs.of_routes(layout.strike(everything)).mean()))
+    (least, most), words = bounds, ("if the first answer always counts", "if all are always asked")
+    Reach(least, most, whole, *words, who="this cascade").check(target)
     if rule == IDK:
         fit_deferral(network, data.val, costs, target)
     share = torch.zeros_like(costs.cost_share)
@@ -219,7 +220,16 @@ def set_deferral(
 
 
 def check_smaller(paths: Sequence[Path], input_size: tuple[int, int, int], classes: Sequence[str]) -> None:
-    """Raise InputError for networks that cannot come before one that is yet to be made for such images and classes."""
+    """Check that finished networks can run before one that is yet to be made.
+
+    Args:
+        paths: The finished networks.
+        input_size: The channels, height and width of the images of the other one.
+        classes: Its classes.
+
+    Raises:
+        InputError: A network takes other images, or has other classes.
+    """
     for path in paths:
         found = load_run(path).spec.input_size
         if found != input_size:

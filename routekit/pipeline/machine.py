@@ -1,4 +1,4 @@
-"""What a run computes on, and where it tells what it does."""
+"""What a run computes on, and where it reports what it does."""
 
 import platform
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from routekit.training.log import Progress
 
 @dataclass(frozen=True)
 class Hooks:
-    """Where a run tells what it does: sentences, warnings, and progress after each step."""
+    """Where a run reports what it does: sentences, warnings, and progress after each step."""
 
     say: Callable[[str], None] = lambda sentence: None
     warn: Callable[[str], None] = lambda sentence: None
@@ -28,35 +28,43 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run computes on: `device` is None for the best there is, else "cpu" or "cuda"."""
+    """What a run computes on.
+
+    Attributes:
+        device: "cpu" or "cuda"; None for the best there is.
+        hooks: Where it reports what it does.
+        command: The command line that it carries out, for records.
+    """
 
     device: str | None = None
     hooks: Hooks = field(default_factory=Hooks)
+    command: str | None = None
 
     def accelerator(self) -> Accelerator:
-        """Build the accelerator; raises InputError for a device that is not there."""
+        """The accelerator. Raises InputError for a device that this machine does not have."""
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("--device cuda: this machine has no CUDA device that torch can use; try --device cpu")
-        # Under hard routing a batch may leave a unit out entirely.
+        # Under hard routing, no image of a batch may run a unit.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         # Of other accelerators, some lack the float64 in which costs are counted.
         on_cpu = self.device == "cpu" or not torch.cuda.is_available()
         return Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
 
     def environment(self) -> dict[str, Any]:
-        """Say where and when a figure was measured, for its record."""
+        """Where and when a figure was measured, for its record."""
         device = self.accelerator().device
         return {
             "date": datetime.now(UTC).date().isoformat(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor_name(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "routekit": version("routekit"),
+            **({} if self.command is None else {"command": self.command}),
         }
 
 
-def processor_name() -> str:
-    """The processor's own name, and what of its vector instructions torch uses."""
+def _processor_name() -> str:
+    """The name of the processor, and which of its vector instructions torch uses."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

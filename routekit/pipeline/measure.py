@@ -1,4 +1,4 @@
-"""What can be had from a run that is done: its measurement, its cost table."""
+"""What can be had from a finished run: its measurement, its analysis, its cost table."""
 
 import time
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from routekit.errors import InputError
 from routekit.evaluation.calibrate import calibrate, set_price
 from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.second_look import try_again
-from routekit.formats.checkpoint import read_about, save_network
+from routekit.formats.checkpoint import read_about
 from routekit.junctions.again import look_again, look_once
 from routekit.junctions.convert import convert, decided_by
 from routekit.junctions.skip import Skip
@@ -24,21 +24,21 @@ from routekit.pipeline.analyse import Analysis, analyse
 from routekit.pipeline.inputs import check_classes, load_run, load_splits
 from routekit.pipeline.join import set_deferral
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.record import about, described_exits, known_dense, looks, run_record, write_record
-from routekit.pipeline.run_folder import MARKER, RunFolder
+from routekit.pipeline.record import known_dense, looks, run_record, write_run
+from routekit.pipeline.run_folder import RunFolder, images_for, plan_at
 from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import DataSection
 from routekit.report.record import read_record
 from routekit.routing.gate import gates
 
-# What a measurement takes over from the run's record: how its network was made.
+# The entries of a run's record that a measurement takes over: how the network was made.
 KEPT = ("method", "pruning", "junctions", "policy", "second_look")
 
 
 def evaluate_run(path: Path, data: DataSection | None, machine: Machine) -> dict[str, Any]:
     """Measure a finished run, or a compact checkpoint, on test images; also with routes shuffled.
 
-    "shuffled" gives each image the route of another one: what is lost by it is what the routers know about images.
+    In the record, "shuffled_accuracy" is the accuracy if each image takes the route of another one.
 
     Args:
         path: The run or checkpoint.
@@ -65,27 +65,29 @@ def evaluate_curve(
 ) -> list[dict[str, Any]]:
     """Measure one network at several budgets, each met on validation images.
 
-    It is for an adaptive network, whose price is set, and for what stops alone decide, whose thresholds are. Whether it
-    looks again is tried for each budget, if it was when the network was made.
+    An adaptive network gets another price; where only stops decide, these get other thresholds. A second look is tried
+    again for each budget, if one was tried when the network was made.
 
     Args:
         path: The run or checkpoint.
         data: Which images; None for the run's own.
         machine: Where it runs.
         targets: The budgets.
-        out: Where the network is written as it is set for the one target, to be exported or timed.
-        rule: By which certainty exits decide, and not by what they learned: the same classifiers, another policy.
+        out: The folder of a new run with the network for the one target; None for none.
+        rule: The certainty by which exits decide, in place of what they learned.
 
     Returns:
         A record for each budget.
 
     Raises:
-        InputError: The network was trained for one budget, a budget is out of reach, there are several with `out`, or
-            there is a rule for what has more than exits.
+        InputError: The network was trained for one budget, a budget is out of reach, there is an `out` but several
+            targets or no plan, or there is a rule but not only exits decide.
     """
     if out is not None:
         if len(targets) != 1:
             raise InputError(f"--keep takes one network: give one target, not {len(targets)}")
+        if plan_at(path) is None:
+            raise InputError(f"--keep writes a run, as it was made but for its budget, and {path} does not say how")
         RunFolder.check_free(out, force=False)
     subject = _Subject.load(path, data, machine)
     for warning in subject.data.warnings:
@@ -94,22 +96,23 @@ def evaluate_curve(
         subject = subject.decided_by(rule)
     records = []
     for target in targets:
-        turned, wanted = subject.turn(target)
-        records.append(turned.measure(wanted))
-        if out is not None:
-            turned.keep(out, records[0])
+        made, wanted = subject.meet(target)
+        records.append(made.measure(wanted))
+        if out is not None and made.plan is not None:
+            RunFolder.create(out, made.plan.model_copy(update={"target": records[0]["flops"]["target"]}), force=False)
+            write_run(out, made.network.cpu(), records[0] | {"run": str(out)}, made.data.classes)
     return records
 
 
 def analyse_run(path: Path) -> Analysis:
-    """Find out what a finished run's network does with its test images."""
+    """What the network of a finished run does with its test images."""
     subject = _Subject.load(path, None, Machine())
     return analyse(subject.network, subject.data.test, subject.costs)
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is measured: a network on its data."""
+    """What is measured: a network and its images. `plan` is None for a checkpoint."""
 
     path: Path
     plan: RunPlan | None
@@ -123,12 +126,11 @@ class _Subject:
     @classmethod
     def load(cls, path: Path, data: DataSection | None, machine: Machine) -> "_Subject":
         network = load_run(path)
-        record = read_record(path) if (path / "record.json").exists() else read_about(path)["record"]
-        plan = RunFolder.open(path)[1] if (path / MARKER).exists() else None
-        section = data or (None if plan is None else plan.data)
-        if section is None:
-            raise InputError(f"{path} is no run with a plan: say which images with --data")
-        # What is carved out of the images is drawn by the seed with which the network was made.
+        record = read_record(path) if RunFolder(path).finished else read_about(path).get("record")
+        if record is None:
+            raise InputError(f"{path} holds no record of how it was made: measure it with routekit.evaluate, in Python")
+        section = images_for(path, data)
+        # The seed with which the network was made draws the validation images, if they are taken from others.
         seed = int(record.get("seed", 0))
         splits = load_splits(section, network.spec, seed)
         check_classes(path, splits.classes)
@@ -138,31 +140,26 @@ class _Subject:
                 "give the --val-from-test that it was made with"
             )
         network.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(path, plan, machine, network, CostTable.measure(network), splits, record, seed)
-
-    @property
-    def inference(self) -> str:
-        """Whether decisions are taken, or sampled."""
-        return "hard" if self.plan is None else self.plan.inference
+        return cls(path, plan_at(path), machine, network, CostTable.measure(network), splits, record, seed)
 
     def decided_by(self, rule: str) -> "_Subject":
-        """The same with stops that decide by a rule. Raises InputError where that is not all that is decided."""
+        """The same with stops that decide by a rule. Raises InputError where other things are decided as well."""
         if self.network.junctions or not self.network.stops:
             raise InputError(f"{self.network.name} has no exits alone: another policy can decide for those only")
         network = decided_by(self.network, rule)
-        record = self.record | {"policy": rule}
         (source,) = network.blueprint.sources
         configs = {junction.kind: junction for junction in source.junctions}
         plan = self.plan and self.plan.model_copy(update={"junctions": configs, "prices": None})
+        record = self.record | {"policy": rule}
         return replace(self, network=network, costs=CostTable.measure(network), plan=plan, record=record)
 
-    def turn(self, target: str) -> tuple["_Subject", float]:
-        """Let the network meet a budget on validation images; returns what meets it, and the budget, MACs."""
+    def meet(self, target: str) -> tuple["_Subject", float]:
+        """Let the network meet a budget on validation images -> what meets it, and the budget, MACs."""
         network, costs, val = self.network, self.costs, self.data.val
         whole = self.record["flops"]["dense"]
         if len(network.blueprint.sources) > 1:
-            wanted, rule = parse_amount(target, whole), network.blueprint.rule
-            set_deferral(network, self.data, costs, wanted, whole, rule, self.machine)
+            wanted = parse_amount(target, whole)
+            set_deferral(network, self.data, costs, wanted, whole, network.blueprint.rule, self.machine)
             return self, wanted
         # Per cent of what the user came with, which may have been pruned, compacted or folded since.
         wanted = parse_target(target, costs, dense=whole)
@@ -183,49 +180,50 @@ class _Subject:
         record = self.record | looks(made, found, self.record["junctions"])
         return replace(self, network=made, costs=CostTable.measure(made), record=record), wanted
 
-    def keep(self, out: Path, record: dict[str, Any]) -> None:
-        """Write the network as it is now, and its record, as a finished run at `out`."""
-        if self.plan is None:
-            raise InputError(
-                f"--keep writes a run, as it was made but for its budget, and {self.path} does not say how"
-            )
-        RunFolder.create(out, self.plan.model_copy(update={"target": record["flops"]["target"]}), force=False)
-        record = record | {"run": str(out)}
-        save_network(out / "network", self.network.cpu(), about=about(record, self.data.classes))
-        write_record(out, record)
-
     def measure(self, target: float | None = None) -> dict[str, Any]:
-        """Measure on the test images; `target` is the budget that was met, by default the run's own."""
+        """Measure on the test images; `target` is the budget that was met, MACs; None for the run's own."""
         started = time.perf_counter()
-        network, test, seed = self.network, self.data.test, self.seed
-        measured = evaluate(network, test, self.costs, gate=gates[self.inference], seed=seed)
+        network, test, seed, flops = self.network, self.data.test, self.seed, self.record["flops"]
+        inference = "hard" if self.plan is None else self.plan.inference
+        measured = evaluate(network, test, self.costs, gate=gates[inference], seed=seed)
         order = torch.randperm(len(measured.routes), generator=torch.Generator().manual_seed(seed))
         shuffled = evaluate(network, test, self.costs, routes=measured.routes[order])
-        # What a network was made of is not kept with it.
-        before = measured.accuracy if self.record["method"] == "dense" else known_dense(self.record, self.data)
+        is_dense = self.record["method"] == "dense"  # another network does not hold the dense one that it was made of
         return run_record(
-            str(self.path),
+            self.path,
             network,
             measured,
-            data=self.data.name,
-            split="test",
-            dense_accuracy=before,
-            dense_flops=self.record["flops"]["dense"],
-            target=self.record["flops"]["target"] if target is None else target,
-            met_on=len(self.data.val),
+            self.data,
+            self.costs,
+            self.machine,
+            dense_accuracy=measured.accuracy if is_dense else known_dense(self.record, self.data),
+            dense_flops=flops["dense"],
+            target=flops["target"] if target is None else target,
             seconds=time.perf_counter() - started,
-            environment=self.machine.environment(),
             shuffled_accuracy=shuffled.accuracy,
             seed=seed,
-            inference=self.inference,
+            inference=inference,
             validation=self.data.val_origin,
             **{key: self.record[key] for key in KEPT if key in self.record},
-            **described_exits(network, test, self.costs),
         )
 
 
 def cost_table(model: str | Path, classes: int | None = None, input_size: int | None = None) -> CostTable:
-    """Measure a network by name, with fully connected routers if it has units to skip, or a run's network."""
+    """Measure the parts of a network, with fully connected routers if it has units to skip.
+
+    Args:
+        model: The name of a network, or the folder of a run.
+        classes: The number of classes; None for the network's own.
+        input_size: The height and width of images, pixels; None for the network's own.
+
+    Returns:
+        The cost table.
+
+    Raises:
+        InputError: There is no such network or run.
+    """
+    if isinstance(model, str) and "/" in model and ":" not in model:
+        raise InputError(f"{model} does not exist: give a run's folder, or a network's name")
     if isinstance(model, Path):
         return CostTable.measure(load_run(model))
     size = None if input_size is None else (3, input_size, input_size)

@@ -1,53 +1,49 @@
-"""`resolve`: what a recipe comes to. All that is left open is decided here, once; nothing below reads a recipe."""
+"""`resolve`: from a recipe to the plan of a run. What is open is decided here; nothing below reads a recipe."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from routekit.backbones.load import spec_of
 from routekit.backbones.unit import ModelSpec
-from routekit.baselines.pruning import prunings
-from routekit.cost.target import Reach, parse_amount
+from routekit.cost.target import parse_amount
 from routekit.errors import InputError
 from routekit.network.deciders import LEARNED
 from routekit.network.pricing import AUTO, PriceRange
-from routekit.pipeline.reach import dense_cost, reach_of, sized, smaller_reach
+from routekit.pipeline.reach import built, dense_cost, reach_of
 from routekit.pipeline.run_plan import Facts, Pruned, RunPlan
 from routekit.recipe import DataSection, Recipe, static
 
-NO_BUDGET = "which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8"
-
 
 def resolve(recipe: Recipe, facts: Facts | None = None) -> RunPlan:
-    """Decide all that a recipe leaves open: percentages, what is "auto", what is pruned to what, which junctions.
+    """Decide all that a recipe leaves open: percentages, "auto", pruning, junctions. `check_reach` checks the target.
 
     Args:
         recipe: The choices.
-        facts: What is known of the data and the weights. None: nothing yet; the plan is what can be said without.
+        facts: What is known of the data and the weights. None: nothing yet.
 
     Returns:
         The plan.
 
     Raises:
-        InputError: A network, weights, a budget, or settings that cannot be.
+        InputError: There is no such network, there are no such weights, or settings do not go together.
     """
     facts = facts or Facts()
-    check_words(recipe)
-    spec = spec_of_recipe(recipe, facts.classes)
+    _check_words(recipe)
+    spec = _spec_of_recipe(recipe, facts.classes)
     whole, notes = dense_cost(spec), list[str]()
     target = None if recipe.target is None else parse_amount(recipe.target, whole)
-    pruned = pruned_to(recipe, target, whole, notes)
-    kinds = _kinds(recipe, target, whole, facts, notes)
+    pruned = _pruned_to(recipe, target, whole, notes)
+    second_look = _looks_again(recipe, target, whole, facts, notes)
     left = whole if pruned is None else pruned.cost
     budget = 0.5 if target is None else target / left
-    configs = {kind: sized(spec, recipe.junctions[kind], budget) for kind in kinds if kind != "again"}
-    from_scratch = facts.untrained and recipe.dense.epochs == 0 and recipe.method != "dense"
+    configs = {kind: each.sized(budget, built(spec)) for kind, each in recipe.junctions.items() if kind != "again"}
+    untrained = facts.untrained and recipe.method != "dense"
+    from_scratch = untrained and recipe.dense.epochs == 0
     if recipe.smaller and from_scratch:
         raise InputError("the last network of this cascade would come from no dense one: dense.epochs is 0")
-    cascade = recipe.junctions.get("cascade")
-    plan = RunPlan(
+    return RunPlan(
         model=spec.full_name if spec.source == "custom" else recipe.model.name,
         weights=recipe.model.weights,
         spec=spec,
@@ -59,40 +55,50 @@ def resolve(recipe: Recipe, facts: Facts | None = None) -> RunPlan:
         junctions={} if recipe.smaller else configs,
         routers=recipe.routers,
         prices=_prices(recipe, left),
-        second_look="again" in kinds,
+        second_look=second_look,
         smaller=recipe.smaller,
-        rule=getattr(cascade, "rule", "confidence"),
+        rule=getattr(recipe.junctions.get("cascade"), "rule", "confidence"),
         inference=recipe.inference,
         objective=recipe.objective,
-        training=replace(recipe.training, frozen=_freezes(recipe, kinds, pruned) and not from_scratch),
+        training=replace(recipe.training, frozen=_freezes(recipe, second_look, pruned) and not from_scratch),
         dense=recipe.dense,
-        dense_first=facts.untrained and recipe.method != "dense" and not from_scratch,
+        dense_first=untrained and not from_scratch,
         from_scratch=from_scratch,
         seed=recipe.seed,
         notes=notes,
     )
-    if target is not None and recipe.method != "cascade":
-        _reach(plan).check(target, f"target {recipe.target} = ")
-    return plan
 
 
-def spec_of_recipe(recipe: Recipe, classes: int | None = None) -> ModelSpec:
+def check_reach(plan: RunPlan, recipe: Recipe) -> None:
+    """Check that the network of a plan can meet its target. This builds the network, and takes seconds.
+
+    Args:
+        plan: The plan.
+        recipe: The recipe of the plan, for the words of the error.
+
+    Raises:
+        OutOfReachError: The target is under the least or over the greatest cost.
+        InputError: A junction or a pruning does not fit the network.
+    """
+    if plan.target is not None:
+        reach_of(plan).check(plan.target, f"target {recipe.target} = ")
+
+
+def _spec_of_recipe(recipe: Recipe, classes: int | None) -> ModelSpec:
     """The architecture that a recipe names, with the preprocessing that it asks for."""
     size, data = recipe.data.input_size, recipe.data
     spec = spec_of(recipe.model.name, num_classes=classes, input_size=None if size is None else (3, size, size))
-    given: dict[str, Any] = {"mean": data.mean, "std": data.std, "crop": data.crop, "interpolation": data.interpolation}
     channels = spec.input_size[0]
-    for name in ("mean", "std"):
-        if given[name] is not None and len(given[name]) not in (1, channels):
-            raise InputError(f"data.{name} has {len(given[name])} values, the images {channels} channels")
-    values = {name: value for name, value in given.items() if value is not None}
-    return replace(spec, **values)
+    for name, values in (("mean", data.mean), ("std", data.std)):
+        if values is not None and len(values) not in (1, channels):
+            raise InputError(f"data.{name} has {len(values)} values, the images {channels} channels")
+    return replace(spec, **data.model_dump(include={"mean", "std", "crop", "interpolation"}, exclude_none=True))
 
 
-def pruned_to(recipe: Recipe, target: float | None, whole: float, notes: list[str]) -> Pruned | None:
-    """What is pruned to what before it is routed: half-way to the budget, unless the recipe says how much."""
+def _pruned_to(recipe: Recipe, target: float | None, whole: float, notes: list[str]) -> Pruned | None:
+    """How the network is pruned before it is routed: half-way to the budget, unless the recipe has a cost for it."""
     pruning = recipe.pruning
-    if pruning is None or target is None or recipe.method != "routed":
+    if pruning is None or target is None:
         return None
     # More images can go on to a pruned network: with a ResNet-56 at 40% to 60% (reports/README.md) that was 0.15 to
     # 0.3 points better than with the network as it is, less than two standard errors. For larger budgets it is a guess.
@@ -100,44 +106,38 @@ def pruned_to(recipe: Recipe, target: float | None, whole: float, notes: list[st
     if target >= below * whole:
         notes.append(f"not pruned: that is for budgets under {below:.0%} (pruning.below)")
         return None
-    if pruning.target == AUTO:
-        return Pruned(method=pruning.method, cost=math.sqrt(target * whole))
-    left = parse_amount(pruning.target, whole)
-    if left >= whole:
+    cost = math.sqrt(target * whole) if pruning.target == AUTO else parse_amount(pruning.target, whole)
+    if cost >= whole:
         raise InputError(f"--prune {pruning.method}:{pruning.target} leaves the network whole")
-    return Pruned(method=pruning.method, cost=left)
+    return Pruned(method=pruning.method, cost=cost)
 
 
-def _kinds(recipe: Recipe, target: float | None, whole: float, facts: Facts, notes: list[str]) -> list[str]:
-    """Which kinds of junctions there are; a second look is left out where it cannot pay."""
-    kinds = list(recipe.junctions)
-    if "again" not in kinds or recipe.method != "routed":
-        return kinds
-    once = [kind for kind in kinds if kind != "again"]
+def _looks_again(recipe: Recipe, target: float | None, whole: float, facts: Facts, notes: list[str]) -> bool:
+    """Whether a second look is tried. It is not where it cannot pay."""
+    if "again" not in recipe.junctions or recipe.method != "routed" or recipe.smaller:
+        return False
     pruning = recipe.pruning
-    if recipe.smaller:
-        return once
     if pruning is not None and target is not None and target < pruning.below * whole and pruning.below < 1:
         # It is pruned because few images could get to the end: there is nothing to spend on looking at them twice.
         notes.append(f"does not look again: not for budgets under {pruning.below:.0%} (pruning.below)")
-        return once
+        return False
     if not facts.mirrored:
         notes.append(f"does not look again: images of {recipe.data.source} are not mirrored in training, either")
-        return once
-    return kinds
+    return facts.mirrored
 
 
-def _freezes(recipe: Recipe, kinds: Sequence[str], pruned: Pruned | None) -> bool:
+def _freezes(recipe: Recipe, second_look: bool, pruned: Pruned | None) -> bool:
     """Whether the network's own weights stay as they are: where all that is added has weights of its own."""
     if recipe.training.frozen is not None:
         return recipe.training.frozen
     if recipe.method != "routed" or pruned is not None or recipe.smaller:  # what was pruned has to recover
         return False
-    added = [recipe.junctions[kind] for kind in kinds]
+    added = [junction for kind, junction in recipe.junctions.items() if kind != "again" or second_look]
     return bool(added) and all(each.learns == "added" and getattr(each, "own", True) for each in added)
 
 
 def _prices(recipe: Recipe, left: float) -> PriceRange | None:
+    """The prices of computing, in the loss per MAC; open ones stay so where exits do not need them."""
     prices = recipe.adaptive_cost
     if prices is None or (prices.is_open and not any(each.policies for each in recipe.junctions.values())):
         return prices
@@ -146,35 +146,33 @@ def _prices(recipe: Recipe, left: float) -> PriceRange | None:
     return prices.sized(left, recipe.objective.error_scale if units else 1.0)
 
 
-def _reach(plan: RunPlan) -> Reach:
-    if plan.smaller:
-        last = plan.dense_cost if plan.pruned is None else plan.pruned.cost
-        return smaller_reach(plan.smaller, last, plan.dense_cost)
-    if plan.method in prunings:
-        return reach_of(plan.spec, plan.method)
-    pruned = None if plan.pruned is None else (plan.pruned.method, plan.pruned.cost)
-    return reach_of(plan.spec, plan.method, plan.junctions, plan.routers, plan.prices, pruned)
-
-
 def run_name(plan: RunPlan, recipe: Recipe) -> str:
-    """A folder's name made of what most often tells runs apart."""
-    data, pruning = Path(plan.data.source).name or "data", recipe.pruning
-    to = [] if pruning is None or pruning.target == AUTO else [pruning.target]
-    pruned = [] if plan.pruned is None else [":".join([plan.pruned.method, *to])]
-    smaller = [Path(path).resolve().name for path in plan.smaller]
-    kinds = ["cascade"] if plan.smaller else plan.kinds
-    method = "+".join([*smaller, *pruned, *kinds]) if plan.method == "routed" else plan.method
-    adaptive = "adaptive" if plan.prices is not None else None
-    model = (
-        Path(plan.model.partition(":")[0]).stem + plan.model.partition(":")[2] if ".py:" in plan.model else plan.model
-    )
-    parts = [model, data, method, adaptive, recipe.target, f"seed{plan.seed}"]
+    """The name of a run's folder: what most often tells runs apart.
+
+    Args:
+        plan: The plan of the run.
+        recipe: Its recipe.
+
+    Returns:
+        The name, for example `resnet56-images-l1+cascade-40pct-seed0`.
+    """
+    method = [plan.method]
+    if plan.method == "routed":
+        method = ["cascade"] if plan.smaller else plan.kinds
+        if plan.pruned is not None and recipe.pruning is not None:
+            to = "" if recipe.pruning.target == AUTO else f":{recipe.pruning.target}"
+            method = [plan.pruned.method + to, *method]
+        method = [*(Path(path).resolve().name for path in plan.smaller), *method]
+    file, _, factory = plan.model.partition(".py:")
+    model = Path(file).name + factory if factory else plan.model
+    data, adaptive = Path(plan.data.source).name or "data", None if plan.prices is None else "adaptive"
+    parts = [model, data, "+".join(method), adaptive, recipe.target, f"seed{plan.seed}"]
     return "-".join(part.replace(":", "-").replace("/", "-").replace("%", "pct") for part in parts if part)
 
 
-def needed_by(recipe: Recipe) -> list[str]:
-    """The files and runs that a recipe names."""
-    return [recipe.model.weights, *recipe.smaller]
+def needed_by(recipe: Recipe) -> list[Path]:
+    """The files and runs that a recipe names: its weights first, then its smaller networks."""
+    return [Path(each) for each in (recipe.model.weights, *recipe.smaller)]
 
 
 def data_of(recipe: Recipe) -> DataSection:
@@ -188,17 +186,25 @@ def subject_of(recipe: Recipe) -> dict[str, str]:
 
 
 def lengths_of(recipe: Recipe) -> dict[str, Any]:
-    """For how long, and in which batches, a recipe trains: what all methods of a comparison share."""
+    """How long, and in which batches, a recipe trains: what all methods of a comparison share."""
     return {"training.epochs": recipe.training.epochs, "training.batch_size": recipe.training.batch_size}
 
 
 def dense_recipe(recipe: Recipe, *, train: bool) -> Recipe:
-    """The recipe of the dense network that a recipe begins with: trained first, or as it is."""
+    """The recipe of the dense network with which a recipe begins.
+
+    Args:
+        recipe: The recipe.
+        train: Whether the dense network is trained first.
+
+    Returns:
+        A recipe of the method "dense".
+    """
     training = recipe.dense if train else replace(recipe.dense, epochs=0)
     return recipe.model_copy(update=static("dense") | {"target": None, "training": training, "adaptive_cost": None})
 
 
-def check_words(recipe: Recipe) -> None:
+def _check_words(recipe: Recipe) -> None:
     """Raise InputError for choices that do not go together, whatever the network."""
     weights, chosen = recipe.model.weights, list(recipe.junctions.values())
     if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
@@ -211,8 +217,8 @@ def check_words(recipe: Recipe) -> None:
         raise InputError("a routed network decides something: --junctions skip, exit, branch or cascade")
     if recipe.method != "routed" and (recipe.adaptive_cost is not None or recipe.pruning is not None):
         raise InputError(f"--method {recipe.method} is a static network: it takes no --prune and no --adaptive-cost")
-    if recipe.method not in ("dense", "cascade") and recipe.target is None:
-        raise InputError(NO_BUDGET)
+    if recipe.method != "dense" and recipe.target is None:
+        raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
     if recipe.smaller and (recipe.method != "routed" or {*recipe.junctions} - {"again"} != {"cascade"}):
         raise InputError("--smaller makes a cascade of whole networks: --junctions cascade alone, --prune or not")
     for junction in chosen:

@@ -7,12 +7,11 @@ from typing import Any
 from routekit.data.augment import normalize
 from routekit.data.decode import decode
 from routekit.data.folder import files_of
-from routekit.data.preprocessing import preprocessing_of
 from routekit.formats.checkpoint import read_about
 from routekit.macs import CONVENTION
 from routekit.pipeline.inputs import load_run
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.run_folder import MARKER
+from routekit.pipeline.run_folder import RunFolder
 from routekit.runtime.load import load_runtime
 from routekit.runtime.runtime import TorchRuntime
 
@@ -21,23 +20,36 @@ BATCH = 64
 
 
 def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> dict[str, Any]:
-    """Classify image files, or all images of folders, with a run, a checkpoint or an exported file."""
+    """Classify image files.
+
+    Args:
+        path: A run, a checkpoint or an exported file.
+        images: Image files, or folders of them.
+        top: How many classes are given for each image.
+        machine: Where it runs.
+
+    Returns:
+        For each image, its likeliest classes, its route and its cost in MACs.
+
+    Raises:
+        InputError: The network or an image cannot be read.
+    """
     started = time.perf_counter()
     files = [file for place in images for file in (files_of(place) if place.is_dir() else [str(place)])]
     device = machine.accelerator().device
-    # A run says by which file a network of the user's own is made.
-    is_run = (path / MARKER).exists()
+    # The plan of a run names the file that makes a user's own network.
+    is_run = RunFolder(path).begun
     runtime = TorchRuntime(load_run(path), read_about(path), device) if is_run else load_runtime(path, device)
     about = runtime.description
     predictions = []
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
-        pixels = decode(batch, preprocessing_of(about.spec))
+        pixels = decode(batch, about.spec.preprocessing)
         answer = runtime(normalize(pixels, about.spec.mean, about.spec.std))
-        probabilities, classes = answer.logits.softmax(dim=1).topk(min(top, about.spec.num_classes))
+        best = answer.logits.softmax(dim=1).topk(min(top, about.spec.num_classes))
         costs = about.costs.of_routes(answer.routes)
         for row, file in enumerate(batch):
-            ranked = zip(classes[row].tolist(), probabilities[row].tolist(), strict=True)
+            ranked = zip(best.indices[row].tolist(), best.values[row].tolist(), strict=True)
             predictions.append(
                 {
                     "image": file,

@@ -6,46 +6,65 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from routekit.cost.table import CostTable
 from routekit.data.image_set import Images
 from routekit.data.sources import DataSplits
 from routekit.evaluation.answers import pack
-from routekit.evaluation.evaluate import Evaluation
+from routekit.evaluation.evaluate import Evaluation, evaluate
 from routekit.evaluation.exits import measure_exits
 from routekit.evaluation.second_look import SecondLook
 from routekit.files import write_text
+from routekit.formats.checkpoint import save_network
 from routekit.formats.compact import compact
 from routekit.macs import CONVENTION
 from routekit.network.network import RoutedNetwork
+from routekit.pipeline.machine import Machine
 from routekit.report.record import RECORD
 
 
 def run_record(
-    run: str,
+    path: Path,
     network: RoutedNetwork,
     measured: Evaluation,
+    data: DataSplits,
+    costs: CostTable,
+    machine: Machine,
     *,
-    data: str,
-    split: str,
     dense_accuracy: float | None,
     dense_flops: float,
     target: float | None,
-    met_on: int,
     seconds: float,
     **more: Any,
 ) -> dict[str, Any]:
-    """Say what an evaluation found: accuracies are fractions, costs MACs, run rates per unit by name.
+    """Make the record of a network: accuracies are fractions, costs are in MACs, run rates are by column.
 
-    "right" tells of each image whether it was answered right, as `evaluation.answers.pack` writes it.
-    `dense_accuracy` and `dense_flops` are those of the network before it was routed, all of its units in it; the first
-    is None where that is not known of these images. `met_on` is how many validation images a budget was met on.
+    The stops of the network, if it has any, are measured here.
+
+    Args:
+        path: The folder of the run.
+        network: The network.
+        measured: Its evaluation on the test images.
+        data: The images. A budget was met on the validation images.
+        costs: The cost table of the network.
+        machine: Where it was measured.
+        dense_accuracy: The accuracy of the dense network; None where it is not known for these test images.
+        dense_flops: The cost of the dense network, before anything was pruned.
+        target: The budget; None for none.
+        seconds: How long it took.
+        **more: Further entries.
+
+    Returns:
+        The record. Its entry "right" holds for each image whether the answer was right (`evaluation.answers.pack`).
     """
     statistics = measured.statistics
+    exits = [asdict(each) for each in measure_exits(network, data.test, costs)]
     return {
-        "run": run,
+        "run": str(path),
         "model": network.name,
-        "data": data,
-        "split": split,
+        "data": data.name,
+        "split": "test",
         "images": len(measured.labels),
         "accuracy": {"dense": dense_accuracy, "routed": measured.accuracy},
         "flops": {
@@ -53,7 +72,7 @@ def run_record(
             "dense": dense_flops,
             "target": target,
             "realized": measured.cost,
-            "chance": measured.chance(met_on),
+            "chance": measured.chance(len(data.val)),
             **{key: value for key, value in measured.cost_quantiles().items() if key != "mean"},
         },
         "routes": {
@@ -64,15 +83,17 @@ def run_record(
             "class_information_bits": statistics.class_information,
             "run_rate": dict(zip(network.columns, statistics.run_rate, strict=True)),
         },
-        "size": size_of(network, measured),
+        "size": _size(network, measured),
         "right": pack(measured.correct),
         "seconds": seconds,
+        "environment": machine.environment(),
         **more,
+        **({"exits": exits, "classes": list(data.test.classes)} if exits else {}),
     }
 
 
-def size_of(network: RoutedNetwork, measured: Evaluation) -> dict[str, int]:
-    """Parameters and bytes of what has to be kept: of a static network in its compact form, of a routed one all."""
+def _size(network: RoutedNetwork, measured: Evaluation) -> dict[str, int]:
+    """Parameters and bytes of what has to be kept: of a static network its compact form, of a routed one all."""
     if network.is_static:
         network = compact(network, measured.routes).network
     tensors = network.state_dict().values()
@@ -82,31 +103,76 @@ def size_of(network: RoutedNetwork, measured: Evaluation) -> dict[str, int]:
     }
 
 
-def described_exits(network: RoutedNetwork, images: Images, costs: CostTable) -> dict[str, Any]:
-    """What the stops do on `images`, for the record of a network that has any."""
-    found = measure_exits(network, images, costs)
-    return {"exits": [asdict(each) for each in found], "classes": list(images.classes)} if found else {}
-
-
 def looks(network: RoutedNetwork, found: SecondLook, junctions: Sequence[str]) -> dict[str, Any]:
-    """What the record of a network that may look again says of that: what was found, and what is decided then."""
+    """Entries of the record of a network for which a second look was tried.
+
+    Args:
+        network: The network that was chosen.
+        found: What the second look is worth.
+        junctions: The kinds of junctions of the plan.
+
+    Returns:
+        The kinds of junctions that are decided, and the two accuracies.
+    """
     once = [kind for kind in junctions if kind != "again"]
     return {"junctions": [*once, "again"] if network.looks_again else once, "second_look": asdict(found)}
 
 
 def known_dense(record: dict[str, Any], data: DataSplits) -> float | None:
-    """What the dense network has on the test images of `data`, if they are those of which the record tells it."""
+    """The accuracy of the dense network on test images, as an earlier record has it.
+
+    Args:
+        record: The earlier record.
+        data: The images.
+
+    Returns:
+        The accuracy; None if the record was made on other test images.
+    """
     carved = record.get("validation") == "test"  # into validation and test images
     same = (record["data"], record["images"], carved) == (data.name, len(data.test), data.val_origin == "test")
     return record["accuracy"]["dense"] if same else None
 
 
-def about(record: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """What a network that is shipped says of itself: its classes, and the record but for which images were right."""
-    return {"classes": list(classes), "record": {key: value for key, value in record.items() if key != "right"}}
+def accuracy_of_all(network: RoutedNetwork, images: Images) -> float:
+    """The accuracy of a network if every image runs all of it.
+
+    Args:
+        network: The network.
+        images: The images.
+
+    Returns:
+        The accuracy, a fraction.
+    """
+    everything = torch.ones(len(images), len(network.columns), dtype=torch.bool)
+    return evaluate(network, images, CostTable.measure(network), routes=everything).accuracy
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write the record into a run's folder."""
+    """Write a record as `record.json` of a run's folder.
+
+    Args:
+        folder: The folder.
+        record: The record.
+
+    Raises:
+        RoutekitError: It cannot be written.
+    """
     text = json.dumps(record, indent=2) + "\n"
     write_text(folder / RECORD, text)
+
+
+def write_run(folder: Path, network: RoutedNetwork, record: dict[str, Any], classes: Sequence[str]) -> None:
+    """Write a network and its record into a run's folder, which is finished then.
+
+    Args:
+        folder: The folder.
+        network: The network. Its checkpoint also holds the record, without which images were answered right.
+        record: The record.
+        classes: The names of the classes.
+
+    Raises:
+        RoutekitError: A file cannot be written.
+    """
+    about = {"classes": list(classes), "record": {key: value for key, value in record.items() if key != "right"}}
+    save_network(folder / "network", network, about=about)
+    write_record(folder, record)

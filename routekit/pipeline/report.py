@@ -1,8 +1,7 @@
-"""The report of a run, and the pictures that there are for several, drawn from their records."""
+"""The report of a run, and the pictures of several runs, drawn from their records."""
 
-import itertools
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,27 @@ GONE = (
 
 
 def report_run(path: Path, out: Path, kind: str) -> list[Path]:
-    """Write the report of a finished run: `report.md`, its pictures, `index.html`; returns the files.
+    """Write the report of a finished run: `report.md`, its pictures, and `index.html`.
 
-    The first time, the test images of a network with several routes are gone through once more, and what was found is
-    kept in `analysis.json`; the report is made of what is recorded alone. Where the network is not there, it is made
-    of the record and the log. Raises InputError for what is no finished run, or whose images are not there.
+    The first time, the test images are run once more, and the analysis is written to `analysis.json`. The report itself
+    is made from files alone. Without the network, it is made from the record and the log.
+
+    Args:
+        path: The run.
+        out: The folder to write to.
+        kind: The format of the pictures: "svg" or "png".
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: The run is not finished, its images are not there, or the format is unknown.
     """
     record, kind, out = read_record(path), drawing.known(kind), existing(out)
     analysis, note = _analysis(path, record)
     figures = _figures(path, record, analysis)
-    files = {name: out / f"{name}.{kind}" for name in figures}
-    for name, figure in figures.items():
-        drawing.save(figure, files[name])
-    # The page has the routes to click on.
+    files = _save(figures, out, kind)
+    # The page has routes to click on in place of their picture.
     drawings = {name: drawing.as_svg(figure) for name, figure in figures.items() if name != "routes"}
     page, interactive = out / "report.md", out / "index.html"
     named = {name: file.name for name, file in files.items()}
@@ -41,8 +48,46 @@ def report_run(path: Path, out: Path, kind: str) -> list[Path]:
     return [page, *files.values(), interactive]
 
 
+def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:
+    """Draw several finished runs together.
+
+    Args:
+        runs: The runs.
+        out: The folder to write to.
+        kind: The format of the pictures: "svg" or "png".
+
+    Returns:
+        The pictures.
+
+    Raises:
+        InputError: A run is not finished, or the format is unknown.
+        RoutekitError: A picture cannot be written.
+    """
+    kind = drawing.known(kind)
+    records = [read_record(run) for run in runs]
+    figures = {"accuracy-against-cost": pictures.accuracy_against_cost(records)}
+    if any(record.get("exits") for record in records):
+        figures["dataflow"] = pictures.dataflow(records)
+    for run, record in zip(runs, records, strict=True):
+        metrics = _metrics(run)
+        if record.get("exits") and metrics:
+            name, number = f"training-{run.resolve().name}", 2
+            while name in figures:  # runs in different folders may have one name
+                name, number = f"training-{run.resolve().name}-{number}", number + 1
+            figures[name] = pictures.dataflow_over_training(record, metrics)
+    return list(_save(figures, existing(out), kind).values())
+
+
+def _save(figures: Mapping[str, Any], out: Path, kind: str) -> dict[str, Path]:
+    """Write figures as files -> the file of each."""
+    files = {name: out / f"{name}.{kind}" for name in figures}
+    for name, figure in figures.items():
+        drawing.save(figure, files[name])
+    return files
+
+
 def _analysis(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """What the network does with its test images, and else why that is left out."""
+    """The analysis of the run, and why there is none where a reader would expect one."""
     if record["routes"]["unique"] == 1:  # nothing is decided
         return None, ""
     kept = path / ANALYSIS
@@ -74,37 +119,8 @@ def _figures(path: Path, record: dict[str, Any], analysis: Mapping[str, Any] | N
     return figures
 
 
-def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:
-    """Draw the finished `runs` as files of the given kind, "svg" or "png", in `out`; returns them.
-
-    Raises InputError for what is no finished run, RoutekitError for what cannot be written.
-    """
-    kind = drawing.known(kind)
-    records = [read_record(run) for run in runs]
-    out = existing(out)
-    figures = {"accuracy-against-cost": pictures.accuracy_against_cost(records)}
-    if any(record.get("exits") for record in records):
-        figures["dataflow"] = pictures.dataflow(records)
-    for run, record in zip(runs, records, strict=True):
-        metrics = _metrics(run)
-        if record.get("exits") and metrics:
-            name = _another(f"training-{run.resolve().name}", figures)
-            figures[name] = pictures.dataflow_over_training(record, metrics)
-    files = []
-    for name, figure in figures.items():
-        files.append(out / f"{name}.{kind}")
-        drawing.save(figure, files[-1])
-    return files
-
-
 def _metrics(run: Path) -> list[dict[str, Any]]:
-    """The log of a run, if it looked at validation images: a cascade may be made without training."""
+    """The log of a run, if it has validation lines: a cascade may be made without training."""
     path = run / "metrics.jsonl"
     metrics = read_metrics(path) if path.exists() else []
     return metrics if any(line["kind"] == "validation" for line in metrics) else []
-
-
-def _another(name: str, taken: Container[str]) -> str:
-    """The name, or one like it that is not taken: runs in different folders may be called alike."""
-    others = (f"{name}-{number}" for number in itertools.count(2))
-    return next(each for each in itertools.chain([name], others) if each not in taken)

@@ -10,18 +10,19 @@ from pydantic import ValidationError
 from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_text
 from routekit.pipeline.run_plan import RunPlan
+from routekit.recipe import DataSection
 
-VERSION = 2
+HEADER = "# routekit run, version 2\n"
 # What every run has from its beginning, and what runs of former versions had.
 MARKER, FORMER = "run.yaml", "recipe.yaml"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`run.yaml` (its plan), `metrics.jsonl`, `state.pt` (resumable), `network/`, `record.json`.
+    """The folder of a run: `run.yaml` (its plan), `metrics.jsonl`, `state.pt` (to resume), `network/`, `record.json`.
 
-    A run that had to fine-tune its dense network first holds that run in `dense/`; one that is a cascade of smaller
-    networks and its own holds the run of its own in `last/`.
+    A run that trains its dense network first holds that run in `dense/`. A cascade of smaller networks and an own one
+    holds the run of its own network in `last/`.
     """
 
     path: Path
@@ -33,7 +34,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run is complete."""
         return (self.path / "record.json").exists()
 
     @property
@@ -48,20 +49,39 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: Path, *, force: bool, needs: Sequence[Path] = ()) -> None:
-        """Raise InputError if no run can be made at `path`, as `check_folder` says."""
+        """Check that a run can be made at a path.
+
+        Args:
+            path: The folder of the new run.
+            force: Whether an old run there is replaced.
+            needs: Files and folders that the new run needs.
+
+        Raises:
+            InputError: No run can be made there (`check_folder`).
+        """
         if (path / FORMER).exists() and not (path / MARKER).exists():
             raise InputError(f"{path} holds a run of routekit 0.1: choose another --name, or delete it")
         check_folder(path, "run", MARKER, force=force, needs=needs)
 
     @classmethod
     def create(cls, path: Path, plan: RunPlan, *, force: bool) -> "RunFolder":
-        """Make the folder of a new run. Raises InputError as `check_free` does."""
+        """Make the folder of a new run.
+
+        Args:
+            path: The folder.
+            plan: The plan of the run.
+            force: Whether an old run there is replaced.
+
+        Returns:
+            The folder, which holds the plan.
+
+        Raises:
+            InputError: No run can be made there (`check_free`).
+        """
         cls.check_free(path, force=force)
         make_folder(path, MARKER)
-        text = f"# routekit run, version {VERSION}\n" + str(
-            yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
-        )
-        write_text(path / MARKER, text)
+        text = str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
+        write_text(path / MARKER, f"{HEADER}{text}")
         return cls(path)
 
     @classmethod
@@ -76,8 +96,34 @@ class RunFolder:
             text = marker.read_text()
             if not text.startswith("# routekit run, version "):
                 raise InputError(f"{marker} is damaged: it does not begin as routekit writes it; restore that file")
-            if not text.startswith(f"# routekit run, version {VERSION}\n"):
+            if not text.startswith(HEADER):
                 raise InputError(f"{path} was written by another version of routekit; start over with --force")
             return cls(path), RunPlan.model_validate(yaml.safe_load(text))
         except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
             raise InputError(f"{marker} is damaged: {first_line(error)}") from error
+
+
+def plan_at(path: Path) -> RunPlan | None:
+    """The plan of the run at a path; None if there is no run, for example a checkpoint. Raises InputError: damaged."""
+    return RunFolder.open(path)[1] if (path / MARKER).exists() else None
+
+
+def images_for(path: Path, given: DataSection | None) -> DataSection:
+    """Which images the network at a path is used on.
+
+    Args:
+        path: A run or a checkpoint.
+        given: The images that the user gave; None for those of the run.
+
+    Returns:
+        The images.
+
+    Raises:
+        InputError: None are given, and the path holds no run, or a damaged one.
+    """
+    if given is not None:
+        return given
+    plan = plan_at(path)
+    if plan is None:
+        raise InputError(f"{path} is no run with a plan: say which images with --data")
+    return plan.data

@@ -1,31 +1,30 @@
-"""The walk down the way of the data: load, convert, train, evaluate, save. `run` begins it, `resume` goes on."""
+"""The way of the data through one run: load, convert, train, evaluate, save. `run` begins, `resume` continues."""
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from routekit.backbones.unit import Backbone
 from routekit.cost.table import CostTable
 from routekit.data.image_set import Images
+from routekit.data.sources import DataSplits
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.second_look import try_again
 from routekit.files import alone
-from routekit.formats.checkpoint import save_network
 from routekit.junctions.again import look_again
 from routekit.junctions.convert import convert
 from routekit.macs import describe
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.build import network_of
-from routekit.pipeline.inputs import Inputs, load_inputs, view_of_run
+from routekit.pipeline.inputs import Inputs, facts_of, load_images, load_inputs, view_of_run
 from routekit.pipeline.join import check_smaller, join_behind
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.plan import needed_by, resolve
-from routekit.pipeline.record import about, described_exits, looks, run_record, write_record
+from routekit.pipeline.plan import check_reach, needed_by, resolve
+from routekit.pipeline.record import accuracy_of_all, looks, run_record, write_run
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import Recipe
@@ -35,22 +34,32 @@ from routekit.training.trainer import Trainer
 
 
 def prepare(recipe: Recipe, machine: Machine) -> tuple[RunPlan, Inputs]:
-    """Load what a recipe names, and resolve it: what `run` begins with, and all that a dry run does.
+    """Load what a recipe names, and resolve the recipe: the beginning of `run`, and all of a dry run.
 
-    Raises InputError for what is wrong with it, first for what can be said before anything is loaded.
+    Args:
+        recipe: The choices.
+        machine: Where sentences and warnings go.
+
+    Returns:
+        The plan, the images and the network.
+
+    Raises:
+        InputError: Something in the recipe is wrong. The budget is checked before weights are loaded.
     """
     early = resolve(recipe)
-    inputs = load_inputs(early, machine.hooks)
-    plan = resolve(recipe, inputs.facts)
-    check_smaller([*map(Path, plan.smaller)], plan.spec.input_size, inputs.data.classes)
+    data = load_images(early, machine.hooks)
+    check_reach(resolve(recipe, facts_of(data)), recipe)
+    inputs = load_inputs(early, data, machine.hooks)
+    plan = resolve(recipe, facts_of(data, untrained=inputs.untrained))
+    check_smaller([*map(Path, plan.smaller)], plan.spec.input_size, data.classes)
     return plan, inputs
 
 
 def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) -> dict[str, Any]:
     """Carry out a recipe in a new run folder.
 
-    Where the recipe needs a dense network that fits the data and none is given, that is trained first. Everything the
-    user gave is checked before the folder is made.
+    If the recipe needs a dense network for these images and there is none, that is trained first. All input is checked
+    before the folder is made.
 
     Args:
         recipe: The choices.
@@ -59,70 +68,75 @@ def run(recipe: Recipe, path: Path, machine: Machine, *, force: bool = False) ->
         force: Whether an old run at `path` is replaced.
 
     Returns:
-        The run's record; of several processes, only the first one gets it, the others an empty one.
+        The record of the run. Of several processes, all but the first get an empty one.
 
     Raises:
-        InputError: Something that the user gave is wrong.
-        TrainingError: Training cannot go on.
+        InputError: Some input is wrong.
+        TrainingError: Training cannot continue.
     """
-    needs = [Path(needed) for needed in needed_by(recipe)]
-    RunFolder.check_free(path, force=force, needs=needs)
+    RunFolder.check_free(path, force=force, needs=needed_by(recipe))
     plan, inputs = prepare(recipe, machine)
     for note in plan.notes:
         machine.hooks.say(note)
-    folder = _create(path, plan, machine, force=force)
-    with _alone(folder, machine):
-        if folder.finished:  # another process has just done it
-            return read_record(path)
-        return _carry_out(plan, inputs, folder, machine)
+    accelerator = machine.accelerator()
+    # The folder is made once, when all processes have found that it can be made.
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        RunFolder.create(path, plan, force=force)
+    accelerator.wait_for_everyone()
+    return _finish(plan, inputs, RunFolder(path), machine)
 
 
 def resume(path: Path, machine: Machine) -> dict[str, Any]:
-    """Carry a run that was stopped to its end, as its plan says; of a finished one, return the record."""
+    """Complete a run that was stopped, as its plan says.
+
+    Args:
+        path: The folder of the run.
+        machine: Where it runs.
+
+    Returns:
+        The record of the run. A complete run only gives its record.
+
+    Raises:
+        InputError: There is no such run, or it is a cascade of finished networks, which is joined again.
+        TrainingError: Training cannot continue.
+    """
     folder, plan = RunFolder.open(path)
-    if plan.method == "cascade" and not folder.finished:
-        raise InputError(f"{path} was not joined to its end, and holds nothing: join it again, with --force")
     if folder.finished:
         return read_record(path)
+    if plan.method == "cascade":
+        raise InputError(f"{path} was not joined to its end, and holds nothing: join it again, with --force")
+    return _finish(plan, None, folder, machine)
+
+
+def _finish(plan: RunPlan, inputs: Inputs | None, folder: RunFolder, machine: Machine) -> dict[str, Any]:
+    """Complete a run while no other process works on it; load its inputs if there are none yet."""
     with _alone(folder, machine):
         if folder.finished:  # another process has just done it
-            return read_record(path)
-        return _carry_out(plan, load_inputs(plan, machine.hooks), folder, machine)
+            return read_record(folder.path)
+        if inputs is None:
+            inputs = load_inputs(plan, load_images(plan, machine.hooks), machine.hooks)
+        if not plan.smaller:
+            return _train(plan, inputs, folder, machine)
+        trained = _within(folder.last, plan.as_last(train=inputs.untrained), inputs, machine)
+        accelerator, record = machine.accelerator(), dict[str, Any]()
+        if accelerator.is_main_process:
+            record = join_behind(plan, folder, inputs.data, machine, trained)
+        accelerator.wait_for_everyone()
+        return record
 
 
 @contextmanager
 def _alone(folder: RunFolder, machine: Machine) -> Iterator[None]:
-    """Let nobody else go on with a run meanwhile; the processes that train it together are one."""
+    """Keep other processes from a run meanwhile. The processes that train it together count as one."""
     accelerator = machine.accelerator()
     with alone(folder.path, machine.hooks.say) if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
         yield
 
 
-def _create(path: Path, plan: RunPlan, machine: Machine, *, force: bool) -> RunFolder:
-    """Make the folder, once for all processes, when all have seen that it can be made."""
-    accelerator = machine.accelerator()
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        RunFolder.create(path, plan, force=force)
-    accelerator.wait_for_everyone()
-    return RunFolder(path)
-
-
-def _carry_out(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -> dict[str, Any]:
-    """Train what the plan says; smaller networks that come before it join it then."""
-    if not plan.smaller:
-        return _train(plan, inputs, folder, machine)
-    trained = _within(folder.last, plan.as_last(train=inputs.untrained), inputs, machine)
-    accelerator, record = machine.accelerator(), dict[str, Any]()
-    if accelerator.is_main_process:
-        record = join_behind(plan, folder, inputs.data, machine, trained)
-    accelerator.wait_for_everyone()
-    return record
-
-
 def _within(folder: RunFolder, plan: RunPlan, inputs: Inputs, machine: Machine) -> dict[str, Any]:
-    """Carry out a run that another one needs, inside its folder, unless that is done; returns its record."""
+    """Carry out a run that another one needs, inside its folder, unless that is complete. Returns its record."""
     accelerator = machine.accelerator()
     if accelerator.is_main_process and not folder.begun:
         RunFolder.create(folder.path, plan, force=False)
@@ -131,9 +145,8 @@ def _within(folder: RunFolder, plan: RunPlan, inputs: Inputs, machine: Machine) 
 
 
 def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -> dict[str, Any]:
-    """Carry a run to its end, from wherever its folder stands."""
-    hooks = machine.hooks
-    accelerator = machine.accelerator()
+    """Complete a run from the state in which its folder is. Returns its record."""
+    hooks, accelerator = machine.hooks, machine.accelerator()
     data, view = inputs.data, inputs.view
     seconds_before = 0.0
     if plan.dense_first:
@@ -141,11 +154,16 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
         seconds_before = read_record(folder.dense.path)["seconds"] if accelerator.is_main_process else 0.0
     # Training changes the network in place: this copy is the reference, and the teacher.
     original = copy.deepcopy(convert(view))
+    if plan.spec.source == "custom" and plan.method != "dense" and not plan.from_scratch:
+        _warn_of_chance(original, data, machine)
     network = network_of(plan, view)
     costs, whole = CostTable.measure(network), CostTable.measure(original).dense
     if plan.target is not None:
-        deciding = [f"{len(network.junctions)} units"] + [f"{len(network.stops)} stops"] * bool(network.stops)
-        hooks.say(f"target {describe(plan.target)} of {describe(whole)} dense, {', '.join(deciding)}")
+        places = {"units": len(network.junctions), "stops": len(network.stops)}
+        deciding = " and ".join(
+            f"{count} {name.rstrip('s') if count == 1 else name}" for name, count in places.items() if count
+        )
+        hooks.say(f"target {describe(plan.target)} of {describe(whole)} dense; decided at {deciding or 'no place'}")
     trainer = Trainer(
         network,
         data,
@@ -161,63 +179,58 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
         say=hooks.say,
     )
     trainer.fit()
-    network, found = _looking(plan, network, data.val, machine)
-    costs = CostTable.measure(network) if network.looks_again else costs
+    made: dict[str, Any] = {}
+    if plan.method == "routed":
+        pruned = {} if plan.pruned is None else {"pruning": plan.pruned.method}
+        made = pruned | {"junctions": plan.kinds, "policy": plan.policy}
+    if plan.second_look:
+        network, found = _look_again_if_it_pays(plan, network, data.val, machine)
+        costs = CostTable.measure(network)
+        made |= found
     record: dict[str, Any] = {}
     if accelerator.is_main_process:
         measured = evaluate(network, data.test, costs, gate=gates[plan.inference], seed=plan.seed)
+        dense_accuracy = measured.accuracy
+        if plan.method != "dense":  # where there never was a dense network, it is this one if everything runs
+            dense = network if plan.from_scratch else original.to(accelerator.device)
+            dense_accuracy = accuracy_of_all(dense, data.test)
         record = run_record(
-            str(folder.path),
+            folder.path,
             network,
             measured,
-            data=data.name,
-            split="test",
-            dense_accuracy=_dense_accuracy(
-                plan, network, original, data.test, costs, measured.accuracy, accelerator.device
-            ),
+            data,
+            costs,
+            machine,
+            dense_accuracy=dense_accuracy,
             dense_flops=whole,
             target=plan.target,
-            met_on=len(data.val),
             seconds=seconds_before + trainer.seconds,
-            environment=machine.environment(),
             method=plan.method,
             seed=plan.seed,
             epochs=plan.training.epochs,
             inference=plan.inference,
             validation=data.val_origin,
-            **(_decides(plan) | found),
-            **described_exits(network, data.test, costs),
+            **made,
         )
-        save_network(folder.path / "network", network, about=about(record, data.classes))
-        write_record(folder.path, record)
+        write_run(folder.path, network, record, data.classes)
     accelerator.wait_for_everyone()
     return record
 
 
-def _dense_accuracy(
-    plan: RunPlan,
-    network: RoutedNetwork,
-    original: RoutedNetwork,
-    test: Images,
-    costs: CostTable,
-    accuracy: float,
-    device: torch.device,
-) -> float:
-    """The accuracy of the dense network; where there never was one, of this one if everything runs."""
-    if plan.method == "dense":
-        return accuracy
-    if plan.from_scratch:
-        everything = torch.ones(len(test), len(network.columns), dtype=torch.bool)
-        return evaluate(network, test, costs, routes=everything).accuracy
-    return evaluate(original.to(device), test, CostTable.measure(original)).accuracy
+def _warn_of_chance(original: RoutedNetwork, data: DataSplits, machine: Machine) -> None:
+    """Warn of a user's own network that guesses: only the user knows whether its factory gives trained weights."""
+    accuracy, chance = accuracy_of_all(original.to(machine.accelerator().device), data.val), 1 / len(data.classes)
+    if accuracy <= chance + 3 * math.sqrt(chance * (1 - chance) / len(data.val)):
+        machine.hooks.warn(
+            f"the network answers {100 * accuracy:.1f}% of the validation images rightly, hardly more than chance: if "
+            "it is not trained, train it first (`routekit finetune`), and give that run as --weights"
+        )
 
 
-def _looking(
+def _look_again_if_it_pays(
     plan: RunPlan, network: RoutedNetwork, images: Images, machine: Machine
 ) -> tuple[RoutedNetwork, dict[str, Any]]:
-    """Let a network look again, if it is to and that pays on validation images; also what the record says of it."""
-    if not plan.second_look:
-        return network, {}
+    """Try a second look on validation images -> the better network, and the entries for its record."""
     assert plan.target is not None
     network, found = try_again(network, look_again(network), images, plan.target)
     machine.hooks.say(
@@ -227,23 +240,15 @@ def _looking(
     return network, looks(network, found, plan.kinds)
 
 
-def _decides(plan: RunPlan) -> dict[str, Any]:
-    """What a routed network decides, by which policy it stops, and how it was pruned before, for its record."""
-    if plan.method != "routed":
-        return {}
-    pruned = {} if plan.pruned is None else {"pruning": plan.pruned.method}
-    return pruned | {"junctions": plan.kinds, "policy": plan.policy}
-
-
 def _train_dense_first(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -> Backbone:
-    """Fine-tune the dense network inside the run's folder, or take it from there if that is done."""
-    dense_folder = folder.dense
-    if not dense_folder.finished:
+    """Train the dense network inside the run's folder, or load it from there if that is done."""
+    path = folder.dense.path
+    if not folder.dense.finished:
         machine.hooks.say(
             f"no weights of {plan.model} for {inputs.data.name} are at hand: training the dense network first "
-            f"({plan.dense.epochs:g} epochs, as `routekit finetune` does), into {dense_folder.path}"
+            f"({plan.dense.epochs:g} epochs, as `routekit finetune` does), into {path}"
         )
-        record = _within(dense_folder, plan.as_dense(train=True), inputs, machine)
+        record = _within(folder.dense, plan.as_dense(train=True), inputs, machine)
         if record:
             machine.hooks.say(f"the dense network has {100 * record['accuracy']['dense']:.2f}% on test")
-    return view_of_run(dense_folder.path, plan, inputs.data.classes)
+    return view_of_run(path, plan, inputs.data.classes)

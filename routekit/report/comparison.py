@@ -1,22 +1,23 @@
 """The table of a comparison: pure functions of records."""
 
 import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from statistics import fmean, median, stdev
 from typing import Any
 
 from routekit.errors import InputError
 from routekit.macs import CONVENTION
 
+MACS = "mean cost, % of the dense network's MACs"
+
 
 @dataclass(frozen=True)
 class Measured:
-    """One cell: what was asked for, and the record of what came of it.
+    """A cell that is done, with its record.
 
-    `milliseconds` an image takes, by runtime and batch size; empty if it was not timed. `given` is a network that was
-    there before, and is measured as it is.
+    `milliseconds` is the time of an image by runtime and batch size. It is empty if the network was not timed. `given`
+    marks a network that existed before the comparison. The comparison measures it and does not train it.
     """
 
     method: str
@@ -28,7 +29,7 @@ class Measured:
 
     @property
     def label(self) -> str:
-        """What readers know it by: its method, or, of a network that was given, its model and what was made of it."""
+        """The name for readers: the method, or the model of a given network and how it was made."""
         if not self.given:
             return self.method
         made = "" if self.record["method"] == "dense" else f" {self.record['method']}"
@@ -36,12 +37,12 @@ class Measured:
 
     @property
     def accuracy(self) -> float:
-        """Of the test images, in percent."""
+        """The accuracy on test images, in percent."""
         return 100 * float(self.record["accuracy"]["routed"])
 
     @property
     def share(self) -> float:
-        """Mean cost in percent of the dense network's MACs, routers and exits included."""
+        """The mean cost in percent of the dense network's MACs, routers and exits included."""
         return 100 * float(self.record["flops"]["realized"] / self.record["flops"]["dense"])
 
 
@@ -49,7 +50,7 @@ class Measured:
 class Row:
     """A method at a budget: means over seeds, and the sample standard deviation (0 for one seed).
 
-    `milliseconds` are those of the seed that was timed; `label` is what readers know the method by.
+    `label` is the method's name for readers. `milliseconds` are those of the first seed that was timed.
     """
 
     method: str
@@ -65,110 +66,109 @@ class Row:
 
     @property
     def name(self) -> str:
-        """How the row is called in a sentence."""
+        """The name of the row in a sentence."""
         return self.label if self.budget is None else f"{self.label} at {self.budget}"
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """The cost on each scale, by title: in percent of the dense MACs, and in milliseconds where it was timed."""
+        return {MACS: self.share} | {f"ms an image, {place}": time for place, time in self.milliseconds.items()}
 
 
 def rows(cells: Sequence[Measured]) -> list[Row]:
-    """One row for each method at each budget, the cheapest budget first, then the most accurate.
+    """Make one row for each method at each budget: the cheapest budget first, then the most accurate method.
 
-    Raises InputError for records that count costs differently.
+    Raises InputError if the records count costs differently.
     """
-    conventions = {cell.record["flops"]["convention"] for cell in cells}
-    if conventions - {CONVENTION}:
-        raise InputError(f"costs are counted in two ways: {' and '.join(sorted(conventions | {CONVENTION}))}")
+    conventions = {cell.record["flops"]["convention"] for cell in cells} | {CONVENTION}
+    if len(conventions) > 1:
+        raise InputError(f"costs are counted in two ways: {' and '.join(sorted(conventions))}")
     groups: dict[tuple[str, str | None], list[Measured]] = {}
     for cell in cells:
         groups.setdefault((cell.method, cell.budget), []).append(cell)
-    found = [_row(*group, members) for group, members in groups.items()]
-    return sorted(found, key=lambda row: (_target(groups[row.method, row.budget]), -row.accuracy, row.method))
+
+    def place(row: Row) -> tuple[float, float, str]:
+        flops = groups[row.method, row.budget][0].record["flops"]
+        return flops["target"] or flops["dense"], -row.accuracy, row.method
+
+    return sorted(map(_row, groups.values()), key=place)
 
 
-def _row(method: str, budget: str | None, cells: Sequence[Measured]) -> Row:
+def _row(cells: Sequence[Measured]) -> Row:
+    """The row of all seeds of a method at a budget."""
     accuracies = [cell.accuracy for cell in cells]
     sizes = [cell.record["size"] for cell in cells]
     return Row(
-        method=method,
-        budget=budget,
+        method=cells[0].method,
+        budget=cells[0].budget,
         seeds=len(cells),
-        accuracy=statistics.fmean(accuracies),
+        accuracy=fmean(accuracies),
         spread=deviation(accuracies),
-        share=statistics.fmean(cell.share for cell in cells),
-        parameters=statistics.fmean(size["parameters"] for size in sizes),
-        size=statistics.fmean(size["bytes"] for size in sizes),
+        share=fmean(cell.share for cell in cells),
+        parameters=fmean(size["parameters"] for size in sizes),
+        size=fmean(size["bytes"] for size in sizes),
         label=cells[0].label,
         milliseconds=next((cell.milliseconds for cell in cells if cell.milliseconds), {}),
     )
 
 
 def deviation(values: Sequence[float]) -> float:
-    """The sample standard deviation over seeds; 0 for one seed, of which none is known."""
-    return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def _target(cells: Sequence[Measured]) -> float:
-    flops = cells[0].record["flops"]
-    return float(flops["target"] or flops["dense"])
+    """Compute the sample standard deviation; 0 for one value, which has none."""
+    return stdev(values) if len(values) > 1 else 0.0
 
 
 def dense_record(cells: Sequence[Measured]) -> dict[str, Any]:
-    """A record whose "dense" accuracy is that of the network that all began with.
+    """Find a record whose "dense" accuracy is that of the network that all methods began with.
 
-    What the dense network's own record calls so is what came of fine-tuning it further.
+    In the record of the method "dense", it is the accuracy after more fine-tuning.
     """
     return next((cell for cell in cells if cell.given or cell.method != "dense"), cells[0]).record
 
 
 def dense_accuracy(cells: Sequence[Measured]) -> float:
-    """Of the network that all began with, in percent."""
+    """The accuracy of the network that all methods began with, in percent."""
     return 100 * float(dense_record(cells)["accuracy"]["dense"])
 
 
 def lower_edge(table: Sequence[Row], dense: float) -> float | None:
-    """Where a picture of accuracies ends below, percent, so that those near the dense network's can be told apart.
+    """Choose the lowest accuracy that a picture shows, so that rows near the dense network can be told apart.
 
-    Three times as far below it as the row in the middle is, three points at least; None if no row is so far below.
+    The edge is three times as far below the dense network as the median row, and at least three points below it.
+
+    Args:
+        table: The rows.
+        dense: The accuracy of the network that all methods began with, percent.
+
+    Returns:
+        The edge in percent; None if no row is below it.
     """
-    edge = math.floor(dense - max(3.0, 3 * statistics.median(dense - row.accuracy for row in table)))
+    edge = math.floor(dense - max(3.0, 3 * median(dense - row.accuracy for row in table)))
     return edge if min(row.accuracy for row in table) < edge else None
 
 
-def share(row: Row) -> float:
-    """What a row costs, in MACs."""
-    return row.share
+def frontier(table: Sequence[Row], scale: str = MACS) -> list[Row]:
+    """Find the rows that no other row beats: none is at least as accurate and at most as expensive.
 
+    Rows without a cost on this scale do not take part.
 
-def frontier(table: Sequence[Row], cost: Callable[[Row], float] = share) -> list[Row]:
-    """The rows that no other beats: none is both at least as accurate and at most as dear. The cheapest first.
+    Args:
+        table: The rows.
+        scale: How the cost is measured, one of `scales`.
 
-    Who has no place on the scale of `cost` (`placed`) neither beats nor is beaten.
+    Returns:
+        The rows of the frontier, the cheapest first.
     """
-    table = placed(table, cost)
 
-    def beaten(row: Row) -> bool:
-        return any(
-            other.accuracy >= row.accuracy
-            and cost(other) <= cost(row)
-            and (other.accuracy > row.accuracy or cost(other) < cost(row))
-            for other in table
-        )
+    def place(row: Row) -> tuple[float, float]:
+        return row.costs[scale], -row.accuracy
 
-    return sorted((row for row in table if not beaten(row)), key=cost)
+    best: list[Row] = []
+    for row in sorted((row for row in table if scale in row.costs), key=place):
+        if not best or row.accuracy > best[-1].accuracy or place(row) == place(best[-1]):
+            best.append(row)
+    return best
 
 
-def scales(table: Sequence[Row]) -> dict[str, Callable[[Row], float]]:
-    """By what a row's cost can be told, title -> cost: in MACs, and in milliseconds (NaN for rows not timed so)."""
-    where = dict.fromkeys(place for row in table for place in row.milliseconds)
-    found: dict[str, Callable[[Row], float]] = {"mean cost, % of the dense network's MACs": share}
-    for place in where:
-        found[f"ms an image, {place}"] = partial(_milliseconds, place)
-    return found
-
-
-def placed(table: Sequence[Row], cost: Callable[[Row], float]) -> list[Row]:
-    """The rows of which this cost is known."""
-    return [row for row in table if math.isfinite(cost(row))]
-
-
-def _milliseconds(place: str, row: Row) -> float:
-    return row.milliseconds.get(place, math.nan)
+def scales(table: Sequence[Row]) -> list[str]:
+    """List the titles of the scales on which rows have a cost: MACs first, then milliseconds of what was timed."""
+    return list(dict.fromkeys(scale for row in table for scale in row.costs))

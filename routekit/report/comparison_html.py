@@ -1,59 +1,55 @@
-"""A comparison as an HTML page: what it says, the table with the command behind each row, the terms, the plan."""
+"""A comparison as an HTML page: the findings, the table with the command behind each row, the terms, the plan."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from routekit.report.comparison import dense_accuracy, frontier, rows
-from routekit.report.comparison_page import PAIRED, Compared, against, columns, figures, how_measured, names, reading
+from routekit.report.comparison_page import PAIRED, Compared, against, entries, how_measured, names, reading
 from routekit.report.drawing import looks
 from routekit.report.frontier_plot import frontier_plot
-from routekit.report.page import prose, shell
+from routekit.report.page import html_line, html_table, prose, shell
 from routekit.runtime.runtime import need
 
-# The box is there once something is chosen.
+# The script shows this box once a row or a point is chosen.
 CHOSEN = "<div id=chosen hidden><code id=command></code><button id=copy>copy</button></div>"
 
 
 def comparison_html(compared: Compared, commands: Mapping[tuple[str, str | None], str]) -> str:
-    """The page; `commands` are those of each row's first seed.
+    """Make the page of a comparison. It loads nothing. The same arguments give the same bytes.
 
-    It loads nothing from elsewhere. The same arguments give the same bytes.
+    Args:
+        compared: What was compared.
+        commands: The command that makes each row's first seed, by method and budget.
+
+    Returns:
+        The HTML document.
+
+    Raises:
+        InputError: Plotly is not installed.
     """
     need("plotly", "report")
     cells, table = compared.cells, rows(compared.cells)
     first, *more = compared.findings
-    best, colours = frontier(table), {label: look[0] for label, look in looks(row.label for row in table).items()}
-    lines = [
-        _line(figures(row, table), commands[row.method, row.budget], colours[row.label], best=row in best)
-        for row in table
-    ]
-    paired = against(cells)
+    best, look, (head, texts), lines = frontier(table), looks(row.label for row in table), entries(table), []
+    for row, line in zip(table, texts, strict=True):
+        budget, method, *others = map(escape, line)
+        method = f"<i style='background:{look[row.label][0]}'></i>{method}"
+        command = f" data-command='{escape(commands[row.method, row.budget], quote=True)}'"
+        lines.append(html_line([budget, method, *others], command + (" class=best" if row in best else "")))
+    paired = ""
+    if found := against(cells):
+        differences = html_table(found[0], (html_line(map(escape, line)) for line in found[1]))
+        paired = f"<h2>Differences, paired</h2>{differences}<p>{escape(PAIRED)}</p>\n"
     return shell(
         compared.title,
         f"<p><strong>{escape(first)}</strong></p>\n{_list(more)}"
         f"{frontier_plot(table, commands, dense_accuracy(cells))}\n"
         f"<p>{escape(reading(cells))} A double click on the picture shows all of it; a click on a point or a row, the "
-        f"command that makes it.</p>\n{_table(columns(table), lines, ' class=rows')}\n{_list(names(cells))}"
-        + (f"<h2>Differences, paired</h2>{_paired(*paired)}<p>{escape(PAIRED)}</p>\n" if paired else "")
-        + f"<h2>How it was measured</h2><p>{escape(how_measured(cells, compared.timings))}</p>\n"
+        f"command that makes it.</p>\n{html_table(head, lines, ' class=rows')}\n{_list(names(cells))}{paired}"
+        f"<h2>How it was measured</h2><p>{escape(how_measured(cells, compared.timings))}</p>\n"
         f"<details><summary>The plan</summary><pre>{escape(compared.yaml)}</pre></details>\n{CHOSEN}",
     )
 
 
 def _list(sentences: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{prose(sentence)}" for sentence in sentences) + "</ul>\n" if sentences else ""
-
-
-def _table(head: Sequence[str], lines: Sequence[str], kind: str = "") -> str:
-    titles = "".join(f"<th>{escape(name)}" for name in head)
-    return f"<div class=wide><table{kind}><thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-
-
-def _line(entries: Sequence[str], command: str, colour: str, *, best: bool) -> str:
-    budget, method, *others = map(escape, entries)
-    cells = "".join(f"<td>{entry}" for entry in [budget, f"<i style='background:{colour}'></i>{method}", *others])
-    return f"<tr data-command='{escape(command, quote=True)}'{' class=best' if best else ''}>{cells}</tr>"
-
-
-def _paired(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return _table(head, ["<tr>" + "".join(f"<td>{escape(entry)}" for entry in line) + "</tr>" for line in lines])
+    return f"<ul>{''.join(f'<li>{prose(sentence)}' for sentence in sentences)}</ul>\n" if sentences else ""

@@ -1,4 +1,4 @@
-"""The report of a comparison in Markdown, and the parts that its page has in common with it."""
+"""The report of a comparison in Markdown, and the parts that the HTML page shares with it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,18 +7,9 @@ from typing import Any
 import yaml
 
 from routekit.macs import CONVENTION
-from routekit.report.comparison import (
-    Measured,
-    Row,
-    dense_accuracy,
-    dense_record,
-    frontier,
-    lower_edge,
-    placed,
-    rows,
-    scales,
-)
+from routekit.report.comparison import Measured, Row, dense_accuracy, dense_record, frontier, lower_edge, rows, scales
 from routekit.report.differences import differences
+from routekit.report.page import markdown_table
 from routekit.report.verdict import by_budget, difference, findings
 
 PAIRED = (
@@ -30,7 +21,10 @@ PAIRED = (
 
 @dataclass(frozen=True)
 class Compared:
-    """What a report is made of: the plan, the cells that are done of those `planned`, and what was timed, if it was."""
+    """The material of a report.
+
+    `cells` are those that are done, of the `planned` ones. `timings` are None if no network was timed.
+    """
 
     plan: Mapping[str, Any]
     cells: Sequence[Measured]
@@ -39,98 +33,102 @@ class Compared:
 
     @property
     def title(self) -> str:
-        """What was compared, in one line: networks that were there before are no methods."""
+        """The title, one line. Networks that were given do not count as methods."""
         methods = {cell.method for cell in self.cells if not cell.given}
         return f"{self.plan['shared']['model.name']} on {self.cells[0].record['data']}: {len(methods)} methods compared"
 
     @property
     def findings(self) -> list[str]:
-        """What it says, the most important first, and how much of it is done."""
+        """The findings, the most important first, and how many cells are done."""
         done = len(self.cells)
         return [*findings(self.cells), *([f"{done} of {self.planned} cells are done."] if done < self.planned else [])]
 
     @property
     def yaml(self) -> str:
-        """The plan as a file."""
+        """The plan as YAML."""
         return str(yaml.safe_dump(dict(self.plan), sort_keys=False)).rstrip()
 
 
 def comparison_page(compared: Compared, picture: str) -> str:
-    """The report in Markdown: what came of it, on which terms; `picture` is a file beside it."""
-    table = rows(compared.cells)
+    """Write the report of a comparison in Markdown: the findings, the table, the terms.
+
+    Args:
+        compared: What was compared.
+        picture: The file name of the picture, which lies beside the report.
+
+    Returns:
+        The text.
+    """
     first, *more = compared.findings
     lines = [f"# {compared.title}", "", f"**{first}**", "", *(f"- {sentence}" for sentence in more), ""]
     lines += [f"![accuracy against cost]({picture})", "", reading(compared.cells), ""]
-    lines += [markdown(table), "", *(f"- {explained}" for explained in names(compared.cells))]
-    paired = against(compared.cells)
-    if paired:
-        lines += ["", "## Differences, paired", "", _table(*paired), "", PAIRED]
+    lines += [markdown(rows(compared.cells)), "", *(f"- {explained}" for explained in names(compared.cells))]
+    if paired := against(compared.cells):
+        lines += ["", "## Differences, paired", "", markdown_table(*paired), "", PAIRED]
     lines += ["", "## How it was measured", "", how_measured(compared.cells, compared.timings), ""]
     return "\n".join([*lines, "## The plan", "", "```yaml", compared.yaml, "```", ""])
 
 
 def markdown(table: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    best = frontier(table)
-    lines = [[*figures(row, table), "yes" if row in best else ""] for row in table]
-    return _table([*columns(table), "on the frontier"], lines)
+    """Write the rows as a Markdown table."""
+    best, (head, lines) = frontier(table), entries(table)
+    marked = [[*line, "yes" if row in best else ""] for row, line in zip(table, lines, strict=True)]
+    return markdown_table([*head, "on the frontier"], marked)
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = "|---" * len(head) + "|"
-    first, *more = ["| " + " | ".join(entries) + " |" for entries in [head, *lines]]
-    return "\n".join([first, rule, *more])
-
-
-def columns(table: Sequence[Row]) -> list[str]:
-    """What `figures` are of."""
-    timed = list(scales(table))[1:]
-    return ["budget", "method", "accuracy, %", "of the dense MACs, %", "seeds", "parameters", "bytes", *timed]
-
-
-def figures(row: Row, table: Sequence[Row]) -> list[str]:
-    """A row's entries in the columns of `table`."""
-    spread = f" ± {row.spread:.2f}" if row.seeds > 1 else ""
-    sizes = [_short(row.parameters), _short(row.size)]
-    times = [f"{cost(row):.2f}" if placed([row], cost) else "" for cost in list(scales(table).values())[1:]]
-    accuracy = f"{row.accuracy:.2f}{spread}"
-    return [row.budget or "none", row.label, accuracy, f"{row.share:.2f}", str(row.seeds), *sizes, *times]
+def entries(table: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Write the rows as the titles of a table's columns, and the entries of its lines."""
+    timed, lines = scales(table)[1:], []
+    for row in table:
+        accuracy = f"{row.accuracy:.2f}" + (f" ± {row.spread:.2f}" if row.seeds > 1 else "")
+        sizes = [_short(row.parameters), _short(row.size)]
+        times = [f"{row.costs[scale]:.2f}" if scale in row.costs else "" for scale in timed]
+        lines.append([row.budget or "none", row.label, accuracy, f"{row.share:.2f}", str(row.seeds), *sizes, *times])
+    return ["budget", "method", "accuracy, %", "of the dense MACs, %", "seeds", "parameters", "bytes", *timed], lines
 
 
 def reading(cells: Sequence[Measured]) -> str:
-    """How to read the picture."""
+    """Explain how to read the picture."""
     table, dense = rows(cells), dense_accuracy(cells)
-    said = (
+    text = (
         f"Up and to the left is better. The wide grey steps are the frontier: what no other row beats. The dotted "
         f"line is the dense network that all began with: {dense:.2f}%, at 100% of the cost."
     )
     edge = lower_edge(table, dense)
     if edge is None:
-        return said
+        return text
     below = ", ".join(f"{row.name} ({row.accuracy:.2f}%)" for row in table if row.accuracy < edge)
-    return f"{said} Arrows at the lower edge stand for what lies below {edge:.0f}%: {below}."
+    return f"{text} Arrows at the lower edge stand for what lies below {edge:.0f}%: {below}."
 
 
 def names(cells: Sequence[Measured]) -> list[str]:
-    """What is behind the methods' names that do not say it, Markdown."""
-    said = []
-    for method, label, given in dict.fromkeys((cell.method, cell.label, cell.given) for cell in cells):
+    """Explain, in Markdown, the names of methods that do not explain themselves."""
+    lines = []
+    for method, cell in {cell.method: cell for cell in cells}.items():
         *pruned, last = method.split("+")
-        if given:
-            said.append(
-                f"`{label}`: a smaller network that was there before (`--smaller`); nothing of it is trained here."
+        if cell.given:
+            lines.append(
+                f"`{cell.label}`: a smaller network that was there before (`--smaller`); nothing of it is trained here."
             )
         elif last == "idk":
             end = f"; the last of them is pruned ({', '.join(pruned)})" if pruned else ""
-            said.append(
+            lines.append(
                 f"`{method}`: a cascade of whole networks, the smaller ones first: the next one is asked where one "
                 f"does not know{end}."
             )
-    return said
+    return lines
 
 
 def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = None) -> str:
-    """On which terms, and where and when."""
+    """Describe on which terms the cells were measured, and where and when.
+
+    Args:
+        cells: The cells that are done.
+        timings: The document of timings. None: nothing was timed.
+
+    Returns:
+        One paragraph.
+    """
     first = dense_record(cells)
     machines, dates, torches, threads = (
         sorted({each.record["environment"][of] for each in cells}) for of in ("device", "date", "torch", "threads")
@@ -138,7 +136,7 @@ def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = 
     when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
     ran = f"{', '.join(machines)}; torch {', '.join(torches)}; threads: {', '.join(map(str, threads))}"
     timed = ""
-    if timings is not None and len(scales(rows(cells))) > 1:
+    if timings is not None and any(cell.milliseconds for cell in cells):
         images = ", ".join(f"{count} at batch {batch}" for batch, count in timings["images"].items())
         versions = ", ".join(f"{name} {version}" for name, version in timings["runtimes"].items())
         timed = (
@@ -157,19 +155,24 @@ def how_measured(cells: Sequence[Measured], timings: Mapping[str, Any] | None = 
 
 
 def against(cells: Sequence[Measured]) -> tuple[list[str], list[list[str]]] | None:
-    """How the best at each budget compares with each other method there, in points: titles and lines, if any."""
-    bests = {budget: found[0] for budget, found in by_budget(rows(cells)).items()}
-    found = [
-        each for budget, best in bests.items() for each in differences(cells, best.method) if each.budget == budget
-    ]
-    if not found:
+    """Compare the best method at each budget with each other method there, in points.
+
+    Returns:
+        The titles and the lines of a table; None if no seed is of two methods.
+    """
+    bests = [found[0] for found in by_budget(rows(cells)).values()]
+    leads: dict[tuple[str, str | None], str] = {
+        (each.other, each.budget): difference(each)
+        for best in bests
+        for each in differences(cells, best.method)
+        if each.budget == best.budget
+    }
+    if not leads:
         return None
     labels = {cell.method: cell.label for cell in cells}
-    lines = []
-    for other in sorted({each.other for each in found}):
-        by = {each.budget: difference(each) for each in found if each.other == other}
-        lines.append([labels[other], *(by.get(budget, "") for budget in bests)])
-    return ["against", *(best.name for best in bests.values())], lines
+    others = sorted({other for other, _ in leads})
+    lines = [[labels[other], *(leads.get((other, best.budget), "") for best in bests)] for other in others]
+    return ["against", *(best.name for best in bests)], lines
 
 
 def _short(number: float) -> str:

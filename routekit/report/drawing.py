@@ -1,4 +1,4 @@
-"""What all pictures have in common: their size and colours, and how they are written, always in the same bytes."""
+"""What all pictures share: sizes, colours, axes, and how they are written, always as the same bytes."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -12,10 +12,10 @@ from routekit.files import write_atomically
 from routekit.runtime.runtime import need
 
 FORMATS = ("svg", "png")
-# So wide is a picture, inches: on a phone, its letters are as large as the text's small ones.
+# The width of a picture, inches: on a phone, its letters are as large as the small letters of the text.
 WIDTH = 5.2
 GREY, BLUE, ORANGE, GREEN = "#8a929a", "#1a73e8", "#ff7f0e", "#2ca02c"
-# Ten colours, then the same ten with another marker; as Matplotlib and as Plotly call it.
+# Ten colours, then the same ten with another marker, which Matplotlib and Plotly name differently.
 COLOURS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
 )  # fmt: skip
@@ -23,7 +23,10 @@ MARKERS = (("o", "circle"), ("s", "square"), ("v", "triangle-down"))
 
 
 def known(kind: str) -> str:
-    """The kind of picture. Raises InputError for one that there is not, or without what draws it."""
+    """Check a format of pictures, and return it.
+
+    Raises InputError for an unknown format, or if Matplotlib is not installed.
+    """
     if kind not in FORMATS:
         raise InputError(f"unknown format {kind!r}: {' or '.join(FORMATS)}")
     need("matplotlib", "report")
@@ -31,7 +34,10 @@ def known(kind: str) -> str:
 
 
 def looks(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
-    """Colour and marker, Matplotlib's and Plotly's, of each name: the same in every picture that has the same names."""
+    """Give each name a colour and a marker, by Matplotlib's and by Plotly's name.
+
+    The same names get the same colours and markers in every picture.
+    """
     return {
         name: (COLOURS[number % len(COLOURS)], *MARKERS[number // len(COLOURS) % len(MARKERS)])
         for number, name in enumerate(sorted(set(names)))
@@ -39,7 +45,18 @@ def looks(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
 
 
 def blank(width: float, height: float) -> Any:
-    """An empty figure, inches."""
+    """Make an empty figure.
+
+    Args:
+        width: Inches.
+        height: Inches.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: Matplotlib is not installed.
+    """
     need("matplotlib", "report")
     from matplotlib.figure import Figure
 
@@ -47,17 +64,32 @@ def blank(width: float, height: float) -> Any:
 
 
 def grid(width: float, height: float, rows: int, columns: int, **more: Any) -> Any:
-    """[rows, columns] axes of one figure."""
+    """Make a figure of several axes.
+
+    Args:
+        width: The width of the figure, inches.
+        height: Its height, inches.
+        rows: How many axes are below each other.
+        columns: How many axes are beside each other.
+        **more: More arguments of Matplotlib's `subplots`.
+
+    Returns:
+        The axes, an array `[rows, columns]`.
+    """
     return blank(width, height).subplots(rows, columns, squeeze=False, **more)
 
 
-def single(width: float, height: float) -> Any:
-    """The axes of a figure that has but these."""
-    return grid(width, height, 1, 1)[0, 0]
-
-
 def stacked(titles: Sequence[str], xlabel: str, height: float = 1.6) -> list[Any]:
-    """One panel below the other, each with its title: all of them share their x, whose ticks are whole numbers."""
+    """Make panels below each other, which share an x axis of whole numbers.
+
+    Args:
+        titles: A title for each panel.
+        xlabel: The label of the x axis.
+        height: The height of a panel, inches.
+
+    Returns:
+        The axes of each panel.
+    """
     panels = list(grid(WIDTH, height * len(titles) + 0.3, len(titles), 1, sharex=True)[:, 0])
     for panel, title in zip(panels, titles, strict=True):
         panel.set_title(title, fontsize=10, loc="left")
@@ -75,23 +107,37 @@ def whole(axis: Any) -> None:
 
 
 def line(axes: Any, points: Sequence[tuple[float, float, float]], look: tuple[str, str, str], label: str) -> None:
-    """Points (x, y, deviation over seeds) of one kind, joined, with a bar where there is a deviation."""
+    """Draw joined points, with an error bar for each deviation that is not 0.
+
+    Args:
+        axes: The axes.
+        points: x, y and the deviation over seeds of each point.
+        look: The colour and the markers, by `looks`.
+        label: The label in the legend.
+    """
     colour, marker, _ = look
-    points = sorted(points)
-    axes.plot(*np.reshape(points, (-1, 3)).T[:2], color=colour, marker=marker, markersize=4, linewidth=1, label=label)
-    varied = [point for point in points if point[2]]
-    if varied:
-        x, y, spread = zip(*varied, strict=True)
-        axes.errorbar(x, y, yerr=spread, fmt="none", ecolor=colour, capsize=2)
+    x, y, spread = np.reshape(sorted(points), (-1, 3)).T
+    axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1, label=label)
+    if spread.any():
+        varied = spread != 0
+        axes.errorbar(x[varied], y[varied], yerr=spread[varied], fmt="none", ecolor=colour, capsize=2)
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure, by the ending of `path`. Raises RoutekitError if it cannot be written."""
+    """Write a figure to a file.
+
+    Args:
+        figure: The figure.
+        path: The file; its ending names the format.
+
+    Raises:
+        RoutekitError: The file cannot be written.
+    """
     write_atomically(path, lambda stream: _draw(figure, stream, path.suffix[1:]))
 
 
 def as_svg(figure: Any) -> str:
-    """A figure as the text of an SVG document that stands in a page: without paper, and in the page's own ink."""
+    """Write a figure as the SVG document of a page: without a background, and in the page's text colour."""
     stream = io.BytesIO()
     _draw(figure, stream, "svg", transparent=True)
     return stream.getvalue().decode().replace("#000000", "currentColor")

@@ -1,74 +1,82 @@
-"""What the record of one run says, in sentences: what was measured, and what to be wary of."""
+"""The record of one run in sentences: what was measured, and the warnings."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from routekit.junctions.kinds import junctions
 from routekit.macs import CONVENTION, describe
 
-# A unit that fewer images run, or fewer do not run, is as good as static.
+# A unit is as good as static if fewer images run it, or fewer do not run it, than this share.
 RARE = 0.01
-# Off target by more than this share of it, a budget is missed.
+# A budget is missed if the cost is off by more than this share of it.
 OFF = 0.02
-# How columns are called that say whether an image goes on; and how, now and formerly, those that say where at a fork.
+# Where validation images come from, as a record says it.
+MET_ON = {
+    "train": "images that were carved out of the training images",
+    "test": "images that were carved out of the test images, and are not among these",
+}
+# The names of columns for deferrals and stops, and, now and in former versions, for forks begin with these words.
 PAST, FORKS = "past ", ("first sink at ", "first way")
 
 
 def facts(record: Mapping[str, Any]) -> list[str]:
-    """What was measured, in sentences."""
-    flops, accuracy, routes = record["flops"], record["accuracy"], record["routes"]
-    asked = "" if flops["target"] is None else f", for a budget of {100 * flops['target'] / flops['dense']:.2f}%"
+    """List what was measured, in sentences."""
+    flops, accuracy, routes, where = record["flops"], record["accuracy"], record["routes"], record["environment"]
+    budget = ""
+    if flops["target"] is not None:
+        on = MET_ON.get(record.get("validation", ""), "validation images")
+        budget = f", for a budget of {100 * flops['target'] / flops['dense']:.2f}%, which was met on {on}"
     before = "" if accuracy["dense"] is None else f", {100 * accuracy['dense']:.2f}% by the dense network"
-    said = [
-        f"{100 * accuracy['routed']:.2f}% of {record['images']} {record['split']} images of {record['data']} are "
-        f"answered rightly{before}.",
-        f"On average, one costs {describe(flops['realized'])}: {100 * flops['realized'] / flops['dense']:.2f}% of what "
-        f"it costs in the dense network{asked}.",
-        _routes(routes),
-    ]
-    if "shuffled_accuracy" in record and routes["unique"] > 1:
-        said.append(f"With another image's route, {100 * record['shuffled_accuracy']:.2f}% would be right.")
-    where = record["environment"]
-    threads = _counted(where["threads"], "thread")
-    # Where a network was set for another budget, nothing was trained for it.
-    epochs = f"{record['epochs']:g} epochs, " if "epochs" in record else ""
-    said.append(
-        f"Costs are {CONVENTION}, routers and exits included. Seed {record.get('seed', 0)}, {epochs}"
-        f"{record['seconds']:.0f} s on {where['device']}, {threads}, {where['date']}."
-    )
-    return said
-
-
-def _routes(routes: Mapping[str, Any]) -> str:
-    if routes["unique"] == 1:
-        return f"All images take the same route: {routes['mean_units']:.0f} of {routes['units']} units run."
-    return (
+    taken = (
         f"They take {routes['unique']} routes ({routes['entropy_bits']:.2f} bits), on which {routes['mean_units']:.1f} "
         f"of {routes['units']} units run on average."
     )
+    if routes["unique"] == 1:
+        taken = f"All images take the same route: {routes['mean_units']:.0f} of {routes['units']} units run."
+    right, images = accuracy["routed"], record["images"]
+    error = 100 * math.sqrt(right * (1 - right) / images)
+    sampled = record.get("inference", "hard") != "hard"
+    found = [
+        f"{100 * right:.2f}% (± {error:.2f}, one standard error) of {images} {record['split']} images of "
+        f"{record['data']} are answered rightly{before}, under {'sampled' if sampled else 'hard'} routing.",
+        f"On average, one costs {describe(flops['realized'])}: {100 * flops['realized'] / flops['dense']:.2f}% of what "
+        f"it costs in the dense network{budget}.",
+        taken,
+    ]
+    if "shuffled_accuracy" in record and routes["unique"] > 1:
+        found.append(f"With another image's route, {100 * record['shuffled_accuracy']:.2f}% would be right.")
+    # A network that was only set to another budget was not trained for it.
+    epochs = f"{record['epochs']:g} epochs, " if "epochs" in record else ""
+    found.append(
+        f"Costs are {CONVENTION}, routers and exits included. Seed {record.get('seed', 0)}, {epochs}"
+        f"{record['seconds']:.0f} s on {where['device']}, {_counted(where['threads'], 'thread')}, {where['date']}."
+    )
+    if command := where.get("command", record.get("command")):
+        found.append(f"Command: `{command}`")
+    return found
 
 
 def warnings(record: Mapping[str, Any]) -> list[str]:
-    """What a user should know before this network is shipped, each with a way out. Code stands between backticks."""
+    """List what a user should know before the network is shipped, each with a remedy.
+
+    Code stands between backticks.
+    """
     flops, routes = record["flops"], record["routes"]
     found: list[str] = []
     if record["method"] != "routed":
         return found
     decided = [junctions[kind] for kind in record.get("junctions", []) if kind in junctions]
-    # What was recorded before it was said what is decided, is of units, and of exits.
+    # Old records do not name their junctions: those were at units and at exits.
     at_units = "junctions" not in record or any(kind.rank == 0 for kind in decided)
-    # Exits alone make few routes: whether an image goes on is no more than a bit each.
+    # Exits alone make few routes: each adds no more than a bit.
     if routes["entropy_bits"] < 1 and at_units:
         found.append(
             f"Routing has collapsed: {_counted(routes['unique'], 'route')}, {routes['entropy_bits']:.2f} bits, hardly "
             "more than a static network: try `--set` with a larger `training.router_learning_rate` or "
             "`training.congestion`, or prune."
         )
-    # Of a fork it is the share that goes on by the first sink: the others take the second.
-    rates = {name: rate for name, rate in routes["run_rate"].items() if not name.startswith(FORKS)}
-    exits = {name.removeprefix(PAST): rate for name, rate in rates.items() if name.startswith(PAST)}
-    found += _of_units({name: rate for name, rate in rates.items() if not name.startswith(PAST)})
-    found += _of_exits(exits, named="junctions" not in record or any(kind.policies for kind in decided))
+    found += _of_rates(routes["run_rate"], exits="junctions" not in record or any(kind.policies for kind in decided))
     off, chance = flops["realized"] / flops["target"] - 1, flops.get("chance", 0.0) / flops["target"]
     if OFF < abs(off) <= 2 * chance:
         found.append(
@@ -76,7 +84,7 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
             f"tell a mean cost within {100 * chance:.1f}% (one standard error). Give more of the former (`--val`)."
         )
     elif abs(off) > OFF:
-        # Units are steered while they learn; a threshold can be set at any time.
+        # Units are steered only while they are trained; a threshold can be set at any time.
         again = "" if at_units else ", or meet the budget again with `routekit evaluate --target-flops`"
         found.append(
             f"The cost is {100 * off:+.1f}% off its target: what decides was not trained, or test images differ from "
@@ -85,44 +93,36 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _of_units(rates: Mapping[str, float]) -> list[str]:
-    found = []
-    units: dict[str, dict[str, float]] = {}
-    for name, rate in rates.items():
-        units.setdefault(name.partition(" branch ")[0], {})[name] = rate
-    unused = [unit for unit, own in units.items() if not any(own.values())]
-    if unused:
-        found.append(f"No test image takes {', '.join(unused)}: `routekit export` leaves out what none does.")
-    rare = [name for unit, own in units.items() if unit not in unused for name, rate in own.items() if rate < RARE]
-    if rare:
-        found.append(f"Hardly any image takes {', '.join(rare)}: with fewer choices, the rest might learn better.")
-    always = [name for name, rate in rates.items() if rate > 1 - RARE]
-    if always:
-        found.append(f"All images, or nearly all, take {', '.join(always)}: nothing is decided there.")
-    return found
-
-
-def _of_exits(rates: Mapping[str, float], *, named: bool) -> list[str]:
-    """`named` says whether there are exits that can be asked for one by one."""
-    found = []
+def _of_rates(run_rate: Mapping[str, float], *, exits: bool) -> list[str]:
+    """The warnings about shares of the images, by column; `exits` is whether the user can name exits one by one."""
+    units, past = dict[str, float](), dict[str, float]()
+    for name, rate in run_rate.items():
+        if name.startswith(PAST):
+            past[name.removeprefix(PAST)] = rate
+        elif not name.startswith(FORKS):  # the share that takes the first sink: the others take the second
+            units[name] = rate
+    unit_of = {name: name.partition(" branch ")[0] for name in units}
+    used = {unit_of[name] for name, rate in units.items() if rate}
     fewer, leave_out = "for fewer exits (`--exits`)", "Leave it out (`--exits`)"
-    if not named:
+    if not exits:
         fewer, leave_out = "for a narrower form (`--narrow`)", "Ask for a smaller budget, or for another `--narrow`"
-    for said, exits in {
-        "No image goes": [name for name, rate in rates.items() if not rate],
-        "Hardly any image goes": [name for name, rate in rates.items() if 0 < rate < RARE],
-    }.items():
-        if exits:
-            found.append(
-                f"{said} on past {', '.join(exits)}: what lies behind is not used. Ask for a larger budget, or {fewer}."
-            )
-    all_go_on = [name for name, rate in rates.items() if rate > 1 - RARE]
-    if all_go_on:
-        found.append(
-            f"All images, or nearly all, go on past {', '.join(all_go_on)}: the exit there costs something and answers "
-            f"hardly any. {leave_out}."
-        )
-    return found
+    behind = f"on past {{}}: what lies behind is not used. Ask for a larger budget, or {fewer}."
+    found = {
+        "No test image runs {}: `routekit export` leaves out what no validation image runs, either.": [
+            unit for unit in dict.fromkeys(unit_of.values()) if unit not in used
+        ],
+        "Hardly any image runs {}: with fewer choices, the rest might learn better.": [
+            name for name, rate in units.items() if rate < RARE and unit_of[name] in used
+        ],
+        "All images, or nearly all, run {}: nothing is decided there.": [
+            name for name, rate in units.items() if rate > 1 - RARE
+        ],
+        f"No image goes {behind}": [name for name, rate in past.items() if not rate],
+        f"Hardly any image goes {behind}": [name for name, rate in past.items() if 0 < rate < RARE],
+        f"All images, or nearly all, go on past {{}}: the exit there costs something and answers hardly any. "
+        f"{leave_out}.": [name for name, rate in past.items() if rate > 1 - RARE],
+    }
+    return [sentence.format(", ".join(names)) for sentence, names in found.items() if names]
 
 
 def _counted(number: int, noun: str) -> str:

@@ -1,12 +1,21 @@
-"""What all HTML pages have around them. A page loads nothing from elsewhere."""
+"""The parts that pages share: the frame of an HTML page, prose, drawings and tables. A page loads nothing."""
 
 import re
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 
 
 def shell(title: str, body: str) -> str:
-    """A whole HTML document, with the style and the script of all pages in it."""
+    """Make a whole HTML document, which holds the style and the script of all pages.
+
+    Args:
+        title: The title, as plain text.
+        body: What stands below the title, as HTML.
+
+    Returns:
+        The document.
+    """
     parts = resources.files("routekit.report")
     css, script = ((parts / name).read_text() for name in ("page.css", "page.js"))
     return (
@@ -18,11 +27,63 @@ def shell(title: str, body: str) -> str:
 
 
 def prose(text: str) -> str:
-    """A sentence as HTML: what stands between backticks is code."""
+    """Turn a sentence into HTML: text between backticks is code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def drawn(svg: str, heading: str, caption: str) -> str:
-    """A drawing, as an SVG document, in a page, with what it shows above and how to read it below."""
+    """Put a drawing into a page.
+
+    Args:
+        svg: The drawing, an SVG document.
+        heading: What it shows. This stands above it.
+        caption: How to read it. This stands below it.
+
+    Returns:
+        The figure, as HTML.
+    """
     picture = f"<svg role=img aria-label='{escape(heading, quote=True)}'{svg[svg.index('<svg') + 4 :]}"
     return f"<figure><h2>{escape(heading)}</h2>{picture}<figcaption>{prose(caption)}</figcaption></figure>"
+
+
+def html_line(entries: Iterable[str], attributes: str = "") -> str:
+    """Make a line of an HTML table.
+
+    Args:
+        entries: The cells, as HTML.
+        attributes: The attributes of the line, with a space before each.
+
+    Returns:
+        The line.
+    """
+    return f"<tr{attributes}>{''.join(f'<td>{entry}' for entry in entries)}</tr>"
+
+
+def html_table(head: Iterable[str], lines: Iterable[str], attributes: str = "") -> str:
+    """Make an HTML table, which scrolls where the page is too narrow for it.
+
+    Args:
+        head: The titles of the columns, as plain text.
+        lines: The lines below them, by `html_line`.
+        attributes: The attributes of the table, with a space before each.
+
+    Returns:
+        The table.
+    """
+    titles = "".join(f"<th>{escape(title)}" for title in head)
+    body = f"<thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f"<div class=wide><table{attributes}>{body}</table></div>"
+
+
+def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Make a Markdown table.
+
+    Args:
+        head: The titles of the columns.
+        lines: The entries of each line below them.
+
+    Returns:
+        The table, without a line break at its end.
+    """
+    first, *more = (f"| {' | '.join(entries)} |" for entries in (head, *lines))
+    return "\n".join([first, "|---" * len(head) + "|", *more])

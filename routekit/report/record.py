@@ -1,4 +1,4 @@
-"""Reading the record of a run, of which all reports are made."""
+"""Reading the record of a run, from which all reports are made."""
 
 import json
 from pathlib import Path

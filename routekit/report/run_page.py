@@ -1,15 +1,15 @@
-"""The report of one run, in Markdown and as a page: what was found, what to be wary of, and what its routes are."""
+"""The report of one run, in Markdown and as an HTML page: the facts, the warnings, the pictures and the routes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from itertools import groupby
 from typing import Any
 
 from routekit.report.findings import facts, warnings
-from routekit.report.page import drawn, prose, shell
+from routekit.report.page import drawn, markdown_table, prose, shell
 from routekit.report.run_pictures import stage_of
 
-# What a picture shows, and how to read it.
+# The heading of each picture, and how to read it.
 PICTURES = {
     "training": (
         "How it learned",
@@ -52,46 +52,64 @@ def name_of(record: Mapping[str, Any]) -> str:
 def markdown(
     record: Mapping[str, Any], analysis: Mapping[str, Any] | None, pictures: Mapping[str, str], note: str = ""
 ) -> str:
-    """The report in Markdown; `pictures` are files beside it, `note` says what is left out."""
+    """Write the report in Markdown.
+
+    Args:
+        record: The record of the run.
+        analysis: What its network does with the test images. None: this is not known.
+        pictures: The file names of the pictures, which lie beside the report.
+        note: What is left out, if anything is.
+
+    Returns:
+        The text.
+    """
     lines = [f"# {name_of(record)}", ""]
     for fact in [*facts(record), *([note] if note else [])]:
         lines += [fact, ""]
-    wary = [f"- **{warning}**" for warning in warnings(record)]
-    lines += [*wary, ""] if wary else []
+    if found := warnings(record):
+        lines += [*(f"- **{warning}**" for warning in found), ""]
+    explained = {} if analysis is None else {"lengths": _lengths(analysis), "routes": _kept(analysis)}
     for name, file in pictures.items():
         heading, caption = PICTURES[name]
         lines += [f"## {heading}", "", f"![{heading.lower()}]({file})", "", caption, ""]
-        if name == "lengths" and analysis is not None:
-            lines += [_lengths(analysis), ""]
-        if name == "routes" and analysis is not None:
-            lines += [_kept(analysis), ""]
+        if name in explained:
+            lines += [explained[name], ""]
     return "\n".join(lines)
 
 
 def html(
     record: Mapping[str, Any], analysis: Mapping[str, Any] | None, drawings: Mapping[str, str], note: str = ""
 ) -> str:
-    """The report as one self-contained page; `drawings` are SVG documents. A click on a route shows its images."""
-    said = "".join(f"<p>{prose(sentence)}</p>" for sentence in facts(record))
-    said += f"<p class=note>{prose(note)}</p>" if note else ""
-    wary = "".join(f"<li>{prose(warning)}</li>" for warning in warnings(record))
-    said += f"<ul class=warnings>{wary}</ul>" if wary else ""
+    """Write the report as a page that loads nothing. A click on a route shows its images.
+
+    Args:
+        record: The record of the run.
+        analysis: What its network does with the test images. None: this is not known.
+        drawings: The pictures, as SVG documents.
+        note: What is left out, if anything is.
+
+    Returns:
+        The HTML document.
+    """
+    text = "".join(f"<p>{prose(sentence)}</p>" for sentence in facts(record))
+    text += f"<p class=note>{prose(note)}</p>" if note else ""
+    found = "".join(f"<li>{prose(warning)}</li>" for warning in warnings(record))
+    text += f"<ul class=warnings>{found}</ul>" if found else ""
     pictures = "".join(drawn(drawing, *PICTURES[name]) for name, drawing in drawings.items())
     routes = "" if analysis is None else _routes(analysis)
-    return shell(name_of(record), f"{said}<div class=figures>{pictures}</div>{routes}")
+    return shell(name_of(record), f"{text}<div class=figures>{pictures}</div>{routes}")
 
 
 def _lengths(analysis: Mapping[str, Any]) -> str:
-    lines = ["| units run | images | accuracy, % | ms, one image alone |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['units']} | {row['images']} | {100 * row['accuracy']:.2f} | {row['milliseconds']:.2f} |"
+    lines = [
+        [f"{row['units']}", f"{row['images']}", f"{100 * row['accuracy']:.2f}", f"{row['milliseconds']:.2f}"]
         for row in analysis["lengths"]
     ]
-    return "\n".join(lines)
+    return markdown_table(["units run", "images", "accuracy, %", "ms, one image alone"], lines)
 
 
 def _routes(analysis: Mapping[str, Any]) -> str:
-    """The commonest routes, to click on."""
+    """The commonest routes, which answer to clicks."""
     stages = [(stage, len(list(names))) for stage, names in groupby(analysis["columns"], stage_of)]
     boxes = ", ".join(f"{count} of {stage}" for stage, count in stages)
     routes = "".join(_route(place, route, analysis) for place, route in enumerate(analysis["shared"]))
@@ -102,33 +120,24 @@ def _routes(analysis: Mapping[str, Any]) -> str:
 
 
 def _route(place: int, route: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
-    columns = zip(analysis["columns"], route["runs"], strict=True)
-    taken = "".join(
-        "<span>"
-        + "".join(f"<i class={'on' if on else 'off'} title='{escape(name, quote=True)}'></i>" for name, on in stage)
-        + "</span>"
-        for _, stage in groupby(columns, lambda column: stage_of(column[0]))
-    )
+    """A route, with its boxes by stage, its commonest classes, and examples, each with whether it was right."""
+    taken = ""
+    for _, stage in groupby(zip(analysis["columns"], route["runs"], strict=True), lambda column: stage_of(column[0])):
+        boxes = (f"<i class={'on' if on else 'off'} title='{escape(name, quote=True)}'></i>" for name, on in stage)
+        taken += f"<span>{''.join(boxes)}</span>"
+    ranked = sorted(zip(route["classes"], analysis["classes"], strict=True), reverse=True)[:4]
+    # A class whose name is a number is called a class.
+    mostly = ", ".join(f"{'class ' if name.isdigit() else ''}{name}: {count}" for count, name in ranked if count)
+    marks = ""
+    if "right" in route:  # analyses of former versions do not hold it
+        right = (f"<b class={'right' if right else 'wrong'}>{'✓' if right else '✗'}</b>" for right in route["right"])
+        marks = f"<div class=marks title='✓ answered rightly, ✗ wrongly'>{''.join(right)}</div>"
     return (
         f"<details class=route{' open' if place == 0 else ''}><summary><span class=units>{taken}</span> "
         f"<span>{route['images']} images, {100 * route['accuracy']:.1f}% right</span></summary>"
-        f"<p>{escape(_mostly(route, analysis['classes']))}</p><div class=strip>"
-        f"<img alt='examples' src='data:image/png;base64,{route['examples']}'>{_marks(route)}</div></details>"
+        f"<p>{escape(mostly)}</p><div class=strip>"
+        f"<img alt='examples' src='data:image/png;base64,{route['examples']}'>{marks}</div></details>"
     )
-
-
-def _mostly(route: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """The classes that most of a route's images are of; one that is called by a number is called a class."""
-    ranked = sorted(zip(route["classes"], classes, strict=True), reverse=True)[:4]
-    return ", ".join(f"{'class ' if name.isdigit() else ''}{name}: {count}" for count, name in ranked if count)
-
-
-def _marks(route: Mapping[str, Any]) -> str:
-    """Below each example, whether it was answered rightly: what was analysed before that was kept does not say."""
-    if "right" not in route:
-        return ""
-    marks = "".join(f"<b class={'right' if right else 'wrong'}>{'✓' if right else '✗'}</b>" for right in route["right"])
-    return f"<div class=marks title='✓ answered rightly, ✗ wrongly'>{marks}</div>"
 
 
 def _kept(analysis: Mapping[str, Any]) -> str:

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The sinks of a unit's junction, the dearest first: running it in full is sink 0, as in Eq. 3 of Wang et al. ("0-based
-# indexing"), what it does by default is the last one: skipping it, or the cheapest of its branches.
+# The sinks of a unit's junction, the dearest first. Sink 0 runs the unit in full, as in Eq. 3 of Wang et al. ("0-based
+# indexing"). The last sink is the default: it skips the unit, or takes the cheapest of its branches.
 RUN, SKIP = 0, -1
-# The sinks of a stop: what computes comes first, here as well.
+# The sinks of a stop. Here, too, the dearer one comes first.
 GO, STOP = RUN, SKIP
 
 
 def decided(margins: Tensor, width: int) -> Tensor:
     """Set to -inf the margins of the sinks that lost to another sink of the same junction.
 
-    A junction takes the sink whose margin is not negative. A margin that lost to the default is negative anyway.
+    A junction takes the sink whose margin is not negative. A margin is negative if its sink lost to the default.
 
     Args:
         margins: `[B, n * width]`, of n junctions over their defaults.
@@ -54,13 +54,17 @@ class Layout:
     @property
     def junctions(self) -> tuple[slice, ...]:
         """The columns of each junction and stop, in order."""
-        starts = itertools.accumulate(self.widths, initial=0)
-        return tuple(slice(start, start + width) for start, width in zip(starts, self.widths, strict=False))
+        return tuple(slice(*ends) for ends in itertools.pairwise(itertools.accumulate(self.widths, initial=0)))
 
     @property
     def is_stop(self) -> tuple[bool, ...]:
         """Of each junction and stop, in order, whether it is a stop."""
         return tuple(columns.start in self.stops for columns in self.junctions)
+
+    @property
+    def partings(self) -> list[bool]:
+        """Of each stop, and of each fork, in order, whether it is a fork."""
+        return [not stops for stops in self.is_stop if stops or self.forks]
 
     @property
     def of_units(self) -> list[int]:
@@ -69,11 +73,11 @@ class Layout:
 
     @property
     def paths(self) -> int:
-        """The number of paths that do not meet again."""
+        """The number of paths that never meet again."""
         return 2 ** len(self.of_units) if self.forks else 1
 
     def every_path(self, count: int) -> Tensor:
-        """Return routes `[paths * count, columns]` that take `count` images down each path in turn, to its end."""
+        """Return routes `[paths * count, columns]` that send `count` images to the end of each path in turn."""
         at = self.of_units
         bits = torch.arange(self.paths).unsqueeze(1) >> torch.arange(len(at)).flip(0)
         routes = torch.ones(self.paths, len(self.sections), dtype=torch.bool)
@@ -81,7 +85,7 @@ class Layout:
         return routes.repeat_interleave(count, dim=0)
 
     def decided(self, margins: Tensor) -> Tensor:
-        """Set to -inf the margins `[B, columns]` that lost to another sink of their junction: see `decided`."""
+        """Margins `[B, columns]` -> those with -inf for each sink that lost to another of its junction: `decided`."""
         if all(width == 1 for width in self.widths):
             return margins
         parts = [
@@ -90,20 +94,20 @@ class Layout:
         return torch.cat(parts, dim=1)
 
     def choose(self, margins: Tensor) -> Tensor:
-        """Margins `[B, columns]` over the defaults -> routes, bool: of each junction, the best that is not negative."""
+        """Margins `[B, columns]` over the defaults -> routes `[B, columns]`, bool: the best sink of each junction."""
         return self.decided(margins) >= 0
 
     def reach(self, gates: Tensor) -> Tensor:
-        """Gates `[B, columns]` -> `[B, sections]`, the share of each image that gets to each section."""
+        """Gates `[B, columns]` -> `[B, sections]`, the share of each image that reaches each section."""
         onwards = gates[:, list(self.stops)]
         return torch.cat([gates.new_ones(gates.shape[0], 1), onwards], dim=1).cumprod(dim=1)
 
     def strike(self, routes: Tensor) -> Tensor:
-        """Remove from routes `[B, columns]`, bool, what lies behind a stop that is taken."""
+        """Routes `[B, columns]`, bool -> the same without what lies behind a stop that is taken."""
         return routes & self.met(routes)
 
     def met(self, routes: Tensor) -> Tensor:
-        """Say which decisions an image comes to at all: `[B, columns]`, bool."""
+        """Routes `[B, columns]`, bool -> `[B, columns]`, bool: which decisions each image reaches."""
         return self.reach(routes.float())[:, list(self.sections)] > 0
 
 
@@ -137,9 +141,9 @@ class RouteTrace:
         logits: `[B, classes]`, the network's answer.
         decisions: One for each junction and stop, in the order of the program.
         layout: What the columns are.
-        leaves: `[B, classes]` each: the answer so far at each stop, in order, and the last answer. Empty where images
-            left on the way.
-        features: Of each pass, `[B, C, H, W]` after each of its stages. Empty unless they were asked for.
+        leaves: `[B, classes]` each: the answer so far at each stop, in order, and the last answer. Empty if images
+            exited on the way.
+        features: Of each pass, `[B, C, H, W]` after each of its stages. Empty unless they were kept.
     """
 
     logits: Tensor
@@ -151,7 +155,7 @@ class RouteTrace:
     @property
     def stops(self) -> tuple[Decision, ...]:
         """The decisions whether to stop, in order."""
-        return tuple(d for d, stops in zip(self.decisions, self.layout.is_stop, strict=True) if stops)
+        return tuple(itertools.compress(self.decisions, self.layout.is_stop))
 
     @property
     def at_units(self) -> tuple[Decision, ...]:
@@ -160,17 +164,17 @@ class RouteTrace:
 
     @property
     def gates(self) -> Tensor:
-        """`[B, columns]`, the routing variables r_i (Eq. 3): how much of each unit ran; differentiable in training."""
+        """`[B, columns]`, the routing variables r_i (Eq. 3), in [0, 1]; differentiable in training."""
         return self._stack([d.weights[:, :SKIP] for d in self.decisions])
 
     @property
     def routes(self) -> Tensor:
-        """`[B, columns]`, bool: the units that inference runs (Eq. 11), and the stops that it passes."""
+        """`[B, columns]`, bool: the sinks that inference takes (Eq. 11), and the stops that it passes."""
         return self.layout.strike(self._stack([d.chosen for d in self.decisions]).bool())
 
     @property
     def ran(self) -> Tensor:
-        """`[B, columns]`, bool: what the gate had run, which departs from `routes` where it samples."""
+        """`[B, columns]`, bool: what the gate ran. It differs from `routes` if the gate samples."""
         return self.layout.strike(self.gates > 0.5)
 
     @property

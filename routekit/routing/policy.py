@@ -1,7 +1,7 @@
-"""Policies over a tree of junctions: what inference is expected to cost, and what each decision should have been worth.
+"""Policies over a tree of junctions: the expected cost of inference, and the utility of each sink.
 
-After McGill and Perona, "Deciding How to Decide: Dynamic Routing in Artificial Neural Networks" (2017), section 4;
-equation numbers are theirs. Everything is per image, [B], and differentiable wherever its inputs are.
+After McGill and Perona, "Deciding How to Decide: Dynamic Routing in Artificial Neural Networks" (2017), section 4.
+Equation numbers are theirs. All quantities are per image, `[B]`, and differentiable if their inputs are.
 """
 
 from collections.abc import Callable
@@ -12,30 +12,53 @@ from torch import Tensor
 
 from routekit.registry import Registry
 from routekit.routing.decision import GO, Layout, RouteTrace
-from routekit.routing.gate import one_hot
+from routekit.routing.gate import hard, one_hot
 
-# Scores [B, K] of a junction's sinks -> the probability [B, K] with which each is taken.
+# Scores s_j [B, K] of a junction's sinks -> the probability [B, K] of each sink.
 Choice = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Subnetwork:
-    """A network, or what is left of it behind a junction: a leaf, which answers, or a junction and what lies behind it.
+class Leaf:
+    """A subnetwork that answers without a decision.
 
-    cost:   [B] c_cpt of getting from the junction before to here: k_cpt times its multiply-adds (Eq. 2)
-    error:  [B] c_err of the answer; of a leaf
-    scores: [B, K] s_j, what a router makes of each sink; of a junction
-    sinks:  the subnetworks behind the junction
+    Attributes:
+        cost: `[B]`, c_cpt from the junction before it to the answer: k_cpt times its multiply-adds (Eq. 2).
+        error: `[B]`, c_err of the answer.
     """
 
     cost: Tensor
-    error: Tensor | None = None
-    scores: Tensor | None = None
-    sinks: tuple["Subnetwork", ...] = ()
+    error: Tensor
+
+
+@dataclass(frozen=True)
+class Junction:
+    """A subnetwork that begins with a decision.
+
+    Attributes:
+        cost: `[B]`, c_cpt from the junction before it to this one.
+        scores: `[B, K]`, s_j, the router's scores of the sinks.
+        sinks: nu_j^i, the subnetworks behind the junction.
+    """
+
+    cost: Tensor
+    scores: Tensor
+    sinks: tuple["Subnetwork", ...]
+
+
+Subnetwork = Leaf | Junction
 
 
 def softly(temperature: float, *, epsilon: float = 0.0) -> Choice:
-    """Softmax of the scores at a temperature (Eq. 4), mixed with `epsilon` of the uniform distribution."""
+    """Build the training routing policy: the softmax of s_j / tau (Eq. 4).
+
+    Args:
+        temperature: tau.
+        epsilon: The share of the uniform distribution that is mixed in.
+
+    Returns:
+        The policy.
+    """
 
     def choose(scores: Tensor) -> Tensor:
         return (1 - epsilon) * torch.softmax(scores / temperature, dim=1) + epsilon / scores.shape[1]
@@ -44,7 +67,15 @@ def softly(temperature: float, *, epsilon: float = 0.0) -> Choice:
 
 
 def sampled(choice: Choice, generator: torch.Generator | None = None) -> Choice:
-    """Draw one sink from what `choice` gives: the d-hat of section 4, a constant in the gradient."""
+    """Build the policy that draws one sink from `choice`: d-hat of section 4, a constant in the gradient.
+
+    Args:
+        choice: The policy that gives the probabilities.
+        generator: Of the draws; None for the global one.
+
+    Returns:
+        The policy. Its probabilities are 0 and 1.
+    """
 
     def choose(scores: Tensor) -> Tensor:
         drawn = torch.multinomial(choice(scores).detach().cpu(), 1, generator=generator).squeeze(1)
@@ -53,58 +84,71 @@ def sampled(choice: Choice, generator: torch.Generator | None = None) -> Choice:
     return choose
 
 
-def greedily(scores: Tensor) -> Tensor:
-    """The sink with the largest score: the inference routing policy (section 3)."""
-    return one_hot(scores.argmax(dim=1), scores)
-
-
 def expected_cost(network: Subnetwork, choice: Choice) -> Tensor:
-    """[B] E[c_inf] (Eq. 1 and 3), exactly: each sink by the probability with which it is taken."""
-    if network.error is not None:
+    """Compute E[c_inf] (Eq. 1 and 3) exactly: each sink counts by its probability.
+
+    Args:
+        network: The tree.
+        choice: The routing policy.
+
+    Returns:
+        `[B]`.
+    """
+    if isinstance(network, Leaf):
         return network.cost + network.error
-    assert network.scores is not None
     behind = torch.stack([expected_cost(sink, choice) for sink in network.sinks], dim=1)
     return network.cost + (choice(network.scores) * behind).sum(dim=1)
 
 
-def least_cost(network: Subnetwork) -> Tensor:
-    """[B] min over d of c_inf: what the best decisions would have cost (Eq. 8)."""
-    if network.error is not None:
-        return network.cost + network.error
-    return network.cost + torch.stack([least_cost(sink) for sink in network.sinks], dim=1).amin(dim=1)
-
-
-# What the decisions downstream of a sink are taken to cost, when its utility is learned.
+# Subnetwork -> [B], its c_inf as a critic predicts it: the utility of the sink is u_ij = -c_inf.
 critics: Registry[Callable[[Subnetwork], Tensor]] = Registry("critic")
 
 
 @critics.register("pragmatic")
 def pragmatic(network: Subnetwork) -> Tensor:
-    """Downstream, the routers decide as they do now (Eq. 7)."""
-    return expected_cost(network, greedily)
+    """`[B]`, c_inf if the inference routing policy (section 3) decides downstream (Eq. 7)."""
+    return expected_cost(network, hard)
 
 
 @critics.register("optimistic")
 def optimistic(network: Subnetwork) -> Tensor:
-    """Downstream, every decision is the best one (Eq. 8)."""
-    return least_cost(network)
+    """`[B]`, the least c_inf over all decisions d' downstream (Eq. 8)."""
+    if isinstance(network, Leaf):
+        return network.cost + network.error
+    return network.cost + torch.stack([optimistic(sink) for sink in network.sinks], dim=1).amin(dim=1)
 
 
-def over_junctions(network: Subnetwork, choice: Choice, term: Callable[[Subnetwork], Tensor]) -> Tensor:
-    """[B] the sum of `term` over the junctions that an image meets, each by the probability of meeting it."""
-    if network.error is not None:
+def over_junctions(network: Subnetwork, choice: Choice, term: Callable[[Junction], Tensor]) -> Tensor:
+    """Compute the expected sum of a term over J, the junctions that an image meets.
+
+    Args:
+        network: The tree.
+        choice: The routing policy.
+        term: The term `[B]` of a junction.
+
+    Returns:
+        `[B]`.
+    """
+    if isinstance(network, Leaf):
         return torch.zeros_like(network.cost)
-    assert network.scores is not None
     behind = torch.stack([over_junctions(sink, choice, term) for sink in network.sinks], dim=1)
-    # Which junctions are met is not what the term is to change (section 4.2, 4.4).
+    # The term must not change which junctions are met: there, d-hat is a constant (sections 4.2 and 4.4).
     return term(network) + (choice(network.scores).detach() * behind).sum(dim=1)
 
 
 def utility_regression(network: Subnetwork, choice: Choice, critic: Callable[[Subnetwork], Tensor]) -> Tensor:
-    """[B] the sum of ||s_j - u_j||^2 over the junctions met (Eq. 5 and 6, without k_ure); u_ij = -c_inf (Eq. 7, 8)."""
+    """Compute the expected sum of ||s_j - u_j||^2 over the junctions met (Eq. 5 and 6, without k_ure).
 
-    def error(junction: Subnetwork) -> Tensor:
-        assert junction.scores is not None
+    Args:
+        network: The tree.
+        choice: The routing policy.
+        critic: Gives u_ij = -c_inf (Eq. 7 or 8).
+
+    Returns:
+        `[B]`.
+    """
+
+    def error(junction: Junction) -> Tensor:
         utilities = -torch.stack([critic(sink) for sink in junction.sinks], dim=1).detach()
         return (junction.scores - utilities).square().sum(dim=1)
 
@@ -112,60 +156,82 @@ def utility_regression(network: Subnetwork, choice: Choice, critic: Callable[[Su
 
 
 def decisiveness(network: Subnetwork, choice: Choice) -> Tensor:
-    """[B] the sum of ||s_j||^2 over the junctions met (Eq. 10, without k_dec): it keeps an actor exploring."""
+    """Compute the expected sum of ||s_j||^2 over the junctions met (Eq. 10, without k_dec).
 
-    def size(junction: Subnetwork) -> Tensor:
-        assert junction.scores is not None
-        return junction.scores.square().sum(dim=1)
+    It keeps an actor's scores small, so that the actor explores.
 
-    return over_junctions(network, choice, size)
+    Args:
+        network: The tree.
+        choice: The routing policy.
+
+    Returns:
+        `[B]`.
+    """
+    return over_junctions(network, choice, lambda junction: junction.scores.square().sum(dim=1))
 
 
 def reach_of(trace: RouteTrace, choice: Choice) -> Tensor:
-    """[B, parts] with which probability each image gets to each part of a network.
+    """Compute the probability with which each image reaches each part of a network.
 
     Exits and forks divide a network into parts: first what lies before them all, then what lies behind the first of
-    them, path by path, and so on. Without forks, parts are sections, and there are exits + 1. With forks, the trace is
-    that of all images on every path (`Layout.every_path`).
+    them, path by path, and so on. Without forks, parts are sections.
+
+    Args:
+        trace: With forks, that of all images on every path (`Layout.every_path`).
+        choice: The routing policy.
+
+    Returns:
+        `[B, parts]`.
     """
     layout = trace.layout
-    lies = (layout.sections[column] for column in layout.of_units)
-    forks = zip(lies, trace.at_units, strict=True) if layout.forks else ()
-    turned = [(section, (choice(fork.logits) * fork.weights).sum(dim=1), 2) for section, fork in forks]
-    passed = [(section, choice(stop.logits)[:, GO], 1) for section, stop in enumerate(trace.stops)]
+    forks = trace.at_units if layout.forks else ()
+    turns = iter([(choice(fork.logits) * fork.weights).sum(dim=1) for fork in forks])
+    passes = iter([choice(stop.logits)[:, GO] for stop in trace.stops])
     paths, on = 1, trace.logits.new_ones(len(trace.logits)).view(layout.paths, -1)
     found = [on[:1]]
-    for _, onwards, ways in sorted(turned + passed, key=lambda met: met[0]):  # a section's forks, then its exit
-        paths, on = paths * ways, on * onwards.view(layout.paths, -1)
+    for is_fork in layout.partings:
+        paths, onwards = (2 * paths, next(turns)) if is_fork else (paths, next(passes))
+        on = on * onwards.view(layout.paths, -1)
         found.append(on[:: layout.paths // paths])
     return torch.cat(found).T
 
 
 def shares(layout: Layout) -> Tensor:
-    """[parts] the share of what all images teach that comes to each part: the paths of a tree divide it evenly."""
+    """`[parts]`, the share of all images on every path that each part gets: paths divide them evenly."""
     paths, found = 1, [1.0]
-    forks = [layout.sections[column] for column in layout.of_units] if layout.forks else []
-    for ways in [way for section in range(len(layout.stops) + 1) for way in (*[2] * forks.count(section), 1)][:-1]:
-        paths *= ways
+    for is_fork in layout.partings:
+        paths *= 2 if is_fork else 1
         found += [1 / paths] * paths
     return torch.tensor(found)
 
 
 def throughput_rate(reach: Tensor, floor: float = 1e-2) -> Tensor:
-    """Throughput-adjusted learning rate of a layer that images [B] reach with probabilities `reach` (section 4.5).
+    """Compute alpha, the throughput-adjusted learning rate of a layer (section 4.5).
 
-    Eq. 16 has 1 / ||p||. The authors' code (multipath-nn, `net_types.py`) divides by the root mean square of p
-    instead, which differs by the constant sqrt(B) and leaves a layer that all images reach as it is, and keeps
-    probabilities over a floor. This does as the code does, with a floor on the root mean square.
+    Eq. 16 is alpha = 1 / ||p||. The authors' code (multipath-nn, `net_types.py`) divides by the root mean square of p
+    instead. That differs by the constant sqrt(B), and is 1 for a layer that all images reach. This does as the code
+    does. The code has a floor for probabilities; here, the floor is for their root mean square.
+
+    Args:
+        reach: p, `[B]`, the probability with which each image reaches the layer.
+        floor: The least root mean square.
+
+    Returns:
+        alpha, a scalar.
     """
     return 1 / reach.square().mean().sqrt().clamp_min(floor)
 
 
 def activated_l2(reach: Tensor, squares: Tensor, *, routes: bool = False) -> Tensor:
-    """E[sum of w^2 over the layers activated] (Eq. 9, without k_L2).
+    """Compute the expected sum of w^2 over the weights of the activated layers (Eq. 9, without k_L2).
 
-    `reach` [B, S] is the probability with which each image activates each of S parts of the network; `squares` [S] are
-    the parts' squared weights. The reach is a constant in the gradient, unless the policy is to be regularised as well
-    (`routes`, section 5.2, which "discourages networks from routing data along deep paths"). Where it is 1: plain L2.
+    Args:
+        reach: `[B, parts]`, the probability with which each image activates each part of the network.
+        squares: `[parts]`, the sum of the squared weights of each part.
+        routes: Let the term teach the policy, too. Section 5.2 says that this "discourages networks from routing data
+            along deep paths". Else, the reach is a constant in the gradient.
+
+    Returns:
+        A scalar: plain L2 if the reach is 1.
     """
     return ((reach if routes else reach.detach()) @ squares).mean()

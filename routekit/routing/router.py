@@ -1,7 +1,7 @@
-"""Routers: features [B, C, H, W] at a unit's junction -> logits [B, K] over its sinks: (run, ..., skip).
+"""Routers: features `[B, C, H, W]` at a unit's junction -> logits `[B, K]` over its sinks: (run, ..., skip).
 
-A network's routers form one bank, because some share weights or carry a state from unit to unit. A bank starts
-fully open: it runs every unit of every image, so that a converted network begins as the original.
+The routers of a pass form one bank, because some share weights or carry a state from unit to unit. A new bank runs
+every unit of every image, so that a converted network begins as the original.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,13 @@ from routekit.routing.decision import RUN, SKIP
 
 @dataclass(frozen=True)
 class JunctionShape:
-    """What a router is built from: the features' `channels` and the `stage` of its unit."""
+    """What a router is built for.
+
+    Attributes:
+        channels: The channels of the features that it reads.
+        stage: The stage of its unit.
+        sinks: The number of sinks.
+    """
 
     channels: int
     stage: int
@@ -33,13 +39,14 @@ banks: Registry["type[RouterBank]"] = Registry("router")
 class RouterConfig:
     """How a bank of learned routers is built.
 
-    kind:        "fc" (fully connected, as in Fig. 2b of Wang et al.), "cnn" or "rnn"
-    hidden:      width of the hidden layer
-    normalize:   standardise each pooled channel over the batch first: pooled post-activation features are dominated
-                 by a large constant, which hides what differs between images
-    open_logit:  the initial margin of running a unit in full over its other sinks
-    detach:      keep the routers' gradient out of the features: they learn to read what the backbone computes for its
-                 own task, and a step costs less (the features' gradient is the largest tensor that they would touch)
+    Attributes:
+        kind: "fc" (fully connected, as in Fig. 2b of Wang et al.), "cnn" or "rnn".
+        hidden: The width of the hidden layer.
+        normalize: Standardise each pooled channel over the batch first. Pooled features after an activation have a
+            large constant part, which hides the differences between images.
+        open_logit: The initial margin of running a unit in full over its other sinks.
+        detach: Keep the routers' gradient out of the features. The backbone then learns its own task only, and a step
+            is faster, because the gradient of the features is a large tensor.
     """
 
     kind: Annotated[str, one_of("router", banks)] = "fc"
@@ -50,27 +57,26 @@ class RouterConfig:
 
 
 class RouterBank(nn.Module):
-    """The routers of a pass. Subclasses define `score`, or `policy` where they are asked about the image.
+    """The routers of a pass. Subclasses define `score`, or `policy` if they see the image (`sees_image`).
 
-    All junctions have one more sink than `width`. A bank may be priced: then each router also gets the price of
-    computing as a feature, its standardised logarithm.
+    All junctions have one more sink than `width`. A router of a priced bank also gets the price of computing as a
+    feature, its standardised logarithm.
 
     Attributes:
-        bias: `[n * width]`, added to the scores of all sinks but the default, junction by junction. A budget is met by
-            it without training.
+        bias: `[n * width]`, added to the scores of all sinks but the default, junction by junction. It meets a budget
+            without training.
         price: The price in force as a feature. None if the bank is not priced.
-        config: How the routers were built, if they learn.
+        config: How the routers were built. None if they do not learn.
+        width: The number of sinks of each junction beside the default.
     """
 
     bias: Tensor
     price: Tensor | None
-    # Whether a junction's router can be removed alone.
-    separate = True
-    # Whether several junctions are asked about the same features at less cost than one by one.
+    # Whether it costs less to score several junctions together than one by one.
     surveys = False
-    # Whether the junctions are forks: what is behind one sink is never met behind the other.
+    # Whether the junctions are forks: no unit lies behind both sinks of one.
     forks = False
-    # Whether all routers are asked at once about the image, before the first unit: a policy network.
+    # Whether all routers score the image together, before the first unit: a policy network.
     sees_image = False
 
     def __init__(
@@ -85,27 +91,31 @@ class RouterBank(nn.Module):
         return len(self.bias) // self.width
 
     def columns(self, junctions: range) -> slice:
-        """Where the columns of `junctions` are in the bank, and in `bias`."""
+        """Return the columns of `junctions` in `bias`."""
         return slice(junctions.start * self.width, junctions.stop * self.width)
 
     def begin(self, images: Tensor) -> tuple[Tensor, ...] | None:
-        """Begin a pass over `images` `[B, C, H, W]`: return the state before the first junction."""
+        """Images `[B, C, H, W]` -> the state before the first junction. None if the bank does not see images."""
         if not self.sees_image:
             return None
         with torch.autocast(images.device.type, enabled=False):
             return (self.policy(images.to(self.bias.dtype)),)
 
     def policy(self, images: Tensor) -> Tensor:
-        """Score all junctions about images `[B, C, H, W]` -> logits `[B, n, K]`, where `sees_image`."""
+        """Images `[B, C, H, W]` -> logits `[B, n, K]` of all junctions, if `sees_image`."""
         raise NotImplementedError
+
+    def read(self, features: Tensor) -> Tensor:
+        """Features `[B, C, H, W]` -> what all routers read of them."""
+        return features
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
         """Score one junction.
 
         Args:
             index: The junction's place in the bank.
-            features: `[B, C, H, W]`.
-            state: What the junctions before it left, or None.
+            features: What `read` gives.
+            state: The state after the junction before it, or None.
             prices: `[B]`, other prices of computing than the one in force, as features.
 
         Returns:
@@ -115,59 +125,63 @@ class RouterBank(nn.Module):
         return state[0][:, index], state
 
     def with_price(self, summary: Tensor, prices: Tensor | None) -> Tensor:
-        """Add the price to the features `[B, S]` of each image, if the bank is priced."""
+        """Features `[B, S]` -> `[B, S + 1]`, with the price in force or `prices` `[B]`, if the bank is priced."""
         if self.price is None:
             return summary
         prices = self.price.expand(summary.shape[0]) if prices is None else prices
         return torch.cat([summary, prices.to(summary).unsqueeze(1)], dim=1)
 
     def forget(self, index: int) -> bool:
-        """Remove junction `index`, whose unit is gone; False if later junctions need its router (a shared state)."""
-        if not self.separate:
+        """Remove junction `index`, whose unit is gone. Return False if its router cannot be removed alone."""
+        if not self.remove(index):
             return False
         own = self.columns(range(index, index + 1))
         self.bias = torch.cat([self.bias[: own.start], self.bias[own.stop :]])
-        self.remove(index)
         return True
 
-    def remove(self, index: int) -> None:
-        """Remove the router of junction `index`, if the bank's routers are separate."""
-        raise NotImplementedError
+    def remove(self, index: int) -> bool:  # noqa: ARG002
+        """Remove the router of junction `index`. Return False if other junctions need it, as with a shared state."""
+        return False
 
     def forward(
         self, index: int, features: Tensor, state: Any = None, prices: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """`score`, in the routers' own precision whatever the autocast: no decision hangs on bf16."""
+        """Features `[B, C, H, W]` -> as `score`, in the routers' own precision: bf16 would change decisions."""
         features = features.detach() if self.config is not None and self.config.detach else features
         with torch.autocast(features.device.type, enabled=False):
-            return self.score(index, features.to(self.bias.dtype), state, prices)
+            return self.score(index, self.read(features.to(self.bias.dtype)), state, prices)
 
     def survey(self, junctions: range, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Ask all of `junctions` about the same features: [B, C, H, W] -> margins [B, m * width] over the default.
+        """Score several junctions from the same features.
 
-        A skipped unit leaves the features as they are, so one survey finds the next unit that runs.
+        A skipped unit does not change the features, so one survey finds the next unit that runs.
+
+        Args:
+            junctions: The m junctions' places in the bank.
+            features: `[B, C, H, W]`.
+            state: The state after the junction before them, or None.
+
+        Returns:
+            Margins `[B, m * width]` over the default, with the bias, and the state for the next junction.
         """
+        scores = []
         with torch.autocast(features.device.type, enabled=False):
-            logits, state = self.score_all(junctions, features.to(self.bias.dtype), state)
+            features = self.read(features.to(self.bias.dtype))
+            for index in junctions:
+                logits, state = self.score(index, features, state)
+                scores.append(logits)
+            logits = torch.stack(scores, dim=1)
         margins = logits[..., :SKIP] - logits[..., SKIP:]
         return margins.flatten(1) + self.bias[self.columns(junctions)], state
 
-    def score_all(self, junctions: range, features: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Score several junctions from the same features -> logits [B, m, K]; here one by one."""
-        logits = []
-        for index in junctions:
-            scores, state = self.score(index, features, state)
-            logits.append(scores)
-        return torch.stack(logits, dim=1), state
-
 
 def pool(features: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, C]. fvcore charges one FLOP an element for it, so the pooling is part of the cost."""
+    """Features `[B, C, H, W]` -> their means `[B, C]`. fvcore counts one FLOP for each element."""
     return F.adaptive_avg_pool2d(features, 1).flatten(1)
 
 
 def open_head(width: int, margin: float, sinks: int = 2) -> nn.Linear:
-    """Build the last layer of a router: constant logits at first, the first sink ahead of the others by `margin`."""
+    """Build the last layer of a router. At first its logits are constant, the first one ahead by `margin`."""
     head = nn.Linear(width, sinks)
     nn.init.zeros_(head.weight)
     nn.init.constant_(head.bias, -margin / 2)
@@ -177,16 +191,17 @@ def open_head(width: int, margin: float, sinks: int = 2) -> nn.Linear:
 
 
 def _width(shapes: list[JunctionShape]) -> int:
-    """How many columns each junction has; all have as many sinks."""
+    """Return the number of columns of each junction. All junctions have the same number of sinks."""
     (sinks,) = {shape.sinks for shape in shapes} or {2}
     return sinks - 1
 
 
 @banks.register("fc")
 class FullyConnectedRouters(RouterBank):
-    """Average pool and two linear layers, a pair for each unit (Fig. 2b of Wang et al.)."""
+    """An average pool and two linear layers for each unit (Fig. 2b of Wang et al.)."""
 
     surveys = True
+    read = staticmethod(pool)
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, priced: bool = False) -> None:
         super().__init__(len(shapes), config, width=_width(shapes), priced=priced)
@@ -201,29 +216,21 @@ class FullyConnectedRouters(RouterBank):
         )
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Score junction `index`; there is no state."""
-        return self._ask(index, pool(features), prices), state
-
-    def score_all(self, junctions: range, features: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Pool once, for all of `junctions`."""
-        pooled = pool(features)
-        return torch.stack([self._ask(index, pooled) for index in junctions], dim=1), state
-
-    def _ask(self, index: int, pooled: Tensor, prices: Tensor | None = None) -> Tensor:
+        """Score one junction; there is no state."""
         router: Any = self.routers[index]
-        logits: Tensor = router[1:](self.with_price(router[0](pooled), prices))
-        return logits
+        return router[1:](self.with_price(router[0](features), prices)), state
 
-    def remove(self, index: int) -> None:
+    def remove(self, index: int) -> bool:
         """Remove the junction's router."""
         del self.routers[index]
+        return True
 
 
 @banks.register("cnn")
 class ConvolutionalRouters(RouterBank):
-    """A strided 3x3 convolution, average pool and a linear layer for each unit (SkipNet, Wang et al., 2018).
+    """A strided 3x3 convolution, an average pool and a linear layer for each unit (SkipNet, Wang et al., 2018).
 
-    It costs about 12.5% of its unit (Table 5 of the DRN paper): here for that comparison.
+    A router costs about 12.5% of its unit (Table 5 of the DRN paper). It is here for that comparison.
     """
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, priced: bool = False) -> None:
@@ -241,46 +248,46 @@ class ConvolutionalRouters(RouterBank):
         )
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Score junction `index`; there is no state."""
+        """Score one junction; there is no state."""
         return self.heads[index](self.with_price(pool(self.convs[index](features)), prices)), state
 
-    def remove(self, index: int) -> None:
+    def remove(self, index: int) -> bool:
         """Remove the junction's router."""
         del self.convs[index], self.heads[index]
+        return True
 
 
 @banks.register("rnn")
 class RecurrentRouters(RouterBank):
-    """One LSTM cell shared by all units, fed with pooled features projected per stage (SkipNet).
+    """One LSTM cell for all units, which reads pooled features after a projection for each stage (SkipNet).
 
-    The cell's state (h, c), [B, hidden] each, carries what the earlier junctions saw.
+    The state is that of the cell: (h, c), `[B, hidden]` each.
     """
 
-    separate = False
+    read = staticmethod(pool)
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, priced: bool = False) -> None:
         super().__init__(len(shapes), config, width=_width(shapes), priced=priced)
-        # A stage's first unit still sees the previous stage's channels, so projections go by (stage, channels).
-        keys = [f"{shape.stage}_{shape.channels}" for shape in shapes]
-        self.keys = keys
+        # The first unit of a stage reads the channels of the stage before, so projections go by (stage, channels).
+        self.keys = [f"{shape.stage}_{shape.channels}" for shape in shapes]
         self.projections = nn.ModuleDict(
             {
                 key: nn.Sequential(
                     nn.BatchNorm1d(shape.channels, affine=False) if config.normalize else nn.Identity(),
                     nn.Linear(shape.channels, config.hidden),
                 )
-                for key, shape in zip(keys, shapes, strict=True)
+                for key, shape in zip(self.keys, shapes, strict=True)
             }
         )
         self.cell = nn.LSTMCell(config.hidden + priced, config.hidden)
         self.head = open_head(config.hidden, config.open_logit, self.width + 1)
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Score junction `index` from its features and the state (h, c), or None before the first junction."""
-        h, c = self.cell(self.with_price(self.projections[self.keys[index]](pool(features)), prices), state)
+        """Score one junction."""
+        h, c = self.cell(self.with_price(self.projections[self.keys[index]](features), prices), state)
         return self.head(h), (h, c)
 
 
 def build_bank(shapes: list[JunctionShape], config: RouterConfig, *, priced: bool = False) -> RouterBank:
-    """Build the bank of routers that `config.kind` names, with the price as a feature if `priced`."""
+    """Build the bank that `config.kind` names, with a router for each shape, and with a price if `priced`."""
     return banks[config.kind](shapes, config, priced=priced)  # type: ignore[arg-type]

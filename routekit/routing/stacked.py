@@ -11,15 +11,15 @@ from routekit.routing.router import FullyConnectedRouters, RouterBank, pool
 
 
 class StackedRouters(RouterBank):
-    """The same decisions as `bank`, for inference; each survey is a pooling and two products.
+    """The same decisions as those of a bank, for inference. Each survey is a pooling and two products.
 
-    The normalisation of the inputs and the price in force are folded into the first layer, the default's score into the
-    others' margins, and the second layer's bias into `bias`.
+    The first layer contains the normalisation of the inputs and the price in force. The second layer gives margins over
+    the default, and `bias` contains its bias.
 
-    `groups` are the junctions that see the same features (`Units.groups`).
+    Attributes:
+        groups: The junctions that see the same features (`Units.groups`).
     """
 
-    separate = False
     surveys = True
 
     @torch.no_grad()
@@ -32,27 +32,34 @@ class StackedRouters(RouterBank):
         self.second = nn.ParameterList()
         for group in groups:
             weights, biases, margins, constants = zip(*(_folded(bank, index) for index in group), strict=True)
-            self.first.append(_frozen(torch.cat(weights)))
-            self.constant.append(_frozen(torch.cat(biases)))
-            self.second.append(_frozen(torch.stack(margins)))
+            self.first.append(torch.cat(weights))
+            self.constant.append(torch.cat(biases))
+            self.second.append(torch.stack(margins))
             self.bias[self.columns(group)] += torch.cat(constants)
+        self.requires_grad_(requires_grad=False)
         self._views: dict[range, tuple[Tensor, ...]] = {}
 
     def survey(self, junctions: range, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Ask all of `junctions`, which lie in one group: [B, C, H, W] -> margins [B, m * width].
+        """Score several junctions of one group, in the precision of the features: it is not for autocast.
 
-        In the precision of the features, so not for autocast.
+        Args:
+            junctions: The m junctions' places in the bank.
+            features: `[B, C, H, W]`.
+            state: It is passed on.
+
+        Returns:
+            Margins `[B, m * width]` over the default, with the bias, and the state.
         """
         return self._products(junctions, features) + self._weights(junctions)[-1], state
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Score junction `index`: the margins over the default, nothing for that; at the price that is folded in."""
+        """Score one junction at the price in the first layer: the margins over the default, and 0 for the default."""
         del prices
         margins = self._products(range(index, index + 1), features)
         return torch.cat([margins, torch.zeros_like(margins[:, :1])], dim=1), state
 
     def _products(self, junctions: range, features: Tensor) -> Tensor:
-        """Features [B, C, H, W] -> margins [B, m * width] without the bias."""
+        """Features `[B, C, H, W]` -> margins `[B, m * width]` without the bias."""
         first, bias, second, _ = self._weights(junctions)
         hidden = F.linear(pool(features), first, bias).relu_()
         hidden = hidden.view(-1, *second.shape[:2]).transpose(0, 1)
@@ -60,14 +67,19 @@ class StackedRouters(RouterBank):
 
     def _weights(self, junctions: range) -> tuple[Tensor, ...]:
         if torch.compiler.is_compiling():
-            return self.weights(junctions)  # a program wants parameters, not views of them
-        # Slicing anew in each survey would cost as much as the products.
+            return self.weights(junctions)  # an exported program reads parameters, not views of them
+        # Slicing in each survey would take as long as the products.
         if junctions not in self._views:
             self._views[junctions] = self.weights(junctions)
         return self._views[junctions]
 
     def weights(self, junctions: range) -> tuple[Tensor, ...]:
-        """Of a survey: first weight [m * hidden, C], its bias, second weight [m, hidden, width], bias [m * width]."""
+        """Return the weights of a survey of `junctions`, which lie in one group.
+
+        Returns:
+            The first weight `[m * hidden, C]` and its bias, the second weight `[m, hidden, width]`, and the bias
+            `[m * width]`.
+        """
         place, group = next((i, group) for i, group in enumerate(self.groups) if junctions.start in group)
         start, stop = junctions.start - group.start, junctions.stop - group.start
         second = self.second[place][start:stop]
@@ -82,21 +94,15 @@ class StackedRouters(RouterBank):
 
 
 def _folded(bank: FullyConnectedRouters, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Fold one router: first weight [hidden, C], its bias, and the margins' weight [hidden, width] and constants."""
+    """Fold one router -> the first weight `[hidden, C]`, its bias, the margins' weight `[hidden, width]` and bias."""
     router: Any = bank.routers[index]
     normalize, first, _, second = router
     weight, bias = first.weight, first.bias
     if bank.price is not None:
         weight, bias = weight[:, :-1], bias + weight[:, -1] * bank.price
-    if isinstance(normalize, nn.BatchNorm1d):
-        assert normalize.running_mean is not None
-        assert normalize.running_var is not None
+    if not isinstance(normalize, nn.Identity):
         scale = (normalize.running_var + normalize.eps).rsqrt()
         bias = bias - weight @ (normalize.running_mean * scale)
         weight = weight * scale
     margins = second.weight[:SKIP] - second.weight[SKIP]
     return weight, bias, margins.t(), second.bias[:SKIP] - second.bias[SKIP]
-
-
-def _frozen(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)

@@ -1,7 +1,7 @@
 """onnxruntime on what `routekit export --format onnx` wrote."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,18 +13,17 @@ from routekit.runtime.runtime import TwoForms, need
 
 
 class OnnxRuntime(TwoForms):
-    """One session per form; `path` is the exported folder or one of its files."""
+    """A session for each form."""
 
-    def __init__(self, path: Path) -> None:
-        self.library = need("onnxruntime", "onnx")
-        super().__init__(path, ".onnx")
+    suffix = ".onnx"
 
-    def open(self, file: Path) -> tuple[str | None, Any]:
-        """Read a file: its description, and a session. Raises InputError."""
-        options = self.library.SessionOptions()
+    def open(self, file: Path) -> tuple[str | None, Callable[[Tensor], Answer]]:
+        """Read a file: its description, and what answers images. Raises InputError."""
+        library = need("onnxruntime", "onnx")
+        options = library.SessionOptions()
         options.log_severity_level = 3
         try:
-            session = self.library.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            session = library.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise InputError(f"{file} cannot be opened by onnxruntime: {first_line(error)}") from error
         found = session.get_modelmeta().custom_metadata_map
@@ -36,9 +35,9 @@ class OnnxRuntime(TwoForms):
                     f"{file} was written for another CPU family or onnxruntime ({found[LAYOUT]}; here {layout()}): "
                     "export it on this machine, or without --native"
                 )
-        return found.get(FORMAT), session
 
-    def run(self, model: Any, images: Tensor) -> Answer:
-        """Run a session."""
-        logits, margins = model.run(["logits", "margins"], {"images": images.contiguous().numpy()})
-        return Answer(torch.from_numpy(logits), torch.from_numpy(margins))
+        def answer(images: Tensor) -> Answer:
+            logits, margins = session.run(["logits", "margins"], {"images": images.contiguous().numpy()})
+            return Answer(torch.from_numpy(logits), torch.from_numpy(margins))
+
+        return found.get(FORMAT), answer

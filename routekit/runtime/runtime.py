@@ -1,6 +1,7 @@
 """What all runtimes have in common, and torch's."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,13 +11,12 @@ from torch import Tensor
 from routekit.errors import InputError
 from routekit.execution.executor import Answer
 from routekit.execution.prepare import optimize, prepare
-from routekit.formats.checkpoint import load, read_about
 from routekit.formats.description import Description
 from routekit.network.network import RoutedNetwork
 
 
 class Runtime(Protocol):
-    """A routed network that answers: images [B, C, H, W], normalised, on the CPU -> logits and margins."""
+    """A routed network that answers: images `[B, C, H, W]`, normalised, on the CPU -> logits and margins."""
 
     @property
     def description(self) -> Description:
@@ -34,11 +34,6 @@ class TorchRuntime:
         self.executor = optimize(network.to(self.device))
         self.description = Description.of(prepare(network), about)
 
-    @classmethod
-    def load(cls, path: Path, device: torch.device | None = None) -> "TorchRuntime":
-        """Open a run or a compact checkpoint. Raises InputError."""
-        return cls(load(path), read_about(path), device)
-
     def __call__(self, images: Tensor) -> Answer:
         """Answer a batch of any size."""
         answer = self.executor(images.to(self.device, memory_format=torch.channels_last))
@@ -46,34 +41,45 @@ class TorchRuntime:
 
 
 class TwoForms:
-    """What runtimes share whose files come in two forms: one for a single image, one for batches."""
+    """What runtimes share whose files come in two forms: one for a single image, one for batches.
 
-    def __init__(self, path: Path, suffix: str) -> None:
-        self.models: dict[str, Any] = {}
-        for file in [path] if path.is_file() else sorted(path.glob(f"*{suffix}")):
+    `path` is the exported folder or one of its files.
+    """
+
+    suffix: str
+
+    def __init__(self, path: Path) -> None:
+        self.models: dict[str, Callable[[Tensor], Answer]] = {}
+        for file in [path] if path.is_file() else sorted(path.glob(f"*{self.suffix}")):
             text, model = self.open(file)
             self.description, form = Description.from_json(text, file)
             self.models[form] = model
 
-    def open(self, file: Path) -> tuple[str | None, Any]:
-        """Read a file: its description, and a model to be run. Raises InputError."""
-        raise NotImplementedError
-
-    def run(self, model: Any, images: Tensor) -> Answer:
-        """Run an opened model."""
+    def open(self, file: Path) -> tuple[str | None, Callable[[Tensor], Answer]]:
+        """Read a file: its description, and what answers images. Raises InputError."""
         raise NotImplementedError
 
     def __call__(self, images: Tensor) -> Answer:
         """Answer a batch of any size: one by one, where there is no form for batches."""
-        form = "single" if "single" in self.models and (len(images) == 1 or "batch" not in self.models) else "batch"
-        if form == "batch":
-            return self.run(self.models[form], images)
-        answers = [self.run(self.models[form], image) for image in torch.split(images, 1)]
+        if "single" not in self.models or (len(images) > 1 and "batch" in self.models):
+            return self.models["batch"](images)
+        answers = [self.models["single"](image) for image in torch.split(images, 1)]
         return Answer(torch.cat([a.logits for a in answers]), torch.cat([a.margins for a in answers]))
 
 
 def need(module: str, extra: str) -> Any:
-    """Import an optional package. Raises InputError that says how to install it."""
+    """Import an optional package.
+
+    Args:
+        module: Its name.
+        extra: The extra of routekit that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: It is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

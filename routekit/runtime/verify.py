@@ -7,7 +7,6 @@ import torch
 
 from routekit.data.augment import normalize
 from routekit.data.decode import decode
-from routekit.data.preprocessing import preprocessing_of
 from routekit.errors import ExportError
 from routekit.runtime.runtime import Runtime
 
@@ -16,22 +15,34 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared: `images` in all, and the largest difference between logits."""
+    """What was compared: how many images, and the largest difference between logits."""
 
     images: int
     largest: float
 
 
 def verify(exported: Runtime, original: Runtime, paths: Sequence[str], *, batch_size: int) -> Verification:
-    """Run image files through both and compare decisions, top-1 classes and logits (to 1e-4, absolute and relative).
+    """Run image files through two runtimes and compare decisions, top-1 classes and logits.
 
-    Raises ExportError that names the first image that comes out differently.
+    Logits may differ by 1e-4, absolute and relative.
+
+    Args:
+        exported: What is checked.
+        original: The network itself.
+        paths: Image files.
+        batch_size: How many images at a time.
+
+    Returns:
+        What was compared.
+
+    Raises:
+        ExportError: An image comes out differently; the first one is named.
     """
     spec = original.description.spec
     largest = 0.0
     for start in range(0, len(paths), batch_size):
         batch = list(paths[start : start + batch_size])
-        images = normalize(decode(batch, preprocessing_of(spec)), spec.mean, spec.std)
+        images = normalize(decode(batch, spec.preprocessing), spec.mean, spec.std)
         got, want = exported(images), original(images)
         difference = (got.logits - want.logits).abs()
         wrong = {
@@ -42,7 +53,7 @@ def verify(exported: Runtime, original: Runtime, paths: Sequence[str], *, batch_
         any_wrong = torch.stack(list(wrong.values())).any(dim=0)
         if any_wrong.any():
             row = int(any_wrong.int().argmax())
-            what = next(says for says, rows in wrong.items() if rows[row])
+            what = next(words for words, rows in wrong.items() if rows[row])
             raise ExportError(
                 f"the exported file is not the network: {batch[row]} {what} (logits differ by up to "
                 f"{float(difference[row].max()):.1e}), in a batch of {len(batch)}, after {start + row} equal images"

@@ -1,7 +1,7 @@
-"""What steers a network in training to its budget: measuring the realised cost, a budget that follows, calibration."""
+"""What steers a network in training to its budget: it measures the realised cost, adapts a price, and calibrates."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -25,11 +25,23 @@ from routekit.training.schedule import Schedule
 
 @dataclass
 class Control:
-    """Steers `network` to `target` (MACs), by what it costs on held-out images `val`.
+    """Steers a network to a target, by what it costs on held-out images.
 
-    There are three kinds of decisions. Those of units learn until the last phase, and are frozen in it; those of
-    exits and forks learn to the end, because what they decide by does; rules do not learn. A network that decides at
-    several prices is steered in another way (`price_control.py`). `say` gets sentences for the user.
+    Units learn to decide until the last phase, in which their routers are frozen. Exits and forks learn to the end,
+    because the answers on which they decide change to the end. Rules do not learn. `price_control.py` has the control
+    of a network that decides at several prices.
+
+    Attributes:
+        network: The network.
+        val: The held-out images.
+        costs: Its cost table.
+        schedule: When things happen.
+        target: The budget, MACs.
+        seed: Of the order in which held-out images are measured.
+        accelerator: The processes that train together.
+        say: Called with sentences for the user.
+        budget: The controller.
+        realized: The last measured cost, a fraction of the dense one.
     """
 
     network: RoutedNetwork
@@ -44,65 +56,77 @@ class Control:
     realized: float = 1.0
 
     def __post_init__(self) -> None:
+        """Begin with the dense cost."""
         self.budget = self._begin(self.target / self.costs.dense)
 
     def prices(self, step: int, count: int, generator: torch.Generator) -> Tensor | None:  # noqa: ARG002
-        """What computing costs each image of a batch [B]; None where no image gets a price of its own."""
+        """Draw the price of computing of each image of a batch.
+
+        Args:
+            step: The step.
+            count: B, the number of images.
+            generator: Of the draws.
+
+        Returns:
+            `[B]`, as in `PriceRange`. None if images have no prices of their own.
+        """
         return None
 
     def follow(self, step: int, trace: RouteTrace, gains: Tensor | None = None) -> None:
-        """Take in a training batch: units' biases go where the budget wants them; for `gains` see `Losses`.
+        """Take in a training batch: set the biases that the budget controller wants.
 
-        They do so to the end where exits learn to the end: as these come to let more images past, units have to spare.
+        Units follow to the end if exits learn to the end. Units then save what exits spend by letting more images past.
+
+        Args:
+            step: The step.
+            trace: The batch.
+            gains: As in `Losses`.
         """
         if self.schedule.is_hard(step) and not self.network.stops_learn:
             return
-        # All processes see what all of them decided, so that one price steers them all.
+        # All processes see the decisions of all, so that one price steers them all.
         margins = self.accelerator.gather(trace.margins.detach())
         gains = None if gains is None else self.accelerator.reduce(gains, "mean")
         self.network.set_bias(self.budget.observe(self.network.bias, margins, self.costs, step, gains))
 
     def check(self, step: int) -> None:
-        """Every few steps, measure the realised cost of the next few images, and let the budget correct itself."""
+        """Every few steps, measure the realised cost of the next few images, and correct the budget controller."""
         config = self.schedule.config
         if step % config.check_every or not self._steers(step):
             return
         held_out = rotating(len(self.val), config.check_images, step // config.check_every, self.seed)
-        self.realized = self._held_out_cost(held_out) / self.costs.dense
+        self.realized = self._cost_of(self.val.subset(held_out)) / self.costs.dense
         self.budget.correct(self.realized, step)
 
     def freeze_units(self) -> None:
-        """Settle which units run."""
+        """Freeze the routers of units, and meet the budget if nothing else learns to decide."""
         for bank in self.network.banks:
             bank.requires_grad_(not self.network.decides_at_units)
-        if self._is_settled:
+        if not self._learns_to_the_end:
             self._calibrate()
 
     def settle_rules(self) -> None:
-        """Meet the budget without training, where nothing that decides would learn."""
-        if self.network.stops and not self.network.decides_at_units and self._is_settled:
+        """Meet the budget without training, if rules alone decide."""
+        if self.network.stops and not self.network.decides_at_units and not self._learns_to_the_end:
             self._calibrate()
 
     def measure(self, step: int) -> Evaluation:
-        """Measure accuracy, cost and routes on all held-out images at the end of an epoch, the budget met if it can be.
-
-        It is met once nothing that decides learns any more, which exits do to the last step.
-        """
-        settled = self._is_settled or step == self.schedule.steps
-        if not self.network.is_static and self.schedule.is_hard(step) and settled:
+        """Evaluate all held-out images at the end of an epoch. First meet the budget, if nothing learns to decide."""
+        learns = self._learns_to_the_end and step < self.schedule.steps
+        if not self.network.is_static and self.schedule.is_hard(step) and not learns:
             self._calibrate()
         return evaluate(self.network, self.val, self.costs)
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed run needs."""
-        return {"budget": self.budget.state(), "realized": self.realized}
+        """Return all that a resumed run needs."""
+        return {"budget": asdict(self.budget), "realized": self.realized}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.budget, self.realized = type(self.budget)(**state["budget"]), state["realized"]
 
     def _begin(self, share: float) -> BudgetController:
-        """The budget at the beginning of training; `share` is the target as a fraction of the dense cost."""
+        """Build the budget controller for a target that is a share of the dense cost."""
         network, config, anneal = self.network, self.schedule.config, self.schedule.anneal_steps
         if config.gate == "benefit" and network.decides_at_units:
             ruled = tuple(not each.learns for each in network.deciders)
@@ -112,35 +136,29 @@ class Control:
         return CostWeightController(share, anneal)
 
     def _steers(self, step: int) -> bool:
-        """Whether the budget acts on what still learns to decide."""
-        return self.network.stops_learn or self._units_learn(step)
-
-    def _units_learn(self, step: int) -> bool:
-        return self.network.decides_at_units and not self.schedule.is_hard(step)
+        """Whether the budget controller acts on what still learns to decide."""
+        return self.network.stops_learn or (self.network.decides_at_units and not self.schedule.is_hard(step))
 
     @property
-    def _is_settled(self) -> bool:
-        """Whether nothing that decides learns in the last phase."""
-        return not self.network.stops_learn
+    def _learns_to_the_end(self) -> bool:
+        """Whether something learns to decide in the last phase."""
+        return self.network.stops_learn
 
-    def _held_out_cost(self, indices: Tensor | None = None) -> float:
-        """The mean realised cost of held-out images, MACs: every process measures, one number steers them all."""
-        cost = evaluate(self.network, self.val, self.costs, indices=indices).cost
+    def _cost_of(self, images: Images) -> float:
+        """Measure the mean realised cost of images, MACs: the mean over processes, for all of them."""
+        cost = evaluate(self.network, images, self.costs).cost
         return float(self.accelerator.reduce(torch.tensor(cost, device=self.accelerator.device), "mean"))
 
     def _calibrate(self) -> None:
-        """Meet the budget on all held-out images."""
+        """Meet the budget on all held-out images. If it cannot be met, say so and keep the nearest cost."""
         try:
             cost = self._meet()
         except InputError as error:
-            # What was trained is good for other budgets: it stays at the price that came nearest.
+            # The network is still of use for other budgets.
             self.say(str(error))
             cost = evaluate(self.network, self.val, self.costs).cost
         self.realized = cost / self.costs.dense
 
     def _meet(self) -> float:
-        """Meet the budget by what is added to all biases -> the cost on all held-out images, MACs.
-
-        Raises InputError if it cannot be met.
-        """
+        """Meet the budget by the biases -> the cost of all held-out images, MACs."""
         return calibrate(self.network, self.val, self.costs, self.target, cost_share=self.budget.cost_share(self.costs))

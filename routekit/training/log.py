@@ -1,4 +1,4 @@
-"""What a run tells of itself: to whoever watches, and into `metrics.jsonl`."""
+"""The progress of a run: for a display, and for `metrics.jsonl`."""
 
 import json
 from dataclasses import dataclass
@@ -7,13 +7,23 @@ from typing import Any
 
 from routekit.errors import RoutekitError
 
-# What differs between two runs of the same computation.
+# The fields that differ between two runs of the same computation.
 CLOCK_FIELDS = ("seconds", "images_per_second")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a progress display shows after a step; costs are fractions of the dense cost."""
+    """What a progress display shows after a step.
+
+    Attributes:
+        step: The number of steps that are done.
+        steps: The number of all steps.
+        phase: "route" while routers learn, "hard" after it, "train" if nothing learns to decide.
+        losses: Each term of the objective.
+        realized: The last measured cost, a fraction of the dense one.
+        wanted: The wanted cost, a fraction of the dense one.
+        images_per_second: The mean speed.
+    """
 
     step: int
     steps: int
@@ -25,7 +35,10 @@ class Progress:
 
 
 class MetricsLog:
-    """One JSON object a line, append-only; a run's state keeps `position`, so that a resumed run repeats no line."""
+    """One JSON object on each line, append-only.
+
+    A run's state keeps `position`, so that a resumed run repeats no line. A `path` of None writes nothing.
+    """
 
     def __init__(self, path: Path | None, position: int = 0) -> None:
         self.path = path
@@ -36,7 +49,11 @@ class MetricsLog:
                 stream.truncate(position)
 
     def write(self, **values: Any) -> None:
-        """Append one line. Raises RoutekitError if it can't; a part of it that was written is cut off on resuming."""
+        """Append one line. Resuming removes a line that was written in part.
+
+        Raises:
+            RoutekitError: The file cannot be written.
+        """
         if self.path is None:
             return
         line = (json.dumps(values) + "\n").encode()
@@ -49,5 +66,5 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read all lines."""
+    """Read all lines of a metrics file."""
     return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""What is stepped at which rate: the backbone, the routers' weights, the routers' biases."""
+"""The optimiser: the learning rate and the decay of the backbone, of routers' weights and of routers' biases."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,21 +8,21 @@ import torch
 from routekit.network.network import RoutedNetwork
 from routekit.training.schedule import TrainingConfig
 
-# Groups of parameters, each with "params", "weight_decay" and "scale" -> what steps them.
+# Groups of parameters, each with "params", "weight_decay" and "scale" -> the optimiser.
 BuildOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
 def build_optimizer(
     network: RoutedNetwork, config: TrainingConfig, build: BuildOptimizer | None = None
 ) -> torch.optim.Optimizer:
-    """Build the optimiser over three groups; each has a `scale` on the schedule's learning rate.
+    """Build the optimiser over three groups. Each has a `scale` by which the schedule's learning rate is multiplied.
 
-    A router's biases say what all images do, its weights what one image does differently: only these decay.
+    A router's weights make routes differ between images, its biases do not. Only weights decay.
 
     Args:
-        network: What is trained.
-        config: Its rates.
-        build: Builds another optimiser than SGD with Nesterov's momentum.
+        network: The network.
+        config: The rates.
+        build: Builds the optimiser; None for SGD with Nesterov's momentum.
 
     Returns:
         The optimiser.
@@ -36,16 +36,21 @@ def build_optimizer(
         {"params": weights, "scale": scale, "weight_decay": config.router_weight_decay},
         {"params": biases, "scale": scale, "weight_decay": 0.0},
     ]
-    if build is not None:
-        optimizer = build(groups)
-        for group in optimizer.param_groups:
-            group.setdefault("scale", 1.0)
-        return optimizer
-    momentum = config.momentum
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0)
+    if build is None:
+        momentum = config.momentum
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0)
+    optimizer = build(groups)
+    for group in optimizer.param_groups:
+        group.setdefault("scale", 1.0)
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set each group's learning rate to its scale times `rate`."""
+    """Set the learning rates.
+
+    Args:
+        optimizer: The optimiser.
+        rate: The schedule's learning rate. Each group gets it times its scale.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]

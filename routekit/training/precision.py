@@ -1,10 +1,18 @@
-"""Where bf16 helps."""
+"""The hardware on which bf16 is faster."""
 
 import torch
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to autocast to bf16: "auto" does where the hardware multiplies it natively, and fp32 is slower."""
+    """Decide whether to autocast to bf16.
+
+    Args:
+        precision: "bf16", "fp32", or "auto": if the hardware multiplies bf16 natively.
+        device: The device.
+
+    Returns:
+        Whether to.
+    """
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""What steers a network that decides at several prices: it learns all of them, and one meets its budget."""
+"""What steers a network that decides at several prices: it learns all of them, and one of them meets its budget."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,39 +8,39 @@ from torch import Tensor
 
 from routekit.cost.controller import BudgetController, GivenPrices
 from routekit.cost.price import LEEWAY, PriceRangeController
+from routekit.data.image_set import Images
 from routekit.evaluation.calibrate import set_price
 from routekit.network.network import RoutedNetwork
 from routekit.network.pricing import OPERATIONS, PriceConditioning
 from routekit.routing.decision import RouteTrace
 from routekit.training.control import Control
 
-# The share of a batch that gets the highest price: with the least to compute with, there is the most to learn.
+# The share of a batch that gets the highest price, which is the hardest to learn.
 DEAREST = 0.5
-# By how much the highest price is raised where it does not meet the target, and how often.
+# By how much the highest price is raised if it does not meet the target, and how often.
 WIDER, WIDENINGS = 1.1, 10
 
 
 def control_of(network: RoutedNetwork) -> type[Control]:
-    """What steers `network`."""
+    """Return the class that steers `network`."""
     if network.pricing is None:
         return Control
     return RangeControl if network.pricing.finds else GivenPricesControl
 
 
 class GivenPricesControl(Control):
-    """Gives each image of a batch a price of its own, from the range that was asked for."""
+    """Gives each image of a batch a price of its own, from a range that the user gives."""
 
     def prices(self, step: int, count: int, generator: torch.Generator) -> Tensor:
-        """What computing costs each image of a batch [B]; it rises in the beginning."""
+        """Draw the prices of a batch. They rise from 0 in the beginning."""
         rise = min(1.0, (step + 1) / max(1, self.schedule.anneal_steps))
         return rise * self._pricing.range.draw(count, generator).to(self.accelerator.device)
 
     def follow(self, step: int, trace: RouteTrace, gains: Tensor | None = None) -> None:
-        """Leave everything as it is: the prices are given."""
+        """Do nothing: the prices are given."""
 
     def _begin(self, share: float) -> BudgetController:
-        units = self.costs.layout.of_units
-        self._pricing.extra_cost.copy_(self.costs.extra[units] / OPERATIONS)
+        self._pricing.extra_cost.copy_(self.costs.extra[self.costs.layout.of_units] / OPERATIONS)
         return GivenPrices(share, self.schedule.anneal_steps)
 
     def _steers(self, step: int) -> bool:
@@ -48,8 +48,9 @@ class GivenPricesControl(Control):
         return False
 
     @property
-    def _is_settled(self) -> bool:
-        return False  # which price it is to be is asked last
+    def _learns_to_the_end(self) -> bool:
+        """Whether something learns to decide in the last phase. The price is chosen after it in any case."""
+        return True
 
     @property
     def _pricing(self) -> PriceConditioning:
@@ -57,73 +58,68 @@ class GivenPricesControl(Control):
         return self.network.pricing
 
     def _meet(self) -> float:
-        """Meet the budget by a price."""
+        """Meet the budget by a price -> the cost of all held-out images, MACs."""
         return set_price(self.network, self.val, self.costs, self.target)
 
 
 class RangeControl(GivenPricesControl):
-    """Finds the range of prices itself, for a network whose units alone decide: the highest one meets the target."""
+    """Finds the range of prices, for a network in which units alone decide. The highest price meets the target."""
 
+    budget: PriceRangeController
     _prices: Tensor
 
     def prices(self, step: int, count: int, generator: torch.Generator) -> Tensor:
-        """What computing costs each image of a batch [B]; to many of them, the most."""
+        """Draw the prices of a batch. The first images get the highest price."""
         del step
         self._prices = self._pricing.range.draw(count, generator, DEAREST).to(self.accelerator.device)
         return self._prices
 
     def follow(self, step: int, trace: RouteTrace, gains: Tensor | None = None) -> None:
-        """Move the range to where the batch says that it should be, while units learn; all processes have one."""
+        """Move the range towards that of the batch, while units learn. All processes have the same range."""
         del gains
         if self.schedule.is_hard(step):
             return
         extra = self._pricing.extra_cost
         worths = trace.margins.detach() + self._prices.unsqueeze(1) * extra
-        bounds = self._range.find(worths, round(DEAREST * len(worths)), self.costs, extra, step)
+        bounds = self.budget.find(worths, round(DEAREST * len(worths)), self.costs, extra, step)
         logarithms = torch.tensor(bounds, device=self.accelerator.device).log()
-        low, high = self.accelerator.reduce(logarithms, "mean").exp().tolist()
-        self._set_range(low, high)
+        self._set_range(*self.accelerator.reduce(logarithms, "mean").exp().tolist())
 
     def freeze_units(self) -> None:
-        """Settle which units run at which price."""
+        """Freeze the routers, and widen the range to the wanted cost."""
         super().freeze_units()
         self._reach(self.budget.target * self.costs.dense)
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         super().load(state)
-        self._set_range(self._range.low, self._range.high)
+        self._set_range(self.budget.low, self.budget.high)
 
-    def _begin(self, share: float) -> BudgetController:
+    def _begin(self, share: float) -> PriceRangeController:
         super()._begin(share)
         low, high = self._pricing.range.lowest, self._pricing.range.highest
         share -= LEEWAY * (share - self.costs.minimum / self.costs.dense)
         return PriceRangeController(share, self.schedule.anneal_steps, low=low, high=high, least=low)
 
     def _steers(self, step: int) -> bool:
-        return self._units_learn(step)
+        return not self.schedule.is_hard(step)
 
-    def _held_out_cost(self, indices: Tensor | None = None) -> float:
-        """What held-out images cost at the highest price."""
-        self.network.set_price(self._range.high)
-        return super()._held_out_cost(indices)
+    def _cost_of(self, images: Images) -> float:
+        """Measure the mean realised cost of images at the highest price, MACs."""
+        self.network.set_price(self.budget.high)
+        return super()._cost_of(images)
 
     def _meet(self) -> float:
         self._reach(self.target)
         return super()._meet()
 
     def _reach(self, target: float) -> None:
-        """Raise the highest price a little, if the one found does not bring all held-out images to `target` MACs."""
+        """Raise the highest price until held-out images cost no more than `target`, MACs, at that price."""
         for _ in range(WIDENINGS):
-            if self._held_out_cost() <= target:
+            if self._cost_of(self.val) <= target:
                 return
-            self._set_range(self._range.low, WIDER * self._range.high)
-
-    @property
-    def _range(self) -> PriceRangeController:
-        assert isinstance(self.budget, PriceRangeController)
-        return self.budget
+            self._set_range(self.budget.low, WIDER * self.budget.high)
 
     def _set_range(self, low: float, high: float) -> None:
-        self._range.low, self._range.high = low, high
+        self.budget.low, self.budget.high = low, high
         self._pricing.range = replace(self._pricing.range, low=low, high=high)

@@ -1,4 +1,4 @@
-"""When things happen in a training run: phases, learning rate, temperature, budget."""
+"""The schedule of a training run: phases, learning rate, temperature, budget."""
 
 import math
 from dataclasses import dataclass
@@ -10,49 +10,60 @@ from pydantic.dataclasses import dataclass as settings
 from routekit.registry import one_of
 from routekit.routing.gate import gates
 
-# Wang et al. lower the learning rate at 150 and 200 epochs, of the 250 that their recipe has here.
+# Wang et al. lower the learning rate at 150 and 200 epochs. Their recipe has 250 epochs here.
 MILESTONES = (0.6, 0.8)
 
-Temperature = Annotated[float, Field(gt=0)]
+# Of numbers that have a lower bound: infinite ones are refused as well.
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainingConfig:
-    """How a network is trained; fractions are of the whole run.
+    """How a network is trained. Fractions are of the whole run.
 
-    batch_size:      samples a step, over all processes; each is augmented into `copies` copies (M of Eq. 5)
-    learning_rate:   the peak, of the backbone; routers take `router_learning_rate` times it (a least-squares fit, as
-                     the benefit gate's, wants less than 1; the other gates 1 to 10)
-    decay:           of the learning rate; "exponential" halves it every `half_life`, a fraction of the run
-    router_weight_decay: of the routers' weights, not their biases: routes differ between images where that pays
-    gate:            the relaxation while routers learn; its temperature goes geometrically from the first to the last
-    anneal:          the fraction in which the wanted cost falls from the dense cost to the target
-    hard:            the last fraction, under hard routing with frozen routers
-    precision:       auto is bf16 where the hardware multiplies it natively (CUDA, CPUs with AMX), else fp32
-    congestion:      with the benefit gate: keeps routes diverse (see `cost/price.py`)
-    frozen:          leave the network's own weights as they are: only what was added to it learns; None for where
-                     that is of use, which is where all that is added has weights of its own
-    throughput_adjusted: scale what each section between exits learns by how many images get there (TALR), where that
-                     is all that it learns from: not beside a weight of heads, or feature distillation
-    check_every:     steps between two measurements of the realised cost on held-out images
+    Attributes:
+        epochs: The length of the run.
+        batch_size: Samples per step, over all processes.
+        copies: M of Eq. 5 of Wang et al., the augmented copies of each sample.
+        learning_rate: The peak, for the backbone.
+        router_learning_rate: The learning rate of routers, in multiples of the backbone's. The benefit gate, a
+            least-squares fit, needs less than 1. The other gates need 1 to 10.
+        router_weight_decay: Of the routers' weights, not of their biases. It holds down the differences between routes.
+        momentum: Of SGD.
+        weight_decay: Of the weights that compute.
+        decay: How the learning rate falls.
+        half_life: The fraction in which the decay "exponential" halves the learning rate.
+        warmup: The fraction in which the learning rate rises.
+        gate: The relaxation while routers learn.
+        temperature: The first and the last temperature of the gate. It falls geometrically.
+        anneal: The fraction in which the wanted cost falls from the dense cost to the target.
+        hard: The last fraction, under hard routing with frozen routers.
+        congestion: Keeps routes diverse, with the benefit gate (`PriceController`).
+        precision: "auto" is bf16 on hardware that multiplies it natively (CUDA, CPUs with AMX), else fp32.
+        frozen: Train only what was added to the network. None for "if all that was added has weights of its own".
+        throughput_adjusted: Scale the gradients of each section by how many images reach it (section 4.5 of McGill and
+            Perona). It has no effect if heads or feature distillation teach the section from all images.
+        check_every: The steps between two measurements of the realised cost on held-out images.
+        check_images: The number of images of such a measurement.
     """
 
-    epochs: Annotated[float, Field(ge=0)] = 6.0
+    epochs: NotNegative = 6.0
     batch_size: Annotated[int, Field(ge=1)] = 128
     copies: Annotated[int, Field(ge=1)] = 1
-    learning_rate: Annotated[float, Field(gt=0)] = 0.05
-    router_learning_rate: Annotated[float, Field(gt=0)] = 0.3
-    router_weight_decay: Annotated[float, Field(ge=0)] = 0.003
+    learning_rate: Positive = 0.05
+    router_learning_rate: Positive = 0.3
+    router_weight_decay: NotNegative = 0.003
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    weight_decay: NotNegative = 5e-4
     decay: Literal["cosine", "multistep", "exponential"] = "cosine"
-    half_life: Annotated[float, Field(gt=0)] = 0.125
+    half_life: Positive = 0.125
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
     gate: Annotated[str, one_of("gate", gates, but=["hard"])] = "benefit"
-    temperature: tuple[Temperature, Temperature] = (1.0, 1.0)
+    temperature: tuple[Positive, Positive] = (1.0, 1.0)
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.1
     hard: Annotated[float, Field(ge=0, le=1)] = 0.7
-    congestion: Annotated[float, Field(ge=0)] = 0.4
+    congestion: NotNegative = 0.4
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     frozen: bool | None = None
     throughput_adjusted: bool = True
@@ -62,7 +73,13 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A TrainingConfig over a known number of steps."""
+    """A TrainingConfig over a known number of steps.
+
+    Attributes:
+        config: The config.
+        steps_per_epoch: The steps of an epoch.
+        learns: Whether something learns to decide.
+    """
 
     config: TrainingConfig
     steps_per_epoch: int
@@ -70,12 +87,12 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run."""
+        """The steps of the whole run."""
         return round(self.config.epochs * self.steps_per_epoch)
 
     @property
     def hard_from(self) -> int:
-        """The first step under hard routing with frozen routers; step 0 where there is nothing to learn."""
+        """The first step under hard routing with frozen routers. It is 0 if nothing learns to decide."""
         return round(self.steps * (1 - self.config.hard)) if self.learns else 0
 
     def is_hard(self, step: int) -> bool:
@@ -84,13 +101,13 @@ class Schedule:
 
     @property
     def anneal_steps(self) -> int:
-        """Steps over which the wanted cost falls."""
+        """The steps over which the wanted cost falls."""
         return round(self.steps * self.config.anneal)
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up from near zero, then by `decay`: a half cosine to 0, steps, or halved again and again.
+        """Return the learning rate at `step`: a linear warm-up, then what `decay` says.
 
-        The steps are those of Wang et al.: a tenth after each of `MILESTONES`.
+        "cosine" is a half cosine to 0. "multistep" divides by ten at each of `MILESTONES`, as Wang et al. do.
         """
         done = step / max(1, self.steps)
         if done < self.config.warmup:
@@ -103,6 +120,6 @@ class Schedule:
         return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * after))
 
     def temperature(self, step: int) -> float:
-        """The gate's temperature, from first to last over the steps in which routers learn."""
+        """Return the gate's temperature at `step`. It reaches the last one when the last phase begins."""
         first, last = self.config.temperature
         return float(first * (last / first) ** min(1.0, step / max(1, self.hard_from)))

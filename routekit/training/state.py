@@ -1,4 +1,4 @@
-"""The resumable state of a run: written atomically, so that a kill at any moment leaves the last good one."""
+"""The resumable state of a run. It is written atomically, so the last good one survives a kill at any moment."""
 
 from io import BytesIO
 from pathlib import Path
@@ -13,8 +13,16 @@ VERSION = 1
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Save tensors, numbers and containers of them. Raises RoutekitError if the file cannot be written."""
-    # Of a full disk, torch's own writer tells nothing that a user could read: it gets memory, and the file the bytes.
+    """Save a state.
+
+    Args:
+        path: The file.
+        state: Tensors, numbers and containers of them.
+
+    Raises:
+        RoutekitError: The file cannot be written.
+    """
+    # torch's own writer has no readable message for a full disk. So it writes to memory.
     buffer = BytesIO()
     torch.save({"version": VERSION, **state}, buffer)
     write_atomically(path, lambda stream: stream.write(buffer.getbuffer()))
@@ -23,7 +31,8 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def load_state(path: Path) -> dict[str, Any]:
     """Load what `save_state` wrote, without running pickled code.
 
-    Raises InputError for a file that is damaged, foreign or of another version.
+    Raises:
+        InputError: The file is damaged, no state, or of another version.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Learn equally fast in every part of a network with exits and forks, however few images get there."""
+"""Learn equally fast in every part of a network with exits and forks, however few images reach it."""
 
 import torch
 from torch import Tensor, nn
@@ -11,35 +11,47 @@ from routekit.routing.policy import throughput_rate
 
 @torch.no_grad()
 def adjust_for_throughput(network: RoutedNetwork, reach: Tensor) -> None:
-    """Scale the gradients of each part by its throughput-adjusted rate (section 4.5 of McGill and Perona).
+    """Scale the gradients of each part by alpha, its throughput-adjusted rate (section 4.5 of McGill and Perona).
 
-    `reach` [B, parts] is that of the whole batch (`reach_of`): of several processes, each has to scale alike. The first
-    part, which all images reach, is left as it is; so are the exits' classifiers, which learn from all images, and the
-    routers. It is for gradients that are as large as the share of images that get there, as the policy's are.
+    It is for gradients that are in proportion to the share of images that reach a part, as the policy's are. All images
+    reach the first part, so its gradients stay. So do those of the exits' classifiers, which learn from all images, and
+    those of routers.
+
+    Args:
+        network: Its gradients change.
+        reach: `[B, parts]`, of the batches of all processes (`reach_of`).
     """
     for column, modules in list(zip(reach.unbind(dim=1), parts(network), strict=True))[1:]:
         rate = throughput_rate(column)
-        for parameter in (each for module in modules for each in module.parameters()):
+        for parameter in nn.ModuleList(modules).parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(rate)
 
 
 def squares_of(network: RoutedNetwork) -> Tensor:
-    """[parts] the squared weights of each part, with the classifier at its end; the stem is in the first."""
-    inside = [[p for module in modules for p in module.parameters()] for modules in parts(network, classifiers=True)]
-    # What belongs to no block is the stem's and the last classifier's, and small: everybody pays for it.
-    known = {id(p) for part in inside for p in part}
-    inside[0] += [p for p in network.backbone.parameters() if id(p) not in known]
+    """Return the sum of the squared weights of each part, `[parts]`, with the classifier at its end.
+
+    What lies in no block is the stem and the last classifier. They are small, and count to the first part.
+    """
+    inside = [list(nn.ModuleList(modules).parameters()) for modules in parts(network, classifiers=True)]
+    in_blocks = {id(p) for part in inside for p in part}
+    inside[0] += [p for p in network.backbone.parameters() if id(p) not in in_blocks]
     nothing = inside[0][0].new_zeros(())
     return torch.stack([sum((p.square().sum() for p in part if p.ndim > 1), nothing) for part in inside])
 
 
 def parts(network: RoutedNetwork, *, classifiers: bool = False) -> list[list[nn.Module]]:
-    """List the blocks of each part of a network, in the order of `reach_of`; with the exits' classifiers or not."""
-    paths = 1
+    """List the blocks of each part of a network.
+
+    Args:
+        network: The network.
+        classifiers: Whether the classifier of the exit at its end belongs to a part.
+
+    Returns:
+        The modules of each part, in the order of `reach_of`.
+    """
+    paths, forks = 1, network.layout.forks
     found: list[list[nn.Module]] = [[]]
-    ahead: list[nn.Module] = []
-    forks = network.layout.forks
     for step in network.steps:
         if isinstance(step, Units):
             for unit in step.units:
@@ -50,9 +62,9 @@ def parts(network: RoutedNetwork, *, classifiers: bool = False) -> list[list[nn.
                 for part, block in zip(found[-paths:], blocks, strict=True):
                     part.append(block)
         elif isinstance(step, Classify) and classifiers:
-            ahead = list(step.head.each) if isinstance(step.head, Paths) else [step.head]
-        elif isinstance(step, Stop):
-            for part, head in zip(found[-paths:], ahead, strict=False):
+            heads = step.head.each if isinstance(step.head, Paths) else [step.head]
+            for part, head in zip(found[-paths:], heads, strict=True):
                 part.append(head)
-            found, ahead = found + [[] for _ in range(paths)], []
+        elif isinstance(step, Stop):
+            found += [[] for _ in range(paths)]
     return found

@@ -1,17 +1,18 @@
 """The one training loop: dense fine-tuning, routed training and static baselines all run through it.
 
-A dense network is a routed one whose only route runs everything; a static baseline has another fixed route. Both
-have no routers to learn, so the whole run is what the last phase of routed training is: hard routing.
+A dense network is a routed one whose only route runs all units. A static baseline has another fixed route. Neither has
+routers that learn, so the whole run is like the last phase of routed training: hard routing.
 """
 
 import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
@@ -24,7 +25,7 @@ from routekit.network.pricing import OPERATIONS
 from routekit.objective import terms
 from routekit.objective.objective import Classification, Losses, ObjectiveWeights, objective
 from routekit.routing.gate import gates, hard
-from routekit.routing.policy import Choice, reach_of, shares, softly
+from routekit.routing.policy import reach_of, shares, softly
 from routekit.training.batches import Batches, step_seed
 from routekit.training.log import MetricsLog, Progress
 from routekit.training.optimizer import BuildOptimizer, build_optimizer, set_learning_rate
@@ -40,11 +41,26 @@ SAVE_EVERY_SECONDS = 60.0
 
 
 class Trainer:
-    """Trains `network` on `data`, keeping its state in `folder` (None: nowhere).
+    """Trains a network.
 
-    `target` is the budget in MACs for a network with learned routers. `teacher` is the dense network to distil
-    from, needed if the objective asks for it. `on_step` is called after each step, `say` with sentences for the
-    user, both on the main process only.
+    Args:
+        network: The network.
+        data: The images.
+        costs: The network's cost table.
+        config: How to train.
+        weights: The weights of the objective.
+        target: The budget, MACs, for a network that decides.
+        accelerator: The processes that train together.
+        seed: Of the run.
+        teacher: The dense network to distil from, if the objective distils.
+        folder: Where the state and the metrics are kept. None for nowhere.
+        on_step: Called after each step, on the main process.
+        say: Called with sentences for the user.
+        loss: The loss of each image; None for cross-entropy.
+        optimizer: Builds the optimiser; None for SGD.
+
+    Raises:
+        InputError: The processes are more than the samples of a batch.
     """
 
     def __init__(
@@ -65,17 +81,16 @@ class Trainer:
         loss: Classification | None = None,
         optimizer: BuildOptimizer | None = None,
     ) -> None:
-        self.network: RoutedNetwork = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.data, self.costs, self.config, self.weights = data, costs, config, weights
-        self.target, self.seed, self.accelerator = target, seed, accelerator
+        self.network, self.data, self.costs, self.config, self.weights = network, data, costs, config, weights
+        self.seed, self.accelerator, self.folder, self.on_step, self.say = seed, accelerator, folder, on_step, say
+        place = {"device": accelerator.device, "memory_format": torch.channels_last}
+        network.to(**place)
         self.teacher: Teacher | None = None
         if teacher is not None and weights.needs_teacher:
-            copied: RoutedNetwork = copy.deepcopy(teacher).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            features = weights.feature_distillation > 0
-            self.teacher = Teacher(copied, self.network, frozen=bool(config.frozen), features=features)
+            copied, features = copy.deepcopy(teacher).to(**place), weights.feature_distillation > 0
+            self.teacher = Teacher(copied, network, frozen=bool(config.frozen), features=features)
         if config.frozen:
-            self.network.backbone.requires_grad_(False)
-        self.folder, self.on_step, self.say = folder, on_step, say
+            network.backbone.requires_grad_(False)
         world = accelerator.num_processes
         batch_size = min(config.batch_size, len(data.train)) // world * world
         if batch_size == 0:
@@ -94,25 +109,28 @@ class Trainer:
         self.model: nn.Module = network
 
     def fit(self) -> RoutedNetwork:
-        """Train to the end of the schedule, from the saved state if there is one; returns the trained network.
+        """Train to the end of the schedule, from the saved state if there is one.
 
-        Raises TrainingError on a loss that is not finite; the last saved state is kept.
+        Returns:
+            The trained network.
+
+        Raises:
+            TrainingError: The loss is not finite. The last saved state is kept.
         """
         self._resume()
         self.model, self.optimizer = self.accelerator.prepare(self.network, self.optimizer)
-        first = self.step
+        first, batches = self.step, self.batches.since(self.step)
         if not self.schedule.steps:
             self.control.settle_rules()
         self._began = time.perf_counter()
         while self.step < self.schedule.steps:
             if self.step == self.schedule.hard_from and self.schedule.learns:
                 self.control.freeze_units()
-            losses = self._train_step()
+            losses = self._train_step(next(batches))
             self.step += 1
             self.control.check(self.step)
-            elapsed = time.perf_counter() - self._began
-            rate = (self.step - first) * self.batches.batch_size / max(elapsed, 1e-9)
-            self._report(losses, rate)
+            elapsed = max(time.perf_counter() - self._began, 1e-9)
+            self._report(losses, rate=(self.step - first) * self.batches.batch_size / elapsed)
             end_of_epoch = self.step % self.schedule.steps_per_epoch == 0 or self.step == self.schedule.steps
             if end_of_epoch:
                 self._measure_epoch()
@@ -122,16 +140,16 @@ class Trainer:
 
     @property
     def realized(self) -> float:
-        """The realised cost when it was last measured, a fraction of the dense cost."""
+        """The last measured cost, a fraction of the dense cost."""
         return self.control.realized
 
     @property
     def seconds(self) -> float:
-        """Time spent training, what was spent before a resumption included."""
+        """The time of training, with that before a resumption."""
         return self._seconds_before + time.perf_counter() - self._began
 
     def save(self) -> None:
-        """Write the state, atomically. When it is written changes nothing of the run."""
+        """Write the state, atomically. This does not change the run."""
         self._saved_at = time.perf_counter()
         if self.folder is None or not self.accelerator.is_main_process:
             return
@@ -156,8 +174,7 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.control.load(state)
-            self.step, position = state["step"], state["log"]
-            self._seconds_before = state["seconds"]
+            self.step, position, self._seconds_before = state["step"], state["log"], state["seconds"]
             frozen = self.network.decides_at_units and self.step > self.schedule.hard_from
             for bank in self.network.banks:
                 bank.requires_grad_(not frozen)
@@ -168,35 +185,29 @@ class Trainer:
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index, purpose))
 
-    @property
-    def _is_hard(self) -> bool:
-        return self.schedule.is_hard(self.step)
-
-    def _train_step(self) -> Losses:
-        images, labels = self.batches.at(self.step)
-        device, spec = self.accelerator.device, self.network.spec
-        copies, augmentation = self.config.copies, self.data.augmentation
-        images, labels = augmented_copies(images, labels, copies, augmentation, self._generator(1))
-        x = normalize(images.to(device), spec.mean, spec.std)
-        labels = labels.to(device)
+    def _train_step(self, batch: tuple[Tensor, Tensor]) -> Losses:
+        network, config, device = self.network, self.config, self.accelerator.device
+        images, labels = augmented_copies(*batch, config.copies, self.data.augmentation, self._generator(1))
+        x, labels = normalize(images.to(device), network.spec.mean, network.spec.std), labels.to(device)
         # Dropout and drop path draw from the global generator.
         torch.manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index))
         self.model.train()
-        if self.config.frozen:
-            self.network.backbone.eval()
+        if config.frozen:
+            network.backbone.eval()
         set_learning_rate(self.optimizer, self.schedule.learning_rate(self.step))
-        routes, layout = None, self.network.layout
-        if layout.forks:  # every path learns from all images: what the policy expects is over all of them
+        routes, layout, policy = None, network.layout, self.weights.policy
+        if layout.forks:  # every path learns from all images, because the policy's expectation is over all paths
             routes = layout.every_path(len(x)).to(device)
             x, labels = x.repeat(layout.paths, 1, 1, 1), labels.repeat(layout.paths)
-        hardly = self._is_hard or layout.forks
+        is_hard = self.schedule.is_hard(self.step) or layout.forks
+        temperature = self.schedule.temperature(self.step)
         prices = self.control.prices(self.step, len(x), self._generator(4))
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             trace = self.model(
                 x,
-                gate=hard if hardly else gates[self.config.gate],
-                execution=sparse if hardly else relaxed,
-                temperature=self.schedule.temperature(self.step),
+                gate=hard if is_hard else gates[config.gate],
+                execution=sparse if is_hard else relaxed,
+                temperature=temperature,
                 generator=self._generator(2),
                 routes=routes,
                 keep_features=self.teacher is not None and self.teacher.features,
@@ -209,12 +220,12 @@ class Trainer:
             self.costs,
             self.weights,
             cost_weight=self.control.budget.cost_weight,
-            copies=self.config.copies,
+            copies=config.copies,
             teacher=taught,
-            routing=not hardly,
+            routing=not is_hard,
             k_cpt=self.control.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
-            choice=self._choice(),
-            squares=squares_of(self.network) if self.weights.policy.l2 > 0 else None,
+            choice=policy.choice(temperature, self._generator(3)) if network.stops_learn else None,
+            squares=squares_of(network) if policy.l2 > 0 else None,
             classification=self.classification,
         )
         if not torch.isfinite(losses.total.detach()):
@@ -224,51 +235,35 @@ class Trainer:
             )
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)
-        if self._adjusts_throughput:
-            # By probabilities, also where decisions are drawn; every process has images of its own.
-            soft = softly(self.schedule.temperature(self.step), epsilon=self.weights.policy.epsilon)
+        everywhere = self.weights.teaches_everywhere
+        # Parts that other terms teach from all images need no adjustment. Those of a tree do: each path has its share.
+        if network.stops_learn and config.throughput_adjusted and (layout.forks or not everywhere):
+            # By probabilities, also if the policy draws. Every process has images of its own.
             with torch.no_grad():
-                reach = self.accelerator.gather(reach_of(trace, soft))
-            if self.weights.teaches_everywhere:
-                reach = reach.clamp_min(shares(layout).to(reach))
-            adjust_for_throughput(self.network, reach)
+                reach = self.accelerator.gather(reach_of(trace, softly(temperature, epsilon=policy.epsilon)))
+            adjust_for_throughput(network, reach.clamp_min(shares(layout).to(reach)) if everywhere else reach)
         self.optimizer.step()
         self.control.follow(self.step, trace, losses.gains)
         return losses
 
-    @property
-    def _adjusts_throughput(self) -> bool:
-        """Whether parts of the network learn from few images; those that others teach as well do not, but in a tree."""
-        alone = self.network.layout.forks or not self.weights.teaches_everywhere
-        return self.network.stops_learn and self.config.throughput_adjusted and alone
-
-    def _choice(self) -> Choice | None:
-        """By which policy exits learn; None if there is none that does."""
-        if not self.network.stops_learn:
-            return None
-        return self.weights.policy.choice(self.schedule.temperature(self.step), self._generator(3))
-
     def _report(self, losses: Losses, rate: float) -> None:
         if not self.accelerator.is_main_process:
             return
-        by_name = {name: float(value.detach()) for name, value in losses.by_name.items()}
-        phase = ("train" if not self.schedule.learns else "hard") if self._is_hard else "route"
-        wanted = self.control.budget.wanted(self.step)
-        self.on_step(Progress(self.step, self.schedule.steps, phase, by_name, self.realized, wanted, rate))
+        learned = "hard" if self.schedule.learns else "train"
+        found: dict[str, Any] = {
+            "step": self.step,
+            "phase": learned if self.schedule.is_hard(self.step) else "route",
+            "losses": {name: float(value.detach()) for name, value in losses.by_name.items()},
+            "realized": self.realized,
+            "wanted": self.control.budget.wanted(self.step),
+        }
+        self.on_step(Progress(steps=self.schedule.steps, images_per_second=rate, **found))
         if self.step % self.config.check_every == 0 or self.step == self.schedule.steps:
-            self.log.write(
-                kind="step",
-                step=self.step,
-                phase=phase,
-                losses=by_name,
-                realized=self.realized,
-                wanted=wanted,
-                cost_weight=self.control.budget.cost_weight,
-                images_per_second=rate,
-            )
+            weight = self.control.budget.cost_weight
+            self.log.write(kind="step", **found, cost_weight=weight, images_per_second=rate)
 
     def _measure_epoch(self) -> None:
-        """Measure accuracy, cost and routes on the validation images; warn of collapse from the first epoch on."""
+        """Measure accuracy, cost and routes on the validation images, and warn of collapsed routing."""
         measured = self.control.measure(self.step)
         statistics = measured.statistics
         if not self.accelerator.is_main_process:

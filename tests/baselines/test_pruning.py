@@ -11,7 +11,7 @@ import routekit
 from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import Backbone
-from routekit.baselines.pruning import check_prunable, prune, prunings
+from routekit.baselines.pruning import prune, prunings, reach_of_pruning
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.formats.checkpoint import load, save_network
@@ -136,8 +136,8 @@ def test_pruned_and_routed_it_is_saved_and_executed(tmp_path: Path, name: str) -
 def test_what_cannot_be_pruned() -> None:
     view = trained()
     with pytest.raises(InputError, match=r"l1 cannot prune resnet20 to .*: at least .* is left"):
-        check_prunable(view, "l1", 0.01 * cost(view))
+        reach_of_pruning(view, "l1").check(0.01 * cost(view))
     with pytest.raises(InputError, match="did you mean depgraph"):
-        check_prunable(view, "degraph", 0.5 * cost(view))
+        reach_of_pruning(view, "degraph")
     with pytest.raises(InputError, match="has no narrow form"):
-        check_prunable(trained("torchvision:resnext50_32x4d"), "l1", 1e8)
+        reach_of_pruning(trained("torchvision:resnext50_32x4d"), "l1")

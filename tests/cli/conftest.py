@@ -18,20 +18,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     write_tree(folder / "images")
     done = in_process(
-        "finetune",
-        "resnet20",
-        "--weights",
-        "none",
-        "--data",
-        "images",
-        "--epochs",
-        1,
-        "--name",
-        "dense",
-        *FAST,
-        "--json",
-        cwd=folder,
-    )
+        "finetune", "resnet20", "--weights", "none", "--data", "images", "--epochs", 1, "--name", "dense", *FAST,
+        "--json", cwd=folder,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     done = in_process(
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", 4,

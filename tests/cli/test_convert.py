@@ -24,7 +24,8 @@ def test_convert_reports_accuracy_cost_and_routes(workplace: Path) -> None:
     assert {"unique", "mean_units", "units"} <= set(record["routes"])
     assert record["routes"]["units"] == 9
     assert record["seconds"] > 0
-    assert {"date", "device", "threads", "torch", "routekit"} == set(record["environment"])
+    assert {"date", "device", "threads", "torch", "routekit", "command"} == set(record["environment"])
+    assert record["environment"]["command"].startswith("routekit convert ")
 
 
 def test_a_run_folder_holds_plan_metrics_state_network_and_record(workplace: Path) -> None:
@@ -115,7 +116,7 @@ def test_interrupted_then_resumed_is_the_uninterrupted_run(workplace: Path) -> N
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
-    assert "--resume" in errors
+    assert "go on with `routekit convert --resume runs/killed`" in errors
     assert "Traceback" not in errors
     done = in_process("convert", "--resume", "runs/killed", "--device", "cpu", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr

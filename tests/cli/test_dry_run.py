@@ -8,6 +8,7 @@ import pytest
 from tests.cli.command import in_process
 
 CONVERT = ["convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--dry-run"]
+FINETUNE = ["finetune", "resnet20", "--weights", "none", "--data", "images"]
 COMPARE = ["compare", "resnet20", "--weights", "runs/dense", "--data", "images", "--budgets", "60%", "--dry-run"]
 
 
@@ -48,19 +49,7 @@ def tree(folder: Path) -> dict[str, int]:
             ],
         ),
         (
-            [
-                "finetune",
-                "resnet20",
-                "--weights",
-                "none",
-                "--data",
-                "images",
-                "--epochs",
-                "3",
-                "--seed",
-                "7",
-                "--dry-run",
-            ],
+            [*FINETUNE, "--epochs", "3", "--seed", "7", "--dry-run"],
             ["method     dense", "training   3 epochs", "folder     runs/resnet20-images-dense-seed7"],
         ),
         ([*COMPARE, "--methods", "dense,skip"], ["2 cells, 2 to do, about ", "skip-60pct-seed0: to do"]),

@@ -99,6 +99,16 @@ def test_every_command_works_on_the_run(workplace: Path, junctions: str) -> None
     call("export", run, "--out", f"compact-{junctions}")
 
 
+def test_a_network_that_guesses_is_warned_of(workplace: Path) -> None:
+    given = ["--target-flops", "60%", "--junctions", "skip", "--epochs", "0", "--set", "data.input_size=16"]
+    done = in_process("convert", "my_model.py:make_net", "--data", "digits", *given, "--name", "raw", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "hardly more than chance" in done.stderr
+    given = [*given, "--weights", "runs/dense"]
+    done = in_process("convert", "my_model.py:make_net", "--data", "digits", *given, "--name", "learned", cwd=workplace)
+    assert "chance:" not in done.stderr
+
+
 def test_the_exported_file_says_how_images_are_read(workplace: Path) -> None:
     import onnx
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,12 @@ def test_the_dense_network_counts_if_it_has_to_be_trained(
     monkeypatch.setattr(estimate, "OVER", 1.0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.th").touch()
-    clock = iter(range(100))
-    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+
+    def repeat(step: Any, *, number: int, repeat: int) -> list[float]:
+        step()
+        return [float(number)] * repeat
+
+    monkeypatch.setattr(estimate, "timeit", SimpleNamespace(repeat=repeat))
     planned = plan(**{"model.weights": weights})
     cells = list(planned.cells())
     alone, all_six = (guess(ComparisonFolder(tmp_path), planned, given, Machine()) for given in (cells[:1], cells))

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from routekit.comparison import launch
-from routekit.comparison.cells import Failure
 from routekit.comparison.launch import share, visible_gpus
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.pipeline.machine import Hooks, Machine
@@ -59,21 +58,20 @@ class LastFirst:
     def wait(self, waiting: list[Cell], num_returns: int) -> tuple[list[Cell], list[Cell]]:
         return waiting[-num_returns:], waiting[:-num_returns]
 
-    def get(self, cell: Cell) -> list[Failure]:
+    def get(self, cell: Cell) -> dict[str, str]:
         if cell.method == "skip":
             raise self.RayError("The worker died.\nIts log: ...")
-        return []
+        return {}
 
 
 def test_an_engines_cells_are_told_as_they_are_done_and_a_dead_worker_ends_no_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(launch, "find_spec", lambda name: name)
-    monkeypatch.setattr(launch, "import_module", lambda name: LastFirst())
+    monkeypatch.setattr(launch, "need", lambda *_: LastFirst())
     told: list[str] = []
     machine = Machine("cpu", Hooks(say=told.append, warn=told.append))
     plan = Plan(base="default", shared={}, methods=["firstk", "skip", "l1"], budgets=["60%"], seeds=[0])
     cells = list(plan.cells())
     failures = launch.ray(ComparisonFolder(tmp_path), plan, cells, machine, 2)
-    assert failures == [Failure(cells[1], "RayError: The worker died.")]
+    assert failures == {cells[1].name: "RayError: The worker died."}
     assert told == ["l1-60pct-seed0: done", "skip-60pct-seed0: RayError: The worker died.", "firstk-60pct-seed0: done"]

@@ -1,14 +1,14 @@
 import subprocess
 import sys
-from dataclasses import dataclass
 
 import pytest
 import torch
 from PIL import Image
 
+from routekit.backbones.unit import ModelSpec
 from routekit.data.augment import Augmentation
 from routekit.data.image_set import FolderSet, ImageSet
-from routekit.data.preprocessing import Preprocessing, preprocessing_of
+from routekit.data.preprocessing import Preprocessing
 from routekit.data.sources import load_data
 from routekit.errors import InputError
 
@@ -191,18 +191,12 @@ def test_two_origins_of_validation_images(tree):
     one_line(r"give one of them", tree, val=tree, val_from_test=0.5)
 
 
-@dataclass(frozen=True)
-class Spec:
-    input_size: tuple[int, int, int]
-    crop: float | None = None
-    interpolation: str = "bilinear"
-
-
 def test_a_networks_specification_says_how_images_are_read():
-    assert preprocessing_of(Spec((3, 32, 48))) == Preprocessing((32, 48))
-    assert preprocessing_of(Spec((1, 8, 8), 0.9, "bicubic")) == Preprocessing((8, 8), 1, 0.9, "bicubic")
+    assert ModelSpec("custom", "own", 2, (3, 32, 48)).preprocessing == Preprocessing((32, 48))
+    grey = ModelSpec("custom", "own", 2, (1, 8, 8), crop=0.9, interpolation="bicubic")
+    assert grey.preprocessing == Preprocessing((8, 8), 1, 0.9, "bicubic")
     with pytest.raises(InputError, match=r"the network takes 2: put a layer"):
-        load_data("digits", preprocessing=preprocessing_of(Spec((2, 28, 28))))
+        load_data("digits", preprocessing=ModelSpec("custom", "own", 2, (2, 28, 28)).preprocessing)
 
 
 def test_digits_for_a_network_that_takes_grey_images():

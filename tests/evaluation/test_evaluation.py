@@ -49,7 +49,7 @@ def test_accuracy_and_cost_are_what_single_images_give() -> None:
     images = toy_images(30)
     measured = evaluate(network, images, costs, batch_size=7)
     for index in range(30):
-        one = evaluate(network, images, costs, indices=torch.tensor([index]))
+        one = evaluate(network, images.subset(torch.tensor([index])), costs)
         assert bool(one.correct[0]) == bool(measured.correct[index])
         assert torch.equal(one.routes[0], measured.routes[index])
         assert one.cost == costs.of_routes(measured.routes[index : index + 1]).item()

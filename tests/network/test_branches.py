@@ -106,7 +106,7 @@ def test_the_price_of_several_sinks_spends_what_is_wanted(worths: list[tuple[flo
     def spent(price: float) -> float:
         return float(costs.of_routes(costs.layout.choose(margins - price * costs.cost_share)).mean())
 
-    price = price_for(margins, costs, wanted)
+    price = price_for(margins, costs, wanted, costs.cost_share)
     assert spent(price) <= wanted
     # It is among the lowest such prices.
     for less in (1e-3, 0.1, 1.0, 5.0):

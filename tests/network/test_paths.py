@@ -286,7 +286,7 @@ def test_what_a_tree_cannot_be(tmp_path: Path) -> None:
     one_stage = build(spec_of("pyramid2", num_classes=3))
     with pytest.raises(InputError, match="a tree has 1 to 6 forks, here 0"):
         convert(one_stage, [Exit(at="all"), Tree()])
-    with pytest.raises(InputError, match="no exit of pyramid2 lies where"):
+    with pytest.raises(InputError, match="pyramid2 has no unit where junctions"):
         convert(one_stage, [Exit(at="stages"), Tree(forks="columns.1")])
     for junctions in ([FORKS], [FORKS, Exit(at="body.0", rule="confidence")]):
         with pytest.raises(InputError, match=r"a tree needs exits that learn: --junctions tree,exit"):

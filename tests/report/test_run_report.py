@@ -58,7 +58,7 @@ def test_what_is_warned_of() -> None:
     routes = record()["routes"]
     collapsed, dead, always = warnings(record(routes=routes | {"unique": 2, "entropy_bits": 0.3, "run_rate": RATES}))
     assert collapsed.startswith("Routing has collapsed: 2 routes, 0.30 bits")
-    assert "takes body.0: `routekit export` leaves out" in dead
+    assert "runs body.0: `routekit export` leaves out" in dead
     assert "body.2" in always
     (off,) = warnings(record(flops=record()["flops"] | {"realized": 55.0}))
     assert off.startswith("The cost is +10.0% off its target")
@@ -75,8 +75,8 @@ def test_what_is_warned_of() -> None:
     assert "go on past layer1.0: the exit there" in all_go_on
     sinks = {"body.0": 0.0, "body.0 branch 1": 0.5, "body.1": 0.0, "body.1 branch 1": 0.0}
     unused, rare = warnings(record(routes=routes | {"run_rate": sinks}))
-    assert unused.startswith("No test image takes body.1: `routekit export`")
-    assert rare.startswith("Hardly any image takes body.0:")
+    assert unused.startswith("No test image runs body.1: `routekit export`")
+    assert rare.startswith("Hardly any image runs body.0:")
     cascade = record(routes=routes | {"unique": 2, "entropy_bits": 0.3}, junctions=["cascade"])
     assert warnings(cascade) == []
     # A cascade takes no --exits; in records of the former version it begins after the stem.
@@ -107,7 +107,7 @@ def test_of_a_static_network_there_is_nothing_to_warn_of_or_to_analyse(tmp_path:
 
 def test_facts_name_the_budget_and_static_runs_no_routes() -> None:
     _, cost, routes, _ = facts(record())
-    assert cost.endswith("50.20% of what it costs in the dense network, for a budget of 50.00%.")
+    assert cost.endswith("50.20% of what it costs in the dense network, for a budget of 50.00%, which was met on validation images.")
     assert routes == "They take 5 routes (1.50 bits), on which 2.0 of 3 units run on average."
     flops, static = record()["flops"] | {"target": None}, record()["routes"] | {"unique": 1, "mean_units": 3.0}
     _, cost, routes, _ = facts(record(flops=flops, routes=static, shuffled_accuracy=0.85))
@@ -126,7 +126,7 @@ def test_the_same_records_give_the_same_report() -> None:
     assert markdown(record(), found, {"lengths": "a.svg"}) == text
     assert text.startswith("# x\n")
     assert "## Short routes and long ones\n\n![short routes and long ones](a.svg)" in text
-    assert "85.00% of 90 test images of toy" in text
+    assert "85.00% (± 3.76, one standard error) of 90 test images of toy" in text
     assert page.count("<details") == len(found["shared"])
     assert page.count("✓</b>") == sum(sum(route["right"]) for route in found["shared"])
     assert "<svg role=img aria-label='Who runs what'></svg>" in page

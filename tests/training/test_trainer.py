@@ -121,16 +121,17 @@ def test_an_epoch_sees_every_image_once_and_processes_share_each_step() -> None:
     images = toy_data().train
     seen: list[torch.Tensor] = []
     whole = Batches(images, 32, seed=1, rank=0, world=1)
-    halves = [Batches(images, 32, seed=1, rank=rank, world=2) for rank in (0, 1)]
-    for step in range(6):
-        mine = [half.at(step)[0] for half in halves]
-        seen.append(whole.at(step)[0])
+    whole, resumed = whole.since(0), whole.since(3)
+    halves = [Batches(images, 32, seed=1, rank=rank, world=2).since(0) for rank in (0, 1)]
+    for _ in range(6):
+        mine = [next(half)[0] for half in halves]
+        seen.append(next(whole)[0])
         together = torch.stack(mine, dim=1).flatten(0, 1)  # every second sample is the other process's
         assert torch.equal(together, seen[-1])
     pixels = torch.cat(seen).flatten(1)
     assert torch.equal(pixels.unique(dim=0), images.images.flatten(1).unique(dim=0))
-    assert not torch.equal(whole.at(6)[0], seen[0])  # the next epoch is shuffled anew
-    assert torch.equal(Batches(images, 32, seed=1, rank=0, world=1).at(3)[0], seen[3])  # as a resumed run asks
+    assert not torch.equal(next(whole)[0], seen[0])  # the next epoch is shuffled anew
+    assert torch.equal(next(resumed)[0], seen[3])
 
 
 def test_checks_rotate_through_all_held_out_images() -> None:

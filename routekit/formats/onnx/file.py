@@ -1,23 +1,18 @@
 """ONNX files of a routed network: the graph, and in its metadata all that a program needs to use it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from routekit.errors import ExportError
-from routekit.execution.prepare import prepare
-from routekit.formats.description import FORMAT, LAYOUT, Description
-from routekit.formats.onnx.assembly import Assembly, Form
+from routekit.formats.description import FORMAT, LAYOUT, described
+from routekit.formats.onnx.assembly import Form, assemble
 from routekit.formats.onnx.parts import Parts
-from routekit.formats.onnx.piece import OPSET, Exporter
+from routekit.formats.onnx.piece import IR_VERSION, OPSET, Exporter
 from routekit.formats.onnx.shortcut import convolve_shortcuts
 from routekit.network.network import RoutedNetwork
-
-# Of the ONNX file format itself: what runtimes since the end of 2023 read.
-IR_VERSION = 9
 
 
 def save_onnx(
@@ -29,39 +24,47 @@ def save_onnx(
     forms: Sequence[Form] = ("single", "batch"),
     native: bool = False,
 ) -> list[Path]:
-    """Write `network` to `folder`, by default its forms for one image and for batches; returns the files.
+    """Write ONNX files with input "images" `[N, C, H, W]`, float32, normalised.
 
-    Input "images" [N, C, H, W] float32, normalised; outputs "logits" [N, classes] and "margins" [N, n], where a unit
-    ran if its margin is not negative. `about` goes into the metadata; an `exporter` remembers the blocks that it has
-    exported before. `native` files are for onnxruntime on CPUs of this machine's family, and faster there.
-    Raises ExportError for what cannot be exported.
+    The outputs are "logits" `[N, classes]` and "margins" `[N, n]`. A unit ran if its margin is not negative.
+
+    Args:
+        folder: It is made if it is not there.
+        network: The network.
+        about: What a user of the files needs beside the network; it is in the metadata.
+        exporter: It keeps the blocks that it has exported before.
+        forms: "single" for one image, "batch" for any number, "dense" without decisions.
+        native: Whether the files are for onnxruntime on CPUs of this machine's family, and faster there.
+
+    Returns:
+        The files, in the order of `forms`.
+
+    Raises:
+        ExportError: ONNX cannot hold the network.
     """
-    if network.layout.forks:
-        # Which of its modules an image runs is decided inside of what a file would hold.
-        raise ExportError("a tree of paths runs in torch alone: export it as a compact checkpoint")
-    network = prepare(network).cpu()
-    description = Description.of(network, about)
+    network, description = described(network, about)
     convolve_shortcuts(network)
-    exporter, properties = exporter or Exporter(), {}
-    kind: Callable[[RoutedNetwork, Exporter], Parts] = Parts
+    exporter = exporter or Exporter()
+    properties: dict[str, str] = {}
     if native:
         # Needs onnxruntime, which users of other runtimes do without.
         from routekit.formats.onnx.native import NativeParts
         from routekit.formats.onnx.optimized import layout
 
-        kind, properties = NativeParts, {LAYOUT: layout()}
-    parts = kind(network, exporter)
+        parts: Parts = NativeParts(network, exporter)
+        properties[LAYOUT] = layout()
+    else:
+        parts = Parts(network, exporter)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for form in forms:
         own = parts if form != "dense" else Parts(network.without_routing(), exporter)
-        graph = Assembly(own, form).build(network.name)
+        graph = assemble(own, form)
         model = onnx.helper.make_model(
             graph,
             producer_name="routekit",
             producer_version=version("routekit"),
-            opset_imports=[onnx.helper.make_opsetid("", OPSET)]
-            + [onnx.helper.make_opsetid(domain, 1) for domain in own.domains],
+            opset_imports=[onnx.helper.make_opsetid(*each) for each in [("", OPSET), *own.domains]],
             ir_version=IR_VERSION,
         )
         onnx.helper.set_model_props(model, {FORMAT: description.to_json(form)} | properties)

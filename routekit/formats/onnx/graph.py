@@ -1,14 +1,11 @@
 """An ONNX graph under construction."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
-
-from routekit.formats.onnx.piece import Piece
+from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
 
 class Graph:
@@ -19,12 +16,12 @@ class Graph:
         self.tensors: list[TensorProto] = []
         self.count = 0
         # Passes share weights: what is equal is stored once.
-        self._known: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def _store(self, tensor: TensorProto) -> str:
         """Add a tensor unless an equal one is there; returns the name of the one that is."""
         value = numpy_helper.to_array(tensor)
-        key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(np.ascontiguousarray(value).tobytes()).digest())
+        key = (value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
         if key not in self._known:
             self._known[key] = tensor.name
             self.tensors.append(tensor)
@@ -37,65 +34,97 @@ class Graph:
 
     def constant(self, value: Any) -> str:
         """Add a constant, int64 or float32, and return its name."""
-        name, array = self.fresh("constant"), np.asarray(value)
-        dtype = np.int64 if array.dtype.kind == "i" else np.float32
-        return self._store(numpy_helper.from_array(np.asarray(array, dtype=dtype, order="C"), name))
+        array = np.asarray(value)
+        array = np.asarray(array, dtype=np.int64 if array.dtype.kind == "i" else np.float32, order="C")
+        return self._store(numpy_helper.from_array(array, self.fresh("constant")))
 
-    def add(self, kind: str, *inputs: str, outputs: int = 1, hint: str = "", **attributes: Any) -> Any:
-        """Add a node; returns the name of its output, or the list of them."""
-        names = [self.fresh(hint or kind) for _ in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, name=names[0], **attributes))
-        return names[0] if outputs == 1 else names
+    def add(self, kind: str, *inputs: str, hint: str = "", **attributes: Any) -> str:
+        """Add a node.
+
+        Args:
+            kind: The operator.
+            inputs: The names of what it reads.
+            hint: How its output's name begins; by default as the operator is called.
+            attributes: Of the operator.
+
+        Returns:
+            The name of its output.
+        """
+        name = self.fresh(hint or kind)
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
 
     def rows(self, chosen: str) -> str:
-        """Add what finds the indices [k, 1] of the k images that are chosen [N]."""
-        return str(self.add("Transpose", self.add("NonZero", chosen), perm=[1, 0]))
+        """Add what finds the indices `[k, 1]` of the k images that are chosen `[N]`."""
+        return self.add("Transpose", self.add("NonZero", chosen), perm=[1, 0])
 
     def anyone(self, chosen: str) -> str:
-        """Add what says whether any of the images is chosen [N]."""
+        """Add what finds whether any of the images is chosen `[N]`."""
         most = self.add("ReduceMax", self.add("Cast", chosen, to=TensorProto.INT32), self.constant([0]), keepdims=0)
-        return str(self.add("Cast", most, to=TensorProto.BOOL))
+        return self.add("Cast", most, to=TensorProto.BOOL)
 
-    def mirrored(self, images: str) -> str:
-        """Add what turns images [N, C, H, W] left to right."""
-        start, end, axis, step = (self.constant([each]) for each in (-1, np.iinfo(np.int64).min, 3, -1))
-        return str(self.add("Slice", images, start, end, axis, step))
+    def slice(self, value: str, start: int, stop: int) -> str:
+        """Add what takes some columns of a value.
 
-    def place(self, piece: Piece, source: str, hint: str) -> str:
-        """Add a piece that reads `source`; returns the name of its output."""
+        Args:
+            value: The name of a value `[N, n]`.
+            start: The first column; counted from the end if it is negative.
+            stop: The column behind the last one.
+
+        Returns:
+            The name of the columns `[N, m]`.
+        """
+        return self.add("Slice", value, *(self.constant([bound]) for bound in (start, stop, 1)))
+
+    def place(self, piece: GraphProto | None, hint: str, *sources: str) -> str:
+        """Add a piece.
+
+        Args:
+            piece: A graph with one output. None changes nothing.
+            hint: How its output's name begins.
+            sources: What it reads.
+
+        Returns:
+            The name of its output.
+        """
+        if piece is None:
+            return sources[0]
         target = self.fresh(hint)
-        placed = piece.place(target, source, target)
-        same = {tensor.name: self._store(tensor) for tensor in placed.tensors}
-        for node in placed.nodes:
-            node.input[:] = [same.get(name, name) for name in node.input]
-        self.nodes += placed.nodes
+        placed = compose.add_prefix_graph(piece, f"{target}/")
+        names = {tensor.name: self._store(tensor) for tensor in placed.initializer}
+        names |= {value.name: source for value, source in zip(placed.input, sources, strict=True)}
+        names[placed.output[0].name] = target
+        for node in placed.node:
+            for values in (node.input, node.output):
+                values[:] = [names.get(value, value) for value in values]
+        self.nodes += placed.node
         return target
-
-    @contextmanager
-    def branch(self) -> Iterator[list[NodeProto]]:
-        """Collect the nodes that are added meanwhile apart, for a branch; constants stay in the outer graph."""
-        outer, self.nodes = self.nodes, []
-        try:
-            yield self.nodes
-        finally:
-            self.nodes = outer
 
     def choose(
         self, condition: str, then: Callable[[], list[str]], otherwise: Callable[[], list[str]], hint: str
     ) -> list[str]:
-        """Add an `If` whose branches give the same number of values."""
-        graphs, counts = [], []
+        """Add an `If`; constants stay in the outer graph.
+
+        Args:
+            condition: The name of a boolean.
+            then: Adds the nodes of one branch; returns the names of what it gives.
+            otherwise: Likewise, of the other branch, which gives as many values.
+            hint: How the names of the results begin.
+
+        Returns:
+            The names of the results.
+        """
+        outer, graphs = self.nodes, []
         for name, build in (("then", then), ("else", otherwise)):
-            with self.branch() as nodes:
-                # What a branch gives must be made in it.
-                values = build()
-                made = {output for node in nodes for output in node.output}
-                values = [value if value in made else self.add("Identity", value) for value in values]
+            self.nodes = []
+            # What a branch gives must be made in it.
+            values = build()
+            made = {output for node in self.nodes for output in node.output}
+            values = [value if value in made else self.add("Identity", value) for value in values]
             outputs = [helper.make_empty_tensor_value_info(value) for value in values]
-            graphs.append(helper.make_graph(nodes, f"{hint}/{name}", [], outputs))
-            counts.append(len(values))
-        assert counts[0] == counts[1]
-        names = [self.fresh(hint) for _ in range(counts[0])]
+            graphs.append(helper.make_graph(self.nodes, f"{hint}/{name}", [], outputs))
+        self.nodes = outer
+        names = [self.fresh(hint) for _ in values]
         self.nodes.append(
             helper.make_node("If", [condition], names, name=names[0], then_branch=graphs[0], else_branch=graphs[1])
         )

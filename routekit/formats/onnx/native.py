@@ -1,140 +1,102 @@
-"""Parts as onnxruntime's optimiser leaves them: fused, and in the blocked layout of this machine's CPU family.
+"""Parts as onnxruntime's optimiser makes them: fused, and in the blocked layout of this machine's CPU family.
 
 Inside the branches of an `If`, onnxruntime applies neither its blocked layout (NCHWc) nor the fusions that come with
 it, so that an executed unit costs twice its price in a dense graph. Here the dense graph is optimised as a whole, cut
 at the borders of the units, and put together again with branches. The layout is that of a CPU family and of a version
-of onnxruntime: `layout` says which.
+of onnxruntime, which `layout` names.
 """
 
-from dataclasses import replace
-from typing import Any
-
-from onnx import TensorProto, helper
+from onnx import GraphProto, TensorProto, helper
 
 from routekit.backbones.unit import ResidualUnit
 from routekit.formats.onnx.graph import Graph
 from routekit.formats.onnx.optimized import BLOCKED, LARGEST_BLOCK, OptimizedGraph, reorders
 from routekit.formats.onnx.parts import Parts
-from routekit.formats.onnx.piece import OPSET, Exporter, Piece
-from routekit.network.deciders import LearnedDecider
+from routekit.formats.onnx.piece import Exporter
 from routekit.network.network import RoutedNetwork
-from routekit.network.program import Classify, Head, Interpreter, Stem, Step, Stop, Units, View
+from routekit.network.program import Classify, Head, Interpreter, Stem, Stop, Units, View
 
 
 class NativeParts(Parts):
     """Pieces of the optimised dense graph; features travel between them in the layout in which they are computed.
 
-    `reads_at` and `gives_at` name, in that graph, what a step or a unit reads and gives when everything runs.
+    `reads_at` and `gives_at` name, in that graph, what a step or a unit reads, and what a step, or a sink of a unit,
+    gives when everything runs.
     """
 
-    domains = (BLOCKED, "com.microsoft")
+    domains = ((BLOCKED, 1), ("com.microsoft", 1))
 
     def __init__(self, network: RoutedNetwork, exporter: Exporter) -> None:
         super().__init__(network, exporter)
-        graph = Graph()
-        self.graph = graph
+        self.graph = Graph()
         self.reads_at: dict[int, str] = {}
-        self.gives_at: dict[int, str] = {}
-        self.taps: dict[tuple[str, int], str] = {}
-        self.channels: dict[str, int] = {}
+        self.gives_at: dict[tuple[int, int | str], str] = {}
         self.x = self.shared = "images"
-        # A pass on the mirrored image computes the same of another one: its pieces are those of the pass before it.
-        self.known: dict[tuple[Any, ...], str] = {}
-        for step in network.steps:
-            self.reads_at[id(step)] = self.x
-            placed([step], self)
-        channels = self.channels
-        taps = {*self.taps.values(), *channels}
+        self.known: dict[tuple[str, bytes], str] = {}
+        placed(network.steps, self)
         images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", *network.spec.input_size])
-        outputs = [helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in sorted(taps)]
-        whole = helper.make_graph(graph.nodes, "dense", [images], outputs, graph.tensors)
-        model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
-        self.whole = OptimizedGraph(model, channels)
+        taps = [
+            helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in sorted({*self.gives_at.values()})
+        ]
+        self.whole = OptimizedGraph(helper.make_graph(self.graph.nodes, "dense", [images], taps, self.graph.tensors))
 
-    def once(self, piece: Piece, hint: str, *key: Any) -> str:
-        """Add a piece that reads the present features, unless it is there; returns what it gives."""
+    def add(self, piece: GraphProto | None, hint: str) -> str:
+        """Add a piece that reads the present features.
+
+        Args:
+            piece: What is added. A pass on the mirrored image computes the same of another one: what is there already
+                is not added again.
+            hint: How the name of what it gives begins.
+
+        Returns:
+            The name of what it gives.
+        """
+        key = (self.x, b"" if piece is None else piece.SerializeToString(deterministic=True))
         if key not in self.known:
-            self.known[key] = self.graph.place(piece, self.x, hint)
+            self.known[key] = self.graph.place(piece, hint, self.x)
         return self.known[key]
 
-    def place_unit(self, unit: ResidualUnit) -> str:
-        """Add a unit, and all that it can give by other sinks; returns what it gives if it runs."""
-        graph, x = self.graph, self.x
-        skip = super().skip(unit) if unit.decides or unit.dropped else None
-        if unit.decides:
-            self.taps["pool", id(unit)] = graph.place(super().pool(unit), x, "pooled")
-        if skip is not None:
-            self.taps["skip", id(unit)] = graph.place(skip, x, "skipped")
-        for sink in range(1, len(unit.sinks) - 1):
-            self.taps[f"take {sink}", id(unit)] = graph.place(super().take(unit, sink), x, "branch")
-        if unit.computes and not unit.dropped:
-            return graph.place(super().run(unit), x, unit.name)
-        return self.taps.get(("skip", id(unit)), x)
+    def of_step(self, step: Stem | Classify | Head | Stop) -> GraphProto | None:
+        """What a step computes: a stem gives features as they travel, the others give plain values."""
+        after = self.gives_at[id(step), 0]
+        if isinstance(step, Stem):
+            return self.whole.cut("images", self.whole.own(after))
+        before = self.reads_at[id(step)]
+        return None if before == after else self.whole.cut(self.whole.own(before), after)
 
-    def stem(self, step: Stem) -> Piece:
-        """Images, plain -> the features that the first unit reads."""
-        return self.whole.cut("images", self.whole.own(self.gives_at[id(step)]))
+    def take(self, unit: ResidualUnit, sink: int) -> GraphProto | None:
+        """Features -> what leaves a unit by one of its sinks, in the layout of what the unit gives if it runs.
 
-    def run(self, unit: ResidualUnit) -> Piece:
-        """Features -> what the unit gives if it runs."""
-        return self.whole.cut(self._before(unit), self._after(unit))
+        Args:
+            unit: The unit.
+            sink: 0 is the dearest sink, -1 the default.
 
-    def take(self, unit: ResidualUnit, sink: int) -> Piece:
-        """Features -> what the unit gives by a sink, in the layout of what it gives if it runs."""
-        if sink == 0:
-            return self.run(unit)
-        taken = self.taps[f"take {sink}", id(unit)]
-        return self.whole.cut(self._before(unit), self.whole.like(self._after(unit), taken))
+        Returns:
+            The piece; None if it is the features themselves, in that layout.
+        """
+        before, runs = self._before(unit), self.whole.own(self.gives_at[id(unit), 0])
+        target = self.whole.like(runs, self.gives_at[id(unit), sink % len(unit.sinks)])
+        return None if target == before else self.whole.cut(before, target)
 
-    def skip(self, unit: ResidualUnit) -> Piece | None:
-        """Features -> what the unit gives by default, in the layout of what it gives if it runs."""
-        before, after = self._before(unit), self._after(unit)
-        if unit.keeps and self.whole.is_blocked(before) == self.whole.is_blocked(after):
-            return None
-        target = self.reads_at[id(unit)] if unit.keeps else self.taps["skip", id(unit)]
-        return self.whole.cut(before, self.whole.like(after, target))
-
-    def pool(self, unit: ResidualUnit) -> Piece:
+    def pool(self, unit: ResidualUnit) -> GraphProto:
         """The features that a unit reads -> their average over the image `[N, C]`, plain."""
-        piece = self.whole.cut(self._before(unit), self.taps["pool", id(unit)])
-        if self.features[id(unit)].shape[1] % LARGEST_BLOCK:
-            return piece
-        # Of a single pixel, whole blocks in their order are the plain layout.
-        same = {node.output[0]: node.input[0] for node in piece.nodes if reorders(node, "ReorderOutput")}
-        nodes = [node for node in piece.nodes if not reorders(node, "ReorderOutput")]
-        for node in nodes:
-            node.input[:] = [same.get(value, value) for value in node.input]
-        return replace(piece, nodes=nodes)
+        piece = self.whole.cut(self._before(unit), self.gives_at[id(unit), "pool"])
+        if self.reads[id(unit)].shape[1] % LARGEST_BLOCK == 0:
+            for node in piece.node:
+                if reorders(node, "ReorderOutput"):
+                    # Of a single pixel, whole blocks in their order are the plain layout.
+                    node.CopyFrom(helper.make_node("Identity", node.input, node.output, name=node.output[0]))
+        return piece
 
-    def plain(self, unit: ResidualUnit) -> Piece | None:
-        """The features that a unit reads -> the same, plain."""
+    def plain(self, unit: ResidualUnit) -> GraphProto | None:
+        """The features that a unit reads -> the same, plain; None if that is what they are."""
         before = self._before(unit)
-        if not self.whole.is_blocked(before):
-            return None
-        return self.whole.cut(before, self.whole.to_plain(self.reads_at[id(unit)]))
-
-    def classify(self, step: Classify) -> Piece:
-        """Features -> an exit's logits `[N, classes]`, plain."""
-        return self._tap("classify", step)
-
-    def summary(self, step: Stop) -> Piece:
-        """Features -> what a router that decides to stop gets of them `[N, S]`, plain."""
-        return self._tap("summary", step)
-
-    def head(self, step: Head) -> Piece:
-        """Features -> logits `[N, classes]`, plain."""
-        return self._tap("head", step)
-
-    def _tap(self, what: str, step: Step) -> Piece:
-        return self.whole.cut(self.whole.own(self.reads_at[id(step)]), self.taps[what, id(step)])
+        target = self.whole.to_plain(self.reads_at[id(unit)])
+        return None if target == before else self.whole.cut(before, target)
 
     def _before(self, unit: ResidualUnit) -> str:
         """The features that a unit reads, as they travel."""
         return self.whole.own(self.reads_at[id(unit)])
-
-    def _after(self, unit: ResidualUnit) -> str:
-        """What it gives, as it travels."""
-        return self.whole.own(self.gives_at[id(unit)])
 
 
 placed: Interpreter[NativeParts] = Interpreter("native ONNX")
@@ -145,39 +107,25 @@ def _view(step: View, parts: NativeParts) -> None:  # noqa: ARG001 - however an 
     parts.x = "images"
 
 
+@placed.on(Classify, Stop, Head)
+def _tap(step: Classify | Stop | Head, parts: NativeParts) -> None:
+    parts.reads_at[id(step)] = parts.x
+    parts.gives_at[id(step), 0] = parts.add(Parts.of_step(parts, step), type(step).__name__)
+
+
 @placed.on(Stem)
 def _stem(step: Stem, parts: NativeParts) -> None:
-    if step.shared:
-        parts.x = parts.shared
-    else:
-        parts.x = parts.shared = parts.once(Parts.stem(parts, step), "stem", "stem", id(step.form.model))
-        parts.channels[parts.x] = step.form.stem(parts.reads[id(step)]).shape[1]
-    parts.gives_at[id(step)] = parts.x
+    if not step.shared:
+        parts.shared = parts.gives_at[id(step), 0] = parts.add(Parts.of_step(parts, step), "stem")
+    parts.x = parts.shared
 
 
 @placed.on(Units)
 def _units(step: Units, parts: NativeParts) -> None:
     for unit in step.units:
-        key = ("unit", id(unit.block), unit.dropped)
-        if key not in parts.known:
-            parts.known[key] = parts.place_unit(unit)
-            parts.known["reads", *key] = parts.x
-        parts.reads_at[id(unit)], parts.x = parts.known["reads", *key], parts.known[key]
-        parts.channels[parts.x] = parts.gives[id(unit)].shape[1]
-        parts.gives_at[id(unit)] = parts.x
-
-
-@placed.on(Classify)
-def _classify(step: Classify, parts: NativeParts) -> None:
-    parts.taps["classify", id(step)] = parts.graph.place(Parts.classify(parts, step), parts.x, "exit")
-
-
-@placed.on(Stop)
-def _stop(step: Stop, parts: NativeParts) -> None:
-    if isinstance(step.decider, LearnedDecider):
-        parts.taps["summary", id(step)] = parts.graph.place(Parts.summary(parts, step), parts.x, "summary")
-
-
-@placed.on(Head)
-def _head(step: Head, parts: NativeParts) -> None:
-    parts.taps["head", id(step)] = parts.once(Parts.head(parts, step), "head", "head", id(step.form.model))
+        parts.reads_at[id(unit)] = parts.x
+        if unit.decides:
+            parts.gives_at[id(unit), "pool"] = parts.add(Parts.pool(parts, unit), "pooled")
+        for sink in range(len(unit.sinks)):
+            parts.gives_at[id(unit), sink] = parts.add(Parts.take(parts, unit, sink), unit.name)
+        parts.x = parts.gives_at[id(unit), 0]

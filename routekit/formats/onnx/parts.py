@@ -1,19 +1,20 @@
 """The parts of a network as ONNX pieces: what a graph that routes is put together from."""
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
-from onnx import helper
+from onnx import GraphProto, helper
 from torch import Tensor, nn
 
-from routekit.backbones.unit import Backbone, ResidualUnit
+from routekit.backbones.unit import Backbone, ResidualUnit, Sink, example_input
 from routekit.backbones.walk import walk
+from routekit.errors import ExportError
 from routekit.execution.features import features_at
-from routekit.formats.onnx.piece import Exporter, Piece
-from routekit.network.deciders import Decider, LearnedDecider
+from routekit.formats.onnx.piece import Exporter, piece_of
+from routekit.network.deciders import LearnedDecider
+from routekit.network.forward import combined, seen
 from routekit.network.network import RoutedNetwork
-from routekit.network.program import Classify, Head, Stem, Stop, Units
+from routekit.network.program import Classify, Combine, Head, Stem, Stop, Units, View
 from routekit.routing.decision import GO, STOP
 from routekit.routing.router import RouterBank
 
@@ -24,132 +25,147 @@ class Parts:
     Raises ExportError for what torch cannot export.
     """
 
-    # Of the operator sets that the pieces need beside the standard one.
-    domains: tuple[str, ...] = ()
+    # The operator sets that the pieces need beside the standard one, and their versions.
+    domains: tuple[tuple[str, int], ...] = ()
 
     @torch.no_grad()
     def __init__(self, network: RoutedNetwork, exporter: Exporter) -> None:
         self.network, self.exporter = network, exporter
-        # What each step reads; what each unit reads, and gives.
+        # What each step and each unit reads; of which network a unit is.
         self.reads: dict[int, Tensor] = {}
-        self.features: dict[int, Tensor] = {}
-        self.gives: dict[int, Tensor] = {}
         self.forms: dict[int, Backbone] = {}
         for step, x in features_at(network):
             self.reads[id(step)] = x
             if isinstance(step, Units):
-                for unit, before, after in walk(step.units, x):
-                    self.features[id(unit)], self.gives[id(unit)] = before, after
-                    self.forms[id(unit)] = step.form
+                for unit, before, _ in walk(step.units, x):
+                    self.reads[id(unit)], self.forms[id(unit)] = before, step.form
+        self.images, self.answer = example_input(network.view), torch.zeros(1, network.spec.num_classes)
 
-    def stem(self, step: Stem) -> Piece:
-        """Images `[N, C, H, W]`, as the view sees them -> features."""
-        form, x = step.form, self.reads[id(step)]
-        return self.exporter.export("the stem", form.stem, form.model, x, ("stem", *_model(form), x.shape))
-
-    def run(self, unit: ResidualUnit) -> Piece:
-        """Features -> what the unit gives if it runs."""
-        return self.exporter.export(unit.name, unit.run, unit.block, self.features[id(unit)], self._kind("run", unit))
-
-    def take(self, unit: ResidualUnit, sink: int) -> Piece:
-        """Features -> what the unit gives by one of its sinks but the default."""
-        taken = unit.sinks[sink]
-        return self.branch(unit, taken) if isinstance(taken, nn.Module) else self.run(unit)
-
-    def branch(self, unit: ResidualUnit, branch: nn.Module) -> Piece:
-        """Features -> what one of the unit's branches gives."""
-        name, features = f"a branch of {unit.name}", self.features[id(unit)]
-        return self.exporter.export(name, branch, branch, features, self._kind(f"branch {branch!r}", unit))
-
-    def skip(self, unit: ResidualUnit) -> Piece | None:
-        """Features -> what the unit gives by default; None if that is the features themselves."""
-        if unit.keeps:
+    def view(self, step: View) -> GraphProto | None:
+        """Images `[N, C, H, W]`, normalised for the first pass -> as a view sees them; None if they are the same."""
+        ours, theirs = self.network.spec, step.spec
+        if not step.mirrored and (ours.mean, ours.std) == (theirs.mean, theirs.std):
             return None
-        default = unit.sinks[-1]
-        if isinstance(default, nn.Module):
-            return self.branch(unit, default)
-        name, features = f"the shortcut of {unit.name}", self.features[id(unit)]
-        return self.exporter.export(name, unit.skip, unit.block, features, self._kind("skip", unit))
+        call, kind = partial(seen, spec=ours, view=step), ("view", ours, theirs, step.mirrored)
+        return self.exporter.export("the view", call, nn.Identity(), self.images, kind=kind)
 
-    def pool(self, unit: ResidualUnit) -> Piece:  # noqa: ARG002 - pieces in a layout of their own differ
+    def of_step(self, step: Stem | Classify | Head | Stop) -> GraphProto | None:
+        """What a step computes of the features that it reads, or of the image.
+
+        Args:
+            step: A stem gives features, a classifier and a head give logits `[N, classes]`. A stop gives what its
+                router gets of the features, `[N, S]`.
+
+        Returns:
+            The piece; None for a stop by a rule, which reads the answer alone.
+        """
+        export, x = self.exporter.export, self.reads[id(step)]
+        if isinstance(step, Stop):
+            decider = step.decider
+            if not isinstance(decider, LearnedDecider):
+                return None
+            return export(f"what decides past {step.name}", decider.summary, decider, x, kind="summary")
+        if isinstance(step, Classify):
+            return export(f"the exit after {step.name}", step.head, step.head, x, kind="exit")
+        form, part = step.form, "stem" if isinstance(step, Stem) else "head"
+        # Networks of a cascade share an exporter, and may differ where their features do not.
+        return export(f"the {part}", getattr(form, part), form.model, x, kind=(part, form.spec.full_name))
+
+    def take(self, unit: ResidualUnit, sink: int) -> GraphProto | None:
+        """Features -> what leaves a unit by one of its sinks.
+
+        Args:
+            unit: The unit.
+            sink: 0 is the dearest sink, -1 the default.
+
+        Returns:
+            The piece; None if it is the features themselves.
+        """
+        taken = unit.sinks[sink]
+        if not unit.computes or (taken is Sink.SKIP and unit.keeps):
+            return None
+        name, owner = unit.name, unit.block
+        if isinstance(taken, nn.Module):
+            name, owner = f"a branch of {unit.name}", taken
+        elif taken is Sink.SKIP:
+            name = f"the shortcut of {unit.name}"
+        # Blocks of the libraries that look alike compute alike; a user's own may differ in what repr does not show.
+        form = self.forms[id(unit)]
+        own = (form.model, unit.name) if form.spec.source == "custom" else None
+        kind = (taken if isinstance(taken, Sink) else "branch", own)
+        return self.exporter.export(name, partial(unit.take, sink=sink), owner, self.reads[id(unit)], kind=kind)
+
+    def pool(self, unit: ResidualUnit) -> GraphProto:  # noqa: ARG002 - pieces in a layout of their own differ
         """The features that a unit reads -> their average over the image `[N, C]`."""
         nodes = [
-            helper.make_node("GlobalAveragePool", ["features"], ["average"]),
-            helper.make_node("Flatten", ["average"], ["pooled"]),
+            helper.make_node("GlobalAveragePool", ["features"], ["average"], name="average"),
+            helper.make_node("Flatten", ["average"], ["pooled"], name="pooled"),
         ]
-        return Piece(nodes, [], "features", "pooled")
+        return piece_of(nodes, [], "features", "pooled")
 
-    def plain(self, unit: ResidualUnit) -> Piece | None:  # noqa: ARG002 - as above
+    def plain(self, unit: ResidualUnit) -> GraphProto | None:  # noqa: ARG002 - as above
         """The features that a unit reads -> the same `[N, C, H, W]`; None if that is what they are."""
         return None
 
-    def classify(self, step: Classify) -> Piece:
-        """Features -> an exit's logits `[N, classes]`."""
-        x, name = self.reads[id(step)], f"the exit after {step.name}"
-        return self.exporter.export(name, step.head, step.head, x, ("exit", repr(step.head), x.shape))
+    def survey(self, routers: RouterBank, junctions: range, unit: ResidualUnit) -> GraphProto:
+        """Features -> the margins of several junctions, by their routers.
 
-    def head(self, step: Head) -> Piece:
-        """Features -> logits `[N, classes]`."""
-        form, x = step.form, self.reads[id(step)]
-        return self.exporter.export("the head", form.head, form.model, x, ("head", *_model(form), x.shape))
+        Args:
+            routers: A bank without a form of its own in a file.
+            junctions: What is decided, `[N, m * width]`.
+            unit: The unit that reads the features.
 
-    def summary(self, step: Stop) -> Piece:
-        """Features -> what a router that decides to stop gets of them `[N, S]`."""
-        decider, x = step.decider, self.reads[id(step)]
-        assert isinstance(decider, LearnedDecider)
-        return self._of_decider(step, "summary", decider, decider.summary, x)
+        Returns:
+            The piece.
 
-    def measures(self, step: Stop) -> Piece:
-        """The answer `[N, classes]` -> what that router gets of it."""
-        assert isinstance(step.decider, LearnedDecider)
-        return self._of_decider(step, "measures", step.decider, step.decider.measures, self._logits)
+        Raises:
+            ExportError: The routers carry a state, or torch cannot export them.
+        """
+        name, x = f"the router of {unit.name}", self.reads[id(unit)]
+        if routers.survey(junctions, x)[1] is not None:
+            raise ExportError(f"{name} cannot be exported: it carries a state from unit to unit")
+        return self._margins(name, routers, junctions, x)
 
-    def margin(self, step: Stop) -> Piece:
-        """What a decider gets -> `[N, 1]`, how much each image prefers to go on. A rule gets the answer."""
-        decider = step.decider
-        if isinstance(decider, LearnedDecider):
-            read = [*decider.summary(self.reads[id(step)])[0], *decider.measures(self._logits)[0]]
-            return self._of_decider(step, "margin", decider, _margin(decider.score), torch.stack(read)[None])
+    def policy(self, routers: RouterBank) -> GraphProto:
+        """Images -> the margins `[N, n * width]` of all junctions, by routers that see the image."""
+        return self._margins("the policy", routers, range(len(routers)), self.images)
 
-        def of_answer(logits: Tensor) -> Tensor:
-            scores: Tensor = decider(logits, logits)
-            return scores
-
-        return self._of_decider(step, "margin", decider, _margin(of_answer), self._logits)
-
-    def policy(self, routers: RouterBank) -> Piece:
-        """Images -> the margins `[N, n * width]` of all junctions, by routers that are asked about the image."""
-
-        def margins(images: Tensor) -> Tensor:
-            found: Tensor = routers.survey(range(len(routers)), images, routers.begin(images))[0]
+    def _margins(self, name: str, routers: RouterBank, junctions: range, x: Tensor) -> GraphProto:
+        def margins(read: Tensor) -> Tensor:
+            found: Tensor = routers.survey(junctions, read, routers.begin(read))[0]
             return found
 
-        x = next(self.reads[id(step)] for step in self.network.steps if isinstance(step, Stem))
-        return self.exporter.export("the policy", margins, routers, x, ("policy", repr(routers), x.shape))
+        return self.exporter.export(name, margins, routers, x, kind=(routers, junctions))
 
-    @property
-    def _logits(self) -> Tensor:
-        return torch.zeros(1, self.network.spec.num_classes)
+    def margin(self, step: Stop) -> GraphProto:
+        """How much each image prefers to go on, `[N, 1]`: of the answer `[N, classes]`, and of what `of_step` gives."""
+        decider, examples = step.decider, [self.answer]
+        if isinstance(decider, LearnedDecider):
+            examples.append(decider.summary(self.reads[id(step)]))
 
-    def _of_decider(self, step: Stop, what: str, decider: Decider, call: Callable[..., Any], example: Tensor) -> Piece:
-        kind = (what, repr(decider), decider.config.rule, tuple(example.shape))
-        return self.exporter.export(f"what decides past {step.name}", call, decider, example, kind)
+        def margin(answer: Tensor, *summary: Tensor) -> Tensor:
+            if isinstance(decider, LearnedDecider):
+                scores = decider.score(torch.cat([*summary, decider.measures(answer)], dim=1))
+            else:
+                scores = decider(answer, answer)
+            return scores[:, GO : GO + 1] - scores[:, STOP:]
 
-    def _kind(self, sink: str, unit: ResidualUnit) -> Any:
-        # Blocks of the libraries that look alike compute alike; a user's own may differ in what repr leaves out.
-        form = self.forms[id(unit)]
-        look = (id(form.model), unit.name) if form.spec.source == "custom" else repr(unit.block)
-        return (sink, look, tuple(self.features[id(unit)].shape))
+        name, kind = f"what decides past {step.name}", ("margin", decider.config.rule)
+        return self.exporter.export(name, margin, decider, *examples, kind=kind)
 
+    def combined(self, heads: int, combine: Combine) -> GraphProto:
+        """The answer, and the logits of one more head, `[N, classes]` each -> the answer with it.
 
-def _model(form: Backbone) -> tuple[str, str]:
-    # Networks of a cascade share an exporter, and may differ where their features do not.
-    return form.spec.full_name, repr(form.model)
+        Args:
+            heads: The number of heads whose mean the answer is.
+            combine: How they are combined.
 
+        Returns:
+            The piece.
+        """
 
-def _margin(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def margin(inputs: Tensor) -> Tensor:
-        scores = score(inputs)
-        return scores[:, GO : GO + 1] - scores[:, STOP:]
+        def add(answer: Tensor, logits: Tensor) -> Tensor:
+            return combined(answer, heads, logits, combine)[0]
 
-    return margin
+        kind = ("combined", heads, combine)
+        return self.exporter.export("the mean", add, nn.Identity(), self.answer, self.answer, kind=kind)
