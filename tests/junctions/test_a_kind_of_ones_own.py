@@ -61,7 +61,7 @@ def test_it_goes_all_the_way(workplace: Path) -> None:
     done = in_process("report", "runs/mine", cwd=workplace)
     assert done.returncode == 0, done.stderr
     folder = workplace / "runs/mine/report"
-    assert f"{100 * record['accuracy']['routed']:.2f}% of 36 test images" in (folder / "report.md").read_text()
+    assert f"{100 * record['accuracy']['routed']:.2f}% (" in (folder / "report.md").read_text()
     assert "layer1.0" in (folder / "index.html").read_text()
 
 

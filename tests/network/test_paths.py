@@ -32,7 +32,7 @@ from routekit.network.pricing import PriceRange
 from routekit.objective.objective import ObjectiveWeights
 from routekit.objective.policy import PolicyConfig, exit_tree
 from routekit.routing.decision import Layout
-from routekit.routing.policy import expected_cost, least_cost, reach_of, shares, softly
+from routekit.routing.policy import expected_cost, optimistic, reach_of, shares, softly
 from routekit.routing.router import RouterConfig
 from routekit.training.schedule import TrainingConfig
 from routekit.training.throughput import adjust_for_throughput, parts, squares_of
@@ -170,7 +170,7 @@ def test_the_policy_is_over_the_whole_tree() -> None:
             expected += chance * cost / shared
             best = torch.minimum(best, cost)
     torch.testing.assert_close(expected_cost(found, choice), expected)
-    torch.testing.assert_close(least_cost(found), best)
+    torch.testing.assert_close(optimistic(found), best)
     expected.sum().backward()  # the decisions of every path learn
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.routing_parameters())
 
