@@ -39,7 +39,7 @@ class Answer:
 class Segment:
     """Units in a row.
 
-    They are a group of junctions, which see the same features while they are skipped, or one unit that always runs:
+    They are a group of junctions, which see the same features while they are skipped, or units that always run:
     `junctions` is empty then. Only the last unit of a group can compute something by default.
     """
 
@@ -160,7 +160,8 @@ def _units(step: Units, run: _Run) -> None:
         run.memory = step.routers.begin(run.view)
     for segment in run.segments[run.place]:
         if not segment.junctions:
-            run.x = segment.units[0].run(run.x)
+            for unit in segment.units:
+                run.x = unit.run(run.x)
             continue
         assert step.routers is not None
         group = _masked_group if run.masked else _sparse_group
@@ -269,6 +270,8 @@ def segments(step: Units) -> list[Segment]:
             ahead -= 1
         # A dropped unit without a shortcut of its own is not there at all.
         elif not unit.dropped or not unit.keeps:
-            found.append(Segment([unit], range(0)))
+            if not found or found[-1].junctions:
+                found.append(Segment([], range(0)))
+            found[-1].units.append(unit)
             ahead = 0
     return found

@@ -107,7 +107,9 @@ def test_of_a_static_network_there_is_nothing_to_warn_of_or_to_analyse(tmp_path:
 
 def test_facts_name_the_budget_and_static_runs_no_routes() -> None:
     _, cost, routes, _ = facts(record())
-    assert cost.endswith("50.20% of what it costs in the dense network, for a budget of 50.00%, which was met on validation images.")
+    assert cost.endswith(
+        "50.20% of what it costs in the dense network, for a budget of 50.00%, which was met on validation images."
+    )
     assert routes == "They take 5 routes (1.50 bits), on which 2.0 of 3 units run on average."
     flops, static = record()["flops"] | {"target": None}, record()["routes"] | {"unique": 1, "mean_units": 3.0}
     _, cost, routes, _ = facts(record(flops=flops, routes=static, shuffled_accuracy=0.85))

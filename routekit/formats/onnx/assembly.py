@@ -124,8 +124,7 @@ def _units(step: Units, state: Writing) -> None:
             group = Group(parts, graph, routers, segment, policy, single=state.single)
             state.x = group.write(state.x, state.columns)
         else:
-            unit = segment.units[0]
-            state.x = graph.place(parts.take(unit, 0), unit.name, state.x)
+            state.x = graph.place(parts.run(segment.units), segment.units[-1].name, state.x)
 
 
 @write.on(Classify)

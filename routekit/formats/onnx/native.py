@@ -6,6 +6,8 @@ at the borders of the units, and put together again with branches. The layout is
 of onnxruntime, which `layout` names.
 """
 
+from collections.abc import Sequence
+
 from onnx import GraphProto, TensorProto, helper
 
 from routekit.backbones.unit import ResidualUnit
@@ -63,6 +65,11 @@ class NativeParts(Parts):
             return self.whole.cut("images", self.whole.own(after))
         before = self.reads_at[id(step)]
         return None if before == after else self.whole.cut(self.whole.own(before), after)
+
+    def run(self, units: Sequence[ResidualUnit]) -> GraphProto | None:
+        """Features -> what leaves units in a row that always run, as these travel."""
+        before, after = self._before(units[0]), self.whole.own(self.gives_at[id(units[-1]), 0])
+        return None if before == after else self.whole.cut(before, after)
 
     def take(self, unit: ResidualUnit, sink: int) -> GraphProto | None:
         """Features -> what leaves a unit by one of its sinks, in the layout of what the unit gives if it runs.

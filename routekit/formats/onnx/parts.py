@@ -1,5 +1,6 @@
 """The parts of a network as ONNX pieces: what a graph that routes is put together from."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -71,6 +72,22 @@ class Parts:
         # Networks of a cascade share an exporter, and may differ where their features do not.
         return export(f"the {part}", getattr(form, part), form.model, x, kind=(part, form.spec.full_name))
 
+    def run(self, units: Sequence[ResidualUnit]) -> GraphProto | None:
+        """Features -> what leaves units in a row that always run; None if it is the features themselves."""
+        units = [unit for unit in units if unit.computes]
+        if not units:
+            return None
+
+        def run(x: Tensor) -> Tensor:
+            for unit in units:
+                x = unit.run(x)
+            return x
+
+        blocks = nn.ModuleList(next(iter(unit.branches), unit.block) for unit in units)
+        kind = tuple((unit.dropped, unit.branches != (), self._own(unit)) for unit in units)
+        x = self.reads[id(units[0])]
+        return self.exporter.export(f"{units[0].name} to {units[-1].name}", run, blocks, x, kind=kind)
+
     def take(self, unit: ResidualUnit, sink: int) -> GraphProto | None:
         """Features -> what leaves a unit by one of its sinks.
 
@@ -89,11 +106,13 @@ class Parts:
             name, owner = f"a branch of {unit.name}", taken
         elif taken is Sink.SKIP:
             name = f"the shortcut of {unit.name}"
-        # Blocks of the libraries that look alike compute alike; a user's own may differ in what repr does not show.
-        form = self.forms[id(unit)]
-        own = (form.model, unit.name) if form.spec.source == "custom" else None
-        kind = (taken if isinstance(taken, Sink) else "branch", own)
+        kind = (taken if isinstance(taken, Sink) else "branch", self._own(unit))
         return self.exporter.export(name, partial(unit.take, sink=sink), owner, self.reads[id(unit)], kind=kind)
+
+    def _own(self, unit: ResidualUnit) -> tuple[nn.Module, str] | None:
+        """Blocks of the libraries that look alike compute alike; a user's own may differ in what repr does not show."""
+        form = self.forms[id(unit)]
+        return (form.model, unit.name) if form.spec.source == "custom" else None
 
     def pool(self, unit: ResidualUnit) -> GraphProto:  # noqa: ARG002 - pieces in a layout of their own differ
         """The features that a unit reads -> their average over the image `[N, C]`."""
