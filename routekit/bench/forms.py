@@ -1,6 +1,7 @@
 """The forms in which a dense and a routed network can run, by runtime; the fastest of each side counts."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from routekit.errors import ExportError
 from routekit.execution.executor import MaskedExecutor, SparseExecutor
 from routekit.execution.fuse import can_fuse, fuse
 from routekit.execution.prepare import prepare
@@ -143,14 +145,13 @@ def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     import onnxruntime
 
     from routekit.formats.onnx.file import save_onnx
+    from routekit.formats.onnx.passes import save_passes
     from routekit.formats.onnx.piece import Exporter
+    from routekit.formats.onnx.session import open_session
+    from routekit.runtime.passes import PassesRuntime
 
     def session(file: Path, size: int) -> Call:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = setting.threads
-        options.add_free_dimension_override_by_name("N", size)
-        opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        opened = open_session(file, threads=setting.threads, batch=size)
         return lambda images: opened.run(None, {"images": images.contiguous().numpy()})
 
     exporter = Exporter()
@@ -158,10 +159,16 @@ def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     dense, batch, single = (partial(_for_each_size, partial(session, file)) for file in files)
     files = save_onnx(setting.folder / "native", network, {}, exporter, forms=FILES[1:], native=True)
     native_batch, native_single = (partial(_for_each_size, partial(session, file)) for file in files)
+    routed: dict[str, Make] = {"portable batch": batch, "native batch": native_batch}
+    with suppress(ExportError):  # some networks decide inside of a pass
+        passes = setting.folder / "passes"
+        save_passes(passes, network, {}, exporter)
+        made = partial(PassesRuntime, passes, threads=setting.threads)
+        routed["passes"] = partial(_for_each_size, lambda size: made(batch=size))
     # onnxruntime itself brings the dense file into the native layout.
     return Forms(
         {"native": dense},
-        {"portable batch": batch, "native batch": native_batch},
+        routed,
         {"portable single": single, "native single": native_single},
         onnxruntime.__version__,
     )

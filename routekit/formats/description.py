@@ -14,11 +14,14 @@ from routekit.errors import ExportError, InputError, first_line
 from routekit.execution.prepare import prepare
 from routekit.macs import CONVENTION
 from routekit.network.network import RoutedNetwork
+from routekit.network.program import Combine
 from routekit.routing.decision import Layout
 
 FORMAT, VERSION = "routekit", 2
 # Beside it, in files for one family of CPUs: the layout of their weights.
 LAYOUT = "routekit.layout"
+# Beside it, in the files of passes: how the pass is used.
+SECTION = "routekit.section"
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,23 @@ class Description:
             return cls(spec, document["units"], _costs(document["costs"]), document["about"]), document["form"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file} holds a damaged description: {first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class Section:
+    """How the graph of a part of a cascade is used: a pass, or what an exit divides it into.
+
+    Attributes:
+        number: Its place in the cascade, from 0 on.
+        combine: How its logits add to the answer so far (`network.forward.combined`).
+        rule: How certain the answer is then; None behind the last stop.
+        threshold: An image goes on if the certainty is at most this.
+    """
+
+    number: int
+    combine: Combine
+    rule: str | None = None
+    threshold: float = 0.0
 
 
 def _costs(table: dict[str, Any]) -> CostTable:

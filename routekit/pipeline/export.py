@@ -1,14 +1,18 @@
 """A run made ready for use: its compact form, its files for other runtimes."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from routekit.backbones.unit import ModelSpec
 from routekit.cost.table import CostTable
+from routekit.data.augment import normalize
+from routekit.data.decode import decode
 from routekit.data.folder import files_of
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
@@ -21,10 +25,12 @@ from routekit.pipeline.machine import Hooks, Machine
 from routekit.pipeline.run_folder import RunFolder
 from routekit.runtime.load import load_runtime
 from routekit.runtime.runtime import TorchRuntime, need
-from routekit.runtime.verify import verify
+from routekit.runtime.verify import agreement, verify
 
 # How many images at a time; more does not make it faster.
 BATCH = 64
+# By how many images passes are quantised at most.
+MOST = 300
 # What an export writes, in any format; other files in its folder are not ours.
 EXPORTED = {SPEC, TENSORS} | {
     f"{form}.{suffix}" for form in ("single", "batch", "masked", "dense") for suffix in ("onnx", "xml", "bin", "pt2")
@@ -69,15 +75,24 @@ def export_run(path: Path, out: Path, *, dtype: str, force: bool, machine: Machi
 
 
 def export_program(
-    path: Path, out: Path, *, kind: str, native: bool = False, force: bool, images: Path | None, hooks: Hooks
+    path: Path,
+    out: Path,
+    *,
+    kind: str,
+    native: bool = False,
+    calibrate: Path | None = None,
+    force: bool,
+    images: Path | None,
+    hooks: Hooks,
 ) -> dict[str, Any]:
     """Write a run, or a compact checkpoint, in the format of another runtime.
 
     Args:
         path: The run or checkpoint.
         out: The folder to write.
-        kind: "onnx", "openvino" or "torch".
+        kind: "onnx", "passes", "openvino" or "torch".
         native: Whether ONNX files are for onnxruntime on CPUs of this machine's family.
+        calibrate: A folder of images by which passes are quantised to int8; None for float32.
         force: Whether a folder that is not empty is used.
         images: A folder of images on which each file is compared with the network; None for no comparison.
         hooks: Where sentences go.
@@ -91,11 +106,17 @@ def export_program(
     """
     started = time.perf_counter()
     paths = [] if images is None else files_of(images)
+    calibration = [] if calibrate is None else files_of(calibrate)
     _check_format(kind, native)
     network, about = load_run(path), read_about(path)
     _check_free(path, out, force)
     hooks.say(f"exporting {path} to {out}")
     files = write(kind, out, network, about, native=native)
+    if calibration:
+        from routekit.runtime.quantize import quantize_passes
+
+        hooks.say(f"quantising to int8, by {min(len(calibration), MOST)} images of {calibrate}")
+        quantize_passes(out, _read(calibration, network.spec))
     # OpenVINO writes two files for each form.
     _remove_others(out, {name for file in files for name in (file.name, file.with_suffix(".bin").name)})
     report: dict[str, Any] = {
@@ -107,7 +128,10 @@ def export_program(
     if paths:
         original = TorchRuntime(network, about)
         report["verified"] = {}
-        for file in files:
+        if calibration:
+            report["agreement"] = agreement(load_runtime(out), original, paths, batch_size=BATCH)
+            return report | {"seconds": time.perf_counter() - started}
+        for file in files if kind != "passes" else [out]:
             if file.stem == "dense":
                 continue  # it takes no decisions
             hooks.say(f"verifying {file} on {len(paths)} images")
@@ -126,8 +150,15 @@ def _bytes(folder: Path) -> int:
 
 def _remove_others(out: Path, written: set[str]) -> None:
     """Remove an older export in another format: it would be found in the place of this one."""
-    for name in EXPORTED - written:
+    passes = {file.name for file in out.glob("pass-*.onnx")}
+    for name in (EXPORTED | passes) - written:
         (out / name).unlink(missing_ok=True)
+
+
+def _read(files: Sequence[str], spec: ModelSpec) -> Tensor:
+    """Read some of many image files, evenly spread over them: `[N, C, H, W]`, normalised."""
+    chosen = [files[place * len(files) // MOST] for place in range(MOST)] if len(files) > MOST else list(files)
+    return normalize(decode(chosen, spec.preprocessing), spec.mean, spec.std)
 
 
 def _check_free(path: Path, out: Path, force: bool) -> None:
@@ -138,8 +169,8 @@ def _check_free(path: Path, out: Path, force: bool) -> None:
 
 def _check_format(kind: str, native: bool) -> None:
     """Raise InputError for an unknown format, or one whose packages, which only its users need, are not installed."""
-    if kind not in ("onnx", "openvino", "torch"):
-        raise InputError(f"unknown format {kind!r}: onnx, openvino, torch or compact")
+    if kind not in ("onnx", "passes", "openvino", "torch"):
+        raise InputError(f"unknown format {kind!r}: onnx, passes, openvino, torch or compact")
     if kind != "torch":
         need("onnxscript", "onnx")
     if native:
@@ -152,7 +183,7 @@ def write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *
     """Write a network in the format of another runtime.
 
     Args:
-        kind: "onnx", "openvino" or "torch".
+        kind: "onnx", "passes", "openvino" or "torch".
         out: The folder to write.
         network: The network.
         about: What the files say about the network: the classes, the record.
@@ -174,6 +205,10 @@ def write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *
 
     if kind == "onnx":
         return save_onnx(out, network, about, native=native)
+    if kind == "passes":
+        from routekit.formats.onnx.passes import save_passes
+
+        return save_passes(out, network, about)
     from routekit.formats.openvino import save_openvino
 
     with TemporaryDirectory() as folder:

@@ -9,8 +9,13 @@ from routekit.errors import InputError
 from routekit.formats.checkpoint import load, read_about
 from routekit.runtime.runtime import Runtime, TorchRuntime
 
-# By the suffix of the files that it opens: each needs a package that only its users have.
-RUNTIMES = {".onnx": "onnx:OnnxRuntime", ".xml": "openvino:OpenVinoRuntime", ".pt2": "program:ProgramRuntime"}
+# By the files that it opens, the first that fits: each needs a package that only its users have.
+RUNTIMES = {
+    "pass-*.onnx": "passes:PassesRuntime",
+    "*.onnx": "onnx:OnnxRuntime",
+    "*.xml": "openvino:OpenVinoRuntime",
+    "*.pt2": "program:ProgramRuntime",
+}
 
 
 def load_runtime(path: Path, device: torch.device | None = None) -> Runtime:
@@ -28,8 +33,8 @@ def load_runtime(path: Path, device: torch.device | None = None) -> Runtime:
     """
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    for suffix, place in RUNTIMES.items():
-        if path.suffix == suffix or (path.is_dir() and any(path.glob(f"*{suffix}"))):
+    for files, place in RUNTIMES.items():
+        if path.match(files) or (path.is_dir() and any(path.glob(files))):
             module, _, name = place.partition(":")
             runtime: Runtime = getattr(importlib.import_module(f"routekit.runtime.{module}"), name)(path)
             return runtime

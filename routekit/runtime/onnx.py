@@ -19,11 +19,11 @@ class OnnxRuntime(TwoForms):
 
     def open(self, file: Path) -> tuple[str | None, Callable[[Tensor], Answer]]:
         """Read a file: its description, and what answers images. Raises InputError."""
-        library = need("onnxruntime", "onnx")
-        options = library.SessionOptions()
-        options.log_severity_level = 3
+        need("onnxruntime", "onnx")
+        from routekit.formats.onnx.session import open_session
+
         try:
-            session = library.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            session = open_session(file)
         except Exception as error:
             raise InputError(f"{file} cannot be opened by onnxruntime: {first_line(error)}") from error
         found = session.get_modelmeta().custom_metadata_map

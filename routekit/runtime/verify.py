@@ -21,6 +21,25 @@ class Verification:
     largest: float
 
 
+def agreement(exported: Runtime, original: Runtime, paths: Sequence[str], *, batch_size: int) -> float:
+    """Compare the classes of a file of lower precision with those of the network.
+
+    Args:
+        exported: The file.
+        original: The network.
+        paths: The image files.
+        batch_size: How many images at a time.
+
+    Returns:
+        The share of the images that get the same class.
+    """
+    spec, same = original.description.spec, 0
+    for start in range(0, len(paths), batch_size):
+        images = normalize(decode(list(paths[start : start + batch_size]), spec.preprocessing), spec.mean, spec.std)
+        same += int((exported(images).logits.argmax(dim=1) == original(images).logits.argmax(dim=1)).sum())
+    return same / len(paths)
+
+
 def verify(exported: Runtime, original: Runtime, paths: Sequence[str], *, batch_size: int) -> Verification:
     """Run image files through two runtimes and compare decisions, top-1 classes and logits.
 

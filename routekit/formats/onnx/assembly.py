@@ -65,7 +65,7 @@ def assemble(parts: Parts, form: Form) -> GraphProto:
         Images "images" `[N, C, H, W]`, normalised -> "logits" `[N, classes]` and "margins" `[N, columns]`.
     """
     network, graph, rows = parts.network, Graph(), 1 if form == "single" else "N"
-    logits, *margins = _rest(Writing(parts, graph, form == "single", network.steps))
+    logits, *margins = write_steps(Writing(parts, graph, form == "single", network.steps))
     margins = margins or [_nothing(graph, logits, 0)]
     for output, value in {"logits": logits, "margins": margins[0]}.items():
         graph.nodes.append(helper.make_node("Identity", [value], [output], name=output))
@@ -80,7 +80,7 @@ def assemble(parts: Parts, form: Form) -> GraphProto:
     return helper.make_graph(graph.nodes, network.name, [images], outputs, graph.tensors)
 
 
-def _rest(state: Writing) -> list[str]:
+def write_steps(state: Writing) -> list[str]:
     """Write the steps ahead: the answers `[N, classes]` and, if there are any, the margins `[N, n]`."""
     while state.ahead:
         step, *state.ahead = state.ahead
@@ -162,11 +162,11 @@ def _stop(step: Stop, state: Writing) -> None:
     def then() -> list[str]:
         there = replace(state, ahead=ahead, columns=[])
         if state.single:
-            return _rest(there)
+            return write_steps(there)
         rows = graph.rows(goes)
         for name in _needed(ahead):
             setattr(there, name, graph.add("GatherND", getattr(state, name), rows))
-        found = _rest(there)
+        found = write_steps(there)
         return [graph.add("ScatterND", every, rows, some) for every, some in zip(values, found, strict=True)]
 
     condition = goes if state.single else graph.anyone(goes)

@@ -1,6 +1,6 @@
 """ONNX files of a routed network: the graph, and in its metadata all that a program needs to use it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,29 @@ def save_onnx(
     for form in forms:
         own = parts if form != "dense" else Parts(network.without_routing(), exporter)
         graph = assemble(own, form)
-        model = onnx.helper.make_model(
-            graph,
-            producer_name="routekit",
-            producer_version=version("routekit"),
-            opset_imports=[onnx.helper.make_opsetid(*each) for each in [("", OPSET), *own.domains]],
-            ir_version=IR_VERSION,
-        )
-        onnx.helper.set_model_props(model, {FORMAT: description.to_json(form)} | properties)
-        onnx.checker.check_model(model)
         files.append(folder / f"{form}.onnx")
-        onnx.save(model, str(files[-1]))
+        save_model(files[-1], graph, own.domains, {FORMAT: description.to_json(form)} | properties)
     return files
+
+
+def save_model(
+    file: Path, graph: onnx.GraphProto, domains: Sequence[tuple[str, int]], properties: Mapping[str, str]
+) -> None:
+    """Write a graph as an ONNX file.
+
+    Args:
+        file: The file.
+        graph: The graph.
+        domains: The operator sets that it needs beside the standard one, and their versions.
+        properties: The metadata.
+    """
+    model = onnx.helper.make_model(
+        graph,
+        producer_name="routekit",
+        producer_version=version("routekit"),
+        opset_imports=[onnx.helper.make_opsetid(*each) for each in [("", OPSET), *domains]],
+        ir_version=IR_VERSION,
+    )
+    onnx.helper.set_model_props(model, dict(properties))
+    onnx.checker.check_model(model)
+    onnx.save(model, str(file))

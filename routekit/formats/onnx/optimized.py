@@ -11,6 +11,7 @@ import onnxruntime
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from routekit.formats.onnx.piece import IR_VERSION, OPSET, piece_of
+from routekit.formats.onnx.session import open_session
 
 BLOCKED = "com.microsoft.nchwc"
 # Channels that are kept together, on the CPUs with the widest registers; on others, a half or a quarter of it.
@@ -125,11 +126,9 @@ def optimized(graph: GraphProto) -> GraphProto:
     """Let onnxruntime optimise a graph in standard operators for this machine."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # it warns that the result is for this machine only: that is the intention
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return onnx.load(options.optimized_model_filepath).graph
+        file = Path(folder) / "optimized.onnx"
+        open_session(model.SerializeToString(), optimized_model_filepath=str(file))
+        return onnx.load(str(file)).graph
 
 
 def layout() -> str:

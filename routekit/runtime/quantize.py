@@ -1,0 +1,109 @@
+"""int8 passes: onnxruntime's post-training quantiser on each graph, and thresholds for the certainties that follow."""
+
+import json
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from routekit.files import write_atomically
+from routekit.formats.description import SECTION
+from routekit.routing.certainty import certainties
+from routekit.runtime.passes import PassesRuntime
+
+# How many images at a time.
+BATCH = 32
+
+
+@torch.inference_mode()
+def quantize_passes(folder: Path, images: Tensor) -> None:
+    """Quantise exported passes in place: weights to int8 by channel, features to uint8.
+
+    What decides stays in float32. Its thresholds move with the certainties, so that as many of the images go on.
+
+    Args:
+        folder: What `save_passes` wrote.
+        images: `[N, C, H, W]`, normalised, like those to come: the ranges of features are theirs.
+    """
+    before = PassesRuntime(folder)
+    answers, inputs = _everything(before, images)
+    with TemporaryDirectory() as place:
+        for number, given in enumerate(inputs):
+            _quantize(folder / f"pass-{number}.onnx", given, Path(place))
+    after = PassesRuntime(folder)
+    thresholds = _thresholds(before, answers, _everything(after, images)[0])
+    for section, threshold in zip(before.sections, thresholds, strict=False):
+        file = folder / f"pass-{section.number}.onnx"
+        model = onnx.load(str(file))
+        for entry in model.metadata_props:
+            if entry.key == SECTION:
+                entry.value = json.dumps(asdict(replace(section, threshold=threshold)))
+        onnx.save(model, str(file))
+
+
+def _everything(runtime: PassesRuntime, images: Tensor) -> tuple[list[Tensor], list[list[dict[str, np.ndarray]]]]:
+    """Run all passes on all images -> the answer `[N, classes]` after each, and the inputs of each, batch by batch."""
+    inputs: list[list[dict[str, np.ndarray]]] = [[] for _ in runtime.sections]
+    answers: list[list[Tensor]] = [[] for _ in runtime.sections]
+    for batch in torch.split(images, BATCH):
+        for number, (answer, values) in enumerate(runtime.steps(batch)):
+            answers[number].append(answer)
+            inputs[number].append({name: values[name] for name in runtime.reads[number]})
+    return [torch.cat(each) for each in answers], inputs
+
+
+def _thresholds(runtime: PassesRuntime, before: list[Tensor], after: list[Tensor]) -> list[float]:
+    """Find the thresholds at which as many images go on by the answers `after` as did by those `before`."""
+    found = []
+    was, now = (torch.ones(len(before[0]), dtype=torch.bool) for _ in range(2))
+    for section, old, new in zip(runtime.sections[:-1], before, after, strict=False):
+        assert section.rule is not None
+        certainty = certainties[section.rule]
+        was = was & (certainty(old.softmax(dim=1)) <= section.threshold)
+        sure = certainty(new.softmax(dim=1))
+        ranked, count = sure[now].sort().values, int(was.sum())
+        if count == 0 or not len(ranked):
+            threshold = -1.0
+        elif count >= len(ranked):
+            threshold = 1.0
+        else:
+            threshold = float(ranked[count - 1] + ranked[count]) / 2
+        found.append(threshold)
+        now = now & (sure <= threshold)
+    return found
+
+
+def _quantize(file: Path, given: list[dict[str, np.ndarray]], place: Path) -> None:
+    """Quantise one graph, in place; `given` are inputs like those to come."""
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        """Gives the inputs to the quantiser."""
+
+        def __init__(self) -> None:
+            self.rest = iter(given)
+
+        def get_next(self) -> Any:
+            return next(self.rest, None)
+
+    ready, made = place / "ready.onnx", place / "int8.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quant_pre_process(str(file), str(ready), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(ready),
+            str(made),
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    write_atomically(file, lambda stream: stream.write(made.read_bytes()))
