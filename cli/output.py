@@ -1,6 +1,7 @@
 """The one place that prints: results to stdout, everything else to stderr."""
 
 import json
+import re
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -31,9 +32,47 @@ def result(document: Any, text: str, *, as_json: bool) -> None:
         out.print(text, markup=False)
 
 
+# The options for settings that sentences of the library name: `training.epochs`, or `junctions=skip`.
+FLAGS = {
+    "adaptive_cost": "--adaptive-cost",
+    "data.download": "--download",
+    "data.input_size": "--set data.input_size",
+    "data.root": "--data-root",
+    "data.source": "--data",
+    "data.val": "--val",
+    "data.val_from_test": "--val-from-test",
+    "junctions.cascade.width": "--narrow",
+    "junctions.exit.at": "--exits",
+    "junctions.exit.rule": "--policy",
+    "model.weights": "--weights",
+    "routers.kind": "--router",
+    "training.epochs": "--epochs",
+    "training.gate": "--gate",
+    "training.learning_rate": "--learning-rate",
+}
+# Likewise, but these are words as well: only with a value.
+WORDS = {"device": "--device", "junctions": "--junctions", "method": "--method", "pruning": "--prune"}
+WORDS |= {"resume": "--resume", "smaller": "--smaller", "target": "--target-flops"}
+NAMED = re.compile(rf"(?<![.\w])(?:({'|'.join(map(re.escape, FLAGS))})(?![.\w])(=?)|({'|'.join(WORDS)})=)")
+
+
+def in_flags(sentence: str) -> str:
+    """Translate the settings that a sentence names to options: `junctions=skip` -> `--junctions skip`."""
+    if sentence.startswith("recipe "):  # what is wrong in a file is named as there
+        return sentence
+
+    def flag(found: re.Match[str]) -> str:
+        if found[3]:
+            return f"{WORDS[found[3]]} "
+        option = FLAGS[found[1]]
+        return option + (("=" if option.startswith("--set") else " ") if found[2] else "")
+
+    return NAMED.sub(flag, sentence.replace("force=True", "--force"))
+
+
 def say(sentence: str) -> None:
     """Print a sentence on stderr."""
-    err.print(sentence, markup=False)
+    err.print(in_flags(sentence), markup=False)
 
 
 def working(sentence: str) -> AbstractContextManager[object]:
@@ -43,12 +82,12 @@ def working(sentence: str) -> AbstractContextManager[object]:
 
 def warn(sentence: str) -> None:
     """Print a warning on stderr, in one line."""
-    err.print(f"warning: {sentence}", style="yellow", markup=False)
+    err.print(f"warning: {in_flags(sentence)}", style="yellow", markup=False)
 
 
 def fail(sentence: str) -> None:
     """Print an error on stderr, in one line."""
-    err.print("error: " + " ".join(sentence.split()), style="red", markup=False)
+    err.print("error: " + in_flags(" ".join(sentence.split())), style="red", markup=False)
 
 
 class TrainingDisplay:

@@ -100,7 +100,7 @@ def check_apart(path: Path, needs: Sequence[Path]) -> None:
     """
     for needed in needs:
         if needed.exists() and path.resolve() in (needed.resolve(), *needed.resolve().parents):
-            raise InputError(f"{path} would be made of {needed}, which is in it: choose another --out or --name")
+            raise InputError(f"{path} would be made of {needed}, which is in it: choose another folder")
 
 
 def check_folder(path: Path, kind: str, marker: str, *, force: bool, needs: Sequence[Path] = ()) -> None:
@@ -119,13 +119,13 @@ def check_folder(path: Path, kind: str, marker: str, *, force: bool, needs: Sequ
     """
     check_apart(path, needs)
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file: choose another --out")
+        raise InputError(f"{path} is a file: choose another folder")
     if (path / marker).exists() and not force:
-        raise InputError(f"{path} holds a {kind}: go on with --resume {path}, or start over with --force")
+        raise InputError(f"{path} holds a {kind}: go on with resume={path}, or start over with force=True")
     if (path / marker).exists() and busy(path):
-        raise InputError(f"another process is at work on {path}: wait for it or stop it, or choose another --name")
+        raise InputError(f"another process is at work on {path}: wait for it or stop it, or choose another folder")
     if path.exists() and not (path / marker).exists() and any(path.iterdir()):
-        raise InputError(f"{path} holds other files: choose another --out or --name")
+        raise InputError(f"{path} holds other files: choose another folder")
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise InputError(f"cannot write to {path}: {there} is no folder that can be written to")

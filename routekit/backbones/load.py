@@ -112,7 +112,7 @@ def _own_spec(source: str, name: str) -> ModelSpec:
 
 
 def has_published_weights(name: str) -> bool:
-    """Whether `--weights auto` has something for this network; nothing is downloaded."""
+    """Whether the weights "auto" have something for this network; nothing is downloaded."""
     source, bare = resolve(name)
     if source == "timm":
         import timm
@@ -194,7 +194,7 @@ def load_backbone(
     if weights != "auto":
         state, source = read_state_dict(weights), Path(weights).name
     elif not has_published_weights(name):
-        raise InputError(f"no weights are published for {name}: give --weights PATH, or --weights none")
+        raise InputError(f"no weights are published for {name}: give model.weights=PATH, or model.weights=none")
     elif spec.source == "cifar":
         source = _PUBLISHED_FILES[spec.name]
         state = read_state_dict(_PUBLISHED + source)
@@ -212,6 +212,6 @@ def _library_state(spec: ModelSpec) -> State:
     # The libraries raise whatever their download clients raise.
     except Exception as error:
         raise RoutekitError(
-            f"cannot download the weights of {spec.full_name} ({first_line(error)}): give --weights PATH, or "
-            "--weights none"
+            f"cannot download the weights of {spec.full_name} ({first_line(error)}): give model.weights=PATH, or "
+            "model.weights=none"
         ) from error

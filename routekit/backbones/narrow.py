@@ -150,7 +150,7 @@ def chain(block: nn.Module) -> list[tuple[str, str | None]]:
     if not plain or any([*other.parameters(), *other.buffers()] for other in others):
         raise InputError(
             f"a {type(block).__name__} has no narrow form: known are blocks of conv1, bn1, conv2 and so on, without "
-            "groups, and with nothing that has weights between them; other --junctions need none: skip, exit"
+            "groups, and with nothing that has weights between them; others need none: junctions=skip,exit"
         )
     return convs
 

@@ -24,6 +24,21 @@ def walk(units: Sequence[ResidualUnit], x: Tensor) -> Iterator[tuple[ResidualUni
         x = after
 
 
+def run_all(units: Sequence[ResidualUnit], x: Tensor) -> Tensor:
+    """Run units in a row.
+
+    Args:
+        units: The units.
+        x: The features that the first one reads, `[B, C, H, W]`.
+
+    Returns:
+        The features that the last one gives.
+    """
+    for _, _, after in walk(units, x):
+        x = after
+    return x
+
+
 def walk_through(view: Backbone) -> Iterator[tuple[ResidualUnit, Tensor, Tensor]]:
     """Walk over all units of a network with one blank image; as `walk`."""
     yield from walk(view.units, view.stem(example_input(view)))

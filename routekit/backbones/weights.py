@@ -80,7 +80,7 @@ def _download(url: str) -> Path:
         raise InputError(f"{url} is not the file that its name promises: {first_line(error)}") from error
     except (OSError, HTTPException, ValueError) as error:
         why = error.reason if isinstance(error, URLError) else first_line(error)
-        raise RoutekitError(f"cannot download {url} ({why}): give --weights PATH, or --weights none") from error
+        raise RoutekitError(f"cannot download {url} ({why}): give model.weights=PATH, or model.weights=none") from error
     return target
 
 

@@ -200,8 +200,8 @@ class ComparisonFolder:
         """
         if cls.holds(path) and not force and (differences := cls.open(path)[1].differences(plan)):
             raise InputError(
-                f"{path} holds another comparison ({'; '.join(differences)}): choose another --name, or start over "
-                "with --force"
+                f"{path} holds another comparison ({'; '.join(differences)}): choose another folder, or start over "
+                "with force=True"
             )
         check_folder(path, "comparison", MARKER, force=force, needs=plan.needs)
 
@@ -241,7 +241,7 @@ class ComparisonFolder:
         try:
             text = (path / MARKER).read_text()
             if not text.startswith(HEADER):
-                raise InputError(f"{path} was written by another version of routekit; start over with --force")
+                raise InputError(f"{path} was written by another version of routekit; start over with force=True")
             return cls(path), Plan.model_validate(yaml.safe_load(text))
         except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
             raise InputError(f"{path / MARKER} is damaged: {first_line(error)}") from error

@@ -65,7 +65,7 @@ def image_folder(root: Path, request: Request) -> Provided:
         if not (root / split).is_dir():
             way_out = f"it needs {split}/CLASS/*.jpg"
             if split == "test" and has_val:
-                way_out = "rename val/ to test/ and give --val-from-test 40%"
+                way_out = "rename val/ to test/ and give data.val_from_test=40%"
             raise InputError(f"the data folder {root} has no {split}/: {way_out}")
     listings = [class_folders(root / split) for split in ("train", "test", "val")[: 2 + has_val]]
     for listing in listings[1:]:
@@ -92,7 +92,7 @@ def validation_folder(folder: Path, classes: tuple[str, ...], whose: str, reques
         InputError: There is no such folder, or it has other classes.
     """
     if not folder.is_dir():
-        raise InputError(f"the validation folder {folder} does not exist: give --val a folder of class folders")
+        raise InputError(f"the validation folder {folder} does not exist: data.val is a folder of class folders")
     if (folder / "val").is_dir() and "val" not in classes:
         folder = folder / "val"
     listing = class_folders(folder)

@@ -22,7 +22,7 @@ CARVED = 0.1
 
 SEEN_WARNING = (
     "the validation split is carved from the training images: if the weights have seen those, "
-    "budgets set on them come out wrong on new images; give --val DIR or --val-from-test 40%"
+    "budgets set on them come out wrong on new images; give data.val=DIR or data.val_from_test=40%"
 )
 
 
@@ -91,9 +91,11 @@ def load_data(
         InputError: The data do not exist, or are not as described.
     """
     if val is not None and val_from_test is not None:
-        raise InputError("--val and --val-from-test both say where validation images come from: give one of them")
+        raise InputError("data.val and data.val_from_test both say where validation images come from: give one of them")
     if val_from_test is not None and not 0 < val_from_test < 1:
-        raise InputError(f"--val-from-test is a share between 0% and 100% of the test images, not {val_from_test:.4g}")
+        raise InputError(
+            f"data.val_from_test is a share between 0% and 100% of the test images, not {val_from_test:.4g}"
+        )
     request = Request(data_root, download, preprocessing, limit_memory_bytes)
     provided = _provided(source, request)
     train, test, classes = provided.train, provided.test, provided.train.classes
@@ -129,5 +131,5 @@ def _provided(source: str, request: Request) -> Provided:
 def _carve(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     rest, taken = stratified_split(images.labels, fraction, seed)
     if len(taken) == 0:
-        raise InputError(f"{images.name} has too few images to carve a validation split from: give --val DIR")
+        raise InputError(f"{images.name} has too few images to carve a validation split from: give data.val=DIR")
     return images.subset(rest), images.subset(taken)

@@ -34,7 +34,7 @@ def torchvision_set(request: Request, *, name: str, files: str, flip: bool) -> P
     """
     root, label = request.data_root, name.lower()
     if root is None:
-        raise InputError(f"{label} needs --data-root DIR, the folder that holds {files}; --download fetches it")
+        raise InputError(f"{label} needs data.root=DIR, the folder that holds {files}; data.download fetches it")
     if request.download:
         try:
             for is_train in (True, False):
@@ -45,7 +45,7 @@ def torchvision_set(request: Request, *, name: str, files: str, flip: bool) -> P
         splits = [_open(name, root, is_train=is_train) for is_train in (True, False)]
     # Missing and damaged files; which error it is depends on the format.
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        raise InputError(f"{label} is missing or damaged at {root / files}: add --download to fetch it") from error
+        raise InputError(f"{label} is missing or damaged at {root / files}: add data.download to fetch it") from error
     fits = request.fits(sum(map(len, splits)))
     train, test = (_image_set(split, label, request.preprocessing, fits) for split in splits)
     return Provided(train, test, flip=flip, grey="MNIST" in name)

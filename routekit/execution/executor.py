@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.backbones.unit import ResidualUnit
+from routekit.backbones.walk import run_all
 from routekit.execution.rows import execute, take
 from routekit.network.forward import combined, seen
 from routekit.network.network import RoutedNetwork
@@ -160,8 +161,7 @@ def _units(step: Units, run: _Run) -> None:
         run.memory = step.routers.begin(run.view)
     for segment in run.segments[run.place]:
         if not segment.junctions:
-            for unit in segment.units:
-                run.x = unit.run(run.x)
+            run.x = run_all(segment.units, run.x)
             continue
         assert step.routers is not None
         group = _masked_group if run.masked else _sparse_group

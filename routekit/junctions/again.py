@@ -39,8 +39,8 @@ class Again(Junction):
         rules = [getattr(other, "rule", LEARNED) for other in others if other.kind != self.kind]
         if not rules or LEARNED in rules:
             raise InputError(
-                "--junctions again joins what is decided by certainty: cascade,again, or exit,again with --policy "
-                "confidence or entropy; --junctions without it does not look again"
+                "junctions=again joins what is decided by certainty: cascade,again, or exit,again with "
+                "junctions.exit.rule=confidence or entropy; without it, nothing is looked at again"
             )
 
     def attach(self, draft: Draft) -> None:

@@ -51,10 +51,10 @@ class Tree(Junction):
         """Raise InputError unless beside it there are exits that learn, and nothing else."""
         kinds = {other.kind for other in others} - {self.kind}
         if kinds - {"exit"}:
-            raise InputError("a tree takes exits alone beside it: --junctions tree,exit")
+            raise InputError("a tree takes exits alone beside it: junctions=tree,exit")
         exits = [other for other in others if other.kind == "exit"]
         if not exits or any(getattr(other, "rule", "") != LEARNED for other in exits):
-            raise InputError("a tree needs exits that learn: --junctions tree,exit")
+            raise InputError("a tree needs exits that learn: junctions=tree,exit")
 
     def attach(self, draft: Draft) -> None:
         """Note where paths part. The tree grows once the exits are attached.
@@ -63,7 +63,7 @@ class Tree(Junction):
         """
         view = draft.view
         if draft.priced or draft.routers.kind != "fc":
-            raise InputError("a tree takes no --adaptive-cost, and routers.kind fc")
+            raise InputError("a tree takes no adaptive_cost, and routers.kind=fc")
         if view.pruned:
             raise InputError(f"{view.spec.full_name} was pruned: a tree grows from a whole network")
         at = find_forks(view, self.forks)

@@ -164,7 +164,7 @@ def _read(files: Sequence[str], spec: ModelSpec) -> Tensor:
 def _check_free(path: Path, out: Path, force: bool) -> None:
     check_apart(out, [path, network_folder(path)])
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
-        raise InputError(f"{out} exists: choose another --out, or replace it with --force")
+        raise InputError(f"{out} exists: choose another folder, or replace it with force=True")
 
 
 def _check_format(kind: str, native: bool) -> None:

@@ -140,7 +140,7 @@ def view_of_run(path: Path, plan: RunPlan, classes: Sequence[str]) -> Backbone:
     if spec.input_size != plan.spec.input_size:
         raise InputError(
             f"{path} takes images of {spec.input_size}, not of {plan.spec.input_size}: add "
-            f"--set data.input_size={spec.input_size[1]}"
+            f"data.input_size={spec.input_size[1]}"
         )
     check_classes(path, classes)
     dropped = any(unit.dropped for unit in network.view.units)

@@ -144,7 +144,7 @@ def _meet(
     if abs(off) > MISSED:
         machine.hooks.warn(
             f"no threshold comes nearer to the budget than {100 * off:+.1f}%: by {plan.rule}, too many images are "
-            "equally certain; try another --rule"
+            "equally certain; try another rule"
         )
     measured = evaluate(network, data.test, costs)
     before = read_about(last).get("record")

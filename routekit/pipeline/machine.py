@@ -43,7 +43,7 @@ class Machine:
     def accelerator(self) -> Accelerator:
         """The accelerator. Raises InputError for a device that this machine does not have."""
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("--device cuda: this machine has no CUDA device that torch can use; try --device cpu")
+            raise InputError("device=cuda: this machine has no CUDA device that torch can use; try device=cpu")
         # Under hard routing, no image of a batch may run a unit.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         # Of other accelerators, some lack the float64 in which costs are counted.

@@ -137,7 +137,7 @@ class _Subject:
         if record.get("validation") == "test" and splits.val_origin != "test" and splits.name == record["data"]:
             machine.hooks.warn(
                 f"{path} met its budget on some of the test images of {splits.name}, which are measured here again: "
-                "give the --val-from-test that it was made with"
+                "give the data.val_from_test that it was made with"
             )
         network.to(machine.accelerator().device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(path, plan_at(path), machine, network, CostTable.measure(network), splits, record, seed)
@@ -168,7 +168,7 @@ class _Subject:
             return self, wanted
         if network.junctions or not network.stops:
             raise InputError(
-                f"{network.name} was trained for one budget: --target-flops is for runs with --adaptive-cost, and for "
+                f"{network.name} was trained for one budget: another target is for runs with adaptive_cost, and for "
                 "cascades and exits alone, where a threshold decides"
             )
         if "second_look" not in self.record:

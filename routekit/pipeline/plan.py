@@ -108,7 +108,7 @@ def _pruned_to(recipe: Recipe, target: float | None, whole: float, notes: list[s
         return None
     cost = math.sqrt(target * whole) if pruning.target == AUTO else parse_amount(pruning.target, whole)
     if cost >= whole:
-        raise InputError(f"--prune {pruning.method}:{pruning.target} leaves the network whole")
+        raise InputError(f"pruning={pruning.method}:{pruning.target} leaves the network whole")
     return Pruned(method=pruning.method, cost=cost)
 
 
@@ -208,28 +208,30 @@ def _check_words(recipe: Recipe) -> None:
     """Raise InputError for choices that do not go together, whatever the network."""
     weights, chosen = recipe.model.weights, list(recipe.junctions.values())
     if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
-        raise InputError(f"--weights {weights}: no such file or run")
+        raise InputError(f"model.weights={weights}: no such file or run")
     if recipe.method == "cascade":
-        raise InputError("--method cascade is what `routekit cascade` makes; of one network: --junctions cascade")
+        raise InputError("method=cascade is what `routekit cascade` makes; of one network: junctions=cascade")
     if recipe.method == "dense" and recipe.target is not None:
-        raise InputError("--method dense meets no budget: `routekit finetune` trains the network as it is")
+        raise InputError("method=dense meets no budget: `routekit finetune` trains the network as it is")
     if recipe.method == "routed" and not chosen:
-        raise InputError("a routed network decides something: --junctions skip, exit, branch or cascade")
+        raise InputError("a routed network decides something: junctions=skip, exit, branch or cascade")
     if recipe.method != "routed" and (recipe.adaptive_cost is not None or recipe.pruning is not None):
-        raise InputError(f"--method {recipe.method} is a static network: it takes no --prune and no --adaptive-cost")
+        raise InputError(f"method={recipe.method} is a static network: it takes no pruning and no adaptive_cost")
     if recipe.method != "dense" and recipe.target is None:
-        raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
+        raise InputError("which budget? e.g. target=50% (of the dense cost) or target=1.5e8")
     if recipe.smaller and (recipe.method != "routed" or {*recipe.junctions} - {"again"} != {"cascade"}):
-        raise InputError("--smaller makes a cascade of whole networks: --junctions cascade alone, --prune or not")
+        raise InputError("smaller networks make a cascade of whole networks: junctions=cascade alone, pruned or not")
     for junction in chosen:
         junction.check(chosen)
     if "tree" in recipe.junctions and (recipe.pruning is not None or recipe.training.frozen):
-        raise InputError("a tree grows from a whole network, and all of it learns: not --prune, frozen")
+        raise InputError(
+            "a tree grows from a whole network, and all of it learns: not with pruning, or training.frozen"
+        )
     if recipe.adaptive_cost is not None:
         if any(each.learns == "added" for each in chosen):
-            raise InputError("--adaptive-cost needs decisions that learn: not --junctions cascade")
+            raise InputError("adaptive_cost needs decisions that learn: not junctions=cascade")
         if any(each.rank == 0 for each in chosen) and recipe.training.gate != "benefit":
-            raise InputError("--adaptive-cost needs routers that learn what a unit is worth: --gate benefit")
+            raise InputError("adaptive_cost needs routers that learn what a unit is worth: training.gate=benefit")
         rules = [getattr(each, "rule", LEARNED) for each in chosen if each.policies]
         if any(rule != LEARNED for rule in rules):
-            raise InputError(f"--adaptive-cost needs exits that learn: not --policy {rules[0]}")
+            raise InputError(f"adaptive_cost needs exits that learn: not junctions.exit.rule={rules[0]}")

@@ -93,5 +93,5 @@ def _mean_cost(path: str) -> float:
     """The mean cost of an image in a finished network, MACs."""
     record = read_about(Path(path)).get("record")
     if record is None:
-        raise InputError(f"--smaller {path}: nothing says what it costs; give the run that it came from")
+        raise InputError(f"smaller={path}: nothing says what it costs; give the run that it came from")
     return float(record["flops"]["realized"])

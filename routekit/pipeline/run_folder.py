@@ -60,7 +60,7 @@ class RunFolder:
             InputError: No run can be made there (`check_folder`).
         """
         if (path / FORMER).exists() and not (path / MARKER).exists():
-            raise InputError(f"{path} holds a run of routekit 0.1: choose another --name, or delete it")
+            raise InputError(f"{path} holds a run of routekit 0.1: choose another folder, or delete it")
         check_folder(path, "run", MARKER, force=force, needs=needs)
 
     @classmethod
@@ -97,7 +97,7 @@ class RunFolder:
             if not text.startswith("# routekit run, version "):
                 raise InputError(f"{marker} is damaged: it does not begin as routekit writes it; restore that file")
             if not text.startswith(HEADER):
-                raise InputError(f"{path} was written by another version of routekit; start over with --force")
+                raise InputError(f"{path} was written by another version of routekit; start over with force=True")
             return cls(path), RunPlan.model_validate(yaml.safe_load(text))
         except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
             raise InputError(f"{marker} is damaged: {first_line(error)}") from error
@@ -125,5 +125,5 @@ def images_for(path: Path, given: DataSection | None) -> DataSection:
         return given
     plan = plan_at(path)
     if plan is None:
-        raise InputError(f"{path} is no run with a plan: say which images with --data")
+        raise InputError(f"{path} is no run with a plan: say which images with data.source")
     return plan.data

@@ -105,7 +105,7 @@ def resume(path: Path, machine: Machine) -> dict[str, Any]:
     if folder.finished:
         return read_record(path)
     if plan.method == "cascade":
-        raise InputError(f"{path} was not joined to its end, and holds nothing: join it again, with --force")
+        raise InputError(f"{path} was not joined to its end, and holds nothing: join it again, with force=True")
     return _finish(plan, None, folder, machine)
 
 
@@ -223,7 +223,7 @@ def _warn_of_chance(original: RoutedNetwork, data: DataSplits, machine: Machine)
     if accuracy <= chance + 3 * math.sqrt(chance * (1 - chance) / len(data.val)):
         machine.hooks.warn(
             f"the network answers {100 * accuracy:.1f}% of the validation images rightly, hardly more than chance: if "
-            "it is not trained, train it first (`routekit finetune`), and give that run as --weights"
+            "it is not trained, train it first (`routekit finetune`), and give that run as model.weights"
         )
 
 

@@ -73,7 +73,7 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
     if routes["entropy_bits"] < 1 and at_units:
         found.append(
             f"Routing has collapsed: {_counted(routes['unique'], 'route')}, {routes['entropy_bits']:.2f} bits, hardly "
-            "more than a static network: try `--set` with a larger `training.router_learning_rate` or "
+            "more than a static network: try a larger `training.router_learning_rate` or "
             "`training.congestion`, or prune."
         )
     found += _of_rates(routes["run_rate"], exits="junctions" not in record or any(kind.policies for kind in decided))
@@ -81,14 +81,14 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
     if OFF < abs(off) <= 2 * chance:
         found.append(
             f"The cost is {100 * off:+.1f}% off its target, which may be chance: so few validation and test images "
-            f"tell a mean cost within {100 * chance:.1f}% (one standard error). Give more of the former (`--val`)."
+            f"tell a mean cost within {100 * chance:.1f}% (one standard error). Give more of the former (`data.val`)."
         )
     elif abs(off) > OFF:
         # Units are steered only while they are trained; a threshold can be set at any time.
         again = "" if at_units else ", or meet the budget again with `routekit evaluate --target-flops`"
         found.append(
             f"The cost is {100 * off:+.1f}% off its target: what decides was not trained, or test images differ from "
-            f"the validation images on which it was set. Train it, give more of those (`--val`){again}."
+            f"the validation images on which it was set. Train it, give more of those (`data.val`){again}."
         )
     return found
 
@@ -103,9 +103,12 @@ def _of_rates(run_rate: Mapping[str, float], *, exits: bool) -> list[str]:
             units[name] = rate
     unit_of = {name: name.partition(" branch ")[0] for name in units}
     used = {unit_of[name] for name, rate in units.items() if rate}
-    fewer, leave_out = "for fewer exits (`--exits`)", "Leave it out (`--exits`)"
+    fewer, leave_out = "for fewer exits (`junctions.exit.at`)", "Leave it out (`junctions.exit.at`)"
     if not exits:
-        fewer, leave_out = "for a narrower form (`--narrow`)", "Ask for a smaller budget, or for another `--narrow`"
+        fewer, leave_out = (
+            "for a narrower form (`junctions.cascade.width`)",
+            "Ask for a smaller budget, or for another `junctions.cascade.width`",
+        )
     behind = f"on past {{}}: what lies behind is not used. Ask for a larger budget, or {fewer}."
     found = {
         "No test image runs {}: `routekit export` leaves out what no validation image runs, either.": [

@@ -33,7 +33,7 @@ class OnnxRuntime(TwoForms):
             if found[LAYOUT] != layout():
                 raise InputError(
                     f"{file} was written for another CPU family or onnxruntime ({found[LAYOUT]}; here {layout()}): "
-                    "export it on this machine, or without --native"
+                    "export it on this machine, or not native"
                 )
 
         def answer(images: Tensor) -> Answer:

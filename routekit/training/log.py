@@ -61,7 +61,7 @@ class MetricsLog:
             with self.path.open("ab") as stream:
                 stream.write(line)
         except OSError as error:
-            raise RoutekitError(f"cannot write {self.path}: {error.strerror}; go on with --resume") from error
+            raise RoutekitError(f"cannot write {self.path}: {error.strerror}; then go on with this run") from error
         self.position += len(line)
 
 

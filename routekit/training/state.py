@@ -37,7 +37,7 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{path} is damaged or no state of a routekit run; start over with --force") from error
+        raise InputError(f"{path} is damaged or no state of a routekit run; start over with force=True") from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
-        raise InputError(f"{path} was written by another version of routekit; start over with --force")
+        raise InputError(f"{path} was written by another version of routekit; start over with force=True")
     return state

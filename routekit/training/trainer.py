@@ -231,7 +231,7 @@ class Trainer:
         if not torch.isfinite(losses.total.detach()):
             raise TrainingError(
                 f"the loss became {float(losses.total.detach())} at step {self.step}; the last good state is kept: "
-                "lower --learning-rate and go on with --resume, or start over with --force"
+                "lower training.learning_rate, and go on with this run or start over with force=True"
             )
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)

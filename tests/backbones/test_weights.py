@@ -143,7 +143,7 @@ def test_a_failed_download_is_one_line_with_a_way_out(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     with pytest.raises(
-        RoutekitError, match=r"^cannot download https://github.com/.*resnet20-12fca82f.th.*--weights PATH"
+        RoutekitError, match=r"^cannot download https://github.com/.*resnet20-12fca82f.th.*model.weights=PATH"
     ) as caught:
         load_backbone("resnet20")
     assert caught.value.exit_code == 1
@@ -155,7 +155,7 @@ def test_the_libraries_failed_downloads_are_one_line_too(monkeypatch: pytest.Mon
         raise OSError("no network\nand much more")
 
     monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", fail)
-    with pytest.raises(RoutekitError, match=r"weights of torchvision:resnet18 \(no network\): give --weights PATH"):
+    with pytest.raises(RoutekitError, match=r"weights of torchvision:resnet18 \(no network\): give model.weights=PATH"):
         load_backbone("torchvision:resnet18")
 
 
@@ -172,5 +172,5 @@ def test_the_published_checkpoints_are_fetched_by_url(tmp_path: Path, monkeypatc
 
 
 def test_no_published_weights_is_an_error_with_a_way_out() -> None:
-    with pytest.raises(InputError, match="no weights are published for resnet74: give --weights PATH"):
+    with pytest.raises(InputError, match=r"no weights are published for resnet74: give model\.weights=PATH"):
         load_backbone("resnet74")

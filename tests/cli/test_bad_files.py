@@ -69,7 +69,7 @@ def test_what_a_former_version_made_is_refused_with_a_way_out(files: dict[str, s
         done = in_process(*command, cwd=workplace)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), (command, done.stderr)
         assert "routekit 0.1" in done.stderr, command
-        assert "make it again" in done.stderr or "choose another --name, or delete it" in done.stderr
+        assert "make it again" in done.stderr or "choose another folder, or delete it" in done.stderr
         assert not (workplace / "x").exists()
         assert not (workplace / "runs" / "x").exists()
     assert {str(file.relative_to(old)) for file in old.rglob("*") if file.is_file()} == files.keys()

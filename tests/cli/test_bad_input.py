@@ -14,7 +14,7 @@ BAD = [
     (["convert", "--target-flops", "50%"], "which network"),
     (["convert", "resnet20", "--target-flops", "1%"], "l1 cannot prune resnet20"),
     (["convert", "resnet20", "--target-flops", "1%", "--junctions", "skip"], "can cost from"),
-    (["convert", "torchvision:resnext50_32x4d", "--target-flops", "50%"], "other --junctions need none: skip, exit"),
+    (["convert", "torchvision:resnext50_32x4d", "--target-flops", "50%"], "others need none: --junctions skip,exit"),
     (["convert", "resnet20", "--target-flops", "120%"], "can cost from"),
     (["convert", "resnet20", "--target-flops", "0.5%", "--junctions", "branch"], "can cost from"),
     (["convert", "resnet20", "--target-flops", "170%", "--junctions", "branch"], "can cost from"),
@@ -160,7 +160,7 @@ BAD = [
     (["compare", "resnet20", "--budgets", "50%", "--cell", "skip-50pct-seed0"], "add --resume"),
     (["convrt"], "convrt"),
     (["report", "nowhere"], "not a finished run"),
-    (["convert", "pyramid8", "--target-flops", "50%"], "other --junctions need none: skip, exit"),
+    (["convert", "pyramid8", "--target-flops", "50%"], "others need none: --junctions skip,exit"),
     (
         ["convert", "pyramid8", "--target-flops", "50%", "--junctions", "skip"],
         "no unit that can be skipped: add --junctions exit",

@@ -165,7 +165,7 @@ def test_what_cannot_be_is_told_before_anything_is_done_and_all_of_it() -> None:
         check_plan(plan(methods=["idk"], smaller=["nowhere"]))
     lost = plan()
     lost.shared["model.weights"] = "no.th"
-    with pytest.raises(InputError, match=r"^--weights no\.th: no such file or run$"):
+    with pytest.raises(InputError, match=r"^model\.weights=no\.th: no such file or run$"):
         check_plan(lost)
 
 
@@ -221,7 +221,7 @@ def test_narrow_forms_fit_the_budget() -> None:
 def test_a_comparison_is_opened_as_it_was_written(tmp_path: Path) -> None:
     folder = ComparisonFolder.create(tmp_path / "c", plan(), force=False)
     assert ComparisonFolder.open(tmp_path / "c") == (folder, plan())
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="resume="):
         ComparisonFolder.create(tmp_path / "c", plan(), force=False)
     (tmp_path / "c" / "cells").mkdir()
     ComparisonFolder.create(tmp_path / "c", plan(seeds=[3]), force=True)
@@ -254,14 +254,14 @@ def test_a_comparison_is_gone_on_with_only_by_one_that_begins_alike(tmp_path: Pa
     there = plan(methods=["skip"])
     ComparisonFolder.create(tmp_path, there, force=False)
     more = plan(methods=["l1"], budgets=["50%"], seeds=[0])
-    with pytest.raises(InputError, match=r"holds a comparison: go on with --resume .*, or start over with --force"):
+    with pytest.raises(InputError, match=r"holds a comparison: go on with resume=.*, or start over with force=True"):
         ComparisonFolder.check_free(tmp_path, more, force=False)
     more.shared |= {"model.name": "resnet56", "data.source": "cifar10", "model.weights": "w.th", "training.epochs": 6}
     with pytest.raises(InputError) as caught:
         ComparisonFolder.check_free(tmp_path, more, force=False)
     assert str(caught.value) == (
         f"{tmp_path} holds another comparison (network resnet20, not resnet56; data digits, not cifar10; weights auto, "
-        "not w.th; training.epochs 4, not 6): choose another --name, or start over with --force"
+        "not w.th; training.epochs 4, not 6): choose another folder, or start over with force=True"
     )
     ComparisonFolder.check_free(tmp_path, more, force=True)
     # What is not given is as the recipe says.

@@ -85,7 +85,7 @@ def test_images_over_the_memory_limit_stay_in_their_files(tree):
 def test_carved_from_train_by_seed_with_a_warning(tree):
     first, again = (load_data(str(tree), seed=0) for _ in range(2))
     assert first.val_origin == "train"
-    assert "--val-from-test 40%" in first.warnings[0]
+    assert "data.val_from_test=40%" in first.warnings[0]
     assert first.val.labels.tolist() == [0, 1]
     assert sorted(reds(first.train) + reds(first.val)) == list(range(20))
     assert reds(first.val) == reds(again.val)
@@ -179,12 +179,12 @@ def test_an_unreadable_image(tree):
 def test_too_few_images_to_carve(tmp_path):
     for split in ("train", "test"):
         write_split(tmp_path / split, 1)
-    one_line(r"too few images .*--val DIR", tmp_path)
+    one_line(r"too few images .*data.val=DIR", tmp_path)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 40.0, float("nan")])
 def test_a_fraction_out_of_range(tree, fraction):
-    one_line(r"--val-from-test", tree, val_from_test=fraction)
+    one_line(r"data\.val_from_test", tree, val_from_test=fraction)
 
 
 def test_two_origins_of_validation_images(tree):

@@ -130,7 +130,7 @@ def test_svhn(tmp_path, monkeypatch):
     ("name", "files"), [("cifar10", "cifar-10-batches-py"), ("mnist", "MNIST/raw"), ("svhn", "train_32x32.mat")]
 )
 def test_missing_files_name_their_place_and_the_way_out(tmp_path, name, files):
-    with pytest.raises(InputError, match=f"{files}.*add --download") as caught:
+    with pytest.raises(InputError, match=f"{files}.*add data.download") as caught:
         load_data(name, data_root=tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -144,7 +144,7 @@ def test_a_damaged_file_is_not_taken_for_data(tmp_path):
 
 
 def test_a_root_is_needed():
-    with pytest.raises(InputError, match="--data-root"):
+    with pytest.raises(InputError, match=r"data\.root"):
         load_data("cifar100")
 
 

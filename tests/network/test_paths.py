@@ -275,10 +275,10 @@ def test_what_a_tree_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no fork can lie at 'body\.9': known: stages, body\.0, body\.1, body\.2"):
         made(EXITS, Tree(forks="body.9"))
     for other in (Skip(), Branch(candidates=1), Cascade(), Again()):
-        with pytest.raises(InputError, match=r"a tree takes exits alone beside it: --junctions tree,exit"):
+        with pytest.raises(InputError, match=r"a tree takes exits alone beside it: junctions=tree,exit"):
             made(EXITS, FORKS, other)
     for options in ({"adaptive_cost": PriceRange()}, {"routers": RouterConfig(kind="rnn")}):
-        with pytest.raises(InputError, match=r"a tree takes no --adaptive-cost, and routers\.kind fc"):
+        with pytest.raises(InputError, match=r"a tree takes no adaptive_cost, and routers\.kind=fc"):
             made(EXITS, FORKS, **options)
     pruned = replace(toy_view(), pruned=True)
     with pytest.raises(InputError, match=r"custom:toy was pruned: a tree grows from a whole network"):
@@ -289,7 +289,7 @@ def test_what_a_tree_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pyramid2 has no unit where junctions"):
         convert(one_stage, [Exit(at="stages"), Tree(forks="columns.1")])
     for junctions in ([FORKS], [FORKS, Exit(at="body.0", rule="confidence")]):
-        with pytest.raises(InputError, match=r"a tree needs exits that learn: --junctions tree,exit"):
+        with pytest.raises(InputError, match=r"a tree needs exits that learn: junctions=tree,exit"):
             made(*junctions)
     for save in (save_onnx, save_program):
         with pytest.raises(ExportError, match="a tree of paths runs in torch alone"):

@@ -82,7 +82,7 @@ def test_what_is_warned_of() -> None:
     # A cascade takes no --exits; in records of the former version it begins after the stem.
     for name, rate in (("past narrow", 0.0), ("past narrow", 1.0), ("past stem", 0.0), ("past stem", 1.0)):
         (advice,) = warnings(cascade | {"routes": cascade["routes"] | {"run_rate": {name: rate}}})
-        assert "`--narrow`" in advice
+        assert "`junctions.cascade.width`" in advice
         assert "--exits" not in advice
     tree = record(routes=routes | {"run_rate": {"first sink at body.0": 0.0, "past body.0": 0.5}})
     for junctions in (["tree", "exit"], ["branch", "exit"]):  # now and formerly

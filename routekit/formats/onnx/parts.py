@@ -8,7 +8,7 @@ from onnx import GraphProto, helper
 from torch import Tensor, nn
 
 from routekit.backbones.unit import Backbone, ResidualUnit, Sink, example_input
-from routekit.backbones.walk import walk
+from routekit.backbones.walk import run_all, walk
 from routekit.errors import ExportError
 from routekit.execution.features import features_at
 from routekit.formats.onnx.piece import Exporter, piece_of
@@ -77,16 +77,12 @@ class Parts:
         units = [unit for unit in units if unit.computes]
         if not units:
             return None
-
-        def run(x: Tensor) -> Tensor:
-            for unit in units:
-                x = unit.run(x)
-            return x
-
         blocks = nn.ModuleList(next(iter(unit.branches), unit.block) for unit in units)
         kind = tuple((unit.dropped, unit.branches != (), self._own(unit)) for unit in units)
         x = self.reads[id(units[0])]
-        return self.exporter.export(f"{units[0].name} to {units[-1].name}", run, blocks, x, kind=kind)
+        return self.exporter.export(
+            f"{units[0].name} to {units[-1].name}", partial(run_all, units), blocks, x, kind=kind
+        )
 
     def take(self, unit: ResidualUnit, sink: int) -> GraphProto | None:
         """Features -> what leaves a unit by one of its sinks.
