@@ -169,17 +169,25 @@ def save(network: RoutedNetwork, folder: str | Path, *, classes: Sequence[str] =
 
 
 def export(
-    network: RoutedNetwork, folder: str | Path, *, kind: str = "onnx", classes: Sequence[str] = (), images: Any = None
+    network: RoutedNetwork,
+    folder: str | Path,
+    *,
+    kind: str = "onnx",
+    classes: Sequence[str] = (),
+    images: Tensor | None = None,
+    precision: str = "fp32",
 ) -> list[Path]:
     """Write a network for another runtime.
 
     Args:
         network: The network.
         folder: The folder, which is made if it is not there.
-        kind: "onnx" or "openvino", which skip what an image does not need; "torch", a program that computes
-            everything; or "compact", a smaller checkpoint for `load`.
+        kind: "onnx" or "openvino", which skip what an image does not need; "passes", a plain ONNX graph for each pass
+            of a cascade; "torch", a program that computes everything; or "compact", a smaller checkpoint for `load`.
         classes: The names of the classes.
-        images: For "compact", typical images `[N, C, H, W]`, normalised. Units that none of them runs are dropped.
+        images: Typical images `[N, C, H, W]`, normalised, some hundred. For "compact": units that none of them runs are
+            dropped. For int8: the ranges of features are theirs.
+        precision: Of "passes": "fp32" or "int8".
 
     Returns:
         The files.
@@ -191,13 +199,23 @@ def export(
     from routekit.pipeline.export import write
 
     about = {"classes": list(classes)} if classes else {}
+    quantised = kind == "passes" and precision == "int8"
+    if not quantised and precision != "fp32":
+        raise InputError(f"precision={precision!r}: passes are fp32 or int8, other formats fp32")
+    if images is None and (quantised or kind == "compact"):
+        raise InputError("typical images say which units run, and which values features have: give images")
     if kind == "compact":
-        if images is None:
-            raise InputError("a compact checkpoint is made by routes: give images")
+        assert images is not None
         with torch.no_grad():
             routes = network.eval()(images).routes
         return [save(compact(network, routes).network, folder, classes=classes)]
-    return write(kind, Path(folder), network, about)
+    files = write(kind, Path(folder), network, about)
+    if quantised:
+        from routekit.runtime.quantize import quantize_passes
+
+        assert images is not None
+        quantize_passes(Path(folder), images)
+    return files
 
 
 def run(recipe: Recipe | str, folder: str | Path, *, force: bool = False, **settings: Any) -> dict[str, Any]:

@@ -33,6 +33,13 @@ def test_from_a_backbone_to_a_file_and_back(tmp_path: Path) -> None:
     images = torch.randn(4, 3, 8, 8)
     assert torch.equal(routekit.optimize(again)(images).routes, again(images).routes)
     (folder,) = routekit.export(again, tmp_path / "compact", kind="compact", images=images)
+    plain = routekit.export(again, tmp_path / "int8", kind="passes", precision="int8", images=images)
+    assert [file.name for file in plain] == ["pass-0.onnx", "pass-1.onnx"]
+    assert b"QuantizeLinear" in plain[0].read_bytes()
+    with pytest.raises(InputError, match="give images"):
+        routekit.export(again, tmp_path / "int8", kind="passes", precision="int8")
+    with pytest.raises(InputError, match="other formats fp32"):
+        routekit.export(again, tmp_path / "int8", precision="int8", images=images)
     assert (folder / "network.json").exists()
 
 

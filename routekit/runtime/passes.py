@@ -24,7 +24,7 @@ class PassesRuntime:
     """Runs one graph after the other, each on the images that are still there.
 
     Args:
-        path: The exported folder.
+        path: The exported folder, or one of its files.
         batch: The number of images in every call, if that is known: the first pass is planned for it.
         threads: The number of threads of each session; 0 for onnxruntime's choice.
 
@@ -36,6 +36,7 @@ class PassesRuntime:
         need("onnxruntime", "onnx")
         from routekit.formats.onnx.session import open_session
 
+        path = path if path.is_dir() else path.parent
         self.sections: list[Section] = []
         self.sessions = []
         for number in range(len(list(path.glob("pass-*.onnx")))):

@@ -60,6 +60,7 @@ def test_they_answer_as_the_network_does(name: str, tmp_path: Path, exporter: Ex
         routes = runtime(images(16)).routes
         assert len(torch.unique(routes, dim=0)) == len(files)
     assert runtime.description.classes == ABOUT["classes"]
+    same(load_runtime(files[0]), network, counts=(3,))
     kinds = {node.op_type for file in files for node in onnx.load(str(file)).graph.node}
     assert not kinds & {"If", "Loop", "NonZero", "ScatterND"}  # nothing but the network itself
 
