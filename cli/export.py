@@ -37,7 +37,7 @@ def export(
     compact: JSON and safetensors. Units that no validation image runs are dropped, routers of units that all of them
     run too, and batch norms are folded.
     onnx, openvino: files that skip what an image does not need, one for single images, one for batches.
-    passes: the fastest for cascades in onnxruntime. One plain graph for each pass; what goes on is decided between.
+    passes: for cascades, one plain ONNX graph for each pass. Between two of them, a program decides what goes on.
     torch: torch.export programs, which compute everything.
     """
     from routekit.errors import InputError

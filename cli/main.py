@@ -47,7 +47,8 @@ def run() -> None:
     """Run the command line. It exits with 0, 1 (a failure at run time), 2 (bad input) or 130 (interrupted)."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    os.environ.setdefault("ROUTEKIT_SHARED_THREADS", "1")
+    if arguments[:1] == ["predict"]:  # where all sessions of onnxruntime are ours
+        os.environ.setdefault("ROUTEKIT_SHARED_THREADS", "1")
     sys.exit(call(arguments, debug=debug))
 
 

@@ -43,7 +43,7 @@ class PassesRuntime:
             file = path / f"pass-{number}.onnx"
             known = batch if number == 0 or batch == 1 else None
             try:
-                session = open_session(file, threads=threads, batch=known)
+                session = open_session(file, threads=threads, batch=known, spins=False)
             except Exception as error:
                 raise InputError(f"{file} cannot be opened by onnxruntime: {first_line(error)}") from error
             found = session.get_modelmeta().custom_metadata_map

@@ -1,4 +1,4 @@
-"""A cascade as one plain graph for each pass: runtimes run these faster than one graph with branches.
+"""A cascade as one plain graph for each pass, which runtimes optimise as they do any dense network.
 
 Between two graphs lies a stop; an exit divides a pass in two. A program runs the first graph on a batch, finds the
 images whose answer is not certain enough, and runs the next graph on these (`runtime/passes.py`).

@@ -10,7 +10,7 @@ import torch
 
 # Whether all sessions of this process share one pool of threads ("1"). Passes run in turn: threads of their own would
 # wait for work on the cores that the next pass needs. In a process with such a pool, onnxruntime opens no session
-# without it: so the command line asks for it, and programs that import routekit may.
+# without it: so `routekit predict` asks for it, and programs that import routekit may.
 SHARED = "ROUTEKIT_SHARED_THREADS"
 
 
@@ -19,13 +19,17 @@ def _share(threads: int) -> None:
     onnxruntime.set_global_thread_pool_sizes(threads, 1)
 
 
-def open_session(model: Path | bytes, *, threads: int = 0, batch: int | None = None, **settings: Any) -> Any:
+def open_session(
+    model: Path | bytes, *, threads: int = 0, batch: int | None = None, spins: bool = True, **settings: Any
+) -> Any:
     """Open a session on the CPU.
 
     Args:
         model: The file, or its content.
         threads: The number of threads, where they are not shared; 0 for onnxruntime's choice.
         batch: The number of images in every call, if that is known.
+        spins: Whether threads that wait for work keep their cores, which sessions that run in turn take from each
+            other. It has no effect where threads are shared.
         **settings: Further attributes of `onnxruntime.SessionOptions`.
 
     Returns:
@@ -38,8 +42,7 @@ def open_session(model: Path | bytes, *, threads: int = 0, batch: int | None = N
         options.use_per_session_threads = False
     else:
         options.intra_op_num_threads = threads
-        # A thread that waits for work keeps a core from the session that runs next.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
     if batch is not None:
         options.add_free_dimension_override_by_name("N", batch)
     for name, value in settings.items():
