@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 from routekit_cli.main import app
-from routekit_cli.output import FLAGS, WORDS, in_flags
+from routekit_cli.output import FLAGS, WORDS, in_flags, result
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,8 @@ def test_the_library_names_no_options(file: Path) -> None:
         return
     text = re.sub(r"`routekit [^`]*`", "", file.read_text())  # a whole command may be named
     assert not re.findall(r"(?<![-\\w])--[a-z][a-z-]+", text)
+
+
+def test_what_is_printed_is_what_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+    result({}, "smaller :key: [bold]than[/bold] :x:", as_json=False)
+    assert capsys.readouterr().out == "smaller :key: [bold]than[/bold] :x:\n"
