@@ -15,6 +15,10 @@ routekit convert resnet56 --weights resnet56.th --data images --target-flops 50%
 
 routekit convert torchvision:resnet18 --data images --target-flops 40% --epochs 4 --dry-run
 
+routekit convert torchvision:resnet18 --weights runs/dense --data images --target-speedup 4
+
+routekit convert timm:resnet50 --data images --max-drop 0.5 --runtime openvino
+
 routekit convert resnet56 --weights runs/dense --data images --target-flops 60% --junctions skip,exit
 
 routekit convert my_model.py:make_net --data images --set data.input_size=64 --target-flops 50%
@@ -38,6 +42,14 @@ def convert(
             "--adaptive-cost",
         ),
     ] = False,
+    target_ms: o.TargetMs = None,
+    target_speedup: o.TargetSpeedup = None,
+    max_drop: o.MaxDrop = None,
+    max_size: o.MaxSize = None,
+    runtime: o.Runtime = None,
+    precision: o.Precision = None,
+    batch: o.Batch = None,
+    threads: o.Threads = None,
     weights: o.Weights = None,
     data: o.Data = None,
     data_root: o.DataRoot = None,
@@ -49,9 +61,13 @@ def convert(
         str | None,
         o.option(
             "Make a static network, not a routed one: with fewer units (firstk, randomk, distributedk) or fewer "
-            "channels (l1, fpgm, bn, depgraph, random).",
+            "channels (l1, fpgm, bn, depgraph, random). Or a ladder of forms, which a time asks for: ladder.",
             o.WHAT,
         ),
+    ] = None,
+    forms: Annotated[
+        str | None,
+        o.option("The forms of a ladder, beside the dense network: 50%,25%,12%,6%, or l1:25%, resolution:40%.", o.WHAT),
     ] = None,
     prune: Annotated[
         str | None,
@@ -98,7 +114,7 @@ def convert(
     force: o.Force = False,
     json: o.Json = False,
 ) -> None:
-    """Convert MODEL into a routed network whose mean cost is --target-flops for an image."""
+    """Convert MODEL into a routed network: an image costs --target-flops, or takes --target-ms, on average."""
     from routekit.errors import InputError
     from routekit.recipe import load_recipe
 
@@ -107,8 +123,12 @@ def convert(
         return
     if model is None:
         raise InputError("which network? e.g. routekit convert resnet56 --target-flops 50%")
-    if target_flops is None:
-        raise InputError("which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8")
+    aim = settings.aim(target_ms, target_speedup, max_drop, max_size, runtime, precision, batch, threads)
+    if target_flops is None and not {"aim.ms", "aim.speedup", "aim.max_drop"} & {*aim} and recipe is None:
+        raise InputError(
+            "which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8, --target-ms 1.5, "
+            "--target-speedup 4, --max-drop 1"
+        )
     base = recipe or settings.default_recipe(data)
     planned, wanted = load_recipe(base), settings.junctions(junctions)
     if smaller and narrow is not None:
@@ -116,10 +136,13 @@ def convert(
     routers = adaptive_cost or router is not None or gate is not None
     if routers and method is None and wanted is None and {*planned.junctions} - {"again"} == {"cascade"}:
         wanted = ["skip"]  # a cascade has no routers
+    if (aim or forms) and method is None and planned.method != "ladder":
+        method = "ladder"
     making = settings.made(planned, method, wanted, prune)
     options: dict[str, Any] = {
         "adaptive_cost": {} if adaptive_cost else None,
         "smaller": [str(path) for path in smaller or []] or None,
+        "ladder": o.listed(forms) or None,
         "training.epochs": epochs,
         "training.learning_rate": learning_rate,
         "seed": seed,
@@ -127,6 +150,7 @@ def convert(
     chosen = {
         **settings.subject(model, weights, data, data_root, download, val, val_from_test),
         "target": target_flops,
+        **aim,
         **making,
         **settings.decided(list(making.get("junctions", planned.junctions)), exits, policy, narrow, router, gate),
         **settings.given(options),

@@ -6,7 +6,7 @@ import traceback
 
 import typer
 
-from . import bench, cascade, compare, convert, evaluate, export, finetune, flops, models, predict, report
+from . import aim, bench, cascade, compare, convert, evaluate, export, finetune, flops, models, predict, report
 from .options import words
 from .recipes import recipes
 
@@ -37,7 +37,7 @@ def _root(
     del debug, version  # `run` takes --debug out of the arguments, so that it may stand anywhere
 
 
-for _module in (convert, finetune, cascade, compare, evaluate, flops, export, predict, bench, report, models):
+for _module in (convert, aim, finetune, cascade, compare, evaluate, flops, export, predict, bench, report, models):
     _, _, _name = _module.__name__.rpartition(".")
     app.command(epilog=getattr(_module, "EPILOG", None))(getattr(_module, _name))
 app.add_typer(recipes, name="recipes")

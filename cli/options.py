@@ -67,6 +67,21 @@ Json = Annotated[bool, option("Print one JSON document on stdout, and all else o
 RecipeName = Annotated[str | None, option("The name of a recipe of routekit, or a YAML file.", METHOD, "--recipe")]
 Set = Annotated[list[str] | None, option("Any setting of the recipe: training.batch_size=64.", METHOD, "--set")]
 Resume = Annotated[Path | None, option("Continue this run.", OUTPUT)]
+TargetMs = Annotated[float | None, option("Mean milliseconds of an image, measured on this machine.", BUDGET)]
+TargetSpeedup = Annotated[
+    float | None, option("How many times as fast as the dense network in float32, on average.", BUDGET)
+]
+MaxDrop = Annotated[
+    float | None,
+    option("The fastest that loses at most so many points of accuracy on validation images: 0.5.", BUDGET, min=0),
+]
+MaxSize = Annotated[str | None, option("The most that the files of all passes may have: 5MB.", BUDGET)]
+Runtime = Annotated[str | None, option("Where time counts: onnx (the default), openvino or torch.", BUDGET)]
+Precision = Annotated[
+    str | None, option("fp32, bf16 (torch), int8 (onnx, openvino), or auto: the fastest of each pass.", BUDGET)
+]
+Batch = Annotated[int | None, option("How many images come at once. Default: 1.", BUDGET, min=1)]
+Threads = Annotated[int | None, option("CPU threads. Default: all cores.", BUDGET, min=1)]
 DryRun = Annotated[bool, option("Print the plan, and stop.", OUTPUT, "--dry-run")]
 
 

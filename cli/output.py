@@ -36,6 +36,15 @@ def result(document: Any, text: str, *, as_json: bool) -> None:
 # The options for settings that sentences of the library name: `training.epochs`, or `junctions=skip`.
 FLAGS = {
     "adaptive_cost": "--adaptive-cost",
+    "aim.batch": "--batch",
+    "aim.max_drop": "--max-drop",
+    "aim.max_size": "--max-size",
+    "aim.ms": "--target-ms",
+    "aim.precision": "--precision",
+    "aim.runtime": "--runtime",
+    "aim.speedup": "--target-speedup",
+    "aim.threads": "--threads",
+    "aim.macs": "--target-flops",
     "data.download": "--download",
     "data.input_size": "--set data.input_size",
     "data.root": "--data-root",

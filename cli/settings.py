@@ -50,6 +50,36 @@ def subject(
     )
 
 
+def aim(
+    ms: float | None,
+    speedup: float | None,
+    max_drop: float | None,
+    max_size: str | None,
+    runtime: str | None,
+    precision: str | None,
+    batch: int | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    """The settings for what a ladder is aimed at.
+
+    Args:
+        ms: The value of --target-ms.
+        speedup: The value of --target-speedup.
+        max_drop: The value of --max-drop.
+        max_size: The value of --max-size.
+        runtime: The value of --runtime.
+        precision: The value of --precision.
+        batch: The value of --batch.
+        threads: The value of --threads.
+
+    Returns:
+        The settings.
+    """
+    values = {"ms": ms, "speedup": speedup, "max_drop": max_drop, "max_size": max_size}
+    values |= {"runtime": runtime, "precision": precision, "batch": batch, "threads": threads}
+    return {f"aim.{name}": value for name, value in given(values).items()}
+
+
 def overrides(pairs: list[str] | None) -> dict[str, Any]:
     """`--set a.b=value` -> {"a.b": value}, the value read as YAML. Raises InputError for anything else."""
     import yaml
@@ -99,16 +129,17 @@ def made(planned: "Recipe", method: str | None, wanted: list[str] | None, prune:
         The settings.
 
     Raises:
-        InputError: A static method with --junctions or --prune, or the method "cascade".
+        InputError: A static method, or a ladder, with --junctions or --prune.
     """
     from routekit.baselines.depth import orders
     from routekit.baselines.pruning import prunings
     from routekit.errors import InputError
     from routekit.recipe import static
 
-    if method is not None and (method in orders or method in prunings):
+    if method is not None and (method in orders or method in prunings or method == "ladder"):
         if wanted is not None or prune is not None:
-            raise InputError(f"--method {method} is a static network: it takes no --junctions and no --prune")
+            kind = "a ladder of static forms" if method == "ladder" else "a static network"
+            raise InputError(f"--method {method} is {kind}: it takes no --junctions and no --prune")
         return static(method)
     pruned = {} if prune is None else {"pruning": pruning(prune)}
     if wanted is None:

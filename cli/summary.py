@@ -38,6 +38,8 @@ def summary(record: dict[str, Any]) -> str:
         lines.append(
             f"             {100 * record['shuffled_accuracy']:.2f}% when each image takes another image's route"
         )
+    if "passes" in record:
+        lines += _ladder(record)
     for each in record.get("exits", []):
         right = "" if each["accuracy"] is None else f", {100 * each['accuracy']:.2f}% of them right"
         said = f"{_answerer(each['after'])}: answers {100 * each['stops']:.1f}%{right}"
@@ -47,6 +49,27 @@ def summary(record: dict[str, Any]) -> str:
         lines.append(f"  run rates  {rates} (% of images that run each unit, or go on past each stop)")
     lines.append(f"  convention {flops['convention']}; {record['seconds']:.0f} s")
     return "\n".join(lines)
+
+
+def _ladder(record: dict[str, Any]) -> list[str]:
+    """The passes of a ladder, their time and size, and how they were chosen."""
+    passes, taken, chosen = record["passes"], record["time"], record["chosen"]
+    names = " > ".join(f"{each['form']} {each['precision']}" for each in passes)
+    lines = [f"  passes     {names}{', mean of their answers' if record['average'] else ''}"]
+    target = "" if taken["target_ms"] is None else f"; target {taken['target_ms']:.3f}, "
+    off = f"{100 * (taken['mean_ms'] / taken['target_ms'] - 1):+.1f}% off" if target else ""
+    lines += [
+        f"  time       {taken['mean_ms']:.3f} ms an image (p50 {taken['p50']:.3f}, p95 {taken['p95']:.3f}, p99 "
+        f"{taken['p99']:.3f}){target}{off}",
+        f"             {taken['runtime']}, batch {taken['batch']}, {taken['threads']} threads; dense, float32: "
+        f"{taken['dense_ms']:.3f} ms, {taken['speedup']:.2f} times as long",
+        f"  size       {record['size']['bytes']:,} bytes, {record['size']['parameters']:,} parameters",
+    ]
+    said = f"  chosen     on {chosen['images']} validation images: {100 * chosen['accuracy']:.2f}%, dense "
+    said += f"{100 * chosen['dense_accuracy']:.2f}%, ± {chosen['standard_error']:.2f} points"
+    if "chance" in chosen:
+        said += f"; a chance of {100 * chosen['chance']:.0f}% that no more is lost on other images"
+    return [*lines, said]
 
 
 # What answers an image, if it is no exit after a unit.

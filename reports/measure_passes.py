@@ -22,7 +22,7 @@ from routekit.data.augment import normalize
 from routekit.pipeline.inputs import load_splits
 from routekit.pipeline.machine import Machine
 from routekit.recipe import DataSection
-from routekit.runtime.passes import PassesRuntime
+from routekit.runtime.passes import open_passes
 
 
 def main() -> None:
@@ -34,12 +34,12 @@ def main() -> None:
     parser.add_argument("--turn", type=int, default=10)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    single = {str(folder): PassesRuntime(folder, batch=1) for folder in given.folders}
+    single = {str(folder): open_passes(folder, batch=1) for folder in given.folders}
     spec = next(iter(single.values())).description.spec
     test = load_splits(DataSection(source=given.data), spec, 0).test
     rows: dict[str, dict[str, float]] = {}
     for folder in given.folders:
-        runtime, right, on = PassesRuntime(folder), 0, torch.zeros(0)
+        runtime, right, on = open_passes(folder), 0, torch.zeros(0)
         for images, labels in test.batches(torch.arange(len(test)), 64):
             answer = runtime(normalize(images, spec.mean, spec.std))
             right += int((answer.logits.argmax(dim=1) == labels).sum())

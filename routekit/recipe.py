@@ -10,6 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
+from routekit.cost.aim import Aim
 from routekit.errors import InputError
 from routekit.faults import explain, lines_of
 from routekit.junctions.junction import Junction
@@ -122,10 +123,14 @@ class Recipe(_Section):
 
     Attributes:
         method: "routed" decides for each image what `junctions` names. "dense" and the static methods decide nothing. A
-            "cascade" is joined from finished networks, and is not trained.
+            "cascade" is joined from finished networks, and is not trained. A "ladder" trains forms of the network, and
+            chooses a sequence of them for an aim.
         model: Which network.
         data: Which images.
-        target: The budget as given ("50%", "1.5e8"); None for a dense network.
+        target: The budget as given ("50%", "1.5e8"); None for a dense network, and where the aim is no budget.
+        aim: What a ladder is aimed at, and in which runtime. A target is an aim, too.
+        ladder: The forms of a ladder, beside the dense network: the share of its cost, "25%", or also how it is made:
+            "l1:25%".
         pruning: How a network is pruned before it is routed; None for not at all.
         smaller: Runs or checkpoints of smaller networks for the same classes, the cheapest first. They answer the
             images of which they are sure, and the recipe's own network comes last.
@@ -140,10 +145,12 @@ class Recipe(_Section):
         seed: The seed of every random choice.
     """
 
-    method: Annotated[str, one_of("method", prunings, orders, also=["routed", "dense", "cascade"])] = "routed"
+    method: Annotated[str, one_of("method", prunings, orders, also=["routed", "dense", "cascade", "ladder"])] = "routed"
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     target: str | None = None
+    aim: Aim = Aim()
+    ladder: list[str] = ["50%", "25%", "12%", "6%"]
     pruning: PruningSection | None = None
     smaller: list[str] = []
     junctions: Junctions = {}

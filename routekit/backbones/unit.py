@@ -213,6 +213,8 @@ class Backbone:
         pruned: Whether layers have fewer channels than those of `spec`.
         step: Pruned and narrow layers have multiples of so many channels. None until it is decided
             (`narrow.channel_step`).
+        resolution: The height and width at which the network sees images, which come in the size of `spec` and are
+            resized in the forward pass. None where it is the same.
     """
 
     model: nn.Module
@@ -225,6 +227,7 @@ class Backbone:
     notes: list[str] = field(default_factory=list)
     pruned: bool = False
     step: int | None = None
+    resolution: tuple[int, int] | None = None
 
     @property
     def computing(self) -> list[ResidualUnit]:
@@ -233,5 +236,11 @@ class Backbone:
 
 
 def example_input(view: Backbone) -> Tensor:
-    """Make one blank image `[1, C, H, W]`, on the model's device and in its dtype."""
+    """Make one blank image `[1, C, H, W]` as it comes in, on the model's device and in its dtype."""
     return torch.zeros(1, *view.spec.input_size).to(next(view.model.parameters()))
+
+
+def seen_input(view: Backbone) -> Tensor:
+    """Make one blank image `[1, C, H, W]` as the network sees it, at its own resolution."""
+    image = example_input(view)
+    return image if view.resolution is None else image.new_zeros(*image.shape[:2], *view.resolution)

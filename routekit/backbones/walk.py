@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from routekit.backbones.unit import Backbone, ResidualUnit, example_input
+from routekit.backbones.unit import Backbone, ResidualUnit, seen_input
 
 
 def walk(units: Sequence[ResidualUnit], x: Tensor) -> Iterator[tuple[ResidualUnit, Tensor, Tensor]]:
@@ -41,7 +41,7 @@ def run_all(units: Sequence[ResidualUnit], x: Tensor) -> Tensor:
 
 def walk_through(view: Backbone) -> Iterator[tuple[ResidualUnit, Tensor, Tensor]]:
     """Walk over all units of a network with one blank image; as `walk`."""
-    yield from walk(view.units, view.stem(example_input(view)))
+    yield from walk(view.units, view.stem(seen_input(view)))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from itertools import accumulate
 import torch
 
 from routekit.backbones.drop import drop_unit
-from routekit.backbones.unit import Backbone, Sink, evaluating, example_input
+from routekit.backbones.unit import Backbone, Sink, evaluating, seen_input
 from routekit.backbones.walk import walk_through
 from routekit.cost.target import Reach
 from routekit.macs import count
@@ -38,7 +38,7 @@ def distributed_k(stages: list[int], _seed: int) -> list[int]:
     return sorted(range(len(stages)), key=lambda index: (place[index] / stages.count(stages[index]), index))
 
 
-def static_depth(method: str, view: Backbone, target: float, seed: int) -> Backbone:
+def static_depth(method: str, view: Backbone, target: float, seed: int, *, above: bool = True) -> Backbone:
     """Drop units, the same for all images.
 
     Args:
@@ -46,6 +46,7 @@ def static_depth(method: str, view: Backbone, target: float, seed: int) -> Backb
         view: The network. It stays as it is.
         target: The cost, MACs. Of the networks along the order, the one whose cost is nearest is made.
         seed: For a random order.
+        above: Whether it may cost more than the target.
 
     Returns:
         A copy in which each dropped unit is its shortcut.
@@ -59,7 +60,8 @@ def static_depth(method: str, view: Backbone, target: float, seed: int) -> Backb
     units = [unit for unit in view.units if unit.skippable]
     taken = [units[index].name for index in order([unit.stage for unit in units], seed)]
     costs = list(accumulate((saved[name] for name in taken), initial=whole - sum(saved.values())))
-    nearest = min(range(len(costs)), key=lambda kept: abs(costs[kept] - target))
+    kept = [count for count in range(len(costs)) if above or costs[count] <= target]
+    nearest = min(kept, key=lambda count: abs(costs[count] - target), default=0)
     for unit in units:
         if unit.name not in taken[:nearest]:
             unit.sinks = (Sink.SKIP,)
@@ -81,4 +83,4 @@ def _costs(view: Backbone) -> tuple[float, dict[str, float]]:
             for unit, x, _ in walk_through(view)
             if unit.skippable
         }
-        return float(count(view.model, (example_input(view),), view.model).flops), saved
+        return float(count(view.model, (seen_input(view),), view.model).flops), saved

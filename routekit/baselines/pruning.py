@@ -6,6 +6,7 @@ chance. "depgraph" (Fang et al., 2023) also prunes channels between blocks, in a
 """
 
 import copy
+import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,16 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from routekit.backbones.cifar_resnet import OptionAShortcut, SourcedShortcut
+from routekit.backbones.cifar_resnet import SourcedShortcut
 from routekit.backbones.narrow import chain, channel_step, stepped
-from routekit.backbones.unit import Backbone, example_input
+from routekit.backbones.unit import Backbone, seen_input
+from routekit.baselines.coupling import families, traced
 from routekit.cost.target import Reach
+from routekit.errors import InputError, RoutekitError, first_line
 from routekit.macs import count
 from routekit.registry import Registry
 
-# How important each channel is, [C], by the name of a layer. It stands for all layers that lose channels with it.
+# How important each channel is, [P, C / P], by the name of a layer. It stands for all that lose channels with it.
+# Of its P parts, each loses the same channels: P is 1 where no convolution is grouped.
 Scores = dict[str, Tensor]
-# How many channels each layer loses, in the order of the scores.
+# How many channels each part of each layer loses, in the order of the scores.
 Plan = tuple[int, ...]
 # No layer loses more than this share of its channels.
 MOST = 0.9
@@ -85,7 +89,7 @@ def prune(view: Backbone, method: str, target: float, seed: int = 0) -> Backbone
     def cost(plan: Plan) -> float:
         return _cost(_pruned(view, scores, plan))
 
-    low, high = 0.0, MOST
+    low, high = 0.0, 1.0
     for _ in range(HALVINGS):
         share = (low + high) / 2
         low, high = (share, high) if cost(_plan(scores, share, pruning, step)) > target else (low, share)
@@ -109,14 +113,18 @@ def reach_of_pruning(view: Backbone, method: str) -> Reach:
     Raises:
         InputError: The method is unknown, or it cannot prune these blocks.
     """
-    pruning, least = prunings[method], copy.deepcopy(view)
-    for module in least.model.modules():
-        if isinstance(module, nn.BatchNorm2d):  # of a new network, these are all alike: no score separates them
-            nn.init.uniform_(module.weight)
-    scores = _scored(least, pruning, seed=0)
-    least = _pruned(least, scores, _plan(scores, MOST, pruning, _step(view)))
-    whole = _cost(view)
-    return Reach(_cost(least), whole, whole, pruner=f"{method} cannot prune {view.spec.full_name}")
+    pruning, whole = prunings[method], _cost(view)
+    try:
+        scores = _scored(view, pruning, seed=0)
+        least = _cost(_pruned(view, scores, _plan(scores, 1.0, pruning, _step(view))))
+    except RoutekitError:
+        raise
+    except Exception as error:  # whatever Torch-Pruning raises, or a network whose parts do not fit together any more
+        raise InputError(
+            f"{method} cannot prune {view.spec.full_name}, whose blocks it does not know ({first_line(error)}): choose "
+            "another method"
+        ) from error
+    return Reach(least, whole, whole, pruner=f"{method} cannot prune {view.spec.full_name}")
 
 
 def _step(view: Backbone) -> int:
@@ -124,78 +132,54 @@ def _step(view: Backbone) -> int:
 
 
 def _cost(view: Backbone) -> float:
-    return float(count(view.model, (example_input(view),), view.model).flops)
+    return float(count(view.model, (seen_input(view),), view.model).flops)
 
 
 def _scored(view: Backbone, pruning: Pruning, seed: int) -> Scores:
     # Torch-Pruning imports timm, which takes seconds: most commands need neither.
     from torch_pruning.pruner import importance
 
-    model, graph = _traced(copy.deepcopy(view))
+    model, graph = traced(copy.deepcopy(view))
     names = {module: name for name, module in model.named_modules()}
     score = getattr(importance, pruning.score)(**pruning.options)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        groups = graph.get_all_groups(ignored_layers=_kept(model, view, pruning), root_module_types=[nn.Conv2d])
-        return {names[group[0][0].target.module]: score(group) for group in groups}
+        scores: Scores = {}
+        for group, parts in families(graph, _kept(model, view, pruning)):
+            layer, found = group[0][0].target.module, score(group)
+            if found is None or not len(found):  # no layer that Torch-Pruning knows: by the filters of its convolutions
+                convs = [part for part in layer.modules() if isinstance(part, nn.Conv2d)]
+                found = torch.stack([conv.weight.detach().square().sum(dim=(1, 2, 3)) for conv in convs]).sum(dim=0)
+            scores[names[layer]] = found.view(parts, -1)
+        return scores
 
 
 def _plan(scores: Scores, share: float, pruning: Pruning, step: int) -> Plan:
     """Prune `share` of the channels: as many of each layer, or those with the lowest scores of all layers."""
-    every = torch.cat(list(scores.values())).sort().values
-    limit = every[min(int(share * len(every)), len(every) - 1)]
+    every = torch.cat([score.mean(dim=0) for score in scores.values()]).sort().values
+    limit = every[int(share * len(every))] if share < 1 else torch.inf
     plan = []
     for score in scores.values():
-        width = len(score)
-        lost = int((score < limit).sum()) if pruning.everywhere else int(share * width)
-        plan.append(width - stepped(width - min(lost, int(MOST * width)), width, step))
+        parts, width = score.shape
+        lost = int((score.mean(dim=0) < limit).sum()) if pruning.everywhere else int(share * width)
+        # All parts together keep a multiple of the step.
+        plan.append(width - stepped(width - min(lost, int(MOST * width)), width, step // math.gcd(step, parts)))
     return tuple(plan)
 
 
 def _pruned(view: Backbone, scores: Scores, plan: Plan) -> Backbone:
     """Copy `view` without the least important channels of each layer, as many as in `plan`."""
-    from torch_pruning import prune_conv_out_channels
-
     view = copy.deepcopy(view)
     view.pruned = True
-    model, graph = _traced(view)
+    model, graph = traced(view)
     for (name, score), lost in zip(scores.items(), plan, strict=True):
         if lost:
-            channels = sorted(score.argsort()[:lost].tolist())
-            graph.get_pruning_group(model.get_submodule(name), prune_conv_out_channels, channels).prune()
+            parts, width = score.shape
+            least = sorted(score.mean(dim=0).argsort()[:lost].tolist())
+            channels = [part * width + channel for part in range(parts) for channel in least]
+            layer = model.get_submodule(name)
+            graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, channels).prune()
     return view
-
-
-def _traced(view: Backbone) -> tuple[nn.Module, Any]:
-    """Give the option-A shortcuts of `view` a form that can be pruned, and trace which layers depend on which."""
-    from torch_pruning import DependencyGraph
-    from torch_pruning.pruner.function import BasePruningFunc
-
-    class ShortcutChannels(BasePruningFunc):  # type: ignore[misc]
-        """How option-A shortcuts lose channels. For Torch-Pruning they are layers of their own."""
-
-        def prune_out_channels(self, layer: SourcedShortcut, idxs: list[int]) -> SourcedShortcut:
-            layer.lose_outputs(idxs)
-            return layer
-
-        def prune_in_channels(self, layer: SourcedShortcut, idxs: list[int]) -> SourcedShortcut:
-            layer.lose_inputs(idxs)
-            return layer
-
-        def get_out_channels(self, layer: SourcedShortcut) -> int:
-            return len(layer.source)
-
-        def get_in_channels(self, layer: SourcedShortcut) -> int:
-            return layer.channels_in
-
-    model = view.model.eval().requires_grad_(requires_grad=True)
-    for name, module in list(model.named_modules()):
-        if type(module) is OptionAShortcut:
-            model.set_submodule(name, SourcedShortcut.of(module))
-    graph = DependencyGraph().build_dependency(
-        model, example_inputs=example_input(view), customized_pruners={SourcedShortcut: ShortcutChannels()}
-    )
-    return model, graph
 
 
 def _kept(model: nn.Module, view: Backbone, pruning: Pruning) -> list[nn.Module]:

@@ -148,7 +148,7 @@ def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     from routekit.formats.onnx.passes import save_passes
     from routekit.formats.onnx.piece import Exporter
     from routekit.formats.onnx.session import open_session
-    from routekit.runtime.passes import PassesRuntime
+    from routekit.runtime.passes import open_passes
 
     def session(file: Path, size: int) -> Call:
         opened = open_session(file, threads=setting.threads, batch=size)
@@ -163,7 +163,7 @@ def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     with suppress(ExportError):  # some networks decide inside of a pass
         passes = setting.folder / "passes"
         save_passes(passes, network, {}, exporter)
-        made = partial(PassesRuntime, passes, threads=setting.threads)
+        made = partial(open_passes, passes, threads=setting.threads)
         routed["passes"] = partial(_for_each_size, lambda size: made(batch=size))
     # onnxruntime itself brings the dense file into the native layout.
     return Forms(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from routekit.backbones.unit import Backbone, ResidualUnit, evaluating, example_input
 from routekit.backbones.walk import walk
 from routekit.cost.meter import MACS, Meter
+from routekit.network.forward import seen
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import Classify, Head, Interpreter, Stem, Stop, Units, View
 from routekit.routing.decision import Layout, RouteTrace
@@ -153,7 +154,8 @@ class _Charging:
 
     Attributes:
         measured: The costs that are measured, by kind. Units of one stage are alike, so each kind is measured once.
-        x: The image, then the features.
+        x: The image as the view sees it, then the features.
+        view: The image as the present view sees it.
         shared: The features that a stem has made for several forms.
         logits: The last classifier's.
         memory: The state of the routers.
@@ -168,6 +170,7 @@ class _Charging:
     uncounted: set[str] = field(default_factory=set)
     measured: dict[Any, float] = field(default_factory=dict)
     x: Tensor = field(init=False)
+    view: Tensor = field(init=False)
     shared: Tensor = field(init=False)
     logits: Tensor = field(init=False)
     memory: Any = None
@@ -212,8 +215,9 @@ charge: Interpreter[_Charging] = Interpreter("cost")
 
 
 @charge.on(View)
-def _view(step: View, state: _Charging) -> None:  # noqa: ARG001 - a view costs nothing
-    state.x = state.image
+def _view(step: View, state: _Charging) -> None:
+    # A view costs nothing: three channels of an image are few beside those of the features.
+    state.x = state.view = seen(state.image, state.network.spec, step)
 
 
 @charge.on(Stem)
@@ -230,8 +234,8 @@ def _units(step: Units, state: _Charging) -> None:
     routers, index = step.routers, step.first
     groups = {index: group for group in step.groups for index in group}
     if routers is not None and routers.sees_image and index == 0 and step.deciding:
-        state.part("policy", "exit", state.cost(routers.policy, state.image, owner=routers))
-        state.memory = routers.begin(state.image)
+        state.part("policy", "exit", state.cost(routers.policy, state.view, owner=routers))
+        state.memory = routers.begin(state.view)
     for unit, x, after in walk(step.units, state.x):
         state.x = x
         name, run = f"{step.prefix}{unit.name}", state.of_unit(step.form, unit, 0)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from routekit.cost.table import CostTable
 from routekit.data.image_set import Images
@@ -45,9 +46,24 @@ def measure_exits(network: RoutedNetwork, images: Images, costs: CostTable) -> l
         return []
     found = evaluate(network, images, costs, everywhere=True)
     assert found.leaves is not None
-    correct = (found.leaves.argmax(dim=2) == found.labels.unsqueeze(1)).double()
     # An image is answered by the last classifier that it reaches.
     answered = found.routes[:, list(network.layout.stops)].sum(dim=1)
+    return exit_statistics(found.leaves.argmax(dim=2), answered, found.labels, network)
+
+
+def exit_statistics(classes: Tensor, answered: Tensor, labels: Tensor, network: RoutedNetwork) -> list[ExitStatistics]:
+    """Count what each classifier answers.
+
+    Args:
+        classes: `[N, classifiers]`, what each answers for each image.
+        answered: `[N]`, which classifier's answer counts.
+        labels: `[N]`.
+        network: The network.
+
+    Returns:
+        The statistics of each classifier, in order.
+    """
+    correct = (classes == labels.unsqueeze(1)).double()
     statistics = []
     for place, after in enumerate(network.answerers):
         here = answered == place
@@ -57,7 +73,7 @@ def measure_exits(network: RoutedNetwork, images: Images, costs: CostTable) -> l
                 stops=float(here.double().mean()),
                 accuracy=float(correct[here, place].mean()) if here.any() else None,
                 alone=float(correct[:, place].mean()),
-                answered=tuple(found.labels[here].bincount(minlength=network.spec.num_classes).tolist()),
+                answered=tuple(labels[here].bincount(minlength=network.spec.num_classes).tolist()),
             )
         )
     return statistics

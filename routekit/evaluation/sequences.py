@@ -120,7 +120,7 @@ def _pareto(answers: Answers, costs: Sequence[PassCost], passes: tuple[int, ...]
     parts = [answers.of(asked(passes, place, average=average)) for place in range(len(passes))]
     every = np.ones(len(answers), dtype=bool)
     thresholds, rates, right = _divided(parts, every)
-    cost = sum(costs[each](rates[:, place]) for place, each in enumerate(passes))
+    cost = np.sum([costs[each](rates[:, place]) for place, each in enumerate(passes)], axis=0)
     order = np.lexsort((-right, cost))
     best = np.maximum.accumulate(right[order])
     kept = order[np.concatenate([[True], best[1:] > best[:-1]])]

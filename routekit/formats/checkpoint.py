@@ -86,6 +86,7 @@ def _source(source: Source) -> dict[str, Any]:
         "pruned": source.shapes,
         "dropped": list(source.dropped),
         "step": view.step,
+        "resolution": view.resolution,
         "routers": None if source.routers is None else asdict(source.routers),
         "junctions": [{"kind": junction.kind} | asdict(junction) for junction in source.junctions],  # type: ignore[call-overload]
     }
@@ -170,6 +171,8 @@ def _rebuilt(spec: dict[str, Any], given: Sequence[nn.Module | Backbone | None])
             resize(view.model, document["pruned"])
             view.pruned = True
         view.step = document["step"]
+        # Files of former versions do not say it.
+        view.resolution = tuple(document["resolution"]) if document.get("resolution") else None
         routers = None if document["routers"] is None else RouterConfig(**document["routers"])
         made.append(
             convert(view, [_junction(each) for each in document["junctions"]], routers=routers, adaptive_cost=prices)

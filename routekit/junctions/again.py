@@ -51,7 +51,7 @@ class Again(Junction):
         whole = [unit if unit.dropped else replace(unit, sinks=(Sink.RUN,)) for unit in view.units]
         draft.steps += [
             Stop(RuleDecider(DeciderConfig(rule=rule)), "end"),
-            View(view.spec, mirrored=True),
+            View(view.spec, mirrored=True, resolution=view.resolution),
             Stem(view),
             Units(view, whole, prefix="again/"),
             Head(view, combine="mean-logits"),

@@ -9,7 +9,7 @@ from torch import nn
 from routekit.backbones.adapters import adapt
 from routekit.backbones.narrow import channel_step
 from routekit.backbones.resize import shapes_of
-from routekit.backbones.unit import Backbone, ModelSpec, Sink, evaluating, example_input
+from routekit.backbones.unit import Backbone, ModelSpec, Sink, evaluating, seen_input
 from routekit.errors import InputError
 from routekit.junctions.junction import Draft, Junction
 from routekit.macs import count
@@ -204,4 +204,4 @@ def _adapted(model: nn.Module, spec: ModelSpec | None) -> Backbone:
 def _dense_cost(view: Backbone) -> float:
     """What all of a network costs about which nothing is decided, MACs."""
     with evaluating(view.model), torch.no_grad():
-        return float(count(view.model, (example_input(view),), view.model).flops)
+        return float(count(view.model, (seen_input(view),), view.model).flops)

@@ -9,7 +9,7 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
-from routekit.backbones.unit import Backbone, evaluating, example_input
+from routekit.backbones.unit import Backbone, evaluating, seen_input
 from routekit.backbones.walk import walk_through
 from routekit.errors import InputError
 from routekit.junctions.junction import Draft, Junction, junctions
@@ -113,7 +113,7 @@ def exit_places(view: Backbone, config: Exit) -> list[str]:
 def _spread(view: Backbone, names: Sequence[str], wanted: int) -> list[str]:
     """Spread exits evenly over the cost."""
     with evaluating(view.model):
-        total = float(count(view.stem, (example_input(view),), view.model).flops)
+        total = float(count(view.stem, (seen_input(view),), view.model).flops)
         spent = {}
         for unit, x, _ in walk_through(view):
             total += count(unit.run, (x,), unit.block).flops

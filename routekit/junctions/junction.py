@@ -106,7 +106,8 @@ class Draft:
     def __post_init__(self) -> None:
         """Begin with one pass, in which nothing is decided, unless there is a program already."""
         view = self.view
-        self.steps = self.steps or [View(view.spec), Stem(view), Units(view, view.units), Head(view)]
+        seen = View(view.spec, resolution=view.resolution)
+        self.steps = self.steps or [seen, Stem(view), Units(view, view.units), Head(view)]
 
     @cached_property
     def places(self) -> list[Place]:

@@ -1,6 +1,7 @@
 """The forward pass: what each kind of step does to a batch. One for training and inference."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from routekit.backbones.unit import ModelSpec
@@ -95,7 +96,7 @@ def seen(images: Tensor, spec: ModelSpec, view: View) -> Tensor:
         view: The view.
 
     Returns:
-        `[b, C, H, W]`, normalised as the view wants them.
+        `[b, C, H', W']`, normalised as the view wants them, at its resolution.
     """
     wanted = view.spec
     if (spec.mean, spec.std) != (wanted.mean, wanted.std):
@@ -103,6 +104,8 @@ def seen(images: Tensor, spec: ModelSpec, view: View) -> Tensor:
             images.new_tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std, wanted.mean, wanted.std)
         )
         images = (images * std + mean - its_mean) / its_std
+    if view.resolution is not None:
+        images = F.interpolate(images, view.resolution, mode="bilinear", align_corners=False)
     return images.flip(-1) if view.mirrored else images
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from routekit.backbones.unit import Backbone, evaluating, example_input
+from routekit.backbones.unit import Backbone, evaluating, seen_input
 from routekit.backbones.walk import walk
 from routekit.registry import Registry
 from routekit.routing.router import pool
@@ -47,7 +47,7 @@ class Place:
 def places(view: Backbone) -> list[Place]:
     """Run one blank image through the network: what lies before the first unit, and after each."""
     with evaluating(view.model):
-        x, summarize = view.stem(example_input(view)), view.summary or pool
+        x, summarize = view.stem(seen_input(view)), view.summary or pool
         found = [Place(view, "stem", x.shape[1], summarize(x).shape[1])]
         for unit, _, after in walk(view.units, x):
             found.append(Place(view, unit.name, after.shape[1], summarize(after).shape[1]))

@@ -232,7 +232,7 @@ class RoutedNetwork(nn.Module):
         form = first_path(self.view)
         units = [unit if unit.dropped else replace(unit, sinks=(Sink.RUN,)) for unit in form.units]
         form = replace(form, units=units)
-        view = View(form.spec)
+        view = View(form.spec, resolution=form.resolution)
         return RoutedNetwork([view, Stem(form), Units(form, form.units), Head(form)])
 
     def routing_parameters(self) -> list[nn.Parameter]:

@@ -24,10 +24,14 @@ Combine = Literal["replace", "mean-logits", "mean"]
 
 @dataclass(eq=False)
 class View:
-    """How the next steps see the image: as a network of `spec` wants it, and mirrored or not."""
+    """How the next steps see the image: as a network of `spec` wants it, and mirrored or not.
+
+    `resolution` is the height and width that it is resized to; None for those of the first view.
+    """
 
     spec: ModelSpec
     mirrored: bool = False
+    resolution: tuple[int, int] | None = None
 
 
 @dataclass(eq=False)

@@ -1,6 +1,6 @@
 """The objective: the weighted, named sum of the terms (Eq. 9 of Wang et al.)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -35,7 +35,10 @@ class ObjectiveWeights:
         diversity_margin: d_d of Eq. 6.
         distillation: The share of the teacher's answer in what classifiers learn.
         distillation_temperature: T of Hinton et al.
+        decoupled: beta of decoupled distillation (Eq. 7 of Zhao et al., 2022). 0 for that of Hinton et al.
         feature_distillation: The weight of the distance to the teacher's features.
+        reached: How much a classifier behind another learns from the images that the other is unsure of, in [0, 1].
+            With 0, it learns from all images alike (`terms.reach_weights`). It has no effect on what a policy weighs.
         policy: How exits and forks learn.
     """
 
@@ -46,7 +49,9 @@ class ObjectiveWeights:
     diversity_margin: Weight = 0.5
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     distillation_temperature: Annotated[float, Field(gt=0)] = 4.0
+    decoupled: Weight = 0.0
     feature_distillation: Weight = 0.0
+    reached: Annotated[float, Field(ge=0, le=1)] = 0.0
     policy: PolicyConfig = PolicyConfig()
 
     @property
@@ -124,7 +129,11 @@ def objective(
         """The terms of c_err of an answer: the weight and the values `[B]` of each."""
         found = {"classification": (1 - share, classification(logits, labels))}
         if teacher is not None and share > 0:
-            hint = terms.distillation(logits, teacher.logits, weights.distillation_temperature)
+            known, temperature = teacher.logits, weights.distillation_temperature
+            if weights.decoupled > 0:
+                hint = terms.decoupled_distillation(logits, known, labels, temperature, weights.decoupled)
+            else:
+                hint = terms.distillation(logits, known, temperature)
             found["distillation"] = (share, hint)
         return found
 
@@ -142,7 +151,9 @@ def objective(
     if len(trace.leaves) > 1:
         parts = [errors_of(leaf).values() for leaf in trace.leaves]
         errors = [sum((weight * error for weight, error in part), nothing) for part in parts]
-        by_policy = {"heads": torch.stack(errors).mean(dim=1).sum()}
+        # A policy weighs errors by reach itself. So these weights are for what is minimised on all images.
+        shown = errors if weights.reached == 0 else _by_reach(errors, trace.leaves, weights.reached)
+        by_policy = {"heads": torch.stack(shown).mean(dim=1).sum()}
         c_err = weighed(trace, labels, errors, weights.policy)
         means = torch.stack(c_err).mean(dim=1).detach()
         gains = means[:-1] - means[-1]
@@ -175,3 +186,9 @@ def objective(
     if weights.regularization > 0:
         add("regularization", weights.regularization, terms.regularization(gates))
     return Losses(total, by_name, gains)
+
+
+def _by_reach(errors: list[Tensor], leaves: Sequence[Tensor], reached: float) -> list[Tensor]:
+    """Errors `[B]` of each leaf -> those of each but the first, weighed by how unsure the leaf before is."""
+    later = zip(errors[1:], leaves[:-1], strict=True)
+    return [errors[0], *(terms.reach_weights(earlier, reached) * error for error, earlier in later)]

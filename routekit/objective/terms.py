@@ -39,6 +39,60 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
+def decoupled_distillation(
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float, beta: float
+) -> Tensor:
+    """Compute decoupled knowledge distillation (Eq. 7 of Zhao et al., 2022, with alpha = 1) of each sample.
+
+    T^2 (TCKD + beta NCKD). TCKD compares how likely the label is. NCKD compares the other classes, given that it is one
+    of them. In the classical term, the weight of NCKD is the teacher's doubt, 1 minus the probability of the label at T
+    (Eq. 5), so that images of which the teacher is sure teach little about other classes.
+
+    Args:
+        logits: `[B, classes]`.
+        teacher_logits: `[B, classes]`.
+        labels: `[B]`.
+        temperature: T.
+        beta: The weight of NCKD.
+
+    Returns:
+        `[B]`.
+    """
+    is_label = F.one_hot(labels, logits.shape[1]).bool()
+
+    def parted(scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits -> logarithms: of the label and of all others together `[B, 2]`, and of each given all others."""
+        whole = F.log_softmax(scores / temperature, dim=1)
+        others = whole[~is_label].view(len(whole), -1)
+        rest = others.logsumexp(dim=1, keepdim=True)
+        return torch.cat([whole[is_label].unsqueeze(1), rest], dim=1), others - rest
+
+    tckd, nckd = (
+        F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+        for student, teacher in zip(parted(logits), parted(teacher_logits), strict=True)
+    )
+    return temperature**2 * (tckd + beta * nckd)
+
+
+def reach_weights(earlier: Tensor, reached: float) -> Tensor:
+    """Weigh the images of a batch for a classifier by how likely they reach it: by how unsure the one before it is.
+
+    The weight is 1 - reached + reached q / mean(q), where q is 1 minus the largest probability of the earlier answer,
+    which is an estimate of how likely that is wrong. No gradient flows.
+
+    Args:
+        earlier: `[B, classes]`, the logits of the classifier before.
+        reached: The share of the weight that goes by q, in [0, 1].
+
+    Returns:
+        `[B]`, of mean 1.
+    """
+    doubt = 1 - earlier.detach().softmax(dim=1).amax(dim=1)
+    # Where the earlier answer is sure of all images, all weights are 1.
+    doubt = doubt + torch.finfo(doubt.dtype).eps
+    return 1 - reached + reached * doubt / doubt.mean()
+
+
 def feature_distillation(features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
     """Compute hints: the distance to the teacher's features (Eq. 3 of Romero et al., 2015).
 

@@ -151,6 +151,7 @@ def _meet(
     accuracy = None if before is None else known_dense(before, data)
     if accuracy is None and (before is None or before["method"] == "dense"):
         accuracy = accuracy_of_all(load_run(last).to(device), data.test)
+    pruning: dict[str, Any] = {} if plan.pruned is None else {"pruning": plan.pruned.method}
     return run_record(
         out,
         network,
@@ -165,7 +166,7 @@ def _meet(
         method="cascade",
         seed=plan.seed,
         epochs=0 if trained is None else trained["epochs"],
-        **({} if plan.pruned is None else {"pruning": plan.pruned.method}),
+        **pruning,
         validation=data.val_origin,
         thresholds=[float(decider.bias) for decider in network.deciders],
     )

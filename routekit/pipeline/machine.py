@@ -55,7 +55,7 @@ class Machine:
         device = self.accelerator().device
         return {
             "date": datetime.now(UTC).date().isoformat(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor_name(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "routekit": version("routekit"),
@@ -63,7 +63,7 @@ class Machine:
         }
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
     """The name of the processor, and which of its vector instructions torch uses."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):

@@ -20,6 +20,7 @@ from routekit.junctions.again import look_again, look_once
 from routekit.junctions.convert import convert, decided_by
 from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork
+from routekit.pipeline.aim import evaluate_ladder
 from routekit.pipeline.analyse import Analysis, analyse
 from routekit.pipeline.inputs import check_classes, load_run, load_splits
 from routekit.pipeline.join import set_deferral
@@ -51,6 +52,9 @@ def evaluate_run(path: Path, data: DataSection | None, machine: Machine) -> dict
     Raises:
         InputError: The network or the images are not there, or do not fit together.
     """
+    plan = plan_at(path)
+    if plan is not None and plan.aim is not None and data is None:
+        return evaluate_ladder(path, machine)
     return _Subject.load(path, data, machine).measure()
 
 

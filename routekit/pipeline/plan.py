@@ -7,10 +7,12 @@ from typing import Any
 
 from routekit.backbones.load import spec_of
 from routekit.backbones.unit import ModelSpec
+from routekit.cost.aim import Aim
 from routekit.cost.target import parse_amount
 from routekit.errors import InputError
 from routekit.network.deciders import LEARNED
 from routekit.network.pricing import AUTO, PriceRange
+from routekit.pipeline.forms import forms_of
 from routekit.pipeline.reach import built, dense_cost, reach_of
 from routekit.pipeline.run_plan import Facts, Pruned, RunPlan
 from routekit.recipe import DataSection, Recipe, static
@@ -34,6 +36,7 @@ def resolve(recipe: Recipe, facts: Facts | None = None) -> RunPlan:
     spec = _spec_of_recipe(recipe, facts.classes)
     whole, notes = dense_cost(spec), list[str]()
     target = None if recipe.target is None else parse_amount(recipe.target, whole)
+    aim = _aim(recipe, target)
     pruned = _pruned_to(recipe, target, whole, notes)
     second_look = _looks_again(recipe, target, whole, facts, notes)
     left = whole if pruned is None else pruned.cost
@@ -41,8 +44,8 @@ def resolve(recipe: Recipe, facts: Facts | None = None) -> RunPlan:
     configs = {kind: each.sized(budget, built(spec)) for kind, each in recipe.junctions.items() if kind != "again"}
     untrained = facts.untrained and recipe.method != "dense"
     from_scratch = untrained and recipe.dense.epochs == 0
-    if recipe.smaller and from_scratch:
-        raise InputError("the last network of this cascade would come from no dense one: dense.epochs is 0")
+    if (recipe.smaller or recipe.method == "ladder") and from_scratch:
+        raise InputError("the networks would come from no dense one: dense.epochs is 0")
     return RunPlan(
         model=spec.full_name if spec.source == "custom" else recipe.model.name,
         weights=recipe.model.weights,
@@ -51,6 +54,8 @@ def resolve(recipe: Recipe, facts: Facts | None = None) -> RunPlan:
         method=recipe.method,
         dense_cost=whole,
         target=target,
+        aim=aim,
+        forms=[] if aim is None else forms_of(recipe.ladder, spec, whole, recipe.training.epochs, notes),
         pruned=pruned,
         junctions={} if recipe.smaller else configs,
         routers=recipe.routers,
@@ -80,8 +85,17 @@ def check_reach(plan: RunPlan, recipe: Recipe) -> None:
         OutOfReachError: The target is under the least or over the greatest cost.
         InputError: A junction or a pruning does not fit the network.
     """
-    if plan.target is not None:
+    if plan.target is not None and plan.aim is None:
         reach_of(plan).check(plan.target, f"target {recipe.target} = ")
+
+
+def _aim(recipe: Recipe, target: float | None) -> Aim | None:
+    """The aim of a ladder; None for other methods. Raises InputError: none, or several."""
+    if recipe.method != "ladder":
+        return None
+    aim = recipe.aim if target is None else replace(recipe.aim, macs=target)
+    aim.check()
+    return aim
 
 
 def _spec_of_recipe(recipe: Recipe, classes: int | None) -> ModelSpec:
@@ -128,8 +142,8 @@ def _looks_again(recipe: Recipe, target: float | None, whole: float, facts: Fact
 
 def _freezes(recipe: Recipe, second_look: bool, pruned: Pruned | None) -> bool:
     """Whether the network's own weights stay as they are: where all that is added has weights of its own."""
-    if recipe.training.frozen is not None:
-        return recipe.training.frozen
+    if recipe.training.frozen is not None or recipe.method == "ladder":  # its teacher stays as it is
+        return recipe.training.frozen is not False
     if recipe.method != "routed" or pruned is not None or recipe.smaller:  # what was pruned has to recover
         return False
     added = [junction for kind, junction in recipe.junctions.items() if kind != "again" or second_look]
@@ -209,6 +223,9 @@ def _check_words(recipe: Recipe) -> None:
     weights, chosen = recipe.model.weights, list(recipe.junctions.values())
     if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
         raise InputError(f"model.weights={weights}: no such file or run")
+    if recipe.method != "ladder" and (recipe.aim.wants or recipe.aim.max_size is not None):
+        name = next(iter([*recipe.aim.wants, "max_size"]))
+        raise InputError(f"aim.{name} is for a ladder of forms (method=ladder), not for method={recipe.method}")
     if recipe.method == "cascade":
         raise InputError("method=cascade is what `routekit cascade` makes; of one network: junctions=cascade")
     if recipe.method == "dense" and recipe.target is not None:
@@ -217,9 +234,13 @@ def _check_words(recipe: Recipe) -> None:
         raise InputError("a routed network decides something: junctions=skip, exit, branch or cascade")
     if recipe.method != "routed" and (recipe.adaptive_cost is not None or recipe.pruning is not None):
         raise InputError(f"method={recipe.method} is a static network: it takes no pruning and no adaptive_cost")
-    if recipe.method != "dense" and recipe.target is None:
+    if recipe.method not in ("dense", "ladder") and recipe.target is None:
         raise InputError("which budget? e.g. target=50% (of the dense cost) or target=1.5e8")
-    if recipe.smaller and (recipe.method != "routed" or {*recipe.junctions} - {"again"} != {"cascade"}):
+    if (
+        recipe.smaller
+        and recipe.method != "ladder"
+        and (recipe.method != "routed" or {*recipe.junctions} - {"again"} != {"cascade"})
+    ):
         raise InputError("smaller networks make a cascade of whole networks: junctions=cascade alone, pruned or not")
     for junction in chosen:
         junction.check(chosen)

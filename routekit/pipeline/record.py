@@ -13,7 +13,7 @@ from routekit.data.image_set import Images
 from routekit.data.sources import DataSplits
 from routekit.evaluation.answers import pack
 from routekit.evaluation.evaluate import Evaluation, evaluate
-from routekit.evaluation.exits import measure_exits
+from routekit.evaluation.exits import ExitStatistics, measure_exits
 from routekit.evaluation.second_look import SecondLook
 from routekit.files import write_text
 from routekit.formats.checkpoint import save_network
@@ -36,11 +36,11 @@ def run_record(
     dense_flops: float,
     target: float | None,
     seconds: float,
+    exits: Sequence[ExitStatistics] | None = None,
+    size: dict[str, int] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """Make the record of a network: accuracies are fractions, costs are in MACs, run rates are by column.
-
-    The stops of the network, if it has any, are measured here.
 
     Args:
         path: The folder of the run.
@@ -53,13 +53,15 @@ def run_record(
         dense_flops: The cost of the dense network, before anything was pruned.
         target: The budget; None for none.
         seconds: How long it took.
+        exits: What its stops do; None: it is measured here.
+        size: The parameters and the bytes of what has to be kept; None: of the network.
         **more: Further entries.
 
     Returns:
         The record. Its entry "right" holds for each image whether the answer was right (`evaluation.answers.pack`).
     """
     statistics = measured.statistics
-    exits = [asdict(each) for each in measure_exits(network, data.test, costs)]
+    stops = [asdict(each) for each in (measure_exits(network, data.test, costs) if exits is None else exits)]
     return {
         "run": str(path),
         "model": network.name,
@@ -83,12 +85,12 @@ def run_record(
             "class_information_bits": statistics.class_information,
             "run_rate": dict(zip(network.columns, statistics.run_rate, strict=True)),
         },
-        "size": _size(network, measured),
+        "size": size or _size(network, measured),
         "right": pack(measured.correct),
         "seconds": seconds,
         "environment": machine.environment(),
         **more,
-        **({"exits": exits, "classes": list(data.test.classes)} if exits else {}),
+        **({"exits": stops, "classes": list(data.test.classes)} if stops else {}),
     }
 
 

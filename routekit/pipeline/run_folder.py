@@ -22,7 +22,8 @@ class RunFolder:
     """The folder of a run: `run.yaml` (its plan), `metrics.jsonl`, `state.pt` (to resume), `network/`, `record.json`.
 
     A run that trains its dense network first holds that run in `dense/`. A cascade of smaller networks and an own one
-    holds the run of its own network in `last/`.
+    holds the run of its own network in `last/`. A ladder holds its forms in `forms/`, with their files for other
+    runtimes, their answers and times, and in `passes/` those that were chosen, for onnxruntime and OpenVINO.
     """
 
     path: Path
@@ -46,6 +47,16 @@ class RunFolder:
     def last(self) -> "RunFolder":
         """The run of the network that comes last in a cascade, inside this one."""
         return RunFolder(self.path / "last")
+
+    @property
+    def forms(self) -> Path:
+        """The forms of a ladder."""
+        return self.path / "forms"
+
+    @property
+    def passes(self) -> Path:
+        """The chosen passes of a ladder, as files of other runtimes."""
+        return self.path / "passes"
 
     @staticmethod
     def check_free(path: Path, *, force: bool, needs: Sequence[Path] = ()) -> None:
@@ -80,9 +91,13 @@ class RunFolder:
         """
         cls.check_free(path, force=force)
         make_folder(path, MARKER)
-        text = str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
-        write_text(path / MARKER, f"{HEADER}{text}")
+        cls(path).write(plan)
         return cls(path)
+
+    def write(self, plan: RunPlan) -> None:
+        """Write the plan of the run. Raises RoutekitError: it cannot be written."""
+        text = str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
+        write_text(self.path / MARKER, f"{HEADER}{text}")
 
     @classmethod
     def open(cls, path: Path) -> tuple["RunFolder", RunPlan]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from routekit.backbones.unit import ModelSpec
+from routekit.cost.aim import Aim
 from routekit.macs import CONVENTION, describe
 from routekit.network.deciders import LEARNED
 from routekit.network.pricing import PriceRange
@@ -36,6 +37,17 @@ class Pruned(BaseModel, frozen=True):
     cost: float
 
 
+class Form(BaseModel, frozen=True):
+    """A form of a network in a ladder: how it is made, and what it costs, MACs."""
+
+    kind: str
+    cost: float
+
+    def name(self, whole: float) -> str:
+        """Its name, such as `l1-25pct`, in a network that costs `whole` MACs."""
+        return f"{self.kind}-{100 * self.cost / whole:.3g}pct"
+
+
 class RunPlan(BaseModel):
     """What a run does, with nothing left open. Costs are in MACs.
 
@@ -44,15 +56,17 @@ class RunPlan(BaseModel):
         weights: Where its weights come from.
         spec: The architecture, and what its images have to look like.
         data: Which images.
-        method: "routed", "dense", a static method, or "cascade" of finished networks.
+        method: "routed", "dense", a static method, "cascade" of finished networks, or "ladder".
         dense_cost: What the network costs as it is.
         target: The mean cost to be met; None for a dense network.
+        aim: What a ladder is aimed at; None for other methods.
+        forms: The forms of a ladder beside the dense network, the cheapest first.
         pruned: How the network is pruned before it is routed; None: not at all.
         junctions: What is decided, with all settings.
         routers: How the routers of units are built.
         prices: The prices of computing at which the network learns to decide; None for one budget.
         second_look: Whether a second look is tried on validation images.
-        smaller: Finished networks that run before this one, the cheapest first.
+        smaller: Finished networks that run before this one, the cheapest first; or compete with the forms of a ladder.
         rule: The certainty by which they defer.
         average: Whether the answer is the mean of the answers of all networks that ran.
         inference: Whether decisions are hard or sampled.
@@ -74,6 +88,8 @@ class RunPlan(BaseModel):
     method: str
     dense_cost: float
     target: float | None
+    aim: Aim | None = None
+    forms: list[Form] = []
     pruned: Pruned | None = None
     junctions: Junctions = {}
     routers: RouterConfig = RouterConfig()
@@ -117,6 +133,7 @@ class RunPlan(BaseModel):
     ) -> "RunPlan":
         made = {"method": method, "target": target, "training": training, "dense_first": dense_first}
         nothing: dict[str, Any] = {"junctions": {}, "pruned": None, "smaller": [], "prices": None, "notes": []}
+        nothing |= {"aim": None, "forms": []}
         return self.model_copy(update=made | nothing | {"second_look": False, "from_scratch": False})
 
     def lines(self) -> list[str]:
@@ -130,6 +147,10 @@ class RunPlan(BaseModel):
         ]
         if self.method != "routed":
             said.append(f"method     {self.method}")
+        if self.aim is not None:
+            said.append(f"aim        {self.aim.describe()}")
+            shares = [f"{form.kind} to {100 * form.cost / self.dense_cost:.1f}%" for form in self.forms]
+            said.append(f"forms      {', '.join([*shares, *self.smaller, 'dense'])}")
         if pruned is not None:
             share = 100 * pruned.cost / self.dense_cost
             said.append(f"pruned     {pruned.method} to {describe(pruned.cost)}, {share:.1f}%")
@@ -138,7 +159,7 @@ class RunPlan(BaseModel):
             said.append(f"junction   {kind}: {', '.join(f'{name} {value}' for name, value in values.items()) or 'yes'}")
         if self.second_look:
             said.append("junction   again, if it pays on validation images")
-        if self.smaller:
+        if self.smaller and self.aim is None:
             said.append(f"behind     {', '.join(self.smaller)}, by {self.rule}")
         if self.dense_first:
             said.append(f"first      the dense network, {self.dense.epochs:g} epochs")

@@ -16,17 +16,19 @@ from routekit.evaluation.evaluate import evaluate
 from routekit.evaluation.second_look import try_again
 from routekit.files import alone
 from routekit.junctions.again import look_again
-from routekit.junctions.convert import convert
+from routekit.junctions.convert import convert, join
 from routekit.macs import describe
 from routekit.network.network import RoutedNetwork
-from routekit.pipeline.build import network_of
-from routekit.pipeline.inputs import Inputs, facts_of, load_images, load_inputs, view_of_run
+from routekit.pipeline.aim import aim_at, check_in_time
+from routekit.pipeline.build import ladder_of, network_of
+from routekit.pipeline.inputs import Inputs, facts_of, load_images, load_inputs, load_run, view_of_run
 from routekit.pipeline.join import check_smaller, join_behind
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.plan import check_reach, needed_by, resolve
 from routekit.pipeline.record import accuracy_of_all, looks, run_record, write_run
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.run_plan import RunPlan
+from routekit.pipeline.rungs import Ladder
 from routekit.recipe import Recipe
 from routekit.report.record import read_record
 from routekit.routing.gate import gates
@@ -52,6 +54,7 @@ def prepare(recipe: Recipe, machine: Machine) -> tuple[RunPlan, Inputs]:
     inputs = load_inputs(early, data, machine.hooks)
     plan = resolve(recipe, facts_of(data, untrained=inputs.untrained))
     check_smaller([*map(Path, plan.smaller)], plan.spec.input_size, data.classes)
+    check_in_time(plan, inputs.view, data)
     return plan, inputs
 
 
@@ -116,7 +119,7 @@ def _finish(plan: RunPlan, inputs: Inputs | None, folder: RunFolder, machine: Ma
             return read_record(folder.path)
         if inputs is None:
             inputs = load_inputs(plan, load_images(plan, machine.hooks), machine.hooks)
-        if not plan.smaller:
+        if not plan.smaller or plan.aim is not None:
             return _train(plan, inputs, folder, machine)
         trained = _within(folder.last, plan.as_last(train=inputs.untrained), inputs, machine)
         accelerator, record = machine.accelerator(), dict[str, Any]()
@@ -156,21 +159,24 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
     original = copy.deepcopy(convert(view))
     if plan.spec.source == "custom" and plan.method != "dense" and not plan.from_scratch:
         _warn_of_chance(original, data, machine)
-    network = network_of(plan, view)
+    forms = [] if plan.aim is None else ladder_of(plan, view)
+    network = join(forms) if len(forms) > 1 else forms[0] if forms else network_of(plan, view)
     costs, whole = CostTable.measure(network), CostTable.measure(original).dense
-    if plan.target is not None:
+    if plan.target is not None and plan.aim is None:
         places = {"units": len(network.junctions), "stops": len(network.stops)}
         deciding = " and ".join(
             f"{count} {name.rstrip('s') if count == 1 else name}" for name, count in places.items() if count
         )
         hooks.say(f"target {describe(plan.target)} of {describe(whole)} dense; decided at {deciding or 'no place'}")
+    if plan.aim is not None:
+        hooks.say(f"aim: {plan.aim.describe()}; {len(plan.forms)} forms beside the dense network")
     trainer = Trainer(
         network,
         data,
         costs,
         plan.training,
         plan.objective,
-        target=costs.dense if plan.target is None else plan.target,
+        target=costs.dense if plan.target is None or forms else plan.target,
         accelerator=accelerator,
         seed=plan.seed,
         teacher=None if plan.method == "dense" or plan.from_scratch else original,
@@ -178,8 +184,11 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
         on_step=hooks.on_step,
         say=hooks.say,
     )
-    trainer.fit()
-    made: dict[str, Any] = {}
+    if len(forms) != 1:  # without forms, the dense network is left as it is
+        trainer.fit()
+    if plan.aim is not None:
+        return _aim(plan, forms, folder, data, machine, seconds_before + trainer.seconds)
+    made, record = dict[str, Any](), dict[str, Any]()
     if plan.method == "routed":
         pruned = {} if plan.pruned is None else {"pruning": plan.pruned.method}
         made = pruned | {"junctions": plan.kinds, "policy": plan.policy}
@@ -187,7 +196,6 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
         network, found = _look_again_if_it_pays(plan, network, data.val, machine)
         costs = CostTable.measure(network)
         made |= found
-    record: dict[str, Any] = {}
     if accelerator.is_main_process:
         measured = evaluate(network, data.test, costs, gate=gates[plan.inference], seed=plan.seed)
         dense_accuracy = measured.accuracy
@@ -213,6 +221,25 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
             **made,
         )
         write_run(folder.path, network, record, data.classes)
+    accelerator.wait_for_everyone()
+    return record
+
+
+def _aim(
+    plan: RunPlan,
+    forms: list[RoutedNetwork],
+    folder: RunFolder,
+    data: DataSplits,
+    machine: Machine,
+    seconds: float,
+) -> dict[str, Any]:
+    """Write the trained forms of a ladder, and choose from them. Returns the record."""
+    accelerator, record = machine.accelerator(), dict[str, Any]()
+    if accelerator.is_main_process:
+        others = {f"smaller-{number}": load_run(Path(path)) for number, path in enumerate(plan.smaller)}
+        names = [*(f"{number}-{form.name(plan.dense_cost)}" for number, form in enumerate(plan.forms)), "dense"]
+        ladder = Ladder.write(folder.forms, others | dict(zip(names, forms, strict=True)), data, machine.hooks)
+        record = aim_at(plan, folder, ladder, machine, seconds)
     accelerator.wait_for_everyone()
     return record
 

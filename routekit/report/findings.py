@@ -44,6 +44,7 @@ def facts(record: Mapping[str, Any]) -> list[str]:
         f"it costs in the dense network{budget}.",
         taken,
     ]
+    found += _of_ladder(record) if "passes" in record else []
     if "shuffled_accuracy" in record and routes["unique"] > 1:
         found.append(f"With another image's route, {100 * record['shuffled_accuracy']:.2f}% would be right.")
     # A network that was only set to another budget was not trained for it.
@@ -55,6 +56,23 @@ def facts(record: Mapping[str, Any]) -> list[str]:
     if command := where.get("command", record.get("command")):
         found.append(f"Command: `{command}`")
     return found
+
+
+def _of_ladder(record: Mapping[str, Any]) -> list[str]:
+    """What was chosen from a ladder, how, and how long it takes, in sentences."""
+    taken, chosen = record["time"], record["chosen"]
+    names = " > ".join(f"{each['form']} in {each['precision']}" for each in record["passes"])
+    target = "" if taken["target_ms"] is None else f", for a target of {taken['target_ms']:.3f} ms"
+    return [
+        f"An image takes {taken['mean_ms']:.3f} ms on average{target} ({taken['runtime']}, batch {taken['batch']}, "
+        f"{_counted(taken['threads'], 'thread')}; half of the calls {taken['p50']:.3f}, 99% {taken['p99']:.3f} ms an "
+        f"image or less), test images as they come, in a process of its own. The dense network in float32 takes "
+        f"{taken['dense_ms']:.3f} ms there: {taken['speedup']:.2f} times as long.",
+        f"The passes are {names}{', and the mean of their answers counts' if record['average'] else ''}, "
+        f"{record['size']['bytes']:,} bytes. They were chosen on {chosen['images']} validation images, of which "
+        f"{100 * chosen['accuracy']:.2f}% are answered rightly, and {100 * chosen['dense_accuracy']:.2f}% by the dense "
+        f"network (± {chosen['standard_error']:.2f} points, one standard error of the difference).",
+    ]
 
 
 def warnings(record: Mapping[str, Any]) -> list[str]:

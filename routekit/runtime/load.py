@@ -11,7 +11,7 @@ from routekit.runtime.runtime import Runtime, TorchRuntime
 
 # By the files that it opens, the first that fits: each needs a package that only its users have.
 RUNTIMES = {
-    "pass-*.onnx": "passes:PassesRuntime",
+    "pass-*.onnx": "passes:open_passes",
     "*.onnx": "onnx:OnnxRuntime",
     "*.xml": "openvino:OpenVinoRuntime",
     "*.pt2": "program:ProgramRuntime",

@@ -1,62 +1,74 @@
-"""onnxruntime on what `routekit export --format passes` wrote: a session for each pass."""
+"""A cascade whose passes are plain dense graphs, in any runtime: the program between them."""
 
-import json
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from routekit.errors import InputError, first_line
+from routekit.errors import InputError
 from routekit.execution.executor import Answer
-from routekit.formats.description import FORMAT, SECTION, Description, Section
+from routekit.formats.description import Description, Section
+from routekit.formats.sections import NEXT
 from routekit.network.forward import combined
+from routekit.registry import nearest
 from routekit.routing.certainty import certainties
-from routekit.runtime.runtime import need
+from routekit.runtime.pass_files import OPENERS, open_files
+from routekit.runtime.pass_modules import open_modules
+from routekit.runtime.runtime import Pass
 
-# What one graph gives to the next ones.
-NEXT = "next_"
+
+def open_passes(
+    path: Path,
+    runtime: str = "onnx",
+    *,
+    batch: int | None = None,
+    threads: int = 0,
+    precisions: Sequence[str] | None = None,
+    compiled: bool = False,
+) -> "PassesRuntime":
+    """Open the passes of a cascade, or of a static network, each as a dense network.
+
+    Args:
+        path: For "onnx" and "openvino" a folder of `pass-*.onnx`, in any precision, or one of the files; for "torch" a
+            run or a checkpoint in which only rules at stops decide.
+        runtime: "onnx", "openvino" or "torch".
+        batch: The number of images in every call, if that is known: the first pass is planned for it.
+        threads: The number of threads; 0 for the runtime's choice.
+        precisions: For "torch", of each pass "fp32" or "bf16"; by default all in float32.
+        compiled: For "torch", whether passes are compiled where that works. That takes a minute.
+
+    Returns:
+        What answers images.
+
+    Raises:
+        InputError: The path does not hold such passes, the runtime is unknown or not installed, or it does not take
+            these options.
+    """
+    if runtime == "torch":
+        return PassesRuntime(
+            *open_modules(path, batch=batch, threads=threads, precisions=precisions, compiled=compiled)
+        )
+    if runtime not in OPENERS:
+        raise InputError(f"unknown runtime {runtime!r}: {nearest(runtime, ['torch', *OPENERS])}")
+    if precisions is not None or compiled:
+        raise InputError(f"{runtime} runs files as they are: precisions and compiled are for torch")
+    return PassesRuntime(*open_files(path, runtime, batch=batch, threads=threads))
 
 
 class PassesRuntime:
-    """Runs one graph after the other, each on the images that are still there.
+    """Runs one pass after the other, each on the images that are still there.
 
     Args:
-        path: The exported folder, or one of its files.
-        batch: The number of images in every call, if that is known: the first pass is planned for it.
-        threads: The number of threads of each session; 0 for onnxruntime's choice.
-
-    Raises:
-        InputError: A file is missing, or was not written by routekit.
+        description: What the network is.
+        sections: How each pass is used.
+        passes: What runs each: the values by name that it reads, and others -> "logits" `[b, classes]`, and what later
+            passes read, with "next_" before its name.
     """
 
-    def __init__(self, path: Path, *, batch: int | None = None, threads: int = 0) -> None:
-        need("onnxruntime", "onnx")
-        from routekit.formats.onnx.session import open_session
-
-        path = path if path.is_dir() else path.parent
-        self.sections: list[Section] = []
-        self.sessions = []
-        for number in range(len(list(path.glob("pass-*.onnx")))):
-            file = path / f"pass-{number}.onnx"
-            known = batch if number == 0 or batch == 1 else None
-            try:
-                session = open_session(file, threads=threads, batch=known, spins=False)
-            except Exception as error:
-                raise InputError(f"{file} cannot be opened by onnxruntime: {first_line(error)}") from error
-            found = session.get_modelmeta().custom_metadata_map
-            self.description, _ = Description.from_json(found.get(FORMAT), file)
-            try:
-                self.sections.append(TypeAdapter(Section).validate_python(json.loads(found[SECTION])))
-            except (KeyError, ValueError) as error:
-                raise InputError(f"{file} holds a damaged description: {first_line(error)}") from error
-            self.sessions.append(session)
-        self.reads = [[each.name for each in session.get_inputs()] for session in self.sessions]
-        self.gives = [[each.name for each in session.get_outputs()] for session in self.sessions]
-        if not self.sections or self.sections[-1].rule is not None:
-            raise InputError(f"{path} lacks the pass after pass-{len(self.sections) - 1}.onnx: export it again")
+    def __init__(self, description: Description, sections: Sequence[Section], passes: Sequence[Pass]) -> None:
+        self.description, self.sections, self.passes = description, sections, passes
 
     def steps(self, images: Tensor) -> Generator[tuple[Tensor, dict[str, np.ndarray]], np.ndarray | None, None]:
         """Run all passes on all images, one by one.
@@ -65,13 +77,12 @@ class PassesRuntime:
             images: `[B, C, H, W]`, normalised.
 
         Yields:
-            The answer so far `[B, classes]`, and the values by name that the pass read. Whoever wants only some images
-            to go on sends their rows.
+            The answer so far `[B, classes]`, and the values by name from which the pass read. Whoever wants only some
+            images to go on sends their rows.
         """
-        values, answer, heads = {"images": images.contiguous().numpy()}, None, 0
-        for number, section in enumerate(self.sections):
-            given = self.sessions[number].run(self.gives[number], {name: values[name] for name in self.reads[number]})
-            made = dict(zip(self.gives[number], given, strict=True))
+        values, answer, heads = {"images": images.numpy()}, None, 0
+        for section, run in zip(self.sections, self.passes, strict=True):
+            made = run(values)
             answer, heads = combined(answer, heads, torch.from_numpy(made.pop("logits")), section.combine)
             on = yield answer, values
             values = values | {name.removeprefix(NEXT): value for name, value in made.items()}

@@ -1,8 +1,8 @@
-"""int8 passes: onnxruntime's post-training quantiser on each graph, and thresholds for the certainties that follow."""
+"""int8 passes: a post-training quantiser on each graph, and thresholds for the certainties that follow."""
 
-import json
 import warnings
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,39 +12,49 @@ import onnx
 import torch
 from torch import Tensor
 
+from routekit.errors import InputError
 from routekit.files import write_atomically
-from routekit.formats.description import SECTION
+from routekit.formats.onnx.passes import set_section
+from routekit.registry import nearest
 from routekit.routing.certainty import certainties
-from routekit.runtime.passes import PassesRuntime
+from routekit.runtime.passes import PassesRuntime, open_passes
+from routekit.runtime.runtime import need
 
 # How many images at a time.
 BATCH = 32
 
 
 @torch.inference_mode()
-def quantize_passes(folder: Path, images: Tensor) -> None:
-    """Quantise exported passes in place: weights to int8 by channel, features to uint8.
+def quantize_passes(folder: Path, images: Tensor, *, by: str = "onnxruntime") -> None:
+    """Quantise exported passes in place: weights to int8 by channel, features to 8 bits by tensor.
 
-    What decides stays in float32. Its thresholds move with the certainties, so that as many of the images go on.
+    What decides stays in float32. Its thresholds move with the certainties, so that as many of the images go on. The
+    files run in onnxruntime and in OpenVINO.
 
     Args:
-        folder: What `save_passes` wrote.
+        folder: What `save_passes` or `write_sequence` wrote.
         images: `[N, C, H, W]`, normalised, like those to come: the ranges of features are theirs.
+        by: What chooses ranges and places: "onnxruntime" or "nncf", which also corrects biases.
+
+    Raises:
+        InputError: The quantiser is unknown or not installed, or the folder does not hold passes.
     """
-    before = PassesRuntime(folder)
+    if by not in QUANTISERS:
+        raise InputError(f"unknown quantiser {by!r}: {nearest(by, QUANTISERS)}")
+    if by == "nncf":
+        need("nncf", "nncf")
+    before = open_passes(folder)
     answers, inputs = _everything(before, images)
     with TemporaryDirectory() as place:
         for number, given in enumerate(inputs):
-            _quantize(folder / f"pass-{number}.onnx", given, Path(place))
-    after = PassesRuntime(folder)
+            file = folder / f"pass-{number}.onnx"
+            reads = [value.name for value in onnx.load(str(file)).graph.input]
+            read = [{name: np.ascontiguousarray(values[name]) for name in reads} for values in given]
+            QUANTISERS[by](file, read, Path(place))
+    after = open_passes(folder)
     thresholds = _thresholds(before, answers, _everything(after, images)[0])
     for section, threshold in zip(before.sections, thresholds, strict=False):
-        file = folder / f"pass-{section.number}.onnx"
-        model = onnx.load(str(file))
-        for entry in model.metadata_props:
-            if entry.key == SECTION:
-                entry.value = json.dumps(asdict(replace(section, threshold=threshold)))
-        onnx.save(model, str(file))
+        set_section(folder / f"pass-{section.number}.onnx", replace(section, threshold=threshold))
 
 
 def _everything(runtime: PassesRuntime, images: Tensor) -> tuple[list[Tensor], list[list[dict[str, np.ndarray]]]]:
@@ -54,7 +64,7 @@ def _everything(runtime: PassesRuntime, images: Tensor) -> tuple[list[Tensor], l
     for batch in torch.split(images, BATCH):
         for number, (answer, values) in enumerate(runtime.steps(batch)):
             answers[number].append(answer)
-            inputs[number].append({name: values[name] for name in runtime.reads[number]})
+            inputs[number].append(values)
     return [torch.cat(each) for each in answers], inputs
 
 
@@ -79,8 +89,8 @@ def _thresholds(runtime: PassesRuntime, before: list[Tensor], after: list[Tensor
     return found
 
 
-def _quantize(file: Path, given: list[dict[str, np.ndarray]], place: Path) -> None:
-    """Quantise one graph, in place; `given` are inputs like those to come."""
+def _by_onnxruntime(file: Path, given: list[dict[str, np.ndarray]], place: Path) -> None:
+    """Quantise one graph, in place; `given` are inputs like those to come, `place` is for files on the way."""
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -107,3 +117,17 @@ def _quantize(file: Path, given: list[dict[str, np.ndarray]], place: Path) -> No
             weight_type=quantization.QuantType.QInt8,
         )
     write_atomically(file, lambda stream: stream.write(made.read_bytes()))
+
+
+def _by_nncf(file: Path, given: list[dict[str, np.ndarray]], place: Path) -> None:  # noqa: ARG001
+    """Quantise one graph, in place; `given` are inputs like those to come."""
+    nncf = need("nncf", "nncf")
+    model = onnx.load(str(file))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = nncf.quantize(model, nncf.Dataset(given), subset_size=len(given))
+    write_atomically(file, lambda stream: stream.write(made.SerializeToString()))
+
+
+Quantiser = Callable[[Path, list[dict[str, np.ndarray]], Path], None]
+QUANTISERS: dict[str, Quantiser] = {"onnxruntime": _by_onnxruntime, "nncf": _by_nncf}

@@ -1,10 +1,11 @@
 """What all runtimes have in common, and torch's."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from routekit.execution.executor import Answer
 from routekit.execution.prepare import optimize, prepare
 from routekit.formats.description import Description
 from routekit.network.network import RoutedNetwork
+
+# A pass of a cascade: values by name -> values by name.
+Pass = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class Runtime(Protocol):

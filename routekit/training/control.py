@@ -113,7 +113,9 @@ class Control:
     def measure(self, step: int) -> Evaluation:
         """Evaluate all held-out images at the end of an epoch. First meet the budget, if nothing learns to decide."""
         learns = self._learns_to_the_end and step < self.schedule.steps
-        if not self.network.is_static and self.schedule.is_hard(step) and not learns:
+        # Rules with a budget for everything let all images go on, as they do at first.
+        decides = self.network.decides_at_units or (self.network.stops and self.target < self.costs.dense)
+        if decides and self.schedule.is_hard(step) and not learns:
             self._calibrate()
         return evaluate(self.network, self.val, self.costs)
 

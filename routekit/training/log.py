@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from routekit.errors import RoutekitError
+from routekit.evaluation.evaluate import Evaluation
 
 # The fields that differ between two runs of the same computation.
 CLOCK_FIELDS = ("seconds", "images_per_second")
@@ -32,6 +33,27 @@ class Progress:
     realized: float
     wanted: float
     images_per_second: float
+
+
+def findings(measured: Evaluation, dense: float) -> dict[str, Any]:
+    """Return what `metrics.jsonl` tells of an evaluation.
+
+    Args:
+        measured: The evaluation.
+        dense: The cost of the dense network, in the same unit.
+
+    Returns:
+        The fields of a line.
+    """
+    statistics = measured.statistics
+    return {
+        "accuracy": measured.accuracy,
+        "realized": measured.cost / dense,
+        "routes": statistics.unique,
+        "route_entropy": statistics.entropy,
+        "class_information": statistics.class_information,
+        "run_rate": statistics.run_rate,
+    }
 
 
 class MetricsLog:

@@ -40,7 +40,10 @@ class TrainingConfig:
         anneal: The fraction in which the wanted cost falls from the dense cost to the target.
         hard: The last fraction, under hard routing with frozen routers.
         congestion: Keeps routes diverse, with the benefit gate (`PriceController`).
-        precision: "auto" is bf16 on hardware that multiplies it natively (CUDA, CPUs with AMX), else fp32.
+        average: The decay of an exponential moving average of the weights, which is measured and kept in their place.
+            None is kept for 0.
+        precision: "auto" is bf16 on CUDA. On CPUs with instructions for it, it is bf16 if a short measurement finds it
+            clearly faster; if there is too little to measure, or too much noise, if there is AMX. Else it is fp32.
         frozen: Train only what was added to the network. None for "if all that was added has weights of its own".
         throughput_adjusted: Scale the gradients of each section by how many images reach it (section 4.5 of McGill and
             Perona). It has no effect if heads or feature distillation teach the section from all images.
@@ -64,6 +67,7 @@ class TrainingConfig:
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.1
     hard: Annotated[float, Field(ge=0, le=1)] = 0.7
     congestion: NotNegative = 0.4
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     frozen: bool | None = None
     throughput_adjusted: bool = True

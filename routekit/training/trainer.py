@@ -26,10 +26,11 @@ from routekit.objective import terms
 from routekit.objective.objective import Classification, Losses, ObjectiveWeights, objective
 from routekit.routing.gate import gates, hard
 from routekit.routing.policy import reach_of, shares, softly
+from routekit.training.average import Average
 from routekit.training.batches import Batches, step_seed
-from routekit.training.log import MetricsLog, Progress
+from routekit.training.log import MetricsLog, Progress, findings
 from routekit.training.optimizer import BuildOptimizer, build_optimizer, set_learning_rate
-from routekit.training.precision import use_bf16
+from routekit.training.precision import decide_bf16, use_bf16
 from routekit.training.price_control import control_of
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
@@ -99,6 +100,7 @@ class Trainer:
         learns = network.decides_at_units or network.stops_learn
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
         self.control = control_of(network)(network, data.val, costs, self.schedule, target, seed, accelerator, say)
+        self.average = Average(network, config.average, frozen=bool(config.frozen))
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
         self._saved_at = self._began = time.perf_counter()
@@ -118,6 +120,10 @@ class Trainer:
             TrainingError: The loss is not finite. The last saved state is kept.
         """
         self._resume()
+        if self.step == 0 and self.schedule.steps:
+            images = self.batches.batch_size // self.accelerator.num_processes * self.config.copies
+            choice = self.config.precision, self.accelerator
+            self.bf16 = decide_bf16(self.network, *choice, images=images, cost=self.costs.dense)
         self.model, self.optimizer = self.accelerator.prepare(self.network, self.optimizer)
         first, batches = self.step, self.batches.since(self.step)
         if not self.schedule.steps:
@@ -128,6 +134,7 @@ class Trainer:
                 self.control.freeze_units()
             losses = self._train_step(next(batches))
             self.step += 1
+            self.average.update(self.step)
             self.control.check(self.step)
             elapsed = max(time.perf_counter() - self._began, 1e-9)
             self._report(losses, rate=(self.step - first) * self.batches.batch_size / elapsed)
@@ -136,6 +143,7 @@ class Trainer:
                 self._measure_epoch()
             if end_of_epoch or time.perf_counter() - self._saved_at > SAVE_EVERY_SECONDS:
                 self.save()
+        self.average.keep()
         return self.network
 
     @property
@@ -159,6 +167,8 @@ class Trainer:
                 "step": self.step,
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "average": self.average.values,
+                "bf16": self.bf16,
                 **self.control.state(),
                 "seconds": self.seconds,
                 "log": self.log.position,
@@ -173,6 +183,9 @@ class Trainer:
             state = load_state(path)
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
+            # Runs that began before there were averages went by the hardware.
+            self.average.load(state.get("average", []))
+            self.bf16 = state.get("bf16", self.bf16)
             self.control.load(state)
             self.step, position, self._seconds_before = state["step"], state["log"], state["seconds"]
             frozen = self.network.decides_at_units and self.step > self.schedule.hard_from
@@ -264,21 +277,13 @@ class Trainer:
 
     def _measure_epoch(self) -> None:
         """Measure accuracy, cost and routes on the validation images, and warn of collapsed routing."""
-        measured = self.control.measure(self.step)
-        statistics = measured.statistics
+        with self.average.applied():
+            measured = self.control.measure(self.step)
         if not self.accelerator.is_main_process:
             return
-        self.log.write(
-            kind="validation",
-            step=self.step,
-            accuracy=measured.accuracy,
-            realized=measured.cost / self.costs.dense,
-            routes=statistics.unique,
-            route_entropy=statistics.entropy,
-            class_information=statistics.class_information,
-            run_rate=statistics.run_rate,
-            seconds=self.seconds,
-        )
+        found = findings(measured, self.costs.dense)
+        self.log.write(kind="validation", step=self.step, **found, seconds=self.seconds)
+        statistics = measured.statistics
         annealed = self.step >= self.schedule.anneal_steps
         if self.network.decides_at_units and annealed and statistics.collapsed:
             self.say(

@@ -13,7 +13,7 @@ from routekit.execution import timing
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import DISTINCT, ROUNDS, WARM_UP, Timing, in_turns, peak_memory
-from routekit.formats.onnx import file, piece
+from routekit.formats.onnx import file, passes, piece
 from routekit.formats.onnx.piece import Exporter
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
@@ -130,6 +130,7 @@ def test_the_forms_of_a_runtime_answer_as_the_network_does(
 ) -> None:
     monkeypatch.setattr(piece, "Exporter", lambda: exporter)
     monkeypatch.setattr(file, "Exporter", lambda: exporter)
+    monkeypatch.setattr(passes, "Exporter", lambda: exporter)
     network = skipping()
     open_to_images(network)
     forms = runtimes[name](network, setting)

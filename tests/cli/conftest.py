@@ -10,6 +10,7 @@ def _without_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed here is looked at for what is said of it, and not for how long it takes."""
     monkeypatch.setattr("routekit.execution.timing.REST", 0.0)
     monkeypatch.setattr("routekit.execution.timing.WARM_UP", 1)
+    monkeypatch.setattr("routekit.runtime.drive.SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -52,10 +52,14 @@ def test_a_point_does_what_it_says(seed: int) -> None:
 def test_no_pair_of_thresholds_is_better_than_the_frontier(seed: int) -> None:
     answers, costs = ladder(seed, images=9)
     points = frontier(answers, linear(costs))
-    grid = sorted({float(x) for x in np.concatenate([answers.of((p,))[0] for p in range(3)])}) 
+    grid = sorted({float(x) for x in np.concatenate([answers.of((p,))[0] for p in range(3)])})
     for thresholds in itertools.product([*grid, 1.0], repeat=2):
         cost, right = run(answers, costs, Point((0, 1, 2), thresholds, False, 0, 0, ()))
-        assert any(point.cost <= cost + 1e-9 and point.right >= right for point in points if point.passes == (0, 1, 2) or len(point.passes) < 3)
+        assert any(
+            point.cost <= cost + 1e-9 and point.right >= right
+            for point in points
+            if point.passes == (0, 1, 2) or len(point.passes) < 3
+        )
 
 
 def test_what_is_better_by_chance_is_not_chosen_over_what_is_simpler() -> None:

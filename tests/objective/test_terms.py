@@ -47,6 +47,53 @@ def test_distillation_by_hand() -> None:
     assert terms.distillation(student, teacher, 2.0).item() == pytest.approx(want, rel=1e-5)
 
 
+def test_decoupled_distillation_by_hand() -> None:
+    # At T = 2 and label 0: teacher (1/2, 3/8, 1/8), student (1/4, 1/4, 1/2). Label against others: (1/2, 1/2) and
+    # (1/4, 3/4). Given the others: (3/4, 1/4) and (1/3, 2/3).
+    teacher = 2 * torch.tensor([[1 / 2, 3 / 8, 1 / 8]]).log() + 5
+    student = 2 * torch.tensor([[1 / 4, 1 / 4, 1 / 2]]).log() - 7
+    tckd = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
+    nckd = 0.75 * math.log(9 / 4) + 0.25 * math.log(3 / 8)
+    for order, label in (([0, 1, 2], 0), ([1, 2, 0], 2), ([2, 0, 1], 1)):
+        for beta in (0.0, 1.0, 8.0):
+            found = terms.decoupled_distillation(student[:, order], teacher[:, order], torch.tensor([label]), 2.0, beta)
+            assert found.shape == (1,)
+            assert found.item() == pytest.approx(4 * (tckd + beta * nckd), rel=1e-5)
+
+
+def test_distillation_is_the_coupled_form_of_the_decoupled_one() -> None:
+    """Eq. 5 of Zhao et al.: KD = TCKD + (1 - p_t) NCKD, with p_t what the teacher gives the label at T."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 16, 7, dtype=torch.float64, generator=generator) * 3
+    labels = torch.arange(16) % 7
+    tckd = terms.decoupled_distillation(student, teacher, labels, 4.0, 0.0)
+    nckd = terms.decoupled_distillation(student, teacher, labels, 4.0, 1.0) - tckd
+    others = 1 - (teacher / 4).softmax(dim=1)[torch.arange(16), labels]
+    whole = terms.distillation(student, teacher, 4.0)
+    torch.testing.assert_close(tckd + others * nckd, whole, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(tckd + nckd, whole)
+
+
+def test_decoupled_distillation_is_finite_where_probabilities_are_not() -> None:
+    logits = torch.tensor([[200.0, 0.0, -200.0], [-200.0, 0.0, 200.0]], requires_grad=True)
+    teacher = torch.tensor([[300.0, -300.0, 0.0], [300.0, -300.0, 0.0]])
+    loss = terms.decoupled_distillation(logits, teacher, torch.tensor([0, 0]), 1.0, 8.0)
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_reach_weights_by_hand() -> None:
+    # Doubts 0.1 and 0.3, of mean 0.2: half of the weight goes by them.
+    logits = torch.tensor([[0.9, 0.1], [0.3, 0.7]], dtype=torch.float64).log().requires_grad_()
+    weights = terms.reach_weights(logits, 0.5)
+    assert weights.tolist() == pytest.approx([0.75, 1.25])
+    assert not weights.requires_grad
+    assert terms.reach_weights(logits, 1.0).tolist() == pytest.approx([0.5, 1.5])
+    # Where all answers are sure, nobody is left out.
+    assert terms.reach_weights(torch.tensor([[300.0, 0.0], [0.0, 300.0]]), 1.0).tolist() == [1.0, 1.0]
+
+
 def test_feature_distillation_by_hand() -> None:
     # Stage 1: squared distance 4 of squared norm 8, a half; stage 2: equal, 0. Scaling both changes nothing.
     own = [torch.tensor([[[[0.0, 2.0]]]]), torch.ones(1, 2, 1, 1)]
@@ -76,6 +123,7 @@ TEACHER = _random(4, 2, 5).detach().flip(0)
         lambda r: terms.regularization(r.flatten(0, 1)),
         lambda r: terms.cost((r.flatten(0, 1) * torch.arange(1, 6)).sum(1), 15.0),
         lambda r: terms.distillation(r.flatten(0, 1), TEACHER.flatten(0, 1), 4.0),
+        lambda r: terms.decoupled_distillation(r.flatten(0, 1), TEACHER.flatten(0, 1), torch.arange(8) % 5, 4.0, 8.0),
         lambda r: terms.feature_distillation([r, r[:2].square()], [TEACHER, TEACHER[2:]]),
         lambda r: terms.classification(r.flatten(0, 1), torch.arange(8) % 5),
     ],

@@ -235,12 +235,13 @@ def test_throughput_is_adjusted_where_nothing_else_teaches(
     assert bool(seen) == adjusts
 
 
-def test_what_is_frozen_stays_to_the_last_bit() -> None:
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_what_is_frozen_stays_to_the_last_bit(average: float) -> None:
     torch.manual_seed(0)
     network = convert(small_view(), [Cascade(width=0.5, own=True)])
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert any(not name.startswith(backbone_of(network)) for name in before)
-    config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 2, "frozen": True})
+    config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 2, "frozen": True, "average": average})
     run = trainer(network=network, teacher=convert(small_view()), config=config)
     run.fit()
     for name, value in network.state_dict().items():

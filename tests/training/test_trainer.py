@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.toy import toy_data, toy_view
 from tests.training.runs import BENEFIT, CONFIG, trainer
 
 
-@pytest.mark.parametrize("config", [CONFIG, BENEFIT], ids=["weight", "price"])
+@pytest.mark.parametrize("config", [CONFIG, BENEFIT, replace(BENEFIT, average=0.9)], ids=["weight", "price", "average"])
 def test_a_killed_run_resumes_to_the_last_bit(
     config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

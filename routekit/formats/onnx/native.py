@@ -7,6 +7,7 @@ of onnxruntime, which `layout` names.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from onnx import GraphProto, TensorProto, helper
 
@@ -62,7 +63,7 @@ class NativeParts(Parts):
         """What a step computes: a stem gives features as they travel, the others give plain values."""
         after = self.gives_at[id(step), 0]
         if isinstance(step, Stem):
-            return self.whole.cut("images", self.whole.own(after))
+            return self.whole.cut(self.reads_at[id(step)], self.whole.own(after))
         before = self.reads_at[id(step)]
         return None if before == after else self.whole.cut(self.whole.own(before), after)
 
@@ -110,8 +111,11 @@ placed: Interpreter[NativeParts] = Interpreter("native ONNX")
 
 
 @placed.on(View)
-def _view(step: View, parts: NativeParts) -> None:  # noqa: ARG001 - however an image is seen, pieces are the same
+def _view(step: View, parts: NativeParts) -> None:
+    # However an image is seen, pieces are the same, but for its size.
     parts.x = "images"
+    if step.resolution is not None:
+        parts.x = parts.gives_at[id(step), 0] = parts.add(Parts.view(parts, replace(step, mirrored=False)), "view")
 
 
 @placed.on(Classify, Stop, Head)
@@ -122,6 +126,7 @@ def _tap(step: Classify | Stop | Head, parts: NativeParts) -> None:
 
 @placed.on(Stem)
 def _stem(step: Stem, parts: NativeParts) -> None:
+    parts.reads_at[id(step)] = parts.x
     if not step.shared:
         parts.shared = parts.gives_at[id(step), 0] = parts.add(Parts.of_step(parts, step), "stem")
     parts.x = parts.shared

@@ -7,7 +7,7 @@ import torch
 from onnx import GraphProto, helper
 from torch import Tensor, nn
 
-from routekit.backbones.unit import Backbone, ResidualUnit, Sink, example_input
+from routekit.backbones.unit import Backbone, ResidualUnit, Sink, example_input, seen_input
 from routekit.backbones.walk import run_all, walk
 from routekit.errors import ExportError
 from routekit.execution.features import features_at
@@ -45,9 +45,10 @@ class Parts:
     def view(self, step: View) -> GraphProto | None:
         """Images `[N, C, H, W]`, normalised for the first pass -> as a view sees them; None if they are the same."""
         ours, theirs = self.network.spec, step.spec
-        if not step.mirrored and (ours.mean, ours.std) == (theirs.mean, theirs.std):
+        plain = not step.mirrored and step.resolution is None
+        if plain and (ours.mean, ours.std) == (theirs.mean, theirs.std):
             return None
-        call, kind = partial(seen, spec=ours, view=step), ("view", ours, theirs, step.mirrored)
+        call, kind = partial(seen, spec=ours, view=step), ("view", ours, theirs, step.mirrored, step.resolution)
         return self.exporter.export("the view", call, nn.Identity(), self.images, kind=kind)
 
     def of_step(self, step: Stem | Classify | Head | Stop) -> GraphProto | None:
@@ -143,7 +144,8 @@ class Parts:
 
     def policy(self, routers: RouterBank) -> GraphProto:
         """Images -> the margins `[N, n * width]` of all junctions, by routers that see the image."""
-        return self._margins("the policy", routers, range(len(routers)), self.images)
+        form = next(s.form for s in self.network.steps if isinstance(s, Units) and s.routers is routers)
+        return self._margins("the policy", routers, range(len(routers)), seen_input(form))
 
     def _margins(self, name: str, routers: RouterBank, junctions: range, x: Tensor) -> GraphProto:
         def margins(read: Tensor) -> Tensor:

@@ -6,25 +6,27 @@ images whose answer is not certain enough, and runs the next graph on these (`ru
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from onnx import GraphProto, TensorProto, helper
 
-from routekit.errors import ExportError
-from routekit.formats.description import FORMAT, SECTION, Section, described
+from routekit.errors import ExportError, InputError, first_line
+from routekit.files import write_atomically
+from routekit.formats.description import SECTION, Description, Section, described
 from routekit.formats.onnx.assembly import Writing, write_steps
 from routekit.formats.onnx.file import save_model
 from routekit.formats.onnx.graph import Graph
 from routekit.formats.onnx.parts import Parts
 from routekit.formats.onnx.piece import Exporter
 from routekit.formats.onnx.shortcut import convolve_shortcuts
+from routekit.formats.sections import NEXT, Stretch, decides_inside, from_metadata, stretches, to_metadata
 from routekit.network.network import RoutedNetwork
-from routekit.network.program import Classify, Head, Stem, Step, Stop, View
-from routekit.routing.certainty import certainties
+from routekit.network.program import Stem
 
 
 def save_passes(
@@ -49,66 +51,108 @@ def save_passes(
         ExportError: Something is decided at units, or by a router, or ONNX cannot hold the network.
     """
     network, description = described(network, about)
-    if network.junctions or any(decider.config.rule not in certainties for decider in network.deciders):
+    if decides_inside(network):
         raise ExportError("what decides at units, or has learned to, lies inside of a pass: use the format onnx")
     convolve_shortcuts(network)
     parts = Parts(network, exporter or Exporter())
     folder.mkdir(parents=True, exist_ok=True)
-    files, sections = [], list(_sections(network.steps))
-    for number, (steps, stop) in enumerate(sections):
-        behind = sections[number + 1][0] if stop else []
-        answers = [step for step in steps if isinstance(step, Classify | Head)]
-        section = Section(
-            number,
-            combine=answers[-1].combine if isinstance(answers[-1], Head) else "replace",
-            rule=stop.decider.config.rule if stop else None,
-            threshold=float(stop.decider.bias) if stop else 0.0,
-        )
-        properties = {FORMAT: description.to_json("pass"), SECTION: json.dumps(asdict(section))}
+    files = []
+    for stretch in stretches(network):
+        number = stretch.section.number
         file = folder / f"pass-{number}.onnx"
-        save_model(file, _graph(parts, steps, behind, f"{network.name}, pass {number}"), parts.domains, properties)
+        graph = _graph(parts, stretch, f"{network.name}, pass {number}")
+        save_model(file, graph, parts.domains, to_metadata(description, stretch.section))
         files.append(file)
     return files
 
 
-def _sections(steps: Sequence[Step]) -> Iterator[tuple[list[Step], Stop | None]]:
-    """Divide a program at its stops -> the steps of each section, and the stop behind it."""
-    section: list[Step] = []
-    for step in steps:
-        if isinstance(step, Stop):
-            yield section, step
-            section = []
-        else:
-            section.append(step)
-    yield section, None
-
-
 @torch.no_grad()
-def _graph(parts: Parts, steps: Sequence[Step], behind: Sequence[Step], name: str) -> GraphProto:
-    """Build the graph of a section; `behind` are the steps of the next one."""
+def _graph(parts: Parts, stretch: Stretch, name: str) -> GraphProto:
+    """Build the graph of a section."""
+    steps, behind = stretch.steps, stretch.behind
     state = Writing(parts, Graph(), single=False, ahead=steps, x="x", shared="shared")
     spec, reads = parts.network.spec, parts.reads
     shapes = {"images": spec.input_size, "logits": [spec.num_classes], "x": reads[id(steps[0])].shape[1:]}
-    shapes |= {"next_x": reads[id(behind[0])].shape[1:]} if behind else {}
+    shapes |= {f"{NEXT}x": reads[id(behind[0])].shape[1:]} if behind else {}
     for before, step in itertools.pairwise(steps):
         if isinstance(before, Stem):
-            shapes["shared"] = shapes["next_shared"] = reads[id(step)].shape[1:]
-    read = [each for each in ("images", "x", "shared") if _reads(steps, each)]
+            shapes["shared"] = shapes[f"{NEXT}shared"] = reads[id(step)].shape[1:]
     made = {"logits": write_steps(state)[0]}
-    made |= {"next_x": state.x} if _reads(behind, "x") else {}
-    made |= {"next_shared": state.shared} if any(isinstance(step, Stem) and step.kept for step in steps) else {}
+    made |= {NEXT + each: getattr(state, each) for each in stretch.gives}
     for output, value in made.items():
         state.graph.nodes.append(helper.make_node("Identity", [value], [output], name=output))
     inputs, outputs = (
         [helper.make_tensor_value_info(each, TensorProto.FLOAT, ["N", *shapes[each]]) for each in names]
-        for names in (read, made)
+        for names in (stretch.reads, made)
     )
     return helper.make_graph(state.graph.nodes, name, inputs, outputs, state.graph.tensors)
 
 
-def _reads(steps: Sequence[Step], value: str) -> bool:
-    """Whether the steps of a section read a value that they do not make."""
-    stems = [step for step in steps if isinstance(step, Stem)]
-    if value == "x":
-        return bool(steps) and not isinstance(steps[0], View | Stem)
-    return any(stem.shared == (value == "shared") for stem in stems)
+def write_sequence(folder: Path, parts: Sequence[Path], network: RoutedNetwork, about: dict[str, Any]) -> list[Path]:
+    """Make the passes of a joined network out of networks that were each exported alone; nothing is exported again.
+
+    Other passes that are in the folder are removed.
+
+    Args:
+        folder: Where `pass-0.onnx`, `pass-1.onnx`, ... are written. It is made if it is not there.
+        parts: The folders of the networks, the first to run first: each has one pass, in any precision.
+        network: The joined network, with its thresholds; with one part, that network.
+        about: What a user of the files needs beside the network; it is in the metadata.
+
+    Returns:
+        The files, in the order of the passes.
+
+    Raises:
+        InputError: A part is not one static network, they are not as many as the passes of the network, or do not take
+            its images to its classes.
+    """
+    sections = [stretch.section for stretch in stretches(network)]
+    if len(parts) != len(sections):
+        raise InputError(f"{network.name} has {len(sections)} passes, not {len(parts)}")
+    description = Description.of(network, about)
+    models = [_static(part, description) for part in parts]
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"pass-{section.number}.onnx" for section in sections]
+    for file, model, section in zip(files, models, sections, strict=True):
+        helper.set_model_props(model, to_metadata(description, section))
+        _write(file, model)
+    for former in set(folder.glob("pass-*.onnx")) - set(files):
+        former.unlink()
+    return files
+
+
+def set_section(file: Path, section: Section) -> None:
+    """Change how the graph in a file is used."""
+    model = onnx.load(str(file))
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    helper.set_model_props(model, found | {SECTION: json.dumps(asdict(section))})
+    _write(file, model)
+
+
+def _write(file: Path, model: onnx.ModelProto) -> None:
+    write_atomically(file, lambda stream: stream.write(model.SerializeToString()))
+
+
+def _static(part: Path, whole: Description) -> onnx.ModelProto:
+    """Read the only pass of a static network, a part of `whole`."""
+    files = sorted(part.glob("pass-*.onnx"))
+    if [file.name for file in files] != ["pass-0.onnx"]:
+        raise InputError(f"{part} does not hold the one pass of a static network")
+    try:
+        model = onnx.load(str(files[0]))
+    except Exception as error:
+        raise InputError(f"{files[0]} cannot be read: {first_line(error)}") from error
+    description, section = from_metadata({entry.key: entry.value for entry in model.metadata_props}, files[0])
+    if section.rule is not None:
+        raise InputError(f"{part} does not hold the one pass of a static network")
+    if not _alike(description, whole):
+        raise InputError(f"{part} does not take the images of {whole.spec.full_name} to its classes")
+    return model
+
+
+def _alike(first: Description, other: Description) -> bool:
+    """Whether two networks take the same images to the same classes; some files do not name these."""
+    images = [(each.spec.input_size, each.spec.mean, each.spec.std) for each in (first, other)]
+    names = [each.about.get("classes") for each in (first, other)]
+    classes = first.spec.num_classes == other.spec.num_classes and (None in names or names[0] == names[1])
+    return images[0] == images[1] and classes

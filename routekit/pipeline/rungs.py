@@ -1,0 +1,216 @@
+"""What a ladder chooses from: each form in each precision, with its files, its answers, and its times."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from routekit.cost.aim import Aim
+from routekit.cost.table import CostTable
+from routekit.data.augment import normalize
+from routekit.data.image_set import Images
+from routekit.data.sources import DataSplits
+from routekit.errors import InputError
+from routekit.files import make_folder, write_atomically, write_text
+from routekit.formats.checkpoint import load, save_network
+from routekit.network.network import RoutedNetwork
+from routekit.pipeline.machine import Hooks, processor_name
+from routekit.runtime.drive import Clock, Passes
+from routekit.runtime.passes import open_passes
+from routekit.runtime.runtime import need
+
+# How many training images say which values features have, and how many images are timed.
+CALIBRATION, TIMED = 300, 256
+BATCH = 64
+FORMS, TIMES = "forms.json", "times.json"
+PRECISE = "fp32"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A form in a precision: a pass that can be chosen.
+
+    Attributes:
+        form: The name of the form.
+        precision: "fp32", "bf16" or "int8".
+        macs: Its multiply-adds.
+        bytes: Of its file, or in torch of its tensors.
+        passes: How it is opened.
+    """
+
+    form: str
+    precision: str
+    macs: float
+    bytes: int
+    passes: Passes
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return f"{self.form} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The trained forms of a run, on disk; the last one is the dense network.
+
+    Attributes:
+        folder: Where the forms are.
+        data: The images.
+        hooks: Where sentences go.
+    """
+
+    folder: Path
+    data: DataSplits
+    hooks: Hooks
+
+    @classmethod
+    def write(cls, folder: Path, networks: Mapping[str, RoutedNetwork], data: DataSplits, hooks: Hooks) -> "Ladder":
+        """Write the forms of a ladder; older ones are replaced.
+
+        Args:
+            folder: Where.
+            networks: The forms by name, the dense network last.
+            data: The images.
+            hooks: Where sentences go.
+
+        Returns:
+            The ladder.
+
+        Raises:
+            InputError: Something is decided in one of them.
+        """
+        make_folder(folder, FORMS)
+        macs = {}
+        for name, network in networks.items():
+            if not network.is_static:
+                raise InputError(f"{network.name}, {name}, decides something: a ladder is made of networks that do not")
+            network = network.cpu().eval()
+            save_network(folder / name, network, about={"classes": list(data.classes)})
+            macs[name] = CostTable.measure(network).dense
+        write_text(folder / FORMS, json.dumps(macs, indent=2) + "\n")
+        return cls(folder, data, hooks)
+
+    @cached_property
+    def forms(self) -> dict[str, float]:
+        """The multiply-adds of the forms, by name. Raises InputError: there are no forms."""
+        try:
+            found: dict[str, float] = json.loads((self.folder / FORMS).read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.folder.parent} holds no trained forms: it is no finished ladder") from error
+        return found
+
+    def network(self, form: str) -> RoutedNetwork:
+        """Load a form."""
+        return load(self.folder / form)
+
+    def rungs(self, aim: Aim) -> list[Rung]:
+        """The passes that an aim can choose from; the last one is the dense network in float32, if only to compare.
+
+        Args:
+            aim: The aim.
+
+        Returns:
+            The passes. Missing files are made.
+
+        Raises:
+            InputError: A package is not installed.
+        """
+        if aim.where != "torch":
+            for package in ("onnxscript", "onnxruntime", *(["openvino"] if aim.where == "openvino" else [])):
+                need(package, aim.where)
+        dense = list(self.forms)[-1]
+        wanted = [(form, precision) for form in self.forms for precision in aim.precisions]
+        wanted = [each for each in wanted if each != (dense, PRECISE)]
+        return [self._rung(form, precision, aim.where) for form, precision in (*wanted, (dense, PRECISE))]
+
+    def _rung(self, form: str, precision: str, runtime: str) -> Rung:
+        if runtime == "torch":
+            tensors = self.network(form).state_dict().values()
+            size = {"fp32": 4, "bf16": 2, "int8": 1}[precision] * sum(tensor.numel() for tensor in tensors)
+            return Rung(form, precision, self.forms[form], size, Passes(self.folder / form, (precision,)))
+        folder = self.folder / form / precision
+        file = folder / "pass-0.onnx"
+        if not file.exists():
+            self._export(form, precision, folder)
+        return Rung(form, precision, self.forms[form], file.stat().st_size, Passes(folder))
+
+    def _export(self, form: str, precision: str, folder: Path) -> None:
+        """Write a form as one graph for onnxruntime and OpenVINO. What is there is complete."""
+        from routekit.formats.onnx.passes import save_passes
+
+        self.hooks.say(f"exporting {form} in {precision}")
+        making = folder.with_name(f"{precision}.partial")
+        network = self.network(form)
+        save_passes(making, network, {"classes": list(self.data.classes)})
+        if precision == "int8":
+            from routekit.runtime.quantize import quantize_passes
+
+            quantize_passes(making, pixels(self.data.train, CALIBRATION, network))
+        folder.mkdir(exist_ok=True)
+        (making / "pass-0.onnx").replace(folder / "pass-0.onnx")
+        making.rmdir()
+
+    def logits(self, rungs: Sequence[Rung], runtime: str) -> dict[str, Tensor]:
+        """What each pass answers: "val" and "test", `[passes, N, classes]`. It is kept in files."""
+        found = [self._logits(rung, runtime) for rung in rungs]
+        return {split: torch.stack([each[split] for each in found]) for split in ("val", "test")}
+
+    def _logits(self, rung: Rung, runtime: str) -> dict[str, Tensor]:
+        file = self.folder / rung.form / f"{runtime}-{rung.precision}.safetensors"
+        if not file.exists():
+            call = open_passes(rung.passes.folder, runtime, precisions=rung.passes.precisions or None)
+            spec = call.description.spec
+            made = {}
+            for split, images in (("val", self.data.val), ("test", self.data.test)):
+                batches = images.batches(torch.arange(len(images)), BATCH)
+                made[split] = torch.cat([call(normalize(x, spec.mean, spec.std)).logits for x, _ in batches])
+            write_atomically(file, lambda stream: stream.write(save(made)))
+        return load_file(file)
+
+    def times(self, rungs: Sequence[Rung], clock: Clock) -> list[dict[int, float]]:
+        """Milliseconds of each pass by the number of images, measured on this machine. They are kept in a file.
+
+        Args:
+            rungs: The passes.
+            clock: What times them.
+
+        Returns:
+            For each, the milliseconds of a call by its number of images.
+        """
+        file = self.folder / TIMES
+        known = json.loads(file.read_text()) if file.exists() else []
+        where = vars(clock.place) | {"machine": processor_name()}
+        here = [table for table in known if table["where"] == where]
+        if any(table["where"] | {"machine": ""} == where | {"machine": ""} for table in known) and not here:
+            self.hooks.say("the passes were timed on another machine; they are timed on this one")
+        table = here[0] if here else {"where": where, "ms": {}}
+        missing = [rung for rung in rungs if rung.name not in table["ms"]]
+        if missing:  # all anew: what is compared is timed in turns
+            self.hooks.say(f"timing {len(rungs)} passes in {clock.place.runtime}, batch {clock.place.batch}")
+            measured = clock.time([rung.passes for rung in rungs], drawn(self.data.val, TIMED))
+            table["ms"] = {rung.name: ms for rung, ms in zip(rungs, measured, strict=True)}
+            others = [each for each in known if each["where"] != where]
+            write_text(file, json.dumps([*others, table], indent=1) + "\n")
+        return [{int(count): ms for count, ms in table["ms"][rung.name].items()} for rung in rungs]
+
+
+def drawn(images: Images, most: int, seed: int = 0) -> Tensor:
+    """Draw images in random order, at most so many: uint8 `[N, C, H, W]`."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most]
+    return torch.cat([x for x, _ in images.batches(order, BATCH)])
+
+
+def pixels(images: Images, most: int, network: RoutedNetwork) -> Tensor:
+    """Draw images as a network takes them: `[N, C, H, W]`, normalised."""
+    return normalize(drawn(images, most), network.spec.mean, network.spec.std)
+
+
+def is_ladder(path: Path) -> bool:
+    """Whether a run holds the forms of a ladder."""
+    return (path / "forms" / FORMS).exists()

@@ -1,0 +1,243 @@
+"""Milliseconds of passes, measured in a process of their own: `python -m routekit.runtime.drive`, a request a line.
+
+A process that has trained, exported or quantised has threads and memory that disturb what is timed, and onnxruntime
+shares one pool of threads only where no other session was opened before. So what is timed runs alone, as it will where
+it is used.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from routekit.cost.passes import counts_of
+from routekit.errors import RoutekitError
+
+# About how long each number of images is timed, seconds.
+SECONDS = 4.0
+# Images are normalised in parts, and at least this many calls come before those that count.
+PART, WARM_UP = 64, 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where passes are timed.
+
+    Attributes:
+        runtime: "onnx", "openvino" or "torch".
+        batch: How many images come at once.
+        threads: The threads of the CPU.
+    """
+
+    runtime: str
+    batch: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Driven:
+    """Milliseconds an image of passes that were driven, image by image or batch by batch.
+
+    Attributes:
+        mean: Over all images.
+        p50: The median call, an image's share of it; `p95` and `p99` likewise.
+        p95: As p50.
+        p99: As p50.
+        calls: How many calls were timed.
+    """
+
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What is opened: a folder (`runtime.passes.open_passes`), and in torch the precision of each pass."""
+
+    folder: Path
+    precisions: tuple[str, ...] = ()
+
+
+class Clock:
+    """Times passes in a process of its own, which is there for as long as the context.
+
+    >>> with Clock(Place("onnx", batch=1, threads=2)) as clock:
+    ...     (driven,) = clock.drive([Passes(Path("runs/mine/passes"))], images)
+
+    Args:
+        place: Where passes are timed.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> "Clock":
+        self.files = tempfile.TemporaryDirectory()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        if self.process is not None:
+            self.process.communicate()
+        self.files.cleanup()
+
+    def time(self, passes: Sequence[Passes], images: Tensor, seconds: float | None = None) -> list[dict[int, float]]:
+        """Time static networks, in turns.
+
+        Args:
+            passes: The networks, a pass each.
+            images: Typical images, uint8 `[N, C, H, W]`.
+            seconds: About how long each number of images takes; None for `SECONDS`.
+
+        Returns:
+            For each, the milliseconds of a call by its number of images (`cost.passes.counts_of`).
+
+        Raises:
+            RoutekitError: The process failed.
+        """
+        found = self._ask("passes", passes, images, seconds=SECONDS if seconds is None else seconds)
+        return [{int(count): ms for count, ms in each.items()} for each in found]
+
+    def drive(self, passes: Sequence[Passes], images: Tensor) -> list[Driven]:
+        """Run sequences of passes on images as they come, in turns, each image through what it needs.
+
+        Args:
+            passes: The sequences.
+            images: The images in the order in which they come, uint8 `[N, C, H, W]`.
+
+        Returns:
+            The milliseconds of each.
+
+        Raises:
+            RoutekitError: The process failed.
+        """
+        return [Driven(**each) for each in self._ask("driven", passes, images)]
+
+    def _ask(self, what: str, passes: Sequence[Passes], images: Tensor, **more: Any) -> list[Any]:
+        """Send a request to the process, and return its answer."""
+        folder = Path(self.files.name)
+        save_file({"images": images.contiguous()}, folder / "images.safetensors")
+        opened = [{"folder": str(each.folder.absolute()), "precisions": each.precisions} for each in passes]
+        request = {"what": what, "passes": opened, "images": str(folder / "images.safetensors"), **more}
+        errors = folder / "errors.txt"
+        if self.process is None:
+            shared = {"ROUTEKIT_SHARED_THREADS": "1", "OMP_NUM_THREADS": str(self.place.threads)}
+            with errors.open("w") as stream:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "routekit.runtime.drive"],
+                    env=os.environ | shared,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stream,
+                    text=True,
+                )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(request | {"place": vars(self.place)}) + "\n")
+            self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            *_, last = [f"exit code {self.process.wait()}", *errors.read_text().strip().splitlines()]
+            raise RoutekitError(f"timing in {self.place.runtime} failed: {last}")
+        found: list[Any] = json.loads(answer)
+        return found
+
+
+def _serve(request: dict[str, Any]) -> list[Any]:
+    """What the process does: open all passes, and time them."""
+    from routekit.data.augment import normalize
+    from routekit.runtime.passes import open_passes
+
+    place = Place(**request["place"])
+    torch.set_num_threads(place.threads)
+    pixels = load_file(request["images"])["images"]
+    folders = [(Path(each["folder"]), each["precisions"] or None) for each in request["passes"]]
+
+    def opened(batch: int) -> list[Any]:
+        return [
+            open_passes(folder, place.runtime, batch=batch, threads=place.threads, precisions=precisions)
+            for folder, precisions in folders
+        ]
+
+    def images_of(start: int, count: int) -> Tensor:
+        rows = torch.arange(start, start + count) % len(pixels)
+        return normalize(pixels[rows], spec.mean, spec.std)
+
+    spec = opened(1)[0].description.spec
+    if request["what"] == "passes":
+        found: list[dict[int, float]] = [{} for _ in folders]
+        for count in counts_of(place.batch):
+            runtimes = opened(count)
+            batches = [images_of(turn * count, count) for turn in range(min(16, max(1, 256 // count)))]
+            for ms, each in zip(_turns(runtimes, batches, request["seconds"]), found, strict=True):
+                each[count] = ms
+        return found
+    return _driven(opened(place.batch), images_of, len(pixels), place.batch)
+
+
+def _turns(runtimes: Sequence[Any], batches: Sequence[Tensor], seconds: float) -> list[float]:
+    """The median milliseconds of a call, in turns: each is followed by another one, as passes are."""
+    samples: list[list[float]] = [[] for _ in runtimes]
+    order = list(range(len(runtimes)))
+    started, turn = time.perf_counter(), 0
+    while turn < 4 or time.perf_counter() - started < seconds:
+        for number in order:
+            batch = batches[turn % len(batches)]
+            ms = _milliseconds(runtimes[number], batch)
+            if turn:  # the first turn warms up
+                samples[number].append(ms)
+        order.reverse()
+        turn += 1
+    return [statistics.median(each) for each in samples]
+
+
+def _driven(
+    runtimes: Sequence[Any], images_of: Callable[[int, int], Tensor], total: int, batch: int
+) -> list[dict[str, float]]:
+    """Drive each over all images, in turns of some calls."""
+    samples: list[list[float]] = [[] for _ in runtimes]
+    for runtime in runtimes:
+        for turn in range(WARM_UP if batch == 1 else 3):
+            runtime(images_of(turn * batch, batch))
+    for start in range(0, total, max(PART, batch)):
+        part = images_of(start, min(max(PART, batch), total - start))
+        for number, runtime in enumerate(runtimes):
+            if len(runtimes) > 1:
+                runtime(part[:batch])  # what another one left in the caches is not counted
+            samples[number] += [_milliseconds(runtime, images) / len(images) for images in torch.split(part, batch)]
+    sizes = torch.tensor([min(batch, total - start) for start in range(0, total, batch)], dtype=torch.float64)
+    found = []
+    for each in samples:
+        taken = torch.tensor(each, dtype=torch.float64)
+        levels = torch.quantile(taken, torch.tensor([0.5, 0.95, 0.99], dtype=torch.float64)).tolist()
+        mean = float((taken * sizes).sum() / sizes.sum())
+        found.append({"mean": mean, **dict(zip(("p50", "p95", "p99"), levels, strict=True)), "calls": len(each)})
+    return found
+
+
+def _milliseconds(call: Any, images: Tensor) -> float:
+    started = time.perf_counter()
+    call(images)
+    return 1e3 * (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(_serve(json.loads(line))) + "\n")
+        sys.stdout.flush()

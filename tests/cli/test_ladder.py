@@ -1,0 +1,157 @@
+"""A ladder as a user makes it: forms trained at once, passes chosen for a time, a loss, a cost; aimed again."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cli.command import FAST, in_process
+
+MAKE = ["convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--threads", 1, *FAST]
+
+
+def made(*arguments: object, cwd: Path) -> dict[str, Any]:
+    done = in_process(*arguments, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def work(workplace: Path) -> Path:
+    record = made(
+        *MAKE, "--target-flops", "60%", "--forms", "30%,l1:50%", "--epochs", 1, "--name", "ladder", cwd=workplace
+    )
+    assert record["method"] == "ladder"
+    return workplace
+
+
+@pytest.fixture(scope="module")
+def exported(work: Path) -> Path:
+    """The run, aimed for onnxruntime: its forms are exported, quantised and timed."""
+    shutil.copytree(work / "runs/ladder", work / "exported")
+    made("aim", "exported", "--target-speedup", 1.01, "--runtime", "onnx", "--batch", 1, cwd=work)
+    return work / "exported"
+
+
+@pytest.fixture
+def run(exported: Path, tmp_path: Path) -> Path:
+    shutil.copytree(exported, tmp_path / "ladder")
+    return tmp_path / "ladder"
+
+
+def test_forms_are_trained_and_the_dense_network_stays(work: Path) -> None:
+    import torch
+
+    from routekit.formats.checkpoint import load
+
+    forms = json.loads((work / "runs/ladder/forms/forms.json").read_text())
+    assert list(forms) == ["0-depgraph-30pct", "1-l1-50pct", "dense"]
+    whole = forms["dense"]
+    assert [round(macs / whole, 1) for macs in forms.values()] == [0.3, 0.5, 1.0]
+    before, after = load(work / "runs/dense").state_dict(), load(work / "runs/ladder/forms/dense").state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_budget_of_multiply_adds_is_kept_on_validation_images(work: Path) -> None:
+    record = json.loads((work / "runs/ladder/record.json").read_text())
+    assert record["flops"]["target"] == pytest.approx(0.6 * record["flops"]["dense"])
+    points = json.loads((work / "runs/ladder/frontier.json").read_text())["points"]
+    chosen = {"passes": [f"{each['form']} {each['precision']}" for each in record["passes"]]}
+    chosen |= {"thresholds": record["thresholds"], "average": record["average"]}
+    matching = [point for point in points if point["passes"] == chosen["passes"]]
+    assert matching
+    assert record["chosen"]["images"] == 36
+    assert record["time"]["runtime"] == "torch"
+    # What costs more, and is not better, is not there; but each pass alone is.
+    sequences = [point for point in points if len(point["passes"]) > 1]
+    assert [point["macs"] for point in points] == sorted(point["macs"] for point in points)
+    rights = [point["validation_accuracy"] for point in sequences]
+    assert rights == sorted(rights)
+    assert sum(len(point["passes"]) == 1 for point in points) == 3
+
+
+def test_the_network_of_a_run_is_the_one_that_was_measured(work: Path) -> None:
+    """In torch and float32, the record's accuracy and cost are those of `network/`."""
+    import routekit
+    from routekit.evaluation.answers import unpack
+
+    record = json.loads((work / "runs/ladder/record.json").read_text())
+    found = routekit.evaluate(routekit.load(work / "runs/ladder"), work / "images")
+    assert found.accuracy == record["accuracy"]["routed"]
+    assert found.cost == pytest.approx(record["flops"]["realized"])
+    assert np.array_equal(found.correct.numpy(), unpack(record["right"], 36).numpy())
+
+
+def test_aimed_again_in_another_runtime(run: Path, work: Path) -> None:
+    record = made("aim", run, "--target-speedup", 1.05, "--runtime", "onnx", "--batch", 1, "--threads", 1, cwd=work)
+    assert record["time"]["target_ms"] > 0
+    assert {"mean_ms", "p50", "p95", "p99", "dense_ms", "speedup"} <= {*record["time"]}
+    assert (run / "passes/pass-0.onnx").exists()
+    again = made("evaluate", run, cwd=work)
+    for key in ("accuracy", "flops", "routes", "passes", "right"):
+        assert again[key] == record[key]
+    # What is not given is as it was: the runtime, one thread.
+    record = made("aim", run, "--max-drop", 60, "--precision", "int8", cwd=work)
+    assert [each["precision"] for each in record["passes"]] == ["int8"] * len(record["passes"])
+    assert record["time"]["threads"] == 1
+    assert 0 <= record["chosen"]["chance"] <= 1
+    predicted = made("predict", run, "images/test", cwd=work)["images"]
+    classes = [each["top"][0]["class"] for each in predicted]
+    right = np.mean([each == Path(image["image"]).parent.name for each, image in zip(classes, predicted, strict=True)])
+    assert right == pytest.approx(record["accuracy"]["routed"])
+    # The plan says what the run holds now.
+    record = made("aim", run, "--target-flops", "100%", "--runtime", "torch", "--precision", "auto", cwd=work)
+    assert not (run / "passes").exists()
+    assert record["flops"]["realized"] <= 1.3 * record["flops"]["dense"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--target-ms", 1, "--target-flops", "50%"], "given: --target-flops and --target-ms"),
+        (["--target-ms", 1, "--target-speedup", 2], "given: --target-ms and --target-speedup"),
+        (["--target-ms", 0], "--target-ms: Input should be greater than 0"),
+        (["--target-ms", 0.000001], "out of reach"),
+        (["--target-speedup", 1000], "out of reach"),
+        (["--max-drop", 0.5], "36 validation images tell accuracies apart to about 3.7 points"),
+        (["--target-ms", 9, "--threads", 999], "--threads 999: this machine has"),
+        (["--target-ms", 9, "--precision", "bf16"], "passes in onnx are fp32 or int8"),
+        (["--target-ms", 9, "--runtime", "onx"], "--runtime"),
+        (["--target-ms", 9, "--max-size", "1kB"], "the smallest form has"),
+        (["--target-ms", 9, "--max-size", "much"], "no size"),
+    ],
+)
+def test_bad_aims(options: list[str], says: str, run: Path, exported: Path, work: Path) -> None:
+    done = in_process("aim", run, *options, cwd=work)
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) == 1
+    # Nothing is lost: the run is as it was.
+    assert (run / "record.json").read_bytes() == (exported / "record.json").read_bytes()
+    assert (run / "run.yaml").read_bytes() == (exported / "run.yaml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--target-ms", 1, "--target-flops", "50%"], "given: --target-flops and --target-ms"),
+        (["--target-ms", 1, "--junctions", "skip"], "--junctions"),
+        (["--target-ms", 1, "--method", "l1"], "--target-ms is for a ladder"),
+        (["--target-ms", 1, "--forms", "120%"], "no smaller form"),
+        (["--target-ms", 1, "--forms", "l2:20%"], "l2"),
+        (["--target-ms", 0.000001], "out of reach"),
+        (["--max-drop", 0.5], "too coarse for that; 500 would do"),
+        (["--target-flops", "50%", "--smaller", "runs/routed", "--forms", "50%"], "decides something"),
+    ],
+)
+def test_what_cannot_be_converted(options: list[str], says: str, work: Path) -> None:
+    done = in_process(*MAKE, *options, "--epochs", 0, "--name", "not", cwd=work)
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+def test_a_run_that_is_no_ladder(work: Path) -> None:
+    done = in_process("aim", "runs/routed", "--target-ms", 1, cwd=work)
+    assert (done.returncode, "is no ladder" in done.stderr) == (2, True)

@@ -1,0 +1,86 @@
+"""Milliseconds of passes: what is counted, and in which process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import routekit
+from routekit.errors import RoutekitError
+from routekit.runtime import drive
+from routekit.runtime.drive import Clock, Passes, Place
+from tests.toy import small_view
+
+
+class Timed:
+    """Calls that take the milliseconds that the images say: those of the first pixel of each, added up."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, images: Tensor) -> float:
+        self.sizes.append(len(images))
+        return float(images[:, 0, 0, 0].sum())
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "_milliseconds", lambda call, images: call(images))
+
+
+@pytest.mark.usefixtures("told")
+def test_the_mean_is_over_images_and_the_quantiles_over_calls() -> None:
+    images = torch.arange(1.0, 11.0).view(10, 1, 1, 1)
+
+    def images_of(start: int, count: int) -> Tensor:
+        return images[torch.arange(start, start + count) % 10]
+
+    (alone,) = drive._driven([Timed()], images_of, 10, 1)
+    assert (alone["mean"], alone["p50"], alone["calls"]) == (5.5, 5.5, 10)
+    # Batches of 4, 4 and 2 images: 10/4, 26/4 and 19/2 milliseconds an image.
+    (batches,) = drive._driven([Timed()], images_of, 10, 4)
+    assert (batches["mean"], batches["p50"], batches["calls"]) == (5.5, 6.5, 3)
+
+
+@pytest.mark.usefixtures("told")
+def test_each_is_driven_over_all_images() -> None:
+    first, second = Timed(), Timed()
+    drive._driven([first, second], lambda start, count: torch.zeros(count, 1, 1, 1), 100, 1)
+    # Two parts, of 64 and 36 images, each begun by a call that does not count.
+    assert len(first.sizes) == len(second.sizes) == drive.WARM_UP + 102
+
+
+@pytest.mark.usefixtures("told")
+def test_passes_are_timed_in_turns_and_the_median_counts() -> None:
+    taken = iter([100.0, 100.0, 8.0, 1.0, 2.0, 9.0, 7.0, 3.0])  # A B, B A, A B, B A; the first turn does not count
+    assert drive._turns([lambda _: next(taken)] * 2, [torch.zeros(1)], seconds=0) == [2.0, 8.0]
+    order: list[str] = []
+
+    def call(name: str) -> Callable[[Tensor], float]:
+        def run(_: Tensor) -> float:
+            order.append(name)
+            return 0.0
+
+        return run
+
+    drive._turns([call("A"), call("B")], [torch.zeros(1)], seconds=0)
+    assert "".join(order) == "ABBAABBA"
+
+
+def test_a_process_of_its_own_answers_and_fails_in_one_line(tmp_path: Path) -> None:
+    network = routekit.convert(small_view(depth=8)).eval()
+    routekit.export(network, tmp_path / "passes", kind="passes")
+    size = network.spec.input_size
+    images = torch.randint(256, (6, *size), dtype=torch.uint8)
+    with Clock(Place("onnx", batch=2, threads=1)) as clock:
+        (times,) = clock.time([Passes(tmp_path / "passes")], images, seconds=0.0)
+        driven, again = clock.drive([Passes(tmp_path / "passes"), Passes(tmp_path / "passes")], images)
+        assert {*times} == {1, 2}
+        assert all(ms > 0 for ms in times.values())
+        assert (driven.calls, again.calls) == (3, 3)
+        assert driven.p50 <= driven.p95 <= driven.p99
+        with pytest.raises(RoutekitError, match=r"timing in onnx failed: .*lacks") as caught:
+            clock.drive([Passes(tmp_path / "nowhere")], images)
+    assert "\n" not in str(caught.value)
