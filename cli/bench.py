@@ -11,7 +11,9 @@ from .output import result
 
 def bench(
     model: Annotated[str, typer.Argument(help="A run, a compact checkpoint, or a network's name and --run-rate.")],
-    runtime: Annotated[str, o.option("One or more of torch, onnx, openvino, with commas.")] = "torch",
+    runtime: Annotated[
+        str, o.option("One or more of torch, onnx, openvino, onnx-int8, openvino-int8, with commas.")
+    ] = "torch",
     batch: Annotated[str, o.option("Batch sizes, with commas.")] = "1,8,64,256",
     threads: Annotated[int | None, o.option("CPU threads. Default: all cores.", min=1)] = None,
     run_rate: Annotated[

@@ -27,13 +27,14 @@ from unittest.mock import patch
 import torch
 
 from routekit.backbones.unit import ResidualUnit
+from routekit.bench.rates import set_run_rate
 from routekit.cost.table import CostTable
 from routekit.execution import rows as gathering
 from routekit.execution.executor import SparseExecutor
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import DISTINCT, in_turns
-from routekit.pipeline.bench import subject
+from routekit.pipeline.bench import draw, subject
 from routekit.pipeline.machine import Machine
 from routekit.recipe import DataSection
 
@@ -47,7 +48,10 @@ def main() -> None:
     parser.add_argument("--batch", default="1,8,64")
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
-    network, images, _ = subject(options.model, options.rate, DataSection(source=options.data), count=512)
+    network, data, seed = subject(options.model, options.rate, DataSection(source=options.data))
+    images = draw(data.test, 512, network.spec, seed)
+    if options.rate is not None:
+        set_run_rate(network, images[:256], options.rate)
     prepared = prepare(network)
     costs, fast = CostTable.measure(prepared), fuse(prepared)
     dense, routed = SparseExecutor(fast.without_routing()), SparseExecutor(fast)

@@ -20,10 +20,11 @@ import numpy as np
 import onnxruntime
 import torch
 
+from routekit.bench.rates import set_run_rate
 from routekit.formats.onnx.assembly import Form
 from routekit.formats.onnx.file import save_onnx
 from routekit.formats.onnx.piece import Exporter
-from routekit.pipeline.bench import subject
+from routekit.pipeline.bench import draw, subject
 from routekit.pipeline.machine import Machine
 from routekit.recipe import DataSection
 
@@ -37,7 +38,10 @@ def main() -> None:
     parser.add_argument("--batch", default="1,64")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    network, images, _ = subject(options.model, options.rate, DataSection(source=options.data), count=256)
+    network, data, seed = subject(options.model, options.rate, DataSection(source=options.data))
+    images = draw(data.test, 256, network.spec, seed)
+    if options.rate is not None:
+        set_run_rate(network, images[:256], options.rate)
     rows = []
     with TemporaryDirectory() as name:
         folder, exporter = Path(name), Exporter()

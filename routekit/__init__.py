@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from routekit.api import aim as aim
     from routekit.api import evaluate as evaluate
     from routekit.api import export as export
     from routekit.api import fit as fit
@@ -63,6 +64,7 @@ _HOME = {
     "TrainingConfig": "training.schedule",
     "Tree": "junctions.tree",
     "adapt": "backbones.adapters",
+    "aim": "api",
     "convert": "junctions.convert",
     "evaluate": "api",
     "export": "api",

@@ -22,6 +22,7 @@ from routekit.formats.compact import compact
 from routekit.junctions.convert import convert
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights
+from routekit.pipeline.aim import aim_run
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.train import run as carry_out
 from routekit.recipe import Recipe, load_recipe
@@ -245,6 +246,26 @@ def run(recipe: Recipe | str, folder: str | Path, *, force: bool = False, **sett
     elif settings:
         raise InputError("settings go with the name of a recipe: a Recipe has its own")
     return carry_out(recipe, Path(folder), Machine(), force=force)
+
+
+def aim(folder: str | Path, *, target: str | None = None, **changes: Any) -> dict[str, Any]:
+    """Choose passes of a finished ladder for another aim, as `routekit aim` does. Nothing is trained.
+
+    >>> aim("runs/mine", ms=3.0, runtime="torch", batch=8)
+
+    Args:
+        folder: The run's folder. Its passes, its network and its record are replaced.
+        target: A mean cost: "1.5e8", or "50%" of the dense network's; None for none.
+        **changes: What is other than in the run's last aim: `ms`, `speedup`, `max_drop` (in per cent of the images),
+            `max_size`, `runtime`, `precision`, `batch`, `threads`.
+
+    Returns:
+        The run's new record.
+
+    Raises:
+        InputError: It is no finished ladder, or the aim is none, or cannot be met.
+    """
+    return aim_run(Path(folder), changes, target, Machine())
 
 
 def _cost(target: str | float, costs: CostTable) -> float:

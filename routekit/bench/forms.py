@@ -1,23 +1,26 @@
 """The forms in which a dense and a routed network can run, by runtime; the fastest of each side counts."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from routekit.errors import ExportError
+from routekit.errors import InputError
 from routekit.execution.executor import MaskedExecutor, SparseExecutor
 from routekit.execution.fuse import can_fuse, fuse
 from routekit.execution.prepare import prepare
 from routekit.execution.timing import Call
+from routekit.formats.checkpoint import save_network
 from routekit.formats.program import Dense
+from routekit.formats.sections import decides_inside
 from routekit.network.network import RoutedNetwork
 from routekit.registry import Registry
+from routekit.runtime.passes import open_passes
 from routekit.runtime.runtime import need
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ class Setting:
         compiled: Whether compiled forms compete.
         folder: For exported files.
         say: What shows messages.
+        calibration: Training images `[N, C, H, W]`, normalised, by which forms in int8 are quantised. None: there are
+            no such forms.
     """
 
     device: torch.device
@@ -43,6 +48,7 @@ class Setting:
     compiled: bool
     folder: Path
     say: Callable[[str], None]
+    calibration: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,9 @@ class Forms:
 
 # What must be installed for a runtime, beside torch; the extra has its name.
 PACKAGES = {"torch": (), "onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino", "onnxscript")}
+# The same in int8 are runtimes of their own: what is in int8 gives other answers, now and then.
+INT8 = "-int8"
+PACKAGES |= {f"{name}{INT8}": ("onnxruntime", *PACKAGES[name]) for name in ("onnx", "openvino")}
 
 FILES: "tuple[Form, ...]" = ("dense", "batch", "single")
 
@@ -82,7 +91,7 @@ def check_installed(name: str) -> None:
     """Raise InputError for an unknown runtime, or one whose packages are not installed."""
     runtimes[name]  # raises for an unknown name
     for package in PACKAGES[name]:
-        need(package, name)
+        need(package, name.removesuffix(INT8))
 
 
 @runtimes.register("torch")
@@ -104,7 +113,12 @@ def torch_forms(network: RoutedNetwork, setting: Setting) -> Forms:
         dense["fused"] = made(SparseExecutor, whole, fused=True)
         routed["fused"] = made(SparseExecutor, network, fused=True)
         routed["masked"] = made(MaskedExecutor, network, fused=True)
-    if setting.compiled and not network.layout.forks and _compiles():
+    compiles = setting.compiled and not network.layout.forks and _compiles()
+    if compiles and not decides_inside(network) and device.type == "cpu":
+        save_network(setting.folder / "network", network, about={})
+        opened = partial(open_passes, setting.folder / "network", "torch", threads=setting.threads, compiled=True)
+        routed["compiled passes"] = partial(_for_each_size, lambda size: opened(batch=size))
+    if compiles:
         # Freezing lets the compiler lay out the weights and fuse what follows a convolution into it. How many images
         # are on each path of a tree is not known when it is compiled.
         options: Any = {"freezing": True}
@@ -148,7 +162,6 @@ def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     from routekit.formats.onnx.passes import save_passes
     from routekit.formats.onnx.piece import Exporter
     from routekit.formats.onnx.session import open_session
-    from routekit.runtime.passes import open_passes
 
     def session(file: Path, size: int) -> Call:
         opened = open_session(file, threads=setting.threads, batch=size)
@@ -160,11 +173,9 @@ def onnx_forms(network: RoutedNetwork, setting: Setting) -> Forms:
     files = save_onnx(setting.folder / "native", network, {}, exporter, forms=FILES[1:], native=True)
     native_batch, native_single = (partial(_for_each_size, partial(session, file)) for file in files)
     routed: dict[str, Make] = {"portable batch": batch, "native batch": native_batch}
-    with suppress(ExportError):  # some networks decide inside of a pass
-        passes = setting.folder / "passes"
-        save_passes(passes, network, {}, exporter)
-        made = partial(open_passes, passes, threads=setting.threads)
-        routed["passes"] = partial(_for_each_size, lambda size: made(batch=size))
+    if not decides_inside(network):
+        save_passes(setting.folder / "passes", network, {}, exporter)
+        routed["passes"] = _passes(setting.folder / "passes", "onnx", setting)
     # onnxruntime itself brings the dense file into the native layout.
     return Forms(
         {"native": dense},
@@ -196,5 +207,38 @@ def openvino_forms(network: RoutedNetwork, setting: Setting) -> Forms:
         return lambda images: compiled([images.contiguous().numpy()])
 
     files = save_openvino(setting.folder, save_onnx(setting.folder / "openvino", network, {}, forms=FILES))
-    dense, routed, single = (partial(_for_each_size, partial(model, file)) for file in files)
-    return Forms({"dense": dense}, {"batch": routed}, {"single": single}, openvino.__version__.split("-")[0])
+    dense, batch, single = (partial(_for_each_size, partial(model, file)) for file in files)
+    routed: dict[str, Make] = {"batch": batch}
+    if not decides_inside(network):
+        from routekit.formats.onnx.passes import save_passes
+
+        save_passes(setting.folder / "passes", network, {})
+        routed["passes"] = _passes(setting.folder / "passes", "openvino", setting)
+    return Forms({"dense": dense}, routed, {"single": single}, openvino.__version__.split("-")[0])
+
+
+def _passes(folder: Path, runtime: str, setting: Setting) -> Make:
+    """What makes a call of exported passes."""
+    return partial(_for_each_size, lambda size: open_passes(folder, runtime, batch=size, threads=setting.threads))
+
+
+def _in_int8(runtime: str, network: RoutedNetwork, setting: Setting) -> Forms:
+    """The passes of a network, and the dense one, quantised by onnxruntime."""
+    from routekit.formats.onnx.passes import save_passes
+    from routekit.runtime.quantize import quantize_passes
+
+    if decides_inside(network):
+        raise InputError(f"{network.name} decides inside of a pass: {runtime}{INT8} is for networks that do not")
+    if setting.calibration is None:
+        raise InputError(f"{runtime}{INT8} needs training images, by which passes are quantised")
+    made = {}
+    for name, which in (("dense", network.without_routing()), ("passes", network)):
+        folder = setting.folder / runtime / name
+        save_passes(folder, which, {})
+        quantize_passes(folder, setting.calibration)
+        made[name] = _passes(folder, runtime, setting)
+    return Forms({"dense": made["dense"]}, {"passes": made["passes"]}, {}, version(PACKAGES[runtime][0]))
+
+
+for _runtime in ("onnx", "openvino"):
+    runtimes.register(f"{_runtime}{INT8}")(partial(_in_int8, _runtime))

@@ -12,10 +12,11 @@ from torch import Tensor
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import ModelSpec
 from routekit.bench.bench import bench
-from routekit.bench.forms import Setting, check_installed
+from routekit.bench.forms import INT8, Setting, check_installed
 from routekit.bench.rates import set_run_rate
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
+from routekit.data.sources import DataSplits
 from routekit.errors import InputError
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
@@ -26,6 +27,9 @@ from routekit.pipeline.machine import Machine
 from routekit.pipeline.run_folder import images_for, plan_at
 from routekit.recipe import DataSection
 from routekit.routing.router import RouterConfig
+
+# How many training images say which values features have, for forms in int8.
+CALIBRATION = 300
 
 
 def bench_model(
@@ -70,7 +74,13 @@ def bench_model(
     for name in names:
         check_installed(name)
     device = machine.accelerator().device
-    network, x, origin = subject(model, run_rate, data, count=max(images, *batches))
+    network, data_set, seed = subject(model, run_rate, data)
+    x = draw(data_set.test, max(images, *batches), network.spec, seed)
+    if run_rate is not None:
+        set_run_rate(network, x[:256], run_rate)
+    calibration, train = None, data_set.train
+    if any(name.endswith(INT8) for name in names):
+        calibration = draw(train, min(CALIBRATION, len(train)), network.spec, seed)
     dropped = sum(unit.dropped for unit in network.view.units)
     if dropped:
         machine.hooks.say(f"{dropped} units were dropped from {model}: the dense network here is without them")
@@ -78,7 +88,7 @@ def bench_model(
     torch.set_num_threads(threads or cores)
     try:
         with TemporaryDirectory() as folder:
-            setting = Setting(device, threads or cores, compiled, Path(folder), machine.hooks.say)
+            setting = Setting(device, threads or cores, compiled, Path(folder), machine.hooks.say, calibration)
             measured = bench(network, x, names=names, batches=batches, setting=setting, seconds=seconds)
         environment = machine.environment()
     finally:
@@ -86,7 +96,7 @@ def bench_model(
     return {
         "model": model,
         "network": network.name,
-        "data": origin,
+        "data": data_set.name,
         "images": len(x),
         "run_rate": run_rate,
         "flops": {"convention": CONVENTION, "dense": measured.dense, "realized": measured.kept * measured.dense},
@@ -96,19 +106,16 @@ def bench_model(
     }
 
 
-def subject(
-    model: str, run_rate: float | None, data: DataSection | None, *, count: int
-) -> tuple[RoutedNetwork, Tensor, str]:
+def subject(model: str, run_rate: float | None, data: DataSection | None) -> tuple[RoutedNetwork, DataSplits, int]:
     """Load what is timed.
 
     Args:
         model: A run, a checkpoint, or the name of a network.
         run_rate: For a network by name: the share of images that run each unit.
         data: Which images; None for the run's own, or the digits.
-        count: The number of images.
 
     Returns:
-        The network, normalised test images `[count, C, H, W]`, and the name of the data.
+        The network, the images, and the seed of the run.
 
     Raises:
         InputError: A run with a rate, a name without one, or images that are not there.
@@ -123,11 +130,7 @@ def subject(
         if run_rate is None:
             raise InputError(f"{model} is no run: give a run's folder, or a network's name with --run-rate 30%")
         network = convert(build(spec_of(model)), [Skip()], routers=RouterConfig(hidden=32)).eval()
-    splits = load_splits(data or DataSection(), network.spec, seed)
-    images = draw(splits.test, count, network.spec, seed)
-    if run_rate is not None:
-        set_run_rate(network, images[:256], run_rate)
-    return network, images, splits.name
+    return network, load_splits(data or DataSection(), network.spec, seed), seed
 
 
 def draw(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:

@@ -89,6 +89,10 @@ class Choice:
         """The bytes of the passes of a point."""
         return sum(self.rungs[each].bytes for each in point.passes)
 
+    def mean_macs(self, point: Point) -> float:
+        """The mean multiply-adds of an image at a point, on validation images."""
+        return float(np.dot(point.rates, [self.rungs[each].macs for each in point.passes]))
+
     def choose(self) -> tuple[Point, Expected]:
         """The point that meets the aim, and its time on validation images. Raises InputError: none does."""
         aim = self.aim
@@ -216,7 +220,7 @@ class Choice:
                         "thresholds": list(point.thresholds),
                         "average": point.average,
                         unit: point.cost,
-                        "mean_macs": float(np.dot(point.rates, [self.rungs[each].macs for each in point.passes])),
+                        "mean_macs": self.mean_macs(point),
                         "bytes": self.size(point),
                         "validation_accuracy": point.right / len(self.answers),
                         "test_accuracy": float(self.tested.right(point).mean()),

@@ -13,7 +13,7 @@ from routekit.pipeline.inputs import load_run
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.run_folder import RunFolder
 from routekit.runtime.load import load_runtime
-from routekit.runtime.runtime import TorchRuntime
+from routekit.runtime.runtime import Runtime, TorchRuntime
 
 # How many images at a time; more does not make it faster.
 BATCH = 64
@@ -38,8 +38,11 @@ def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> di
     files = [file for place in images for file in (files_of(place) if place.is_dir() else [str(place)])]
     device = machine.accelerator().device
     # The plan of a run names the file that makes a user's own network.
-    is_run = RunFolder(path).begun
-    runtime = TorchRuntime(load_run(path), read_about(path), device) if is_run else load_runtime(path, device)
+    run = RunFolder(path)
+    if run.begun and not run.passes.exists():
+        runtime: Runtime = TorchRuntime(load_run(path), read_about(path), device)
+    else:  # a ladder that was aimed at another runtime holds the passes that were measured
+        runtime = load_runtime(run.passes if run.begun else path, device)
     about = runtime.description
     predictions = []
     for start in range(0, len(files), BATCH):

@@ -155,3 +155,23 @@ def test_what_cannot_be_converted(options: list[str], says: str, work: Path) -> 
 def test_a_run_that_is_no_ladder(work: Path) -> None:
     done = in_process("aim", "runs/routed", "--target-ms", 1, cwd=work)
     assert (done.returncode, "is no ladder" in done.stderr) == (2, True)
+
+
+def test_aimed_in_python(run: Path) -> None:
+    import routekit
+    from routekit.errors import InputError
+
+    record = routekit.aim(run, max_drop=60.0, precision="fp32")
+    assert [each["precision"] for each in record["passes"]] == ["fp32"] * len(record["passes"])
+    with pytest.raises(InputError, match=r"aim\.speed: no such setting: .*speedup"):
+        routekit.aim(run, speed=3)
+
+
+def test_nothing_is_trained_in_no_epochs(work: Path) -> None:
+    """Then the forms are the network itself, at a lower resolution."""
+    record = made(
+        *MAKE, "--max-drop", 50, "--runtime", "torch", "--forms", "40%", "--epochs", 0, "--name", "views", cwd=work
+    )
+    forms = json.loads((work / "runs/views/forms/forms.json").read_text())
+    assert list(forms) == ["0-resolution-40pct", "dense"]
+    assert record["epochs"] == 0
