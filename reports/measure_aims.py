@@ -2,8 +2,8 @@
 
     python reports/measure_aims.py runs/ladder onnx:1:2.0 onnx:64:1.2 torch:1:6 openvino:1:2.5 --out aims.json
 
-An aim is runtime:batch:ms. Each works on a copy of the run. The realised mean is that of the record: test images as they
-come, in a process of its own.
+An aim is runtime:batch:ms. Each works on a copy of the run. The realised mean is that of the record: test images as
+they come, in a process of its own.
 """
 
 import argparse
@@ -46,9 +46,9 @@ def main() -> None:
                 row["environment"] = record["environment"]
             rows.append(row)
             off = f"{100 * row['off']:+.1f}%" if "off" in row else row["error"]
-            print(
-                f"{row['aim']}: {row.get('mean_ms', float('nan')):.3f} ms, {off}  {row.get('passes', '')}", flush=True
-            )
+            said = f"{row['aim']}: {row.get('mean_ms', float('nan')):.3f} ms, {off}  {row.get('passes', '')}"
+            sys.stdout.write(said + "\n")
+            sys.stdout.flush()
     if given.out is not None:
         given.out.write_text(json.dumps(rows, indent=1) + "\n")
 

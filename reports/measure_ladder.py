@@ -3,9 +3,9 @@
     python reports/measure_ladder.py runs/ladder --speedups 3,4,5,6,8 --runtime onnx --out ladder.json
 
 For each aim, the sequence that `routekit aim` would choose (on validation images) is driven, and all forms in all
-precisions; ms are means over test images as they come, p50 and p99 over calls. A choice is compared with the best static
-network that is not slower: both answer the same test images, so the standard error is that of paired differences.
-Nothing in the run is changed but its table of times.
+precisions. Milliseconds are means over test images as they come, p50 and p99 over calls. A choice is compared with the
+best static network, by validation images, that is not slower: both answer the same test images, so the standard error
+is that of paired differences. Nothing in the run is changed but its table of times.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    hooks = Hooks(say=lambda sentence: print(sentence, file=sys.stderr))
+    hooks = Hooks(say=lambda sentence: sys.stderr.write(f"{sentence}\n") and None)
     machine = Machine("cpu", hooks, "python reports/measure_ladder.py " + " ".join(sys.argv[1:]))
     folder, plan = RunFolder.open(given.run)
     ladder = Ladder(folder.forms, load_images(plan, hooks), hooks)
