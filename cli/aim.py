@@ -35,9 +35,9 @@ def aim(
     device: o.Device = None,
     json: o.Json = False,
 ) -> None:
-    """Choose from the forms of RUN for another aim, in seconds. Nothing is trained; the run then holds that choice.
+    """Choose from the forms of RUN for another aim. Nothing is trained; the run then holds that choice.
 
-    What is not given is as it was.
+    What is not given is as it was. It takes seconds, or a few minutes where forms are not yet exported or timed.
     """
     from routekit.pipeline.aim import aim_run
 

@@ -124,7 +124,7 @@ def convert(
     if model is None:
         raise InputError("which network? e.g. routekit convert resnet56 --target-flops 50%")
     aim = settings.aim(target_ms, target_speedup, max_drop, max_size, runtime, precision, batch, threads)
-    if target_flops is None and not {"aim.ms", "aim.speedup", "aim.max_drop"} & {*aim} and recipe is None:
+    if target_flops is None and not {*aim} & settings.WANTS and recipe is None:
         raise InputError(
             "which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8, --target-ms 1.5, "
             "--target-speedup 4, --max-drop 1"
@@ -136,8 +136,10 @@ def convert(
     routers = adaptive_cost or router is not None or gate is not None
     if routers and method is None and wanted is None and {*planned.junctions} - {"again"} == {"cascade"}:
         wanted = ["skip"]  # a cascade has no routers
-    if (aim or forms) and method is None and planned.method != "ladder":
+    if method is None and planned.method != "ladder" and ({*aim} & settings.WANTS or forms):
         method = "ladder"
+    if forms and method not in (None, "ladder"):
+        raise InputError(f"--forms is for a ladder: not with --method {method}")
     making = settings.made(planned, method, wanted, prune)
     options: dict[str, Any] = {
         "adaptive_cost": {} if adaptive_cost else None,

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from routekit.recipe import Recipe
 
 
+# What only a ladder can be asked for.
+WANTS = {"aim.ms", "aim.speedup", "aim.max_drop", "aim.max_size"}
+
+
 def default_recipe(data: str | None) -> str:
     """The recipe for the data: the digits that come with routekit are few, and need a schedule of their own."""
     return "digits" if data is None or re.fullmatch(r"digits(\[[^\]+]*\])?", data) else "default"

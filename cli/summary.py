@@ -68,7 +68,7 @@ def _ladder(record: dict[str, Any]) -> list[str]:
     said = f"  chosen     on {chosen['images']} validation images: {100 * chosen['accuracy']:.2f}%, dense "
     said += f"{100 * chosen['dense_accuracy']:.2f}%, ± {chosen['standard_error']:.2f} points"
     if "chance" in chosen:
-        said += f"; a chance of {100 * chosen['chance']:.0f}% that no more is lost on other images"
+        said += f"; a chance of {100 * chosen['chance']:.0f}%, by these images alone, that no more is lost on others"
     return [*lines, said]
 
 

@@ -59,7 +59,7 @@ def main() -> None:
             passes.append(choice.rungs[place].passes)
             rows.append({"aim": None})
         for number, aim in enumerate(aims):
-            asked = Choice(ladder, aim, machine, clock, choice.rungs, choice.answers, choice.tested, choice.points)
+            asked = Choice(ladder, aim, machine, clock, choice.rungs, choice.answers, choice.tested)
             try:
                 point, expected = asked.choose()
             except InputError as error:

@@ -39,7 +39,7 @@ def resize(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
         if weight is None:
             continue
         if isinstance(module, nn.Conv2d):
-            if module.groups == module.in_channels:  # depthwise: a group is a channel
+            if module.groups == module.in_channels > 1:  # depthwise: a group is a channel
                 module.groups = weight[0]
             module.out_channels, module.in_channels = weight[0], weight[1] * module.groups
         elif isinstance(module, nn.BatchNorm2d):

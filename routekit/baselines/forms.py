@@ -6,7 +6,7 @@ A ladder of them, each cheaper than the next, is what a cascade is joined of. No
 
 import copy
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -78,13 +78,19 @@ def reach_of_form(view: Backbone, kind: str) -> Reach:
     raise InputError(f"unknown kind of form {kind!r}: {nearest(kind, {*prunings, *orders, RESOLUTION})}")
 
 
-def kind_for(view: Backbone, cost: float, kinds: Sequence[str] = KINDS) -> str:
+def kind_for(
+    view: Backbone,
+    cost: float,
+    kinds: Sequence[str] = KINDS,
+    reach_of: Callable[[Backbone, str], Reach] = reach_of_form,
+) -> str:
     """Choose the kind of a form.
 
     Args:
         view: The network.
         cost: What the form is to cost, MACs.
         kinds: The kinds to choose from, the preferred one first.
+        reach_of: What forms of a kind can cost; finding that takes seconds, which a caller may save.
 
     Returns:
         The first kind of which the network has a form of this cost.
@@ -96,7 +102,7 @@ def kind_for(view: Backbone, cost: float, kinds: Sequence[str] = KINDS) -> str:
     reaches: list[Reach] = []
     for kind in kinds:
         try:
-            reaches.append(reach_of_form(view, kind))
+            reaches.append(reach_of(view, kind))
             reaches[-1].check(cost)
         except OutOfReachError:
             continue

@@ -153,7 +153,10 @@ def _divided(
     ordered = certainty[rows]
     # A threshold lies half-way between two images. The last one lets all go on.
     goes = np.append(np.flatnonzero(np.diff(ordered) > 0) + 1, here)
-    cuts = np.append((ordered[goes[:-1] - 1] + ordered[goes[:-1]]) / 2, 1.0)
+    lower, upper = ordered[goes[:-1] - 1], ordered[goes[:-1]]
+    # Networks and files decide in float32, in which half-way between two neighbours is one of them.
+    middle = ((lower + upper) / 2).astype(np.float32).astype(float)
+    cuts = np.append(np.where(middle < upper, middle, lower), 1.0)
     stopped = right[rows].sum() - np.concatenate([[0], np.cumsum(right[rows])])
     if len(behind) == 1:
         answered = np.concatenate([[0], np.cumsum(behind[0][1][rows])])[goes] + stopped[goes]

@@ -1,7 +1,7 @@
 """A routed network on disk: a JSON specification and safetensors. Versioned, complete, no pickle."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -115,13 +115,17 @@ def read_spec(folder: Path) -> dict[str, Any]:
 WAY_OUT = "make it again, or use it with that version"
 
 
-def load(path: str | Path, model: nn.Module | Backbone | Sequence[nn.Module | Backbone] | None = None) -> RoutedNetwork:
+Model = nn.Module | Backbone
+
+
+def load(path: str | Path, model: Model | Sequence[Model] | Callable[[], Model] | None = None) -> RoutedNetwork:
     """Load what `save` or `routekit export` wrote: a run, or a compact checkpoint. In eval mode, on the CPU.
 
     Args:
         path: The folder.
         model: An instance of your own architecture, for a network that was converted from one, or what `mark_units`
-            makes of it. The values are loaded into it. For a cascade, a list with one for each network.
+            makes of it. The values are loaded into it. For a cascade, a list with one for each network, or a function
+            that makes one.
 
     Returns:
         The network.
@@ -132,7 +136,10 @@ def load(path: str | Path, model: nn.Module | Backbone | Sequence[nn.Module | Ba
     folder = network_folder(Path(path))
     spec = read_spec(folder)
     count = len(spec.get("networks") or [None])
-    given = [None] * count if model is None else list(model) if isinstance(model, Sequence) else [model]
+    if model is None or isinstance(model, nn.Module | Backbone):
+        given = [model] * (count if model is None else 1)
+    else:
+        given = list(model) if isinstance(model, Sequence) else [model() for _ in range(count)]
     if len(given) != count:
         raise InputError(f"{folder} holds {count} networks, model= {len(given)}: give a list, with one for each")
     try:

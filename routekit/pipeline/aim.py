@@ -1,7 +1,6 @@
 """Choose passes of a ladder for an aim: on validation images, by their answers and by the clock."""
 
 import json
-import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -28,15 +27,14 @@ from routekit.files import alone, write_text
 from routekit.junctions.convert import convert
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.choice import NEAR, Choice, Expected, place_of
-from routekit.pipeline.inputs import load_images
-from routekit.pipeline.machine import Hooks, Machine
+from routekit.pipeline.inputs import check_classes, load_images, load_run
+from routekit.pipeline.machine import Hooks, Machine, processor_name
 from routekit.pipeline.record import run_record, write_run
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.run_plan import RunPlan
-from routekit.pipeline.rungs import BATCH, Ladder, drawn
-from routekit.report.record import read_record
-from routekit.runtime.drive import Clock, Passes
-from routekit.runtime.passes import open_passes
+from routekit.pipeline.rungs import BATCH, Ladder, check_packages, drawn
+from routekit.report.record import RECORD, read_record
+from routekit.runtime.drive import Clock
 
 # How many test images are driven at most.
 TEST = 4096
@@ -58,29 +56,46 @@ def aim_run(path: Path, changes: dict[str, Any], target: str | None, machine: Ma
     Raises:
         InputError: It is no finished ladder, or the aim is none, or cannot be met.
     """
-    folder, plan = RunFolder.open(path)
-    if plan.aim is None:
-        raise InputError(f"{path} is no ladder: another aim is for what `routekit convert` makes for a time")
-    if target is not None:
-        changes = changes | {"macs": parse_amount(target, plan.dense_cost)}
+    RunFolder.open(path)
+    machine.accelerator()  # raises for a device that is not there
+    with alone(path, machine.hooks.say):
+        folder, plan = RunFolder.open(path)
+        if plan.aim is None:
+            raise InputError(f"{path} is no ladder: another aim is for what `routekit convert` makes for a time")
+        aim = _changed(
+            plan.aim, changes if target is None else changes | {"macs": parse_amount(target, plan.dense_cost)}
+        )
+        check_packages(aim)
+        aimed = plan.model_copy(update={"aim": aim, "target": aim.macs})
+        return aim_at(aimed, folder, _ladder(folder, plan, machine), machine)
+
+
+def _changed(aim: Aim, changes: dict[str, Any]) -> Aim:
+    """An aim with changes: another want takes the place of the last one. Raises InputError: it is none."""
     wants = {"macs", "ms", "speedup", "max_drop"}
-    kept = {name: value for name, value in asdict(plan.aim).items() if name not in wants or not wants & {*changes}}
+    kept = {name: value for name, value in asdict(aim).items() if name not in wants or not wants & {*changes}}
     try:
-        aim = Aim(**kept | changes)
+        found = Aim(**kept | changes)
     except ValidationError as error:
         faults = [{**fault, "loc": ("aim", *fault["loc"])} for fault in error.errors()]
         raise InputError(explain(faults, {}, RunPlan)) from error
-    aim.check()
-    with alone(path, machine.hooks.say):
-        data = load_images(plan, machine.hooks)
-        trained = read_record(path)["trained_seconds"] if folder.finished else 0.0
-        aimed = plan.model_copy(update={"aim": aim, "target": aim.macs})
-        record = aim_at(aimed, folder, Ladder(folder.forms, data, machine.hooks), machine, trained)
-        folder.write(aimed)
-    return record
+    found.check()
+    return found
 
 
-def aim_at(plan: RunPlan, folder: RunFolder, ladder: Ladder, machine: Machine, trained: float) -> dict[str, Any]:
+def _ladder(folder: RunFolder, plan: RunPlan, machine: Machine) -> Ladder:
+    """The ladder of a run. Raises InputError: it is not trained, or the images have other classes."""
+    ladder = Ladder(
+        folder.forms,
+        load_images(plan, machine.hooks),
+        machine.hooks,
+        plan.spec if plan.spec.source == "custom" else None,
+    )
+    check_classes(folder.forms / list(ladder.forms)[-1], ladder.data.classes)
+    return ladder
+
+
+def aim_at(plan: RunPlan, folder: RunFolder, ladder: Ladder, machine: Machine) -> dict[str, Any]:
     """Choose passes for the aim of a plan, measure them on test images, and write them into the run's folder.
 
     Args:
@@ -88,7 +103,6 @@ def aim_at(plan: RunPlan, folder: RunFolder, ladder: Ladder, machine: Machine, t
         folder: The run's folder.
         ladder: Its forms.
         machine: Where it runs.
-        trained: How long training took, seconds.
 
     Returns:
         The run's record.
@@ -101,19 +115,23 @@ def aim_at(plan: RunPlan, folder: RunFolder, ladder: Ladder, machine: Machine, t
     with Clock(place_of(plan.aim)) as clock, TemporaryDirectory(dir=folder.path) as made:
         choice = Choice.of(ladder, plan.aim, machine, clock)
         point, expected = choice.choose()
-        network, passes, record = _measure(choice, point, expected, plan, folder.path, Path(made))
-        record |= {"seconds": trained + time.perf_counter() - started, "trained_seconds": trained}
+        network, record = _measure(choice, point, expected, plan, folder.path, Path(made))
+        record |= {"seconds": ladder.seconds + time.perf_counter() - started, "trained_seconds": ladder.seconds}
+        _, passes = choice.compose(point, Path(made), record)
+        # Without a record, the run is not finished: whoever is interrupted here resumes it, or chooses again.
+        (folder.path / RECORD).unlink(missing_ok=True)
+        folder.write(plan)
         write_text(folder.path / FRONTIER, json.dumps(choice.frontier(), indent=1) + "\n")
         if folder.passes.exists():
-            shutil.rmtree(folder.passes)
+            folder.passes.rename(Path(made) / "former")
         if plan.aim.where != "torch":
-            shutil.move(passes.folder, folder.passes)
+            passes.folder.rename(folder.passes)
     write_run(folder.path, network, record, ladder.data.classes)
     return record
 
 
 def check_in_time(plan: RunPlan, view: Backbone, data: DataSplits) -> None:
-    """Check that the smallest form of a ladder, which is yet to be trained, takes less than the time of the aim.
+    """Check, before anything is trained, that a ladder can meet its aim: by its smallest forms, and networks at hand.
 
     Args:
         plan: The plan of the run.
@@ -121,19 +139,24 @@ def check_in_time(plan: RunPlan, view: Backbone, data: DataSplits) -> None:
         data: The images.
 
     Raises:
-        InputError: It takes more, a package is not installed, or the threads are more than the cores.
+        InputError: All of these take longer than the time that is wanted, a package is not installed, the threads are
+            more than the cores, or a network at hand decides something.
     """
     aim = plan.aim
     if aim is None:
         return
     place = place_of(aim)
+    check_packages(aim)
     if aim.max_drop is not None:
         check_exactness(aim.max_drop, len(data.val))
+    others = at_hand(plan)
     if aim.ms is None and aim.speedup is None:
         return
-    smallest = {form.name(plan.dense_cost): form_of(view, form.kind, form.cost) for form in plan.forms[:1]}
+    smallest = {form.kind: form for form in reversed(plan.forms)}.values()
+    made_of = {form.name(plan.dense_cost): form_of(view, form.kind, form.cost) for form in smallest}
     with Clock(place) as clock, TemporaryDirectory() as made:
-        ladder = Ladder.write(Path(made) / "forms", smallest | {"dense": convert(view)}, data, Hooks())
+        networks = others | made_of | {"dense": convert(view)}
+        ladder = Ladder.write(Path(made) / "forms", networks, data, Hooks())
         rungs = ladder.rungs(aim)
         times = clock.drive([rung.passes for rung in rungs], drawn(data.val, 4 * BATCH))
     fastest, dense = min(each.mean for each in times), times[-1].mean
@@ -145,6 +168,23 @@ def check_in_time(plan: RunPlan, view: Backbone, data: DataSplits) -> None:
             f"{target:.3g} ms an image is out of reach in {aim.where} at batch {aim.batch}: {said}. Ask for "
             f"aim.ms={1.1 * fastest:.2g} or more, for a smaller form, or for another runtime"
         )
+
+
+def at_hand(plan: RunPlan) -> dict[str, RoutedNetwork]:
+    """The finished networks that compete with the forms of a ladder, by name.
+
+    Raises:
+        InputError: Something is decided in one of them, or it takes images that are normalised otherwise.
+    """
+    found = {}
+    for number, path in enumerate(plan.smaller):
+        network = load_run(Path(path))
+        if not network.is_static:
+            raise InputError(f"smaller={path} decides something: a ladder is made of networks that do not")
+        if (network.spec.mean, network.spec.std) != (plan.spec.mean, plan.spec.std):
+            raise InputError(f"smaller={path} takes images of another mean or deviation: set data.mean and data.std")
+        found[f"smaller-{number}"] = network
+    return found
 
 
 def evaluate_ladder(path: Path, machine: Machine) -> dict[str, Any]:
@@ -160,25 +200,26 @@ def evaluate_ladder(path: Path, machine: Machine) -> dict[str, Any]:
     Raises:
         InputError: It is no finished ladder.
     """
-    folder, plan = RunFolder.open(path)
-    before = read_record(path)
-    assert plan.aim is not None
-    started = time.perf_counter()
-    ladder = Ladder(folder.forms, load_images(plan, machine.hooks), machine.hooks)
-    expected = Expected(before["time"]["target_ms"], before["time"]["validation_ms"])
-    with Clock(place_of(plan.aim)) as clock, TemporaryDirectory() as made:
-        choice = Choice.of(ladder, plan.aim, machine, clock)
-        *_, record = _measure(choice, choice.point_of(before), expected, plan, path, Path(made))
-    return record | {"seconds": time.perf_counter() - started, "trained_seconds": before["trained_seconds"]}
+    with alone(path, machine.hooks.say):
+        folder, plan = RunFolder.open(path)
+        before = read_record(path)
+        assert plan.aim is not None
+        started = time.perf_counter()
+        ladder = _ladder(folder, plan, machine)
+        expected = Expected(before["time"]["target_ms"], before["time"]["validation_ms"])
+        with Clock(place_of(plan.aim)) as clock, TemporaryDirectory() as made:
+            choice = Choice.of(ladder, plan.aim, machine, clock)
+            _, record = _measure(choice, choice.point_of(before), expected, plan, path, Path(made))
+    return record | {"seconds": time.perf_counter() - started, "trained_seconds": ladder.seconds}
 
 
 def _measure(
     choice: Choice, point: Point, expected: Expected, plan: RunPlan, path: Path, made: Path
-) -> tuple[RoutedNetwork, Passes, dict[str, Any]]:
-    """Measure a point on test images -> its network, its passes, which are in `made`, and its record."""
+) -> tuple[RoutedNetwork, dict[str, Any]]:
+    """Measure a point on test images -> its network, and its record; its passes are written to `made`."""
     data, aim, machine = choice.ladder.data, choice.aim, choice.machine
     network, passes = choice.compose(point, made)
-    runtime = open_passes(passes.folder, aim.where, precisions=passes.precisions or None)
+    runtime = passes.open(aim.where)
     costs, labels = CostTable.measure(network), data.test.labels
     answers = [
         runtime(normalize(images, network.spec.mean, network.spec.std))
@@ -220,6 +261,7 @@ def _measure(
         chosen=choice.said(point),
         time={
             **vars(choice.clock.place),
+            "machine": processor_name(),
             "target_ms": expected.target,
             "validation_ms": expected.ms,
             "mean_ms": driven.mean,
@@ -228,7 +270,7 @@ def _measure(
             "speedup": dense.mean / driven.mean,
         },
     )
-    return network, passes, record
+    return network, record
 
 
 def _exits(tested: Answers, point: Point, network: RoutedNetwork, routes: Tensor) -> list[ExitStatistics]:

@@ -111,6 +111,8 @@ def export_program(
     network, about = load_run(path), read_about(path)
     _check_free(path, out, force)
     hooks.say(f"exporting {path} to {out}")
+    if kind == "passes" and RunFolder(path).passes.exists():
+        hooks.say(f"the passes that were measured, in the precisions that were chosen, are in {RunFolder(path).passes}")
     files = write(kind, out, network, about, native=native)
     if calibration:
         from routekit.runtime.quantize import quantize_passes

@@ -3,15 +3,14 @@
 from functools import cache
 
 from routekit.backbones.unit import ModelSpec
-from routekit.baselines.forms import kind_for, reach_of_form
-from routekit.cost.target import OutOfReachError, parse_amount
+from routekit.baselines.forms import KINDS, kind_for, reach_of_form
+from routekit.cost.target import Reach, parse_amount
 from routekit.errors import InputError
 from routekit.pipeline.reach import built
 from routekit.pipeline.run_plan import Form
 
-# How a form is made where a recipe does not say, the first that reaches the cost. Without training, only the same
-# weights at a lower resolution are of use.
-TRAINED, UNTRAINED = ("depgraph", "l1", "distributedk", "resolution"), ("resolution",)
+# Without training, only the same weights at a lower resolution are of use.
+UNTRAINED = ("resolution",)
 
 
 def forms_of(ladder: list[str], spec: ModelSpec, whole: float, epochs: float, notes: list[str]) -> list[Form]:
@@ -37,22 +36,18 @@ def forms_of(ladder: list[str], spec: ModelSpec, whole: float, epochs: float, no
         if cost >= whole:
             raise InputError(f"ladder: {words} is no smaller form: it costs what the dense network does")
         if colon:
-            _check(spec, kind, cost, words)
+            _reach(spec, kind).check(cost, f"ladder: {words}: ")
         else:
             try:
-                kind = _kind(spec, cost, TRAINED if epochs else UNTRAINED)
-            except OutOfReachError as error:
-                notes.append(f"no form at {words}: {error.limit}")
+                kinds = KINDS if epochs else UNTRAINED
+                kind = kind_for(built(spec), cost, kinds, lambda _, kind: _reach(spec, kind))
+            except InputError as error:
+                notes.append(f"no form at {words}: {getattr(error, 'limit', error)}")
                 continue
         found.append(Form(kind=kind, cost=cost))
     return sorted(set(found), key=lambda form: (form.cost, form.kind))
 
 
 @cache
-def _kind(spec: ModelSpec, cost: float, kinds: tuple[str, ...]) -> str:
-    return kind_for(built(spec), cost, kinds)
-
-
-@cache
-def _check(spec: ModelSpec, kind: str, cost: float, words: str) -> None:
-    reach_of_form(built(spec), kind).check(cost, f"ladder: {words}: ")
+def _reach(spec: ModelSpec, kind: str) -> Reach:
+    return reach_of_form(built(spec), kind)

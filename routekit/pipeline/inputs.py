@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -152,7 +153,7 @@ def view_of_run(path: Path, plan: RunPlan, classes: Sequence[str]) -> Backbone:
 def load_run(path: Path) -> RoutedNetwork:
     """Load a run or a checkpoint; the plan of a run names the file of a user's own network. Raises InputError."""
     plan = plan_at(path)
-    return load(path, None if plan is None or plan.spec.source != "custom" else build(plan.spec))
+    return load(path, None if plan is None or plan.spec.source != "custom" else partial(build, plan.spec))
 
 
 def check_classes(path: Path, classes: Sequence[str]) -> None:

@@ -93,6 +93,9 @@ def evaluate_curve(
         if plan_at(path) is None:
             raise InputError(f"--keep writes a run, as it was made but for its budget, and {path} does not say how")
         RunFolder.check_free(out, force=False)
+    plan = plan_at(path)
+    if plan is not None and plan.aim is not None:
+        raise InputError(f"{path} is a ladder, which `routekit aim` sets for another budget")
     subject = _Subject.load(path, data, machine)
     for warning in subject.data.warnings:
         machine.hooks.warn(warning)

@@ -1,7 +1,7 @@
 """`resolve`: from a recipe to the plan of a run. What is open is decided here; nothing below reads a recipe."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -223,9 +223,9 @@ def _check_words(recipe: Recipe) -> None:
     weights, chosen = recipe.model.weights, list(recipe.junctions.values())
     if weights not in ("auto", "none") and "://" not in weights and not Path(weights).exists():
         raise InputError(f"model.weights={weights}: no such file or run")
-    if recipe.method != "ladder" and (recipe.aim.wants or recipe.aim.max_size is not None):
-        name = next(iter([*recipe.aim.wants, "max_size"]))
-        raise InputError(f"aim.{name} is for a ladder of forms (method=ladder), not for method={recipe.method}")
+    given = [name for name, value in asdict(recipe.aim).items() if value != getattr(Aim, name)]
+    if recipe.method != "ladder" and given:
+        raise InputError(f"aim.{given[0]} is for a ladder of forms (method=ladder), not for method={recipe.method}")
     if recipe.method == "cascade":
         raise InputError("method=cascade is what `routekit cascade` makes; of one network: junctions=cascade")
     if recipe.method == "dense" and recipe.target is not None:

@@ -1,15 +1,19 @@
 """What a ladder chooses from: each form in each precision, with its files, its answers, and its times."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from routekit.backbones.load import build
+from routekit.backbones.unit import ModelSpec
 from routekit.cost.aim import Aim
 from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
@@ -21,7 +25,6 @@ from routekit.formats.checkpoint import load, save_network
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.machine import Hooks, processor_name
 from routekit.runtime.drive import Clock, Passes
-from routekit.runtime.passes import open_passes
 from routekit.runtime.runtime import need
 
 # How many training images say which values features have, and how many images are timed.
@@ -63,14 +66,18 @@ class Ladder:
         folder: Where the forms are.
         data: The images.
         hooks: Where sentences go.
+        source: The specification of a user's own network; None for others.
     """
 
     folder: Path
     data: DataSplits
     hooks: Hooks
+    source: ModelSpec | None = None
 
     @classmethod
-    def write(cls, folder: Path, networks: Mapping[str, RoutedNetwork], data: DataSplits, hooks: Hooks) -> "Ladder":
+    def write(
+        cls, folder: Path, networks: Mapping[str, RoutedNetwork], data: DataSplits, hooks: Hooks, seconds: float = 0.0
+    ) -> "Ladder":
         """Write the forms of a ladder; older ones are replaced.
 
         Args:
@@ -78,36 +85,45 @@ class Ladder:
             networks: The forms by name, the dense network last.
             data: The images.
             hooks: Where sentences go.
+            seconds: How long training took.
 
         Returns:
             The ladder.
-
-        Raises:
-            InputError: Something is decided in one of them.
         """
         make_folder(folder, FORMS)
         macs = {}
         for name, network in networks.items():
-            if not network.is_static:
-                raise InputError(f"{network.name}, {name}, decides something: a ladder is made of networks that do not")
             network = network.cpu().eval()
             save_network(folder / name, network, about={"classes": list(data.classes)})
             macs[name] = CostTable.measure(network).dense
-        write_text(folder / FORMS, json.dumps(macs, indent=2) + "\n")
-        return cls(folder, data, hooks)
+        write_text(folder / FORMS, json.dumps({"macs": macs, "seconds": seconds}, indent=2) + "\n")
+        spec = network.spec
+        return cls(folder, data, hooks, spec if spec.source == "custom" else None)
 
     @cached_property
+    def _about(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.folder / FORMS).read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.folder} holds no trained forms: finish the run with resume={self.folder.parent}"
+            ) from error
+        return found
+
+    @property
     def forms(self) -> dict[str, float]:
         """The multiply-adds of the forms, by name. Raises InputError: there are no forms."""
-        try:
-            found: dict[str, float] = json.loads((self.folder / FORMS).read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.folder.parent} holds no trained forms: it is no finished ladder") from error
-        return found
+        macs: dict[str, float] = self._about["macs"]
+        return macs
+
+    @property
+    def seconds(self) -> float:
+        """How long training took."""
+        return float(self._about["seconds"])
 
     def network(self, form: str) -> RoutedNetwork:
         """Load a form."""
-        return load(self.folder / form)
+        return load(self.folder / form, None if self.source is None else build(self.source))
 
     def rungs(self, aim: Aim) -> list[Rung]:
         """The passes that an aim can choose from; the last one is the dense network in float32, if only to compare.
@@ -121,9 +137,7 @@ class Ladder:
         Raises:
             InputError: A package is not installed.
         """
-        if aim.where != "torch":
-            for package in ("onnxscript", "onnxruntime", *(["openvino"] if aim.where == "openvino" else [])):
-                need(package, aim.where)
+        check_packages(aim)
         dense = list(self.forms)[-1]
         wanted = [(form, precision) for form in self.forms for precision in aim.precisions]
         wanted = [each for each in wanted if each != (dense, PRECISE)]
@@ -132,8 +146,9 @@ class Ladder:
     def _rung(self, form: str, precision: str, runtime: str) -> Rung:
         if runtime == "torch":
             tensors = self.network(form).state_dict().values()
-            size = {"fp32": 4, "bf16": 2, "int8": 1}[precision] * sum(tensor.numel() for tensor in tensors)
-            return Rung(form, precision, self.forms[form], size, Passes(self.folder / form, (precision,)))
+            size = {"fp32": 4, "bf16": 2}[precision] * sum(tensor.numel() for tensor in tensors)
+            passes = Passes(self.folder / form, (precision,), self.source)
+            return Rung(form, precision, self.forms[form], size, passes)
         folder = self.folder / form / precision
         file = folder / "pass-0.onnx"
         if not file.exists():
@@ -141,11 +156,12 @@ class Ladder:
         return Rung(form, precision, self.forms[form], file.stat().st_size, Passes(folder))
 
     def _export(self, form: str, precision: str, folder: Path) -> None:
-        """Write a form as one graph for onnxruntime and OpenVINO. What is there is complete."""
+        """Write a form as one graph for onnxruntime and OpenVINO, into a folder that only holds finished files."""
         from routekit.formats.onnx.passes import save_passes
 
         self.hooks.say(f"exporting {form} in {precision}")
         making = folder.with_name(f"{precision}.partial")
+        shutil.rmtree(making, ignore_errors=True)
         network = self.network(form)
         save_passes(making, network, {"classes": list(self.data.classes)})
         if precision == "int8":
@@ -154,7 +170,7 @@ class Ladder:
             quantize_passes(making, pixels(self.data.train, CALIBRATION, network))
         folder.mkdir(exist_ok=True)
         (making / "pass-0.onnx").replace(folder / "pass-0.onnx")
-        making.rmdir()
+        shutil.rmtree(making)
 
     def logits(self, rungs: Sequence[Rung], runtime: str) -> dict[str, Tensor]:
         """What each pass answers: "val" and "test", `[passes, N, classes]`. It is kept in files."""
@@ -163,15 +179,20 @@ class Ladder:
 
     def _logits(self, rung: Rung, runtime: str) -> dict[str, Tensor]:
         file = self.folder / rung.form / f"{runtime}-{rung.precision}.safetensors"
-        if not file.exists():
-            call = open_passes(rung.passes.folder, runtime, precisions=rung.passes.precisions or None)
-            spec = call.description.spec
-            made = {}
-            for split, images in (("val", self.data.val), ("test", self.data.test)):
-                batches = images.batches(torch.arange(len(images)), BATCH)
-                made[split] = torch.cat([call(normalize(x, spec.mean, spec.std)).logits for x, _ in batches])
-            write_atomically(file, lambda stream: stream.write(save(made)))
-        return load_file(file)
+        splits = {"val": self.data.val, "test": self.data.test}
+        if file.exists():
+            found = load_file(file)
+            if all(torch.equal(found[f"{split} labels"], images.labels) for split, images in splits.items()):
+                return found
+            self.hooks.say(f"the images are others than those to which {rung.name} answered; it answers again")
+        call = rung.passes.open(runtime)
+        spec = call.description.spec
+        made = {f"{split} labels": images.labels for split, images in splits.items()}
+        for split, images in splits.items():
+            batches = images.batches(torch.arange(len(images)), BATCH)
+            made[split] = torch.cat([call(normalize(x, spec.mean, spec.std)).logits for x, _ in batches])
+        write_atomically(file, lambda stream: stream.write(save(made)))
+        return made
 
     def times(self, rungs: Sequence[Rung], clock: Clock) -> list[dict[int, float]]:
         """Milliseconds of each pass by the number of images, measured on this machine. They are kept in a file.
@@ -194,7 +215,7 @@ class Ladder:
         if missing:  # all anew: what is compared is timed in turns
             self.hooks.say(f"timing {len(rungs)} passes in {clock.place.runtime}, batch {clock.place.batch}")
             measured = clock.time([rung.passes for rung in rungs], drawn(self.data.val, TIMED))
-            table["ms"] = {rung.name: ms for rung, ms in zip(rungs, measured, strict=True)}
+            table["ms"] |= {rung.name: ms for rung, ms in zip(rungs, measured, strict=True)}
             others = [each for each in known if each["where"] != where]
             write_text(file, json.dumps([*others, table], indent=1) + "\n")
         return [{int(count): ms for count, ms in table["ms"][rung.name].items()} for rung in rungs]
@@ -211,6 +232,11 @@ def pixels(images: Images, most: int, network: RoutedNetwork) -> Tensor:
     return normalize(drawn(images, most), network.spec.mean, network.spec.std)
 
 
-def is_ladder(path: Path) -> bool:
-    """Whether a run holds the forms of a ladder."""
-    return (path / "forms" / FORMS).exists()
+def check_packages(aim: Aim) -> None:
+    """Raise InputError if a package is not installed that an aim needs."""
+    if aim.where != "torch":
+        need("onnxscript", "onnx")
+    if aim.where == "onnx" or "int8" in aim.precisions:
+        need("onnxruntime", "onnx")  # which also quantises
+    if aim.where == "openvino":
+        need("openvino", "openvino")

@@ -19,9 +19,9 @@ from routekit.junctions.again import look_again
 from routekit.junctions.convert import convert, join
 from routekit.macs import describe
 from routekit.network.network import RoutedNetwork
-from routekit.pipeline.aim import aim_at, check_in_time
+from routekit.pipeline.aim import aim_at, at_hand, check_in_time
 from routekit.pipeline.build import ladder_of, network_of
-from routekit.pipeline.inputs import Inputs, facts_of, load_images, load_inputs, load_run, view_of_run
+from routekit.pipeline.inputs import Inputs, facts_of, load_images, load_inputs, view_of_run
 from routekit.pipeline.join import check_smaller, join_behind
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.plan import check_reach, needed_by, resolve
@@ -54,7 +54,8 @@ def prepare(recipe: Recipe, machine: Machine) -> tuple[RunPlan, Inputs]:
     inputs = load_inputs(early, data, machine.hooks)
     plan = resolve(recipe, facts_of(data, untrained=inputs.untrained))
     check_smaller([*map(Path, plan.smaller)], plan.spec.input_size, data.classes)
-    check_in_time(plan, inputs.view, data)
+    if machine.accelerator().num_processes == 1:  # several would time beside each other
+        check_in_time(plan, inputs.view, data)
     return plan, inputs
 
 
@@ -236,10 +237,10 @@ def _aim(
     """Write the trained forms of a ladder, and choose from them. Returns the record."""
     accelerator, record = machine.accelerator(), dict[str, Any]()
     if accelerator.is_main_process:
-        others = {f"smaller-{number}": load_run(Path(path)) for number, path in enumerate(plan.smaller)}
         names = [*(f"{number}-{form.name(plan.dense_cost)}" for number, form in enumerate(plan.forms)), "dense"]
-        ladder = Ladder.write(folder.forms, others | dict(zip(names, forms, strict=True)), data, machine.hooks)
-        record = aim_at(plan, folder, ladder, machine, seconds)
+        networks = at_hand(plan) | dict(zip(names, forms, strict=True))
+        ladder = Ladder.write(folder.forms, networks, data, machine.hooks, seconds)
+        record = aim_at(plan, folder, ladder, machine)
     accelerator.wait_for_everyone()
     return record
 

@@ -71,7 +71,8 @@ def _of_ladder(record: Mapping[str, Any]) -> list[str]:
         f"The passes are {names}{', and the mean of their answers counts' if record['average'] else ''}, "
         f"{record['size']['bytes']:,} bytes. They were chosen on {chosen['images']} validation images, of which "
         f"{100 * chosen['accuracy']:.2f}% are answered rightly, and {100 * chosen['dense_accuracy']:.2f}% by the dense "
-        f"network (± {chosen['standard_error']:.2f} points, one standard error of the difference).",
+        f"network (± {chosen['standard_error']:.2f} points, one standard error of the difference). These images chose, "
+        "so that their own figure flatters it.",
     ]
 
 

@@ -14,20 +14,26 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from routekit.backbones.load import build
+from routekit.backbones.unit import ModelSpec
 from routekit.cost.passes import counts_of
-from routekit.errors import RoutekitError
+from routekit.data.augment import normalize
+from routekit.errors import InputError, RoutekitError, reason
+from routekit.runtime.passes import PassesRuntime, open_passes
 
 # About how long each number of images is timed, seconds.
 SECONDS = 4.0
-# Images are normalised in parts, and at least this many calls come before those that count.
+# Images are normalised in parts, and so many single images come before those that count; of batches, three.
 PART, WARM_UP = 64, 20
 
 
@@ -67,10 +73,23 @@ class Driven:
 
 @dataclass(frozen=True)
 class Passes:
-    """What is opened: a folder (`runtime.passes.open_passes`), and in torch the precision of each pass."""
+    """What is opened.
+
+    Attributes:
+        folder: As in `runtime.passes.open_passes`.
+        precisions: In torch, of each pass.
+        source: In torch, the specification of a user's own network, which its factory builds.
+    """
 
     folder: Path
     precisions: tuple[str, ...] = ()
+    source: ModelSpec | None = None
+
+    def open(self, runtime: str, *, batch: int | None = None, threads: int = 0) -> PassesRuntime:
+        """Open it (`open_passes`)."""
+        model = None if self.source is None else partial(build, self.source)
+        precisions = self.precisions or None
+        return open_passes(self.folder, runtime, batch=batch, threads=threads, precisions=precisions, model=model)
 
 
 class Clock:
@@ -132,7 +151,7 @@ class Clock:
         """Send a request to the process, and return its answer."""
         folder = Path(self.files.name)
         save_file({"images": images.contiguous()}, folder / "images.safetensors")
-        opened = [{"folder": str(each.folder.absolute()), "precisions": each.precisions} for each in passes]
+        opened = [asdict(each) | {"folder": str(each.folder.absolute())} for each in passes]
         request = {"what": what, "passes": opened, "images": str(folder / "images.safetensors"), **more}
         errors = folder / "errors.txt"
         if self.process is None:
@@ -155,33 +174,30 @@ class Clock:
         if not answer:
             *_, last = [f"exit code {self.process.wait()}", *errors.read_text().strip().splitlines()]
             raise RoutekitError(f"timing in {self.place.runtime} failed: {last}")
-        found: list[Any] = json.loads(answer)
-        return found
+        found = json.loads(answer)
+        if "error" in found:
+            raise (InputError if found["input"] else RoutekitError)(found["error"])
+        times: list[Any] = found["found"]
+        return times
 
 
 def _serve(request: dict[str, Any]) -> list[Any]:
     """What the process does: open all passes, and time them."""
-    from routekit.data.augment import normalize
-    from routekit.runtime.passes import open_passes
-
     place = Place(**request["place"])
     torch.set_num_threads(place.threads)
     pixels = load_file(request["images"])["images"]
-    folders = [(Path(each["folder"]), each["precisions"] or None) for each in request["passes"]]
+    passes = TypeAdapter(list[Passes]).validate_python(request["passes"])
 
-    def opened(batch: int) -> list[Any]:
-        return [
-            open_passes(folder, place.runtime, batch=batch, threads=place.threads, precisions=precisions)
-            for folder, precisions in folders
-        ]
+    def opened(batch: int) -> list[PassesRuntime]:
+        return [each.open(place.runtime, batch=batch, threads=place.threads) for each in passes]
 
     def images_of(start: int, count: int) -> Tensor:
         rows = torch.arange(start, start + count) % len(pixels)
         return normalize(pixels[rows], spec.mean, spec.std)
 
-    spec = opened(1)[0].description.spec
+    spec = passes[0].open(place.runtime, batch=1).description.spec
     if request["what"] == "passes":
-        found: list[dict[int, float]] = [{} for _ in folders]
+        found: list[dict[int, float]] = [{} for _ in passes]
         for count in counts_of(place.batch):
             runtimes = opened(count)
             batches = [images_of(turn * count, count) for turn in range(min(16, max(1, 256 // count)))]
@@ -215,19 +231,20 @@ def _driven(
     for runtime in runtimes:
         for turn in range(WARM_UP if batch == 1 else 3):
             runtime(images_of(turn * batch, batch))
-    for start in range(0, total, max(PART, batch)):
-        part = images_of(start, min(max(PART, batch), total - start))
+    # Whole batches, for which passes are planned: the last one is filled with the first images.
+    calls, together = -(-total // batch), max(PART // batch, 1)
+    for first in range(0, calls, together):
+        part = images_of(first * batch, batch * min(together, calls - first))
         for number, runtime in enumerate(runtimes):
             if len(runtimes) > 1:
                 runtime(part[:batch])  # what another one left in the caches is not counted
-            samples[number] += [_milliseconds(runtime, images) / len(images) for images in torch.split(part, batch)]
-    sizes = torch.tensor([min(batch, total - start) for start in range(0, total, batch)], dtype=torch.float64)
+            samples[number] += [_milliseconds(runtime, images) / batch for images in torch.split(part, batch)]
     found = []
     for each in samples:
         taken = torch.tensor(each, dtype=torch.float64)
         levels = torch.quantile(taken, torch.tensor([0.5, 0.95, 0.99], dtype=torch.float64)).tolist()
-        mean = float((taken * sizes).sum() / sizes.sum())
-        found.append({"mean": mean, **dict(zip(("p50", "p95", "p99"), levels, strict=True)), "calls": len(each)})
+        quantiles = dict(zip(("p50", "p95", "p99"), levels, strict=True))
+        found.append({"mean": float(taken.mean()), **quantiles, "calls": len(each)})
     return found
 
 
@@ -239,5 +256,9 @@ def _milliseconds(call: Any, images: Tensor) -> float:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(_serve(json.loads(line))) + "\n")
+        try:
+            answer: dict[str, Any] = {"found": _serve(json.loads(line))}
+        except Exception as error:  # the other process tells the user
+            answer = {"error": reason(error), "input": isinstance(error, InputError)}
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

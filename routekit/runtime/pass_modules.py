@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from routekit.backbones.unit import Backbone
 from routekit.errors import InputError, first_line
 from routekit.execution.fuse import fuse
 from routekit.execution.prepare import prepare
@@ -62,7 +63,13 @@ class DensePass(nn.Module):
 
 @torch.inference_mode()
 def open_modules(
-    path: Path, *, batch: int | None, threads: int, precisions: Sequence[str] | None, compiled: bool
+    path: Path,
+    *,
+    batch: int | None,
+    threads: int,
+    precisions: Sequence[str] | None,
+    compiled: bool,
+    model: Callable[[], Backbone] | None = None,
 ) -> tuple[Description, list[Section], list[Pass]]:
     """Open the passes of a run or a checkpoint.
 
@@ -72,6 +79,7 @@ def open_modules(
         threads: The number of threads; 0 for torch's choice.
         precisions: Of each pass, "fp32" or "bf16"; None for float32.
         compiled: Whether torch's compiler is used where it works. Else convolutions are fused.
+        model: What makes the user's own network from which they were made.
 
     Returns:
         What the network is, how each pass is used, and what runs each.
@@ -79,7 +87,7 @@ def open_modules(
     Raises:
         InputError: It cannot be loaded, something but a rule decides, or the precisions are not those of its passes.
     """
-    network = load(path)
+    network = load(path, model)
     if decides_inside(network):
         raise InputError(f"{path} decides at units, or has learned to stop: its passes are no plain dense networks")
     sections = [stretch.section for stretch in stretches(network)]

@@ -1,12 +1,13 @@
 """A cascade whose passes are plain dense graphs, in any runtime: the program between them."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from routekit.backbones.unit import Backbone
 from routekit.errors import InputError
 from routekit.execution.executor import Answer
 from routekit.formats.description import Description, Section
@@ -27,6 +28,7 @@ def open_passes(
     threads: int = 0,
     precisions: Sequence[str] | None = None,
     compiled: bool = False,
+    model: Callable[[], Backbone] | None = None,
 ) -> "PassesRuntime":
     """Open the passes of a cascade, or of a static network, each as a dense network.
 
@@ -38,6 +40,7 @@ def open_passes(
         threads: The number of threads; 0 for the runtime's choice.
         precisions: For "torch", of each pass "fp32" or "bf16"; by default all in float32.
         compiled: For "torch", whether passes are compiled where that works. That takes a minute.
+        model: For "torch", what makes the user's own network from which the passes were made.
 
     Returns:
         What answers images.
@@ -48,7 +51,7 @@ def open_passes(
     """
     if runtime == "torch":
         return PassesRuntime(
-            *open_modules(path, batch=batch, threads=threads, precisions=precisions, compiled=compiled)
+            *open_modules(path, batch=batch, threads=threads, precisions=precisions, compiled=compiled, model=model)
         )
     if runtime not in OPENERS:
         raise InputError(f"unknown runtime {runtime!r}: {nearest(runtime, ['torch', *OPENERS])}")

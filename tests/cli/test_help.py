@@ -65,7 +65,7 @@ def test_shells_complete_commands_and_options(tmp_path: Path) -> None:
         return done.stdout.split()
 
     assert completed("con") == ["convert"]
-    assert completed("convert --target") == ["--target-flops"]
+    assert completed("convert --target-f") == ["--target-flops"]
     script = subprocess.run(
         ["bash", "-c", f"{' '.join(COMMAND)} --show-completion; true"],
         capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT,

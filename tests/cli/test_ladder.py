@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from routekit.formats.checkpoint import load
 from tests.cli.command import FAST, in_process
 
-MAKE = ["convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--threads", 1, *FAST]
+MAKE = ["convert", "resnet20", "--weights", "runs/dense", "--data", "images", *FAST]
 
 
 def made(*arguments: object, cwd: Path) -> dict[str, Any]:
@@ -44,11 +47,7 @@ def run(exported: Path, tmp_path: Path) -> Path:
 
 
 def test_forms_are_trained_and_the_dense_network_stays(work: Path) -> None:
-    import torch
-
-    from routekit.formats.checkpoint import load
-
-    forms = json.loads((work / "runs/ladder/forms/forms.json").read_text())
+    forms = json.loads((work / "runs/ladder/forms/forms.json").read_text())["macs"]
     assert list(forms) == ["0-depgraph-30pct", "1-l1-50pct", "dense"]
     whole = forms["dense"]
     assert [round(macs / whole, 1) for macs in forms.values()] == [0.3, 0.5, 1.0]
@@ -87,7 +86,9 @@ def test_the_network_of_a_run_is_the_one_that_was_measured(work: Path) -> None:
 
 
 def test_aimed_again_in_another_runtime(run: Path, work: Path) -> None:
-    record = made("aim", run, "--target-speedup", 1.05, "--runtime", "onnx", "--batch", 1, "--threads", 1, cwd=work)
+    # 36 images are no whole number of batches of 8.
+    record = made("aim", run, "--target-speedup", 1.05, "--batch", 8, "--threads", 1, cwd=work)
+    assert (record["time"]["batch"], record["time"]["calls"]) == (8, 5)
     assert record["time"]["target_ms"] > 0
     assert {"mean_ms", "p50", "p95", "p99", "dense_ms", "speedup"} <= {*record["time"]}
     assert (run / "passes/pass-0.onnx").exists()
@@ -142,25 +143,33 @@ def test_bad_aims(options: list[str], says: str, run: Path, exported: Path, work
         (["--target-ms", 1, "--method", "l1"], "--target-ms is for a ladder"),
         (["--target-ms", 1, "--forms", "120%"], "no smaller form"),
         (["--target-ms", 1, "--forms", "l2:20%"], "l2"),
-        (["--target-ms", 0.000001], "out of reach"),
+        (["--target-ms", 0.000001, "--precision", "fp32"], "out of reach"),
         (["--max-drop", 0.5], "too coarse for that; 500 would do"),
         (["--target-flops", "50%", "--smaller", "runs/routed", "--forms", "50%"], "decides something"),
+        (["--target-flops", "50%", "--runtime", "onnx"], "--runtime is for a ladder"),
+        (["--target-flops", "50%", "--forms", "50%", "--method", "l1"], "--forms is for a ladder"),
+        (["--max-drop", 9, "--runtime", "torch", "--precision", "int8"], "passes in torch are fp32 or bf16"),
     ],
 )
 def test_what_cannot_be_converted(options: list[str], says: str, work: Path) -> None:
-    done = in_process(*MAKE, *options, "--epochs", 0, "--name", "not", cwd=work)
+    """It is said before anything is trained."""
+    done = in_process(*MAKE, *options, "--name", "not", cwd=work)
+    assert not (work / "runs/not").exists()
     assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 
 
 def test_a_run_that_is_no_ladder(work: Path) -> None:
+    done = in_process("evaluate", "runs/ladder", "--target-flops", "50%", cwd=work)
+    assert (done.returncode, "routekit aim" in done.stderr) == (2, True)
     done = in_process("aim", "runs/routed", "--target-ms", 1, cwd=work)
     assert (done.returncode, "is no ladder" in done.stderr) == (2, True)
 
 
-def test_aimed_in_python(run: Path) -> None:
+def test_aimed_in_python(run: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import routekit
     from routekit.errors import InputError
 
+    monkeypatch.chdir(work)
     record = routekit.aim(run, max_drop=60.0, precision="fp32")
     assert [each["precision"] for each in record["passes"]] == ["fp32"] * len(record["passes"])
     with pytest.raises(InputError, match=r"aim\.speed: no such setting: .*speedup"):
@@ -172,6 +181,42 @@ def test_nothing_is_trained_in_no_epochs(work: Path) -> None:
     record = made(
         *MAKE, "--max-drop", 50, "--runtime", "torch", "--forms", "40%", "--epochs", 0, "--name", "views", cwd=work
     )
-    forms = json.loads((work / "runs/views/forms/forms.json").read_text())
+    forms = json.loads((work / "runs/views/forms/forms.json").read_text())["macs"]
     assert list(forms) == ["0-resolution-40pct", "dense"]
     assert record["epochs"] == 0
+
+
+def test_images_that_have_changed_are_answered_anew(run: Path, work: Path) -> None:
+    """Answers are kept for the images that were there."""
+    from routekit.cost.aim import Aim
+    from routekit.data.sources import load_data
+    from routekit.pipeline.machine import Hooks
+    from routekit.pipeline.rungs import Ladder
+
+    data = load_data(str(work / "images"), preprocessing=load(run / "forms/dense").spec.preprocessing)
+    said: list[str] = []
+    ladder = Ladder(run / "forms", data, Hooks(say=said.append))
+    rungs = ladder.rungs(Aim(ms=1.0))
+    before = ladder.logits(rungs, "onnx")
+    assert not said
+    order = torch.arange(len(data.val)).flip(0)
+    turned = Ladder(run / "forms", replace(data, val=data.val.subset(order)), Hooks(say=said.append))
+    after = turned.logits(rungs, "onnx")
+    assert len(said) == len(rungs)
+    assert torch.equal(after["val"], before["val"][:, order])
+
+
+def test_who_is_interrupted_while_a_choice_is_written_can_go_on(
+    run: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("routekit.pipeline.aim.write_run", interrupt)
+        assert in_process("aim", run, "--max-drop", 50, cwd=work).returncode == 130
+    done = in_process("evaluate", run, cwd=work)
+    assert (done.returncode, "not a finished run" in done.stderr) == (2, True)
+    record = made("aim", run, cwd=work)
+    assert record["aim"].startswith("the fastest that loses at most 50 points")
+    assert made("evaluate", run, cwd=work)["accuracy"] == record["accuracy"]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,25 @@ def test_every_command_works_on_the_run(workplace: Path, junctions: str) -> None
     call("bench", run, "--batch", "1", *BENCH[:-1])
     call("report", run)
     call("export", run, "--out", f"compact-{junctions}")
+
+
+def test_a_ladder_of_ones_own_network(workplace: Path) -> None:
+    """Forms are loaded into what the factory makes, also in the process that times them."""
+
+    def call(*arguments: object) -> dict[str, Any]:
+        done = in_process(*arguments, "--json", cwd=workplace)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    made = ["my_model.py:make_net", "--weights", "runs/dense", "--forms", "60%", "--epochs", 0.2, "--name", "ladder"]
+    record = call("convert", *made, "--target-flops", "80%", *FAST)
+    assert record["time"]["runtime"] == "torch"
+    call("aim", "runs/ladder", "--max-drop", 90, "--runtime", "torch", "--precision", "bf16")
+    record = call("aim", "runs/ladder", "--max-drop", 90, "--runtime", "onnx", "--precision", "fp32")
+    assert call("evaluate", "runs/ladder")["accuracy"] == record["accuracy"]
+    (answer,) = call("predict", "runs/ladder", "grey.png")["images"]
+    assert len(answer["top"]) > 1
 
 
 def test_a_network_that_guesses_is_warned_of(workplace: Path) -> None:

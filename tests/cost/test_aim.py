@@ -25,7 +25,7 @@ def test_one_aim_and_no_more() -> None:
     for given, said in (({}, "given: none"), ({"ms": 1, "macs": 2}, r"given: aim\.macs and aim\.ms")):
         with pytest.raises(InputError, match=said):
             Aim(**given).check()
-    for wrong in ({"ms": 0}, {"ms": float("inf")}, {"speedup": 1}, {"max_drop": -1}, {"batch": 0}, {"runtime": "onx"}):
+    for wrong in ({"ms": 0}, {"ms": float("inf")}, {"speedup": 1}, {"max_drop": 0}, {"batch": 0}, {"runtime": "onx"}):
         with pytest.raises(ValidationError):
             Aim(**wrong)
 
@@ -46,5 +46,3 @@ def test_how_many_images_tell_a_loss() -> None:
     check_exactness(0.5, 500)
     with pytest.raises(InputError, match=r"499 validation images .* 1\.0 points, too coarse for that; 500 would do"):
         check_exactness(0.5, 499)
-    with pytest.raises(InputError, match="by any number"):
-        check_exactness(0.0, 10**6)

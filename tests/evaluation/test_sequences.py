@@ -107,3 +107,19 @@ def test_a_form_comes_once_in_a_sequence_and_the_cheaper_pass_first() -> None:
     answers, _ = ladder(1)
     points = frontier(answers, linear([3.0, 1.0, 2.0]), forms=[0, 1, 0])
     assert {point.passes for point in points} == {(0,), (1,), (2,), (1, 0), (1, 2)}
+
+
+def test_thresholds_are_those_of_float32() -> None:
+    """Half-way between two neighbours is one of them: not the upper one, which the network would let go on, too."""
+    below = np.nextafter(np.float32(1), np.float32(0))
+    certainties = np.array([0.5, below, 1.0], dtype=np.float32).astype(float)
+    logits = torch.zeros(2, 3, 2)
+    answers = Answers(logits, torch.zeros(3, dtype=torch.int64))
+    answers._known[0,] = (certainties, np.array([False, False, True]))
+    answers._known[1,] = (np.ones(3), np.array([True, True, False]))
+    best = max(frontier(answers, linear([1.0, 2.0])), key=lambda point: point.right)
+    assert (best.passes, best.right) == ((0, 1), 3)
+    (threshold,) = best.thresholds
+    assert threshold == np.float32(threshold)
+    goes = torch.tensor(certainties, dtype=torch.float32) <= torch.tensor(threshold, dtype=torch.float32)
+    assert goes.tolist() == [True, True, False]

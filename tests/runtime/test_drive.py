@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import routekit
-from routekit.errors import RoutekitError
+from routekit.errors import InputError, RoutekitError
 from routekit.runtime import drive
 from routekit.runtime.drive import Clock, Passes, Place
 from tests.toy import small_view
@@ -39,9 +39,20 @@ def test_the_mean_is_over_images_and_the_quantiles_over_calls() -> None:
 
     (alone,) = drive._driven([Timed()], images_of, 10, 1)
     assert (alone["mean"], alone["p50"], alone["calls"]) == (5.5, 5.5, 10)
-    # Batches of 4, 4 and 2 images: 10/4, 26/4 and 19/2 milliseconds an image.
-    (batches,) = drive._driven([Timed()], images_of, 10, 4)
-    assert (batches["mean"], batches["p50"], batches["calls"]) == (5.5, 6.5, 3)
+    # Whole batches: the last one is filled with the first images. 10/4, 26/4 and (19 + 3)/4 milliseconds an image.
+    timed = Timed()
+    (batches,) = drive._driven([timed], images_of, 10, 4)
+    assert (batches["mean"], batches["p50"], batches["calls"]) == ((2.5 + 6.5 + 5.5) / 3, 5.5, 3)
+    assert {*timed.sizes} == {4}
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("batch", [1, 3, 24, 48, 64, 100])
+def test_passes_get_whole_batches(batch: int) -> None:
+    timed = Timed()
+    (found,) = drive._driven([timed], lambda start, count: torch.zeros(count, 1, 1, 1), 257, batch)
+    assert {*timed.sizes} == {batch}
+    assert found["calls"] == -(-257 // batch)
 
 
 @pytest.mark.usefixtures("told")
@@ -81,6 +92,10 @@ def test_a_process_of_its_own_answers_and_fails_in_one_line(tmp_path: Path) -> N
         assert all(ms > 0 for ms in times.values())
         assert (driven.calls, again.calls) == (3, 3)
         assert driven.p50 <= driven.p95 <= driven.p99
-        with pytest.raises(RoutekitError, match=r"timing in onnx failed: .*lacks") as caught:
+        with pytest.raises(InputError, match="lacks the pass") as caught:
             clock.drive([Passes(tmp_path / "nowhere")], images)
+        assert clock.process is not None
+        clock.process.kill()
+        with pytest.raises(RoutekitError, match="timing in onnx failed: exit code -9"):
+            clock.drive([Passes(tmp_path / "passes")], images)
     assert "\n" not in str(caught.value)
