@@ -25,9 +25,8 @@ def made(*arguments: object, cwd: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def work(workplace: Path) -> Path:
-    record = made(
-        *MAKE, "--target-flops", "60%", "--forms", "30%,l1:50%", "--epochs", 1, "--name", "ladder", cwd=workplace
-    )
+    forms = ["--forms", "30%,l1:50%", "--epochs", 1, "--threads", 1]
+    record = made(*MAKE, "--target-flops", "60%", *forms, "--name", "ladder", cwd=workplace)
     assert record["method"] == "ladder"
     return workplace
 
@@ -178,9 +177,8 @@ def test_aimed_in_python(run: Path, work: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_nothing_is_trained_in_no_epochs(work: Path) -> None:
     """Then the forms are the network itself, at a lower resolution."""
-    record = made(
-        *MAKE, "--max-drop", 50, "--runtime", "torch", "--forms", "40%", "--epochs", 0, "--name", "views", cwd=work
-    )
+    views = ["--forms", "40%", "--epochs", 0, "--threads", 1]
+    record = made(*MAKE, "--max-drop", 50, "--runtime", "torch", *views, "--name", "views", cwd=work)
     forms = json.loads((work / "runs/views/forms/forms.json").read_text())["macs"]
     assert list(forms) == ["0-resolution-40pct", "dense"]
     assert record["epochs"] == 0

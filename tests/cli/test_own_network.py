@@ -109,14 +109,15 @@ def test_a_ladder_of_ones_own_network(workplace: Path) -> None:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    made = ["my_model.py:make_net", "--weights", "runs/dense", "--forms", "60%", "--epochs", 0.2, "--name", "ladder"]
-    record = call("convert", *made, "--target-flops", "80%", *FAST)
+    # One thread: other tests run beside this one, and threads of torch would wait for each other.
+    made = ["my_model.py:make_net", "--weights", "runs/dense", "--forms", "60%", "--epochs", 0.2, "--threads", 1]
+    record = call("convert", *made, "--target-flops", "80%", "--name", "ladder", *FAST)
     assert record["time"]["runtime"] == "torch"
     call("aim", "runs/ladder", "--max-drop", 90, "--runtime", "torch", "--precision", "bf16")
     record = call("aim", "runs/ladder", "--max-drop", 90, "--runtime", "onnx", "--precision", "fp32")
     assert call("evaluate", "runs/ladder")["accuracy"] == record["accuracy"]
     (answer,) = call("predict", "runs/ladder", "grey.png")["images"]
-    assert len(answer["top"]) > 1
+    assert 0 < answer["top"][0]["probability"] <= 1
 
 
 def test_a_network_that_guesses_is_warned_of(workplace: Path) -> None:
