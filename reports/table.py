@@ -18,6 +18,7 @@ from typing import Any
 if __name__ == "__main__":  # run as a file: what lies beside it is imported by its whole name, as the tests do
     sys.path.insert(0, str(Path(__file__).parent.parent))
 from reports.headline import compared, milliseconds
+from reports.ladders import aims, ladder
 from routekit.evaluation.answers import unpack
 
 HERE = Path(__file__).parent
@@ -226,6 +227,8 @@ RENDERERS = {
     "compared": compared,
     "milliseconds": milliseconds,
     "met": met,
+    "ladder": ladder,
+    "aims": aims,
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,24 @@ def test_who_is_interrupted_while_a_choice_is_written_can_go_on(
     record = made("aim", run, cwd=work)
     assert record["aim"].startswith("the fastest that loses at most 50 points")
     assert made("evaluate", run, cwd=work)["accuracy"] == record["accuracy"]
+
+
+def test_a_runtime_that_is_not_installed(run: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    done = in_process("aim", run, "--target-ms", 9, "--runtime", "openvino", cwd=work)
+    assert (done.returncode, "pip install 'routekit[openvino]'" in done.stderr) == (2, True), done.stderr
+
+
+def test_times_of_another_machine_are_measured_again(run: Path, work: Path) -> None:
+    file = run / "forms/times.json"
+    (table,) = json.loads(file.read_text())
+    table["where"]["machine"] = "another one"
+    table["ms"] = {name: {"1": 1e6} for name in table["ms"]}
+    file.write_text(json.dumps([table]))
+    done = in_process("aim", run, "--target-speedup", 1.01, cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert "timed on another machine" in done.stderr
+    other, own = json.loads(file.read_text())
+    assert other == table
+    assert own["where"]["machine"] != "another one"
+    assert all(ms["1"] < 1e6 for ms in own["ms"].values())
