@@ -60,6 +60,7 @@ def main() -> None:
             rows.append({"aim": None})
         for number, aim in enumerate(aims):
             asked = Choice(ladder, aim, machine, clock, choice.rungs, choice.answers, choice.tested)
+            asked.__dict__["points"] = choice.points  # the search is the same for all aims
             try:
                 point, expected = asked.choose()
             except InputError as error:

@@ -17,7 +17,7 @@ from routekit.routing.certainty import certainties
 
 MOST_PASSES = 3
 # How many thresholds of the first of two stops are tried. Of the last stop, all are.
-QUANTILES = 48
+QUANTILES = 24
 
 
 @dataclass(frozen=True)
