@@ -35,6 +35,8 @@ from routekit.runtime.passes import PassesRuntime, open_passes
 SECONDS = 4.0
 # Images are normalised in parts, and so many single images come before those that count; of batches, three.
 PART, WARM_UP = 64, 20
+# So many calls of a turn count.
+TURN = 5
 
 
 @dataclass(frozen=True)
@@ -208,16 +210,17 @@ def _serve(request: dict[str, Any]) -> list[Any]:
 
 
 def _turns(runtimes: Sequence[Any], batches: Sequence[Tensor], seconds: float) -> list[float]:
-    """The median milliseconds of a call, in turns: each is followed by another one, as passes are."""
+    """The median milliseconds of a call, in turns of some calls. The first call of a turn is not counted.
+
+    Passes of a sequence are called again and again: call by call in turns, each would find the caches of another one.
+    """
     samples: list[list[float]] = [[] for _ in runtimes]
     order = list(range(len(runtimes)))
     started, turn = time.perf_counter(), 0
-    while turn < 4 or time.perf_counter() - started < seconds:
+    while turn < 3 or time.perf_counter() - started < seconds:
         for number in order:
-            batch = batches[turn % len(batches)]
-            ms = _milliseconds(runtimes[number], batch)
-            if turn:  # the first turn warms up
-                samples[number].append(ms)
+            found = [_milliseconds(runtimes[number], batches[(turn + k) % len(batches)]) for k in range(TURN + 1)]
+            samples[number] += found[1:]
         order.reverse()
         turn += 1
     return [statistics.median(each) for each in samples]

@@ -65,8 +65,9 @@ def test_each_is_driven_over_all_images() -> None:
 
 @pytest.mark.usefixtures("told")
 def test_passes_are_timed_in_turns_and_the_median_counts() -> None:
-    taken = iter([100.0, 100.0, 8.0, 1.0, 2.0, 9.0, 7.0, 3.0])  # A B, B A, A B, B A; the first turn does not count
-    assert drive._turns([lambda _: next(taken)] * 2, [torch.zeros(1)], seconds=0) == [2.0, 8.0]
+    # Three turns; the first call of each, here 100, does not count.
+    taken = iter([100.0, 1.0, 2.0, 3.0, 4.0, 5.0] * 6)
+    assert drive._turns([lambda _: next(taken)] * 2, [torch.zeros(1)], seconds=0) == [3.0, 3.0]
     order: list[str] = []
 
     def call(name: str) -> Callable[[Tensor], float]:
@@ -77,7 +78,7 @@ def test_passes_are_timed_in_turns_and_the_median_counts() -> None:
         return run
 
     drive._turns([call("A"), call("B")], [torch.zeros(1)], seconds=0)
-    assert "".join(order) == "ABBAABBA"
+    assert "".join(order) == "".join(each * (drive.TURN + 1) for each in "ABBAAB")
 
 
 def test_a_process_of_its_own_answers_and_fails_in_one_line(tmp_path: Path) -> None:
