@@ -235,7 +235,7 @@ def _in_int8(runtime: str, network: RoutedNetwork, setting: Setting) -> Forms:
     for name, which in (("dense", network.without_routing()), ("passes", network)):
         folder = setting.folder / runtime / name
         save_passes(folder, which, {})
-        quantize_passes(folder, setting.calibration)
+        quantize_passes(folder, setting.calibration, runtime=runtime)
         made[name] = _passes(folder, runtime, setting)
     return Forms({"dense": made["dense"]}, {"passes": made["passes"]}, {}, version(PACKAGES[runtime][0]))
 

@@ -149,25 +149,26 @@ class Ladder:
             size = {"fp32": 4, "bf16": 2}[precision] * sum(tensor.numel() for tensor in tensors)
             passes = Passes(self.folder / form, (precision,), self.source)
             return Rung(form, precision, self.forms[form], size, passes)
-        folder = self.folder / form / precision
+        # Each runtime wants its own int8 graph.
+        folder = self.folder / form / (precision if precision == PRECISE else f"{precision}-{runtime}")
         file = folder / "pass-0.onnx"
         if not file.exists():
-            self._export(form, precision, folder)
+            self._export(form, precision, runtime, folder)
         return Rung(form, precision, self.forms[form], file.stat().st_size, Passes(folder))
 
-    def _export(self, form: str, precision: str, folder: Path) -> None:
-        """Write a form as one graph for onnxruntime and OpenVINO, into a folder that only holds finished files."""
+    def _export(self, form: str, precision: str, runtime: str, folder: Path) -> None:
+        """Write a form as one graph for a runtime, into a folder that only holds finished files."""
         from routekit.formats.onnx.passes import save_passes
 
         self.hooks.say(f"exporting {form} in {precision}")
-        making = folder.with_name(f"{precision}.partial")
+        making = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(making, ignore_errors=True)
         network = self.network(form)
         save_passes(making, network, {"classes": list(self.data.classes)})
         if precision == "int8":
             from routekit.runtime.quantize import quantize_passes
 
-            quantize_passes(making, pixels(self.data.train, CALIBRATION, network))
+            quantize_passes(making, pixels(self.data.train, CALIBRATION, network), runtime=runtime)
         folder.mkdir(exist_ok=True)
         (making / "pass-0.onnx").replace(folder / "pass-0.onnx")
         shutil.rmtree(making)

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
@@ -193,9 +194,9 @@ def _serve(request: dict[str, Any]) -> list[Any]:
     def opened(batch: int) -> list[PassesRuntime]:
         return [each.open(place.runtime, batch=batch, threads=place.threads) for each in passes]
 
-    def images_of(start: int, count: int) -> Tensor:
+    def images_of(start: int, count: int) -> np.ndarray:
         rows = torch.arange(start, start + count) % len(pixels)
-        return normalize(pixels[rows], spec.mean, spec.std)
+        return normalize(pixels[rows], spec.mean, spec.std).numpy()
 
     spec = passes[0].open(place.runtime, batch=1).description.spec
     if request["what"] == "passes":
@@ -209,7 +210,7 @@ def _serve(request: dict[str, Any]) -> list[Any]:
     return _driven(opened(place.batch), images_of, len(pixels), place.batch)
 
 
-def _turns(runtimes: Sequence[Any], batches: Sequence[Tensor], seconds: float) -> list[float]:
+def _turns(runtimes: Sequence[PassesRuntime], batches: Sequence[np.ndarray], seconds: float) -> list[float]:
     """The median milliseconds of a call, in turns of some calls. The first call of a turn is not counted.
 
     Passes of a sequence are called again and again: call by call in turns, each would find the caches of another one.
@@ -227,21 +228,23 @@ def _turns(runtimes: Sequence[Any], batches: Sequence[Tensor], seconds: float) -
 
 
 def _driven(
-    runtimes: Sequence[Any], images_of: Callable[[int, int], Tensor], total: int, batch: int
+    runtimes: Sequence[PassesRuntime], images_of: Callable[[int, int], np.ndarray], total: int, batch: int
 ) -> list[dict[str, float]]:
     """Drive each over all images, in turns of some calls."""
     samples: list[list[float]] = [[] for _ in runtimes]
     for runtime in runtimes:
         for turn in range(WARM_UP if batch == 1 else 3):
-            runtime(images_of(turn * batch, batch))
+            runtime.run(images_of(turn * batch, batch))
     # Whole batches, for which passes are planned: the last one is filled with the first images.
     calls, together = -(-total // batch), max(PART // batch, 1)
     for first in range(0, calls, together):
         part = images_of(first * batch, batch * min(together, calls - first))
         for number, runtime in enumerate(runtimes):
             if len(runtimes) > 1:
-                runtime(part[:batch])  # what another one left in the caches is not counted
-            samples[number] += [_milliseconds(runtime, images) / batch for images in torch.split(part, batch)]
+                runtime.run(part[:batch])  # what another one left in the caches is not counted
+            samples[number] += [
+                _milliseconds(runtime, part[at : at + batch]) / batch for at in range(0, len(part), batch)
+            ]
     found = []
     for each in samples:
         taken = torch.tensor(each, dtype=torch.float64)
@@ -251,9 +254,9 @@ def _driven(
     return found
 
 
-def _milliseconds(call: Any, images: Tensor) -> float:
+def _milliseconds(runtime: PassesRuntime, images: np.ndarray) -> float:
     started = time.perf_counter()
-    call(images)
+    runtime.run(images)
     return 1e3 * (time.perf_counter() - started)
 
 

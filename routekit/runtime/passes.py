@@ -12,9 +12,8 @@ from routekit.errors import InputError
 from routekit.execution.executor import Answer
 from routekit.formats.description import Description, Section
 from routekit.formats.sections import NEXT
-from routekit.network.forward import combined
+from routekit.network.program import Combine
 from routekit.registry import nearest
-from routekit.routing.certainty import certainties
 from routekit.runtime.pass_files import OPENERS, open_files
 from routekit.runtime.pass_modules import open_modules
 from routekit.runtime.runtime import Pass
@@ -73,42 +72,82 @@ class PassesRuntime:
     def __init__(self, description: Description, sections: Sequence[Section], passes: Sequence[Pass]) -> None:
         self.description, self.sections, self.passes = description, sections, passes
 
-    def steps(self, images: Tensor) -> Generator[tuple[Tensor, dict[str, np.ndarray]], np.ndarray | None, None]:
+    def steps(self, images: np.ndarray) -> Generator[tuple[np.ndarray, dict[str, np.ndarray]], np.ndarray | None, None]:
         """Run all passes on all images, one by one.
 
         Args:
-            images: `[B, C, H, W]`, normalised.
+            images: `[B, C, H, W]`, float32, normalised.
 
         Yields:
             The answer so far `[B, classes]`, and the values by name from which the pass read. Whoever wants only some
             images to go on sends their rows.
         """
-        values, answer, heads = {"images": images.numpy()}, None, 0
+        values, answer, heads = {"images": images}, None, 0
         for section, run in zip(self.sections, self.passes, strict=True):
             made = run(values)
-            answer, heads = combined(answer, heads, torch.from_numpy(made.pop("logits")), section.combine)
+            answer, heads = _combined(answer, heads, made.pop("logits"), section.combine)
             on = yield answer, values
             values = values | {name.removeprefix(NEXT): value for name, value in made.items()}
             if on is not None:
-                answer = answer[torch.from_numpy(on)]
+                answer = answer[on]
                 values = {name: value[on] for name, value in values.items()}
 
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Answer:
-        """Answer a batch of any size."""
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Answer a batch of any size, without torch between the passes, which takes a while to be called.
+
+        Args:
+            images: `[B, C, H, W]`, float32, normalised.
+
+        Returns:
+            Logits `[B, classes]` and margins `[B, passes - 1]`, both float32 (`execution.executor.Answer`).
+        """
         margins = np.full((len(images), len(self.sections) - 1), -np.inf, dtype=np.float32)
-        logits = torch.empty(len(images), self.description.spec.num_classes)
         rows, steps = np.arange(len(images)), self.steps(images)
-        answer, _ = next(steps)
+        logits, _ = next(steps)
+        answer = logits
         for number, section in enumerate(self.sections[:-1]):
             assert section.rule is not None
-            logits[rows] = answer
-            margin = (section.threshold - certainties[section.rule](answer.softmax(dim=1))).numpy()
+            margin = section.threshold - CERTAINTIES[section.rule](_softmax(answer))
             margins[rows, number] = margin
             on = np.flatnonzero(margin >= 0)
             if not len(on):
-                return Answer(logits, torch.from_numpy(margins))
+                break
             rows = rows[on]
             answer, _ = steps.send(None if len(on) == len(margin) else on)
-        logits[rows] = answer
-        return Answer(logits, torch.from_numpy(margins))
+            logits[rows] = answer
+        return logits, margins
+
+    def __call__(self, images: Tensor) -> Answer:
+        """Answer a batch of any size."""
+        logits, margins = self.run(images.numpy())
+        return Answer(torch.from_numpy(logits), torch.from_numpy(margins))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers: np.ndarray = np.exp(logits - logits.max(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
+
+
+def _negentropy(probabilities: np.ndarray) -> np.ndarray:
+    logarithms = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
+    certainty: np.ndarray = 1 + (probabilities * logarithms).sum(axis=1) / np.float32(np.log(probabilities.shape[1]))
+    return certainty
+
+
+def _combined(answer: np.ndarray | None, heads: int, logits: np.ndarray, combine: Combine) -> tuple[np.ndarray, int]:
+    """As `network.forward.combined`."""
+    if answer is None or combine == "replace":
+        return logits, 1
+    share = 1 / (heads + 1)
+    if combine == "mean-logits":
+        return answer * (heads * share) + logits * share, heads + 1
+    mean = _softmax(answer) * (heads * share) + _softmax(logits) * share
+    return np.log(np.maximum(mean, np.finfo(mean.dtype).tiny)), heads + 1
+
+
+# `routing.certainty.certainties` on arrays. On one image, each call of torch takes longer than all of this.
+CERTAINTIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "confidence": lambda probabilities: np.minimum(probabilities.max(axis=1), 1),
+    "entropy": _negentropy,
+}

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from routekit.errors import InputError
-from routekit.files import write_atomically
-from routekit.formats.onnx.passes import set_section
+from routekit.formats.onnx.passes import set_section, write_model
+from routekit.formats.onnx.stem import read_in_blocks
 from routekit.registry import nearest
 from routekit.routing.certainty import certainties
 from routekit.runtime.passes import PassesRuntime, open_passes
@@ -25,16 +25,17 @@ BATCH = 32
 
 
 @torch.inference_mode()
-def quantize_passes(folder: Path, images: Tensor, *, by: str = "onnxruntime") -> None:
+def quantize_passes(folder: Path, images: Tensor, *, by: str = "onnxruntime", runtime: str = "onnx") -> None:
     """Quantise exported passes in place: weights to int8 by channel, features to 8 bits by tensor.
 
-    What decides stays in float32. Its thresholds move with the certainties, so that as many of the images go on. The
-    files run in onnxruntime and in OpenVINO.
+    The classifier and what decides stay in float32. Thresholds move with the certainties, so that as many of the images
+    go on. The files run in onnxruntime and in OpenVINO.
 
     Args:
         folder: What `save_passes` or `write_sequence` wrote.
         images: `[N, C, H, W]`, normalised, like those to come: the ranges of features are theirs.
         by: What chooses ranges and places: "onnxruntime" or "nncf", which also corrects biases.
+        runtime: For which runtime the graphs are arranged: "onnx" (`formats.onnx.stem`) or "openvino".
 
     Raises:
         InputError: The quantiser is unknown or not installed, or the folder does not hold passes.
@@ -47,10 +48,14 @@ def quantize_passes(folder: Path, images: Tensor, *, by: str = "onnxruntime") ->
     answers, inputs = _everything(before, images)
     with TemporaryDirectory() as place:
         for number, given in enumerate(inputs):
-            file = folder / f"pass-{number}.onnx"
-            reads = [value.name for value in onnx.load(str(file)).graph.input]
+            file, ready = folder / f"pass-{number}.onnx", Path(place) / "ready.onnx"
+            model = onnx.load(str(file))
+            if runtime == "onnx":
+                read_in_blocks(model)
+            onnx.save(model, str(ready))
+            reads = [value.name for value in model.graph.input]
             read = [{name: np.ascontiguousarray(values[name]) for name in reads} for values in given]
-            QUANTISERS[by](file, read, Path(place))
+            write_model(file, QUANTISERS[by](ready, read))
     after = open_passes(folder)
     thresholds = _thresholds(before, answers, _everything(after, images)[0])
     for section, threshold in zip(before.sections, thresholds, strict=False):
@@ -62,8 +67,8 @@ def _everything(runtime: PassesRuntime, images: Tensor) -> tuple[list[Tensor], l
     inputs: list[list[dict[str, np.ndarray]]] = [[] for _ in runtime.sections]
     answers: list[list[Tensor]] = [[] for _ in runtime.sections]
     for batch in torch.split(images, BATCH):
-        for number, (answer, values) in enumerate(runtime.steps(batch)):
-            answers[number].append(answer)
+        for number, (answer, values) in enumerate(runtime.steps(batch.numpy())):
+            answers[number].append(torch.from_numpy(answer))
             inputs[number].append(values)
     return [torch.cat(each) for each in answers], inputs
 
@@ -89,8 +94,8 @@ def _thresholds(runtime: PassesRuntime, before: list[Tensor], after: list[Tensor
     return found
 
 
-def _by_onnxruntime(file: Path, given: list[dict[str, np.ndarray]], place: Path) -> None:
-    """Quantise one graph, in place; `given` are inputs like those to come, `place` is for files on the way."""
+def _by_onnxruntime(file: Path, given: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
+    """Quantise the graph in a file, beside which others are written; `given` are inputs like those to come."""
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -103,31 +108,50 @@ def _by_onnxruntime(file: Path, given: list[dict[str, np.ndarray]], place: Path)
         def get_next(self) -> Any:
             return next(self.rest, None)
 
-    ready, made = place / "ready.onnx", place / "int8.onnx"
+    made = file.with_name("int8.onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        quant_pre_process(str(file), str(ready), skip_symbolic_shape=True)
+        quant_pre_process(str(file), str(file), skip_symbolic_shape=True)
         quantization.quantize_static(
-            str(ready),
+            str(file),
             str(made),
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=_exact(onnx.load(str(file)).graph),
         )
-    write_atomically(file, lambda stream: stream.write(made.read_bytes()))
+    return onnx.load(str(made))
 
 
-def _by_nncf(file: Path, given: list[dict[str, np.ndarray]], place: Path) -> None:  # noqa: ARG001
-    """Quantise one graph, in place; `given` are inputs like those to come."""
+def _by_nncf(file: Path, given: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
+    """Quantise the graph in a file; `given` are inputs like those to come."""
     nncf = need("nncf", "nncf")
     model = onnx.load(str(file))
+    ignored = nncf.IgnoredScope(names=_exact(model.graph))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = nncf.quantize(model, nncf.Dataset(given), subset_size=len(given))
-    write_atomically(file, lambda stream: stream.write(made.SerializeToString()))
+        made: onnx.ModelProto = nncf.quantize(model, nncf.Dataset(given), subset_size=len(given), ignored_scope=ignored)
+    return made
 
 
-Quantiser = Callable[[Path, list[dict[str, np.ndarray]], Path], None]
+def _exact(graph: onnx.GraphProto) -> list[str]:
+    """The nodes that stay in float32: those from the classifier on, and blocks of pixels, which are no computation.
+
+    The classifier costs hardly anything, and certainties in 8 bits are on a grid too coarse for thresholds.
+    """
+    made = {output: node for node in graph.node for output in node.output}
+    exact, value = [node.name for node in graph.node if node.op_type == "SpaceToDepth"], "logits"
+    while value in made:
+        node = made[value]
+        exact.append(node.name)
+        if node.op_type in ("Gemm", "MatMul", "Conv"):
+            break
+        value = node.input[0]
+    return exact
+
+
+# A file with the graph, and inputs like those to come -> the quantised graph.
+Quantiser = Callable[[Path, list[dict[str, np.ndarray]]], onnx.ModelProto]
 QUANTISERS: dict[str, Quantiser] = {"onnxruntime": _by_onnxruntime, "nncf": _by_nncf}

@@ -115,7 +115,7 @@ def write_sequence(folder: Path, parts: Sequence[Path], network: RoutedNetwork, 
     files = [folder / f"pass-{section.number}.onnx" for section in sections]
     for file, model, section in zip(files, models, sections, strict=True):
         helper.set_model_props(model, to_metadata(description, section))
-        _write(file, model)
+        write_model(file, model)
     for former in set(folder.glob("pass-*.onnx")) - set(files):
         former.unlink()
     return files
@@ -126,10 +126,11 @@ def set_section(file: Path, section: Section) -> None:
     model = onnx.load(str(file))
     found = {entry.key: entry.value for entry in model.metadata_props}
     helper.set_model_props(model, found | {SECTION: json.dumps(asdict(section))})
-    _write(file, model)
+    write_model(file, model)
 
 
-def _write(file: Path, model: onnx.ModelProto) -> None:
+def write_model(file: Path, model: onnx.ModelProto) -> None:
+    """Write a graph and its metadata, whole or not at all."""
     write_atomically(file, lambda stream: stream.write(model.SerializeToString()))
 
 
