@@ -179,7 +179,7 @@ class Ladder:
         return {split: torch.stack([each[split] for each in found]) for split in ("val", "test")}
 
     def _logits(self, rung: Rung, runtime: str) -> dict[str, Tensor]:
-        file = self.folder / rung.form / f"{runtime}-{rung.precision}.safetensors"
+        file = rung.passes.folder / f"{runtime}-{rung.precision}.safetensors"
         splits = {"val": self.data.val, "test": self.data.test}
         if file.exists():
             found = load_file(file)

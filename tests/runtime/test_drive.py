@@ -1,11 +1,11 @@
 """Milliseconds of passes: what is counted, and in which process."""
 
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import routekit
 from routekit.errors import InputError, RoutekitError
@@ -20,22 +20,22 @@ class Timed:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def __call__(self, images: Tensor) -> float:
+    def run(self, images: np.ndarray) -> float:
         self.sizes.append(len(images))
         return float(images[:, 0, 0, 0].sum())
 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drive, "_milliseconds", lambda call, images: call(images))
+    monkeypatch.setattr(drive, "_milliseconds", lambda timed, images: timed.run(images))
 
 
 @pytest.mark.usefixtures("told")
 def test_the_mean_is_over_images_and_the_quantiles_over_calls() -> None:
-    images = torch.arange(1.0, 11.0).view(10, 1, 1, 1)
+    images = np.arange(1.0, 11.0).reshape(10, 1, 1, 1)
 
-    def images_of(start: int, count: int) -> Tensor:
-        return images[torch.arange(start, start + count) % 10]
+    def images_of(start: int, count: int) -> np.ndarray:
+        return images[np.arange(start, start + count) % 10]
 
     (alone,) = drive._driven([Timed()], images_of, 10, 1)
     assert (alone["mean"], alone["p50"], alone["calls"]) == (5.5, 5.5, 10)
@@ -50,7 +50,7 @@ def test_the_mean_is_over_images_and_the_quantiles_over_calls() -> None:
 @pytest.mark.parametrize("batch", [1, 3, 24, 48, 64, 100])
 def test_passes_get_whole_batches(batch: int) -> None:
     timed = Timed()
-    (found,) = drive._driven([timed], lambda start, count: torch.zeros(count, 1, 1, 1), 257, batch)
+    (found,) = drive._driven([timed], lambda start, count: np.zeros((count, 1, 1, 1)), 257, batch)
     assert {*timed.sizes} == {batch}
     assert found["calls"] == -(-257 // batch)
 
@@ -58,7 +58,7 @@ def test_passes_get_whole_batches(batch: int) -> None:
 @pytest.mark.usefixtures("told")
 def test_each_is_driven_over_all_images() -> None:
     first, second = Timed(), Timed()
-    drive._driven([first, second], lambda start, count: torch.zeros(count, 1, 1, 1), 100, 1)
+    drive._driven([first, second], lambda start, count: np.zeros((count, 1, 1, 1)), 100, 1)
     # Two parts, of 64 and 36 images, each begun by a call that does not count.
     assert len(first.sizes) == len(second.sizes) == drive.WARM_UP + 102
 
@@ -67,17 +67,14 @@ def test_each_is_driven_over_all_images() -> None:
 def test_passes_are_timed_in_turns_and_the_median_counts() -> None:
     # Three turns; the first call of each, here 100, does not count.
     taken = iter([100.0, 1.0, 2.0, 3.0, 4.0, 5.0] * 6)
-    assert drive._turns([lambda _: next(taken)] * 2, [torch.zeros(1)], seconds=0) == [3.0, 3.0]
+    told = SimpleNamespace(run=lambda _: next(taken))
+    assert drive._turns([told] * 2, [np.zeros(1)], seconds=0) == [3.0, 3.0]
     order: list[str] = []
 
-    def call(name: str) -> Callable[[Tensor], float]:
-        def run(_: Tensor) -> float:
-            order.append(name)
-            return 0.0
+    def named(name: str) -> SimpleNamespace:
+        return SimpleNamespace(run=lambda _: order.append(name) or 0.0)
 
-        return run
-
-    drive._turns([call("A"), call("B")], [torch.zeros(1)], seconds=0)
+    drive._turns([named("A"), named("B")], [np.zeros(1)], seconds=0)
     assert "".join(order) == "".join(each * (drive.TURN + 1) for each in "ABBAAB")
 
 

@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from routekit.errors import InputError
 from routekit.execution.executor import Answer
@@ -14,8 +18,11 @@ from routekit.formats.onnx.passes import save_passes, write_sequence
 from routekit.formats.onnx.piece import Exporter
 from routekit.junctions.convert import convert, join
 from routekit.junctions.skip import Skip
+from routekit.network.forward import combined
 from routekit.network.network import RoutedNetwork
-from routekit.runtime.passes import PassesRuntime, open_passes
+from routekit.network.program import Combine
+from routekit.routing.certainty import certainties
+from routekit.runtime.passes import CERTAINTIES, PassesRuntime, _combined, _softmax, open_passes
 from routekit.runtime.quantize import quantize_passes
 from tests.formats.test_passes import NETWORKS, joined
 from tests.network.test_again import set_thresholds
@@ -205,3 +212,24 @@ def test_parts_that_do_not_go_together(tmp_path: Path, exporter: Exporter) -> No
     with pytest.raises(InputError, match="to its classes"):
         write_sequence(target, [one, other], join(networks), ABOUT)
     assert not target.exists()
+
+
+@given(arrays(np.float32, (5, 4), elements=st.floats(-30, 30, width=32)))
+@settings(deadline=None)
+def test_arrays_are_as_certain_as_tensors(logits: np.ndarray) -> None:
+    assert {*CERTAINTIES} == {*certainties}
+    probabilities = torch.from_numpy(logits).double().softmax(dim=1)
+    for rule, certainty in CERTAINTIES.items():
+        got = certainty(_softmax(logits))
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, certainties[rule](probabilities), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("combine", get_args(Combine))
+def test_arrays_are_combined_as_tensors_are(combine: Combine) -> None:
+    first, second, third = np.random.default_rng(0).normal(scale=5, size=(3, 6, 4)).astype(np.float32)
+    got, want, heads = None, None, 0
+    for logits in (first, second, third):
+        want, _ = combined(want, heads, torch.from_numpy(logits), combine)
+        got, heads = _combined(got, heads, logits, combine)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
