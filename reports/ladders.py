@@ -1,6 +1,7 @@
 """Tables of ladders, from what `measure_ladder.py` and `measure_aims.py` wrote into reports/ladders/."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,36 @@ def ladder(name: str) -> str:
             f"| {100 * row['validation']:.2f}% | {100 * row['test']:.2f}% | {over} |"
         )
     return "\n".join([*lines, "", _where(report, f"{report['images']} test images, seed {report['seed']}")])
+
+
+def ladder_seeds(name: str) -> str:
+    """Means over the seeds of a ladder: each form alone, then each aim. Errors are of paired test images."""
+    reports = [json.loads(path.read_text()) for path in sorted(HERE.glob(f"{name}-seed*.json"))]
+    forms: dict[str, list[dict[str, Any]]] = {}
+    asked: dict[str, list[dict[str, Any]]] = {}
+    for report in reports:
+        dense = next(row["ms"] for row in report["rows"] if row["passes"] == "dense fp32")
+        for row in report["rows"]:
+            kind, key = (forms, row["passes"]) if row["aim"] is None else (asked, row["aim"].partition(" (")[0])
+            kind.setdefault(key, []).append(row | {"faster": dense / row["ms"]})
+
+    def mean(rows: Sequence[dict[str, Any]], key: str) -> float:
+        return sum(row[key] for row in rows) / len(rows)
+
+    lines = ["| passes, or aim | seeds | ms | times as fast | MACs | test | over the best static |"]
+    lines.append("|---" * lines[0].count("|", 1) + "|")
+    for kind in (forms, asked):
+        for key, rows in sorted(kind.items(), key=lambda item: mean(item[1], "ms")):
+            over = ""
+            if all("over_static" in row for row in rows) and kind is asked:
+                error = sum(row["standard_error"] ** 2 for row in rows) ** 0.5 / len(rows)
+                over = f"{mean(rows, 'over_static'):+.2f} ± {error:.2f}"
+            lines.append(
+                f"| {key} | {len(rows)} | {mean(rows, 'ms'):.2f} | {mean(rows, 'faster'):.2f} "
+                f"| {mean(rows, 'macs') / 1e6:.0f}M | {100 * mean(rows, 'test'):.2f}% | {over} |"
+            )
+    numbers = ", ".join(str(report["seed"]) for report in reports)
+    return "\n".join([*lines, "", _where(reports[0], f"{reports[0]['images']} test images, seeds {numbers}")])
 
 
 def aims(name: str) -> str:

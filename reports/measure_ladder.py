@@ -21,6 +21,7 @@ import numpy as np
 from routekit.cost.aim import Aim
 from routekit.errors import InputError
 from routekit.evaluation.sequences import Point, standard_error
+from routekit.pipeline.by_time import meet
 from routekit.pipeline.choice import Choice, place_of
 from routekit.pipeline.inputs import load_images
 from routekit.pipeline.machine import Hooks, Machine
@@ -59,10 +60,9 @@ def main() -> None:
             passes.append(choice.rungs[place].passes)
             rows.append({"aim": None})
         for number, aim in enumerate(aims):
-            asked = Choice(ladder, aim, machine, clock, choice.rungs, choice.answers, choice.tested)
-            asked.__dict__["points"] = choice.points  # the search is the same for all aims
+            asked = choice.at(aim)
             try:
-                point, expected = asked.choose()
+                point, expected = meet(asked)
             except InputError as error:
                 hooks.say(str(error))
                 continue

@@ -18,7 +18,7 @@ from typing import Any
 if __name__ == "__main__":  # run as a file: what lies beside it is imported by its whole name, as the tests do
     sys.path.insert(0, str(Path(__file__).parent.parent))
 from reports.headline import compared, milliseconds
-from reports.ladders import aims, ladder
+from reports.ladders import aims, ladder, ladder_seeds
 from routekit.evaluation.answers import unpack
 
 HERE = Path(__file__).parent
@@ -228,6 +228,7 @@ RENDERERS = {
     "milliseconds": milliseconds,
     "met": met,
     "ladder": ladder,
+    "ladder-seeds": ladder_seeds,
     "aims": aims,
 }
 

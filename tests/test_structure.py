@@ -49,6 +49,7 @@ LAYERS = [
     ["pipeline.inputs", "pipeline.record"],
     ["pipeline.rungs"],
     ["pipeline.choice"],
+    ["pipeline.by_time"],
     ["pipeline.join", "pipeline.analyse", "pipeline.aim"],
     ["pipeline"],
     ["comparison", "api"],

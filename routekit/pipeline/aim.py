@@ -26,7 +26,8 @@ from routekit.faults import explain
 from routekit.files import alone, write_text
 from routekit.junctions.convert import convert
 from routekit.network.network import RoutedNetwork
-from routekit.pipeline.choice import NEAR, Choice, Expected, place_of
+from routekit.pipeline.by_time import NEAR, Expected, meet
+from routekit.pipeline.choice import Choice, place_of
 from routekit.pipeline.inputs import check_classes, load_images, load_run
 from routekit.pipeline.machine import Hooks, Machine, processor_name
 from routekit.pipeline.record import run_record, write_run
@@ -114,14 +115,14 @@ def aim_at(plan: RunPlan, folder: RunFolder, ladder: Ladder, machine: Machine) -
     started = time.perf_counter()
     with Clock(place_of(plan.aim)) as clock, TemporaryDirectory(dir=folder.path) as made:
         choice = Choice.of(ladder, plan.aim, machine, clock)
-        point, expected = choice.choose()
+        point, expected = meet(choice)
         network, record = _measure(choice, point, expected, plan, folder.path, Path(made))
         record |= {"seconds": ladder.seconds + time.perf_counter() - started, "trained_seconds": ladder.seconds}
         _, passes = choice.compose(point, Path(made), record)
         # Without a record, the run is not finished: whoever is interrupted here resumes it, or chooses again.
         (folder.path / RECORD).unlink(missing_ok=True)
         folder.write(plan)
-        write_text(folder.path / FRONTIER, json.dumps(choice.frontier(), indent=1) + "\n")
+        write_text(folder.path / FRONTIER, json.dumps(choice.table(), indent=1) + "\n")
         if folder.passes.exists():
             folder.passes.rename(Path(made) / "former")
         if plan.aim.where != "torch":

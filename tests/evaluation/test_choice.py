@@ -12,6 +12,7 @@ from torch import Tensor
 from routekit.cost.aim import Aim
 from routekit.errors import InputError
 from routekit.evaluation.sequences import Answers, Point
+from routekit.pipeline.by_time import fastest, in_time
 from routekit.pipeline.choice import Choice
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.rungs import Rung
@@ -28,7 +29,7 @@ class Clocked(Choice):
     slower: Callable[[Point], float] = lambda point: 1.0
     turns: list[list[tuple[int, ...]]] = field(default_factory=list)
 
-    def _drive(self, points: Sequence[Point], images: Tensor) -> list[float]:
+    def drive(self, points: Sequence[Point], images: Tensor) -> list[float]:
         assert images is IMAGES
         self.turns.append([point.passes for point in points])
         return [point.cost * self.slower(point) for point in points] + [DENSE_MS]
@@ -58,14 +59,14 @@ def between(early: int, late: int, share: float, right: int) -> Point:
 def test_a_sequence_that_is_hardly_better_gives_way_to_a_pass_alone() -> None:
     found = choice(Aim(ms=4.0), [300, 320, 340, 360])
     found.points.append(between(0, 3, 0.25, 341))  # by one image of 400
-    point, expected = found._in_time(IMAGES)
+    point, expected = in_time(found, IMAGES)
     assert (point.passes, expected.ms) == ((2,), 4.0)
 
 
 def test_a_sequence_that_is_slower_than_it_looked_is_chosen_anew() -> None:
     found = choice(Aim(ms=3.0), [200, 220, 240, 360], lambda point: 1.25 if len(point.passes) > 1 else 1.0)
     found.points.extend([between(0, 3, share, int(200 + 400 * share)) for share in (0.1, 0.15, 0.175, 0.2, 0.25)])
-    point, expected = found._in_time(IMAGES)
+    point, expected = in_time(found, IMAGES)
     # 3.0 milliseconds by the table are 3.75; 2.4 are 3.0. The best pass alone is driven once, beside the first.
     assert (point.cost, expected.ms) == (pytest.approx(2.4), pytest.approx(3.0))
     assert found.turns == [[(1,), (0, 3)], [(0, 3)]]
@@ -73,26 +74,26 @@ def test_a_sequence_that_is_slower_than_it_looked_is_chosen_anew() -> None:
 
 def test_for_a_speed_up_the_dense_network_counts() -> None:
     found = choice(Aim(speedup=4.0), [200, 220, 240, 360])
-    point, expected = found._in_time(IMAGES)
+    point, expected = in_time(found, IMAGES)
     assert (point.passes, expected.target) == ((1,), DENSE_MS / 4)
 
 
 def test_what_is_out_of_reach_is_said_with_the_fastest_passes() -> None:
     found = choice(Aim(ms=0.5), [200, 220, 240, 360])
     with pytest.raises(InputError, match=r"0.5 ms an image, is out of reach: 0 fp32 takes 1.000 ms \(50.0% on valid"):
-        found._in_time(IMAGES)
+        in_time(found, IMAGES)
     # By the table nothing is fast enough; driven, one is.
     faster = choice(Aim(ms=0.5), [200, 220, 240, 360], lambda point: 0.5)
-    assert faster._in_time(IMAGES)[0].passes == (0,)
+    assert in_time(faster, IMAGES)[0].passes == (0,)
 
 
 def test_the_fastest_by_the_clock_is_not_the_cheapest_by_the_table() -> None:
     found = choice(Aim(max_drop=10.0), [200, 220, 330, 360], lambda point: 1.5 if len(point.passes) > 1 else 1.0)
     found.points.extend([between(0, 3, 0.3, 325), between(1, 3, 0.2, 330), between(1, 3, 0.1, 300)])
-    point, expected = found._fastest(IMAGES)  # at least 320 of 400: 3.4, 3.6 or 4.0 by the table
+    point, expected = fastest(found, IMAGES)  # at least 320 of 400: 3.4, 3.6 or 4.0 by the table
     assert (point.passes, expected.ms) == ((2,), 4.0)
     assert found.turns == [[(2,), (3,), (0, 3), (1, 3)]]
     found = choice(Aim(max_drop=1.0), [200, 220, 240, 360])
     del found.points[-1]
     with pytest.raises(InputError, match=r"aim.max_drop=1 is out of reach: 2 fp32 loses 30.00 points on validation"):
-        found._fastest(IMAGES)
+        fastest(found, IMAGES)

@@ -1,0 +1,143 @@
+"""Which point of a ladder meets an aim: what the table promises is driven, and the clock judges."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from routekit.cost.aim import check_exactness
+from routekit.errors import InputError
+from routekit.evaluation.sequences import Point, choose
+from routekit.macs import describe
+from routekit.pipeline.choice import Choice
+from routekit.pipeline.rungs import drawn
+
+# A sequence takes a little more than the sum of its passes alone. So it is driven on validation images beside the best
+# pass alone, and chosen anew for what it took: at most so often, unless it is as near as this to the time wanted.
+TRIES, NEAR = 5, 0.02
+# What every error says after training.
+KEPT = "; the trained forms are kept: choose again, for another aim (`routekit aim`)"
+# How many validation images are driven, and at most how many points of a kind beside each other.
+DRIVEN, SEVERAL = 1024, 3
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The milliseconds that were wanted, and those of validation images; None where no time was wanted."""
+
+    target: float | None
+    ms: float | None
+
+    @property
+    def met(self) -> bool:
+        """Whether it takes no longer than was wanted."""
+        return self.target is not None and self.ms is not None and self.ms <= (1 + NEAR) * self.target
+
+
+def meet(choice: Choice) -> tuple[Point, Expected]:
+    """Choose the point that meets an aim.
+
+    Args:
+        choice: What there is, and the aim.
+
+    Returns:
+        The point, and its time on validation images.
+
+    Raises:
+        InputError: No point does, or validation images are too few to tell.
+    """
+    aim = choice.aim
+    if aim.max_drop is not None:
+        check_exactness(aim.max_drop, len(choice.answers))
+    if aim.macs is not None:
+        point = choose(choice.points, choice.answers, cost=aim.macs, size=choice.size)
+        if point is None:
+            least = min(choice.points, key=lambda each: each.cost)
+            raise InputError(
+                f"a mean of {describe(aim.macs)} is out of reach: the cheapest form, {choice.names(least)}, costs "
+                f"{describe(least.cost)}"
+            )
+        return point, Expected(None, None)
+    images = drawn(choice.ladder.data.val, DRIVEN)
+    return fastest(choice, images) if aim.max_drop is not None else in_time(choice, images)
+
+
+def _kinds(choice: Choice) -> tuple[list[Point], list[Point]]:
+    """The passes alone, and the sequences of several."""
+    alone = [point for point in choice.points if len(point.passes) == 1]
+    return alone, [point for point in choice.points if len(point.passes) > 1]
+
+
+def in_time(choice: Choice, images: Tensor) -> tuple[Point, Expected]:
+    """The best point within a time, as it takes when it is driven."""
+    aim, kinds, slower = choice.aim, _kinds(choice), [1.0, 1.0]
+    target = math.nan if aim.ms is None else aim.ms
+    if aim.speedup is not None:
+        target = choice.drive([], images)[0] / aim.speedup
+    # What was driven, with the target of that minute: for a speed-up, it is the dense network's time that counts.
+    tried: dict[Point, Expected] = {}
+    for _ in range(TRIES):
+        new = {}
+        for kind, points in enumerate(kinds):
+            point = choose(points, choice.answers, cost=target / slower[kind], size=choice.size)
+            if point is not None and point not in tried:
+                new[kind] = point
+        if not new:
+            break
+        *times, dense = choice.drive(list(new.values()), images)
+        target = target if aim.speedup is None else dense / aim.speedup
+        for (kind, point), ms in zip(new.items(), times, strict=True):
+            tried[point] = Expected(target, ms)
+            slower[kind] = ms / point.cost
+            choice.machine.hooks.say(f"{choice.names(point)}: {ms:.3f} ms an image, for {target:.3f}")
+        if all(abs(slower[kind] * point.cost / target - 1) <= NEAR for kind, point in new.items()):
+            break
+    met = [point for point, each in tried.items() if each.met]
+    if not met:
+        tried = _alone(choice, target, images)
+        met = [point for point, each in tried.items() if each.met]
+    best = choose(met, choice.answers, cost=max(point.cost for point in met), size=choice.size)
+    assert best is not None
+    return best, tried[best]
+
+
+def _alone(choice: Choice, target: float, images: Tensor) -> dict[Point, Expected]:
+    """The fastest passes alone, driven. Raises InputError: none of them meets a target."""
+    alone = sorted(_kinds(choice)[0], key=lambda each: each.cost)[:SEVERAL]
+    times = choice.drive(alone, images)
+    found = {point: Expected(target, ms) for point, ms in zip(alone, times, strict=False)}
+    if not any(each.met for each in found.values()):
+        said = [
+            f"{choice.names(point)} takes {each.ms:.3f} ms ({point.right / len(choice.answers):.1%} on validation)"
+            for point, each in found.items()
+        ]
+        wanted = "" if choice.aim.speedup is None else f"aim.speedup={choice.aim.speedup:g}, or "
+        raise InputError(f"{wanted}{target:.3g} ms an image, is out of reach: {'; '.join(said)}{KEPT}")
+    return found
+
+
+def fastest(choice: Choice, images: Tensor) -> tuple[Point, Expected]:
+    """The fastest point, driven, that loses no more accuracy than it may. Raises InputError: all lose more."""
+    drop, total = choice.aim.max_drop, len(choice.answers)
+    assert drop is not None
+    dense = choice.answers.of([len(choice.rungs) - 1])[1].sum()
+    # Rounded: of 1,000 images, 0.7 points are seven.
+    enough = dense - round(drop / 100 * total, 6)
+    # Driven, they take a little longer than by the table: so the fastest of each kind are compared.
+    able: list[Point] = []
+    for points in _kinds(choice):
+        cheapest: dict[tuple[tuple[int, ...], bool], Point] = {}
+        for point in sorted(points, key=lambda each: each.cost):
+            if point.right >= enough:
+                cheapest.setdefault((point.passes, point.average), point)
+        able += list(cheapest.values())[:SEVERAL]
+    if not able:
+        best = max(choice.points, key=lambda each: each.right)
+        lost = 100 * (dense - best.right) / total
+        raise InputError(
+            f"aim.max_drop={drop:g} is out of reach: {choice.names(best)} loses {lost:.2f} points on validation "
+            f"images, and no sequence less{KEPT}"
+        )
+    times = choice.drive(able, images)
+    ms, point = min(zip(times, able, strict=False), key=lambda each: (each[0], len(each[1].passes)))
+    return point, Expected(None, ms)
