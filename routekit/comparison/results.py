@@ -23,7 +23,7 @@ def measured(folder: ComparisonFolder, plan: Plan) -> list[Measured]:
     Raises:
         InputError: A record is of another network, or of other images, than the others. One table cannot hold both.
     """
-    timings = (read_timings(folder) or {"milliseconds": {}})["milliseconds"]
+    timings = read_timings(folder) or {"milliseconds": {}}
     network = spec_of(subject_of(load_recipe(plan.base, plan.shared))["network"]).label
     done = [cell for cell in plan.cells() if folder.of(cell).finished]
     found: list[Measured] = []
@@ -41,6 +41,6 @@ def measured(folder: ComparisonFolder, plan: Plan) -> list[Measured]:
                 f"{folder.of(cell).path} is of {wrong}: they do not compare; move it away, and `routekit compare "
                 f"--resume {folder.path}` makes it anew"
             )
-        times = timings.get(cell.name, {})
-        found.append(Measured(cell.method, cell.budget, cell.seed, record, times, given=cell.given))
+        times, exact = (timings.get(key, {}).get(cell.name, {}) for key in ("milliseconds", "accuracy"))
+        found.append(Measured(cell.method, cell.budget, cell.seed, record, times, exact, given=cell.given))
     return found

@@ -5,17 +5,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from routekit.bench.forms import Forms, Setting, check_installed, runtimes
+from routekit.backbones.unit import ModelSpec
+from routekit.bench.forms import INT8, Forms, Setting, check_installed, runtimes
 from routekit.comparison.plan import ComparisonFolder, Plan
+from routekit.data.augment import normalize
+from routekit.data.image_set import Images
 from routekit.errors import InputError
+from routekit.execution.executor import Answer
 from routekit.execution.timing import Call, in_turns
 from routekit.files import write_text
-from routekit.pipeline.bench import draw
+from routekit.formats.sections import decides_inside
+from routekit.pipeline.bench import CALIBRATION, draw
 from routekit.pipeline.inputs import load_run, load_splits
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.plan import data_of
@@ -23,6 +28,8 @@ from routekit.pipeline.plan import data_of
 TIMINGS = "timings.json"
 # How many test images are timed at each batch size: with fewer, their routes would cost other than the mean.
 IMAGES = {1: 256, 64: 1024}
+# How many of them are answered at a time.
+ANSWERED = 64
 # Roughly how long the forms of one network may compete, in seconds; the fastest counts.
 CHOICE = 1.0
 
@@ -50,7 +57,8 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
 
     In each runtime, all networks are called in turns on the same images. Each runs in its fastest form, which a shorter
     comparison finds first. Forms of torch.compile do not compete: only static networks have one, and it takes minutes.
-    Milliseconds are of one image. Nothing is timed if the file holds the same networks and runtimes.
+    Milliseconds are of one image. In int8 networks give other answers, now and then: they answer all test images, too.
+    What decides inside of a pass has no int8 form. Nothing is timed if the file holds the same networks and runtimes.
 
     Args:
         folder: The comparison.
@@ -74,21 +82,32 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
     machine.hooks.say(f"timing {len(runs)} networks in turns")
     networks = {name: load_run(run).eval() for name, run in runs.items()}
     spec, seed = next(iter(networks.values())).spec, plan.seeds[0]
-    test = load_splits(data_of(plan.recipe(plan.dense)), spec, seed).test
+    data = load_splits(data_of(plan.recipe(plan.dense)), spec, seed)
+    test, calibration = data.test, None
+    if any(name.endswith(INT8) for name in names):
+        calibration = draw(data.train, min(CALIBRATION, len(data.train)), spec, seed)
     counts = {batch: min(count, len(test)) for batch, count in IMAGES.items()}
     images = draw(test, max(counts.values()), spec, seed)
     found: dict[str, dict[str, float]] = {name: {} for name in networks}
+    accuracy: dict[str, dict[str, float]] = {name: {} for name in networks}
     versions: dict[str, str] = {}
     device, threads = machine.accelerator().device, torch.get_num_threads()
     for runtime in names:
         with TemporaryDirectory() as scratch:
             forms = {}
             for place, (name, network) in enumerate(networks.items()):
-                own = Setting(device, threads, compiled=False, folder=Path(scratch, str(place)), say=machine.hooks.say)
+                if runtime.endswith(INT8) and decides_inside(network):
+                    machine.hooks.say(f"{name} decides inside of a pass: it is not timed in {runtime}")
+                    continue
+                own = Setting(device, threads, False, Path(scratch, str(place)), machine.hooks.say, calibration)
                 made = runtimes[runtime](network, own)
                 # A static network competes in the forms without decisions, the others in those with decisions.
                 without: dict[str, Any] = {"routed": {}, "single": {}} if network.is_static else {"dense": {}}
                 forms[name] = replace(made, **without)
+                if runtime.endswith(INT8):
+                    accuracy[name][runtime] = _accuracy(forms[name], test, spec)
+            if not forms:
+                continue
             one = next(iter(forms.values()))
             versions[runtime] = one.version + (" on the CPU" if one.device != device.type else "")
             for batch, count in counts.items():
@@ -102,8 +121,19 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
         "images": {str(batch): count for batch, count in counts.items()},
         "environment": machine.environment(),
         "milliseconds": found,
+        "accuracy": accuracy,
     }
     write_text(folder.path / TIMINGS, json.dumps(document, indent=2) + "\n")
+
+
+def _accuracy(forms: Forms, test: Images, spec: ModelSpec) -> float:
+    """The share of test images that a network answers rightly in its only form."""
+    (make,) = forms.for_batch(ANSWERED).values()
+    call, right = make(), 0
+    for images, labels in test.batches(torch.arange(len(test)), ANSWERED):
+        answer = cast("Answer", call(normalize(images, spec.mean, spec.std)))
+        right += int((answer.logits.argmax(dim=1) == labels).sum())
+    return right / len(test)
 
 
 def _fastest(forms: Forms, batches: Sequence[Tensor]) -> Call:

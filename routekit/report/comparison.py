@@ -16,8 +16,9 @@ MACS = "mean cost, % of the dense network's MACs"
 class Measured:
     """A cell that is done, with its record.
 
-    `milliseconds` is the time of an image by runtime and batch size. It is empty if the network was not timed. `given`
-    marks a network that existed before the comparison. The comparison measures it and does not train it.
+    `milliseconds` is the time of an image by runtime and batch size. It is empty if the network was not timed.
+    `quantised` is the accuracy on test images in int8, a fraction, by runtime. `given` marks a network that existed
+    before the comparison. The comparison measures it and does not train it.
     """
 
     method: str
@@ -25,6 +26,7 @@ class Measured:
     seed: int
     record: dict[str, Any]
     milliseconds: Mapping[str, float] = field(default_factory=dict)
+    quantised: Mapping[str, float] = field(default_factory=dict)
     given: bool = False
 
     @property
@@ -50,7 +52,8 @@ class Measured:
 class Row:
     """A method at a budget: means over seeds, and the sample standard deviation (0 for one seed).
 
-    `label` is the method's name for readers. `milliseconds` are those of the first seed that was timed.
+    `label` is the method's name for readers. `milliseconds` and `quantised`, the accuracy in percent in int8, by
+    runtime, are those of the first seed that was timed.
     """
 
     method: str
@@ -63,6 +66,7 @@ class Row:
     size: float
     label: str
     milliseconds: Mapping[str, float] = field(default_factory=dict)
+    quantised: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -109,6 +113,9 @@ def _row(cells: Sequence[Measured]) -> Row:
         size=fmean(size["bytes"] for size in sizes),
         label=cells[0].label,
         milliseconds=next((cell.milliseconds for cell in cells if cell.milliseconds), {}),
+        quantised=next(
+            ({name: 100 * share for name, share in cell.quantised.items()} for cell in cells if cell.quantised), {}
+        ),
     )
 
 

@@ -79,12 +79,15 @@ def markdown(table: Sequence[Row]) -> str:
 def entries(table: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Write the rows as the titles of a table's columns, and the entries of its lines."""
     timed, lines = scales(table)[1:], []
+    int8 = list(dict.fromkeys(name for row in table for name in row.quantised))
     for row in table:
         accuracy = f"{row.accuracy:.2f}" + (f" ± {row.spread:.2f}" if row.seeds > 1 else "")
         sizes = [_short(row.parameters), _short(row.size)]
         times = [f"{row.costs[scale]:.2f}" if scale in row.costs else "" for scale in timed]
+        times += [f"{row.quantised[name]:.2f}" if name in row.quantised else "" for name in int8]
         lines.append([row.budget or "none", row.label, accuracy, f"{row.share:.2f}", str(row.seeds), *sizes, *times])
-    return ["budget", "method", "accuracy, %", "of the dense MACs, %", "seeds", "parameters", "bytes", *timed], lines
+    head = ["budget", "method", "accuracy, %", "of the dense MACs, %", "seeds", "parameters", "bytes", *timed]
+    return [*head, *(f"accuracy in {name}, %" for name in int8)], lines
 
 
 def reading(cells: Sequence[Measured]) -> str:

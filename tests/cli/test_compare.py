@@ -95,11 +95,19 @@ def test_a_comparison_from_its_plan_to_its_table(workplace: Path, monkeypatch: p
     assert "nothing is timed: RuntimeError: out of memory; time again with" in untimed.stderr
     assert "| 60% | skip |" in untimed.stdout
 
-    # In another runtime, it is timed again; torch stands in for that one here.
-    monkeypatch.setattr(timing, "runtimes", {"torch": torch_forms, "onnx": torch_forms})
-    timed = compare(workplace, "--resume", "comparisons/c", "--runtime", "torch,onnx")
+    # In another runtime, it is timed again; torch stands in for that one here. Where passes are in int8, they answer.
+    standing_in = {"torch": torch_forms, "onnx": torch_forms, "onnx-int8": timing.runtimes["onnx-int8"]}
+    monkeypatch.setattr(timing, "runtimes", standing_in)
+    timed = compare(workplace, "--resume", "comparisons/c", "--runtime", "torch,onnx,onnx-int8")
     assert timed.returncode == 0, timed.stderr
     assert "| ms an image, torch, batch 64 | ms an image, onnx, batch 1 |" in timed.stdout
+    assert "| accuracy in onnx-int8, % |" in timed.stdout
+    assert "skip-60pct-seed0 decides inside of a pass: it is not timed in onnx-int8" in timed.stderr
+    accuracy = json.loads((folder / "timings.json").read_text())["accuracy"]
+    assert {name for name, found in accuracy.items() if found} == cells - {"skip-60pct-seed0"}
+    assert accuracy["dense-seed0"]["onnx-int8"] == pytest.approx(
+        json.loads((folder / "cells/dense-seed0/record.json").read_text())["accuracy"]["routed"], abs=0.1
+    )
 
     # It grows by what is added; --dry-run only tells.
     grown = compare(workplace, "--resume", "comparisons/c", "--methods", "randomk", "--budgets", "80%", "--dry-run")
