@@ -1,10 +1,12 @@
 """Drive a ladder's choices beside each of its forms alone, on all test images, in one process and in turns.
 
     python reports/measure_ladder.py runs/ladder --speedups 3,4,5,6,8 --runtime onnx --out ladder.json
+    python reports/measure_ladder.py runs/ladder --flops 25%,35%,50% --precision int8 --out ladder-int8.json
 
 For each aim, the sequence that `routekit aim` would choose (on validation images) is driven, and all forms in all
 precisions. Milliseconds are means over test images as they come, p50 and p99 over calls. A choice is compared with the
-best static network, by validation images, that is not slower: both answer the same test images, so the standard error
+best static network, by validation images, that is not slower (for --flops: that takes no more multiply-adds than were
+asked for, and 1%): both answer the same test images, so the standard error
 is that of paired differences. Nothing in the run is changed but its table of times.
 """
 
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--speedups", default="", help="aims: times as fast as the dense network in float32")
     parser.add_argument("--drops", default="", help="aims: points of accuracy that may be lost")
+    parser.add_argument("--flops", default="", help="aims, alone: shares of the dense multiply-adds")
     parser.add_argument("--runtime", default="onnx")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch", type=int, default=1)
@@ -49,8 +52,11 @@ def main() -> None:
     where = {"runtime": given.runtime, "batch": given.batch, "threads": given.threads, "precision": given.precision}
     aims = [Aim(speedup=float(each), **where) for each in given.speedups.split(",") if each]
     aims += [Aim(max_drop=float(each), **where) for each in given.drops.split(",") if each]
+    if given.flops:
+        dense = ladder.forms["dense"]
+        aims = [Aim(macs=dense * float(each.rstrip("%")) / 100, **where) for each in given.flops.split(",")]
     if not aims:
-        parser.error("give --speedups or --drops")
+        parser.error("give --speedups, --drops or --flops")
     rows: list[dict[str, Any]] = []
     with Clock(place_of(aims[0])) as clock, TemporaryDirectory() as scratch:
         choice = Choice.of(ladder, aims[0], machine, clock)
@@ -68,7 +74,8 @@ def main() -> None:
                 continue
             points.append(point)
             passes.append(asked.compose(point, Path(scratch) / str(number))[1])
-            rows.append({"aim": aim.describe(), "target_ms": expected.target, "validation_ms": expected.ms})
+            asked_for = {"target_macs": aim.macs, "target_ms": expected.target, "validation_ms": expected.ms}
+            rows.append({"aim": aim.describe(), **asked_for})
         test = ladder.data.test
         driven = clock.drive(passes, drawn(test, len(test), plan.seed))
     right = [choice.tested.right(point) for point in points]
@@ -87,7 +94,8 @@ def main() -> None:
     static = [place for place, row in enumerate(rows) if row["aim"] is None]
     for place, row in enumerate(rows):
         if row["aim"] is not None:
-            able = [other for other in static if rows[other]["ms"] <= row["ms"]]
+            unit, most = ("macs", 1.01 * row["target_macs"]) if given.flops else ("ms", row["ms"])
+            able = [other for other in static if rows[other][unit] <= most]
             best = max(able, key=lambda other: rows[other]["validation"], default=None)
             if best is not None:
                 row["best_static"] = rows[best]["passes"]
