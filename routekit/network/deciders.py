@@ -132,14 +132,18 @@ class RuleDecider(Decider):
 
 
 class LearnedDecider(Decider):
-    """A router of two layers that gets a summary of the features, and how sure the answer is."""
+    """A router of two layers that gets a summary of the features, and how sure the answer is.
+
+    Its last layer begins as zero, weights and biases (section 4.7 of McGill and Perona): a tie lets all images pass, and
+    at any temperature the training policy explores both ways.
+    """
 
     def __init__(self, place: Place, config: DeciderConfig, *, priced: bool = False) -> None:
         super().__init__(config, priced=priced)
         self.summarize = place.summarize
         self.normalize: nn.Module = ScaledBatchNorm(place.features, config.features)
         inputs = place.features + MEASURES + priced
-        self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 1.0))
+        self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 0.0))
 
     def forward(self, x: Tensor, logits: Tensor, prices: Tensor | None = None) -> Tensor:
         """Score by the router."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import ConfigDict, Field
@@ -31,6 +31,7 @@ class ObjectiveWeights:
         consistency: lambda.
         diversity: alpha.
         regularization: gamma.
+        regularization_over: What the mean of Eq. 10 is over: "copies" of a sample, which agrees with Eq. 5, or "units".
         consistency_margin: d_c of Eq. 5.
         diversity_margin: d_d of Eq. 6.
         distillation: The share of the teacher's answer in what classifiers learn.
@@ -45,6 +46,7 @@ class ObjectiveWeights:
     consistency: Weight = 0.2
     diversity: Weight = 0.2
     regularization: Weight = 0.5
+    regularization_over: Literal["copies", "units"] = "copies"
     consistency_margin: Weight = 0.2
     diversity_margin: Weight = 0.5
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -184,7 +186,7 @@ def objective(
     if weights.diversity > 0:
         add("diversity", weights.diversity, terms.diversity(routes, weights.diversity_margin))
     if weights.regularization > 0:
-        add("regularization", weights.regularization, terms.regularization(gates))
+        add("regularization", weights.regularization, terms.regularization(routes, weights.regularization_over))
     return Losses(total, by_name, gains)
 
 

@@ -4,6 +4,7 @@ Routes are `[L, M, n]`: L samples, M augmented copies of each, n routing variabl
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -167,10 +168,21 @@ def cost(expected: Tensor, dense: float) -> Tensor:
     return expected.mean() / dense
 
 
-def regularization(gates: Tensor) -> Tensor:
-    """Compute L_reg (Eq. 10): ||r_i - mean(route_i,:)||, the mean over the gates `[B, n]` of samples.
+def regularization(routes: Tensor, over: Literal["copies", "units"] = "copies") -> Tensor:
+    """Compute L_reg (Eq. 10): ||r_i - mean(route_i,:)||, the mean over samples and copies.
 
-    It is read literally: r_i is the vector of sample i's routing variables, and mean(route_i,:) its mean over units.
+    The paper does not say over what the mean is. In Eq. 5, route^i,: are the routes of all copies of sample i: so the
+    mean is the route of a sample, and the term pulls each copy's route there, without a margin. With one copy it is 0.
+    The other reading is the mean over units, a number: it pulls each gate to the others of its route. Soft gates can
+    be equal at 1/2, where hard routing knows nothing of what the network learned.
+
+    Args:
+        routes: `[L, M, n]`.
+        over: What the mean is over: "copies" or "units".
+
+    Returns:
+        A scalar.
     """
-    distance: Tensor = torch.linalg.vector_norm(gates - gates.mean(dim=1, keepdim=True), dim=1)
+    mean = routes.mean(dim=1 if over == "copies" else 2, keepdim=True)
+    distance: Tensor = torch.linalg.vector_norm(routes - mean, dim=2)
     return distance.mean()

@@ -35,9 +35,14 @@ def test_cost_is_a_fraction_of_dense() -> None:
 
 
 def test_regularization_is_eq_10_by_hand() -> None:
-    # (1, 0) lies sqrt(0.5) from its own mean (0.5, 0.5); (1, 1) lies on it.
-    gates = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-    assert terms.regularization(gates).item() == pytest.approx(math.sqrt(0.5) / 2)
+    # Two samples of two copies. Over copies, the mean routes are (1, 0.5) and (0.3, 0.4): distances 0.5, 0.5, 0.5, 0.5
+    # of the first and second sample. Over units, (1, 0) lies sqrt(0.5) from (0.5, 0.5), (1, 1) and (0, 0) lie on it,
+    # and (0.6, 0.8) lies 0.1 sqrt(2) from (0.7, 0.7).
+    routes = torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[0.6, 0.8], [0.0, 0.0]]])
+    assert terms.regularization(routes).item() == pytest.approx(0.5)
+    assert terms.regularization(routes, "units").item() == pytest.approx((math.sqrt(0.5) + 0.1 * math.sqrt(2)) / 4)
+    # Copies that take one route have nothing to be pulled to, whatever their gates are.
+    assert terms.regularization(routes[:, :1].expand(-1, 3, -1)).item() == 0
 
 
 def test_distillation_by_hand() -> None:
@@ -120,7 +125,8 @@ TEACHER = _random(4, 2, 5).detach().flip(0)
     [
         lambda r: terms.consistency(r, 0.05),
         lambda r: terms.diversity(r, 0.9),
-        lambda r: terms.regularization(r.flatten(0, 1)),
+        terms.regularization,
+        lambda r: terms.regularization(r, "units"),
         lambda r: terms.cost((r.flatten(0, 1) * torch.arange(1, 6)).sum(1), 15.0),
         lambda r: terms.distillation(r.flatten(0, 1), TEACHER.flatten(0, 1), 4.0),
         lambda r: terms.decoupled_distillation(r.flatten(0, 1), TEACHER.flatten(0, 1), torch.arange(8) % 5, 4.0, 8.0),

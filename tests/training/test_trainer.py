@@ -165,7 +165,10 @@ def test_the_objective_is_the_weighted_sum_of_its_terms() -> None:
     x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     trace = network.train()(x, gate=soft, execution=relaxed, temperature=0.5, keep_features=True)
     teacher = convert(toy_view(seed=1)).eval()(x, keep_features=True)
-    weights = ObjectiveWeights(0.3, 0.7, 0.9, 0.0, 5.0, distillation=0.25, feature_distillation=2.0)
+    weights = ObjectiveWeights(
+        consistency=0.3, diversity=0.7, regularization=0.9, consistency_margin=0.0, diversity_margin=5.0,
+        distillation=0.25, feature_distillation=2.0,
+    )  # fmt: skip
     labels = torch.arange(8) % 3
     losses = objective(trace, labels, costs, weights, cost_weight=0.11, copies=2, teacher=teacher)
     by_name = {name: float(value.detach()) for name, value in losses.by_name.items()}
