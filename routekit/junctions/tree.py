@@ -103,10 +103,15 @@ class ForkRouters(RouterBank):
             for fork, place in enumerate(places)
         )
 
+    def each(self, index: int) -> list[nn.Module]:
+        """The routers of fork `index`, by the path that arrives there."""
+        routers: Any = self.routers[index]
+        return list(routers)
+
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
         """Score the sinks of fork `index`. The state is passed on as it is."""
         del prices
-        routers = list(self.routers[index])  # type: ignore[call-overload]
+        routers = self.each(index)
         features, paths = arrive(features, len(routers))
         return follow(routers, paths, self.summaries[index](features)), state
 

@@ -134,7 +134,7 @@ class RuleDecider(Decider):
 class LearnedDecider(Decider):
     """A router of two layers that gets a summary of the features, and how sure the answer is.
 
-    Its last layer begins as zero, weights and biases (section 4.7 of McGill and Perona): a tie lets all images pass, and
+    Its last layer begins as zero, weights and biases (section 4.7 of McGill and Perona): all images pass, by a tie, and
     at any temperature the training policy explores both ways.
     """
 

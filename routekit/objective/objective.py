@@ -119,7 +119,7 @@ def objective(
         routing: Whether to add the terms of routing. They have no use if routers are frozen, or if there are none.
         k_cpt: The price of a unit of cost, by which exits learn; `[B]` for a price for each image.
         choice: The policy by which exits and forks learn. None if exits decide by a rule.
-        squares: `[parts]`, the sum of the squared weights of each part. None without L2.
+        squares: `[layers]`, the sum of the squared weights of each layer (`reach_of`). None without L2.
         classification: The loss of each image.
 
     Returns:

@@ -139,7 +139,7 @@ def policy_terms(
         config: The policy.
         k_cpt: The price of a unit of cost; `[B]` for a price for each image.
         choice: The training routing policy.
-        squares: `[parts]`, the sum of the squared weights of each part (`reach_of`). None without L2.
+        squares: `[layers]`, the sum of the squared weights of each layer (`reach_of`). None without L2.
 
     Returns:
         The terms by name, means over the batch.

@@ -171,38 +171,49 @@ def decisiveness(network: Subnetwork, choice: Choice) -> Tensor:
 
 
 def reach_of(trace: RouteTrace, choice: Choice) -> Tensor:
-    """Compute the probability with which each image reaches each part of a network.
+    """Compute the probability with which each image reaches each layer of a network.
 
     Exits and forks divide a network into parts: first what lies before them all, then what lies behind the first of
-    them, path by path, and so on. Without forks, parts are sections.
+    them, path by path, and so on. Without forks, parts are sections. Behind the parts come the classifiers, path by
+    path: those of the exits, which images reach that stop there, and the last ones.
 
     Args:
         trace: With forks, that of all images on every path (`Layout.every_path`).
         choice: The routing policy.
 
     Returns:
-        `[B, parts]`.
+        `[B, layers]`.
     """
     layout = trace.layout
     forks = trace.at_units if layout.forks else ()
     turns = iter([(choice(fork.logits) * fork.weights).sum(dim=1) for fork in forks])
     passes = iter([choice(stop.logits)[:, GO] for stop in trace.stops])
     paths, on = 1, trace.logits.new_ones(len(trace.logits)).view(layout.paths, -1)
-    found = [on[:1]]
+    parts, answers = [on[:1]], []
+
+    def on_each(path: Tensor) -> Tensor:
+        """Values `[all paths, B]` -> one row for each path that there is here."""
+        return path[:: layout.paths // paths]
+
     for is_fork in layout.partings:
+        before = on
         paths, onwards = (2 * paths, next(turns)) if is_fork else (paths, next(passes))
         on = on * onwards.view(layout.paths, -1)
-        found.append(on[:: layout.paths // paths])
-    return torch.cat(found).T
+        parts.append(on_each(on))
+        if not is_fork:
+            answers.append(on_each(before - on))
+    return torch.cat([*parts, *answers, on_each(on)]).T
 
 
 def shares(layout: Layout) -> Tensor:
-    """`[parts]`, the share of all images on every path that each part gets: paths divide them evenly."""
-    paths, found = 1, [1.0]
+    """`[layers]`, the share of all images on every path that each layer gets: paths divide them evenly."""
+    paths, parts, answers = 1, [1.0], []
     for is_fork in layout.partings:
         paths *= 2 if is_fork else 1
-        found += [1 / paths] * paths
-    return torch.tensor(found)
+        parts += [1 / paths] * paths
+        if not is_fork:
+            answers += [1 / paths] * paths
+    return torch.tensor([*parts, *answers, *[1 / paths] * paths])
 
 
 def throughput_rate(reach: Tensor, floor: float = 1e-2) -> Tensor:
@@ -226,8 +237,8 @@ def activated_l2(reach: Tensor, squares: Tensor, *, routes: bool = False) -> Ten
     """Compute the expected sum of w^2 over the weights of the activated layers (Eq. 9, without k_L2).
 
     Args:
-        reach: `[B, parts]`, the probability with which each image activates each part of the network.
-        squares: `[parts]`, the sum of the squared weights of each part.
+        reach: `[B, layers]`, the probability with which each image activates each layer (`reach_of`).
+        squares: `[layers]`, the sum of the squared weights of each layer.
         routes: Let the term teach the policy, too. Section 5.2 says that this "discourages networks from routing data
             along deep paths". Else, the reach is a constant in the gradient.
 

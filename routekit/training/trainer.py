@@ -35,7 +35,7 @@ from routekit.training.price_control import control_of
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
 from routekit.training.teacher import Teacher
-from routekit.training.throughput import adjust_for_throughput, squares_of
+from routekit.training.throughput import adjust_for_throughput, layers_of, squares_of
 
 # At most this much work is lost when a run is killed.
 SAVE_EVERY_SECONDS = 60.0
@@ -100,6 +100,7 @@ class Trainer:
         learns = network.decides_at_units or network.stops_learn
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
         self.control = control_of(network)(network, data.val, costs, self.schedule, target, seed, accelerator, say)
+        self.layers = layers_of(network) if network.stops_learn else []
         self.average = Average(network, config.average, frozen=bool(config.frozen))
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.step = 0
@@ -238,7 +239,7 @@ class Trainer:
             routing=not is_hard,
             k_cpt=self.control.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
             choice=policy.choice(temperature, self._generator(3)) if network.stops_learn else None,
-            squares=squares_of(network) if policy.l2 > 0 else None,
+            squares=squares_of(self.layers) if policy.l2 > 0 else None,
             classification=self.classification,
         )
         if not torch.isfinite(losses.total.detach()):
@@ -249,12 +250,13 @@ class Trainer:
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)
         everywhere = self.weights.teaches_everywhere
-        # Parts that other terms teach from all images need no adjustment. Those of a tree do: each path has its share.
-        if network.stops_learn and config.throughput_adjusted and (layout.forks or not everywhere):
+        if network.stops_learn and config.throughput_adjusted:
             # By probabilities, also if the policy draws. Every process has images of its own.
             with torch.no_grad():
                 reach = self.accelerator.gather(reach_of(trace, softly(temperature, epsilon=policy.epsilon)))
-            adjust_for_throughput(network, reach.clamp_min(shares(layout).to(reach)) if everywhere else reach)
+            # What other terms teach from all images needs no adjustment. In a tree it does: each path has its share.
+            reach = reach.clamp_min(shares(layout).to(reach)) if everywhere else reach
+            adjust_for_throughput(self.layers, reach, deciding_only=everywhere and not layout.forks)
         self.optimizer.step()
         self.control.follow(self.step, trace, losses.gains)
         return losses

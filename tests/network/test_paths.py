@@ -35,7 +35,7 @@ from routekit.routing.decision import Layout
 from routekit.routing.policy import expected_cost, optimistic, reach_of, shares, softly
 from routekit.routing.router import RouterConfig
 from routekit.training.schedule import TrainingConfig
-from routekit.training.throughput import adjust_for_throughput, parts, squares_of
+from routekit.training.throughput import adjust_for_throughput, layers_of, squares_of
 from tests.agreement import executed_as_charged, executors_agree, served_alike
 from tests.toy import toy_noise, toy_view
 from tests.training.runs import BENEFIT, trainer
@@ -183,24 +183,30 @@ def test_a_path_that_few_images_take_learns_as_fast() -> None:
         return torch.tensor([0.25, 0.75]).expand(len(scores), 2)
 
     reach = reach_of(trace, chance)
-    # All; past the first exit; on two paths; past the second exit on both; on four paths.
+    # All; past the first exit; on two paths; past the second exit on both; on four paths. Then who stops: at the first
+    # exit, at the second on both paths, and at the end of four.
     quarter, rest = 0.25, 0.75
     two = [quarter * quarter, quarter * rest]
     four = [quarter * each * turn for each in two for turn in (quarter, rest)]
-    want = [1.0, quarter, *two, *(quarter * each for each in two), *four]
+    want = [1.0, quarter, *two, *(quarter * each for each in two), *four, rest, *(rest * each for each in two), *four]
     torch.testing.assert_close(reach, torch.tensor(want).expand(6, -1))
     # What teaches all images alike is divided over the paths.
-    assert shares(network.layout).tolist() == [1.0, 1.0, *[0.5] * 4, *[0.25] * 4]
-    assert shares(Layout((0, 0, 0, 1, 1), stops=(2, 4), widths=(1,) * 5)).tolist() == [1.0] * 3
-    found = parts(network)
-    assert [len(modules) for modules in found] == [1, 0, 2, 2, 0, 0, 1, 1, 1, 1]
-    assert squares_of(network).shape == (10,)
+    answers = [1.0, *[0.5] * 2, *[0.25] * 4]
+    assert shares(network.layout).tolist() == [1.0, 1.0, *[0.5] * 4, *[0.25] * 4, *answers]
+    assert shares(Layout((0, 0, 0, 1, 1), stops=(2, 4), widths=(1,) * 5)).tolist() == [1.0] * 6
+    found = layers_of(network)
+    assert [bool(each.computing) for each in found] == [True, False, True, True, False, False, *[True] * 11]
+    assert [bool(each.deciding) for each in found] == [*[True] * 6, *[False] * 11]
+    every = [id(p) for each in found for p in (*each.computing, *each.deciding)]
+    assert sorted(every) == sorted({id(p) for p in network.parameters()})
+    assert squares_of(found).shape == (17,)
     network.zero_grad()
     trace.leaves[-1].square().mean().backward()
-    weights = [modules[0].conv.weight for modules in found[-4:]]
+    weights = [part.computing[0] for part in (*found[6:10], *found[-4:])]
     before = [weight.grad.clone() for weight in weights]
-    adjust_for_throughput(network, reach)
-    for weight, old, share in zip(weights, before, four, strict=True):
+    assert all(bool(grad.abs().sum() > 0) for grad in before)
+    adjust_for_throughput(found, reach)
+    for weight, old, share in zip(weights, before, four * 2, strict=True):
         torch.testing.assert_close(weight.grad, old / max(share, 1e-2))
 
 

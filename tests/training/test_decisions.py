@@ -28,7 +28,7 @@ from routekit.routing.router import RouterConfig
 from routekit.training.log import Progress
 from routekit.training.schedule import TrainingConfig
 from routekit.training.teacher import Teacher
-from routekit.training.throughput import adjust_for_throughput, squares_of
+from routekit.training.throughput import adjust_for_throughput, layers_of, squares_of
 from tests.toy import small_view, toy_noise, toy_view
 from tests.training.runs import BENEFIT, trainer, with_exits
 
@@ -74,13 +74,14 @@ def test_only_the_weights_that_are_activated_are_held_down() -> None:
     def total(*tensors: torch.Tensor) -> float:
         return float(sum(tensor.detach().square().sum() for tensor in tensors))
 
-    body = model.body
-    first = total(model.conv.weight, body[0].conv.weight, body[1].conv.weight, head.classifier.weight)
-    squares = squares_of(network)
+    body, router = model.body, decider.router
+    squares = squares_of(layers_of(network))
     assert squares.detach().tolist() == pytest.approx(
         [
-            first + total(model.fc.weight),
+            total(model.conv.weight, body[0].conv.weight, body[1].conv.weight, router[0].weight, router[2].weight),
             total(body[2].conv.weight, body[2].downsample.weight, body[3].conv.weight),
+            total(head.classifier.weight),
+            total(model.fc.weight),
         ]
     )
     for routes in (False, True):
@@ -89,14 +90,21 @@ def test_only_the_weights_that_are_activated_are_held_down() -> None:
         choice = weights.policy.choice(1.0)
         labels, costs = torch.zeros(6, dtype=torch.int64), CostTable.measure(network)
         losses = objective(
-            trace, labels, costs, weights, cost_weight=0.0, routing=False, choice=choice, squares=squares_of(network)
+            trace,
+            labels,
+            costs,
+            weights,
+            cost_weight=0.0,
+            routing=False,
+            choice=choice,
+            squares=squares_of(layers_of(network)),
         )
         past = choice(trace.decisions[0].logits)[:, 0].mean()
-        want = 0.1 * (squares[0] + past * squares[1])
+        want = 0.1 * (squares[0] + past * squares[1] + (1 - past) * squares[2] + past * squares[3])
         torch.testing.assert_close(losses.by_name["l2"], want)
         (slope,) = torch.autograd.grad(losses.by_name["l2"], body[3].conv.weight, retain_graph=True)
         torch.testing.assert_close(slope, 0.2 * past.detach() * body[3].conv.weight)
-        (slope,) = torch.autograd.grad(losses.by_name["l2"], decider.router[-1].bias, allow_unused=True)
+        (slope,) = torch.autograd.grad(losses.by_name["l2"], router[-1].bias, allow_unused=True)
         assert (slope is not None) == routes
 
 
@@ -156,7 +164,7 @@ def test_one_network_learns_several_budgets() -> None:
     routers = RouterConfig(hidden=8, open_logit=0.5)
     # A toy's unit costs a thousandth of ten million multiply-adds, and is worth some tenths of the loss.
     network = convert(toy_view(), junctions, routers=routers, adaptive_cost=PriceRange(1.0, 3000.0))
-    run = trainer(**{**with_exits("pragmatic", error="loss", utility=0.1), "network": network})
+    run = trainer(**{**with_exits("pragmatic", error="loss", utility=1.0), "network": network})
     run.fit()
     assert run.realized == pytest.approx(0.7, abs=0.06)
     found = []
@@ -206,33 +214,63 @@ def test_drawing_and_exploring_resume_to_the_last_bit(tmp_path: Path, monkeypatc
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def test_a_section_that_few_images_reach_learns_as_fast() -> None:
-    network = with_exits()["network"].train()
+def test_every_layer_that_few_images_reach_learns_as_fast() -> None:
+    network = convert(toy_view(), [Exit(at="body.0,body.1", head="linear", hidden=8)]).train()
     trace = network(toy_noise(8), execution=relaxed)
     network.zero_grad()
-    trace.leaves[-1].square().mean().backward()
-    first, last = (network.backbone.body[place].conv.weight for place in (0, 3))
-    before = first.grad.clone(), last.grad.clone()
+    scores = [stop.logits - 1 for stop in trace.stops]
+    torch.stack([tensor.square().mean() for tensor in (*trace.leaves, *scores)]).sum().backward()
+    model, deciders = network.backbone, network.deciders
+    heads = [step.head.classifier for step in network.steps if isinstance(step, Classify)]
 
     def quarter(scores: torch.Tensor) -> torch.Tensor:
         return torch.tensor([0.25, 0.75]).expand(len(scores), 2)
 
-    adjust_for_throughput(network, reach_of(trace, quarter))
-    torch.testing.assert_close(first.grad, before[0])
-    torch.testing.assert_close(last.grad, 4 * before[1])
+    # A quarter goes on at each exit: all, a quarter and a sixteenth reach the parts and meet the routers at their ends.
+    # Three quarters of these stop at each classifier, and the last sixteenth meets the last one.
+    reached = {
+        model.conv.weight: 1.0,
+        model.body[0].conv.weight: 1.0,
+        model.body[1].conv.weight: 1 / 4,
+        model.body[3].conv.weight: 1 / 16,
+        deciders[0].router[-1].bias: 1.0,
+        deciders[1].router[-1].bias: 1 / 4,
+        heads[0].weight: 3 / 4,
+        heads[1].weight: 3 / 16,
+        model.fc.weight: 1 / 16,
+    }
+    before = {parameter: parameter.grad.clone() for parameter in reached}
+    assert all(bool(grad.abs().sum() > 0) for grad in before.values())
+    layers = layers_of(network)
+    every = [id(p) for each in layers for p in (*each.computing, *each.deciding)]
+    assert sorted(every) == sorted(id(p) for p in network.parameters())
+    reach = reach_of(trace, quarter)
+    adjust_for_throughput(layers, reach, deciding_only=True)
+    deciding = {deciders[0].router[-1].bias, deciders[1].router[-1].bias}
+    for parameter, share in reached.items():
+        rate = 1 / share if parameter in deciding else 1.0
+        torch.testing.assert_close(parameter.grad, rate * before[parameter])
+        parameter.grad.copy_(before[parameter])
+    adjust_for_throughput(layers, reach)
+    for parameter, share in reached.items():
+        torch.testing.assert_close(parameter.grad, before[parameter] / share)
 
 
-@pytest.mark.parametrize(("heads", "features", "adjusts"), [(0.0, 0.0, True), (0.5, 0.0, False), (0.0, 1.0, False)])
-def test_throughput_is_adjusted_where_nothing_else_teaches(
-    heads: float, features: float, adjusts: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("heads", "features", "whole"), [(0.0, 0.0, True), (0.5, 0.0, False), (0.0, 1.0, False)])
+def test_what_other_terms_teach_from_all_images_is_not_adjusted(
+    heads: float, features: float, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody gets behind an exit that all take: a hundred times what teaches it nevertheless would explode."""
-    seen: list[torch.Tensor] = []
-    monkeypatch.setattr("routekit.training.trainer.adjust_for_throughput", lambda _, reach: seen.append(reach))
+    seen: list[bool] = []
+
+    def record(_: object, __: torch.Tensor, *, deciding_only: bool) -> None:
+        seen.append(deciding_only)
+
+    monkeypatch.setattr("routekit.training.trainer.adjust_for_throughput", record)
     options = with_exits(skips=False, heads=heads)
     weights = replace(options["weights"], feature_distillation=features)
     trainer(**options | {"weights": weights, "config": replace(options["config"], epochs=1)}).fit()
-    assert bool(seen) == adjusts
+    assert {*seen} == {not whole}
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
