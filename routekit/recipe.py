@@ -11,6 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
 from routekit.cost.aim import Aim
+from routekit.data.augment import Fill, Policy
 from routekit.errors import InputError
 from routekit.faults import explain, lines_of
 from routekit.junctions.junction import Junction
@@ -82,7 +83,10 @@ class DataSection(_Section):
         download: Whether these may be downloaded.
         val: A folder of validation images.
         val_from_test: The share of the test images that is taken for validation.
-        fill: What shifted training images are padded with: zeros, or their mean colour.
+        fill: What shifted training images are padded with: zeros, or their mean colour, of pixels ("mean") or of light
+            ("decoded-mean").
+        augment: What is done to training images beside shifts or crops and mirroring: nothing more ("standard"), or
+            "autoaugment" (Cubuk et al., 2019).
         input_size: The height and width of images; None for those of the network.
         mean: The mean of each channel, on images scaled to [0, 1]; None for that of the network.
         std: The standard deviation of each channel, likewise.
@@ -95,7 +99,8 @@ class DataSection(_Section):
     download: bool = False
     val: str | None = None
     val_from_test: Annotated[float | None, Field(gt=0, lt=1)] = None
-    fill: Literal["zeros", "mean"] = "zeros"
+    fill: Fill = "zeros"
+    augment: Policy = "standard"
     input_size: Annotated[int | None, Field(ge=8)] = None
     mean: tuple[Finite, ...] | None = None
     std: tuple[Positive, ...] | None = None

@@ -4,12 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from routekit.errors import InputError
+from routekit.junctions.convert import convert
+from routekit.junctions.exit import Exit
+from routekit.junctions.tree import Tree
+from routekit.network.execution import relaxed
 from routekit.pipeline.plan import resolve
 from routekit.pipeline.run_plan import Facts
 from routekit.recipe import Recipe, load_recipe, shipped_recipes
+from routekit.routing.policy import softly
+from routekit.training.schedule import MILESTONES
 from tests.cli.command import in_process
+from tests.toy import toy_noise, toy_view
 
 WRONG = """\
 methd: routed
@@ -199,3 +207,67 @@ def test_the_commands(tmp_path: Path) -> None:
         refused = in_process("recipes", *wrong, cwd=tmp_path)
         assert refused.returncode == 2
         assert says in refused.stderr
+
+
+def test_drn_has_the_values_of_its_paper() -> None:
+    """Wang et al., section 4.1, Fig. 2 and Eq. 3 to 10; what they leave open is marked as ours in the recipe."""
+    recipe = load_recipe("drn")
+    objective, training = recipe.objective, recipe.training
+    assert (objective.consistency, objective.diversity, objective.regularization) == (0.2, 0.2, 0.5)
+    assert (objective.consistency_margin, objective.diversity_margin) == (0.2, 0.5)
+    assert objective.regularization_over == "copies"
+    assert (objective.distillation, objective.feature_distillation) == (0.0, 0.0)
+    for section in (training, recipe.dense):
+        assert (section.learning_rate, section.momentum, section.nesterov) == (0.1, 0.9, False)
+        assert (section.weight_decay, section.decay) == (1e-4, "multistep")
+        assert [milestone * section.epochs for milestone in MILESTONES] == [150, 200]
+    assert (training.router_weight_decay, training.router_learning_rate) == (1e-4, 1.0)
+    assert (training.gate, training.copies > 1) == ("soft", True)
+    assert (recipe.routers.kind, recipe.routers.normalize, recipe.routers.detach) == ("fc", False, False)
+    assert (recipe.data.augment, recipe.data.fill) == ("autoaugment", "zeros")
+    assert recipe.inference == "hard"
+    assert list(recipe.junctions) == ["skip"]
+
+
+def test_multipath_has_the_values_of_its_paper() -> None:
+    """McGill and Perona, sections 4.4 to 4.8, and Fig. 3."""
+    for name, kind, first in (
+        ("multipath", "actor", 1.0),
+        ("multipath-critic", "pragmatic", 0.1),
+        ("tree", "actor", 1.0),
+    ):
+        recipe = load_recipe(name)
+        training, policy = recipe.training, recipe.objective.policy
+        assert (training.learning_rate, training.momentum, training.nesterov) == (0.1, 0.9, False)
+        assert (training.batch_size, training.decay, training.half_life) == (128, "exponential", 1 / 8)
+        assert training.temperature == pytest.approx((first, first / 2**8), rel=2e-3)
+        assert (training.weight_decay, training.router_weight_decay, policy.l2) == (0.0, 0.0, 1e-4)
+        assert (policy.kind, policy.error, policy.l2_routes) == (kind, "loss", False)
+        assert (policy.decisiveness, policy.utility) == (0.01 if kind == "actor" else 0.0, 0.001)
+        assert (policy.heads, training.throughput_adjusted, training.router_learning_rate) == (0.0, True, 1.0)
+        assert recipe.data.fill == "decoded-mean"
+        exits = recipe.junctions["exit"]
+        assert (exits.at, exits.head, exits.hidden, exits.layers) == ("all", "linear", 16, 2)
+        assert (exits.normalize, exits.answer, exits.features) == (True, False, 1.0)
+    assert isinstance(load_recipe("tree").junctions["tree"], Tree)
+
+
+def test_a_router_at_an_exit_begins_as_the_paper_says() -> None:
+    """Section 4.7: Xavier's method, the last layer and all biases zero. At any temperature both ways are open."""
+    exits = Exit(at="all", head="linear", hidden=16, layers=2, normalize=True, answer=False, features=1.0)
+    network = convert(toy_view(), [exits])
+    for decider in network.deciders:
+        linear = [layer for layer in decider.router if isinstance(layer, torch.nn.Linear)]
+        assert [layer.out_features for layer in linear] == [16, 16, 2]
+        assert [type(layer).__name__ for layer in decider.router[:3]] == ["Linear", "BatchNorm1d", "ReLU"]
+        assert all(bool((layer.bias == 0).all()) for layer in linear)
+        assert bool((linear[-1].weight == 0).all())
+        for layer in linear[:2]:
+            want = (2 / (layer.in_features + layer.out_features)) ** 0.5
+            assert float(layer.weight.detach().std()) == pytest.approx(want, rel=0.3)
+        assert decider.router[1].eps == 1e-6
+    trace = network.train()(toy_noise(4), execution=relaxed)
+    chances = [softly(0.1)(stop.logits) for stop in trace.stops]
+    assert all(bool((chance == 0.5).all()) for chance in chances)
+    with torch.no_grad():
+        assert bool(network.eval()(toy_noise(4)).routes.all())  # converting is exact

@@ -14,7 +14,10 @@ from torch import Generator, Tensor
 
 from routekit.data.preprocessing import LARGE
 
-Fill = Literal["zeros", "mean"]
+Fill = Literal["zeros", "mean", "decoded-mean"]
+Policy = Literal["standard", "autoaugment"]
+# Pixels hold light to the power of 1 / 2.2.
+GAMMA = 2.2
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,10 @@ class Augmentation:
         area: For large images, in place of the shift: a crop is enlarged to the whole. Its share of the area is drawn
             between these bounds, its aspect ratio between 3/4 and 4/3 (Szegedy et al., 2015).
         unflipped: Labels of classes that are not mirrored.
-        fill: What a shift fills with: zeros, or the mean colour of the image.
+        fill: What a shift fills with: zeros, or the mean colour of the image, of its pixels or of their light
+            ("decoded-mean").
+        policy: "standard" is all of that. "autoaugment" also does what Cubuk et al. (2019) found for CIFAR-10, and from
+            96 pixels on for ImageNet, as torchvision has it.
     """
 
     pad: int = 4
@@ -35,10 +41,17 @@ class Augmentation:
     area: tuple[float, float] | None = None
     unflipped: tuple[int, ...] = ()
     fill: Fill = "zeros"
+    policy: Policy = "standard"
 
     @classmethod
     def of(
-        cls, size: tuple[int, int], *, flip: bool, unflipped: tuple[int, ...] = (), fill: Fill = "zeros"
+        cls,
+        size: tuple[int, int],
+        *,
+        flip: bool,
+        unflipped: tuple[int, ...] = (),
+        fill: Fill = "zeros",
+        policy: Policy = "standard",
     ) -> "Augmentation":
         """Choose what is usual at a size: shifts, as for CIFAR, below 96 pixels; crops, as for ImageNet, from there on.
 
@@ -47,13 +60,14 @@ class Augmentation:
             flip: Whether half of the images are mirrored.
             unflipped: Labels of classes that are not mirrored.
             fill: What a shift fills with.
+            policy: What is done beside.
 
         Returns:
             The augmentation.
         """
         if min(size) >= LARGE:
-            return cls(pad=0, flip=flip, area=(0.35, 1.0), unflipped=unflipped)
-        return cls(pad=min(size) // 8, flip=flip, unflipped=unflipped, fill=fill)
+            return cls(pad=0, flip=flip, area=(0.35, 1.0), unflipped=unflipped, policy=policy)
+        return cls(pad=min(size) // 8, flip=flip, unflipped=unflipped, fill=fill, policy=policy)
 
     def __call__(self, images: Tensor, generator: Generator, labels: Tensor | None = None) -> Tensor:
         """Vary each sample on its own.
@@ -74,10 +88,19 @@ class Augmentation:
             flipped &= ~torch.isin(labels.to(at), torch.tensor(self.unflipped, device=at))
         flipped = flipped.to(images.device)
         if self.area is not None:
-            return crop_and_resize(images, self._boxes(n, generator).to(images.device), flipped)
-        top, left = torch.randint(0, 2 * self.pad + 1, (2, n), generator=generator, device=at).to(images.device)
-        colour = images.float().mean(dim=(2, 3), keepdim=True).to(images.dtype) if self.fill == "mean" else None
-        return crop_and_flip(images, self.pad, top, left, flipped, colour)
+            images = crop_and_resize(images, self._boxes(n, generator).to(images.device), flipped)
+        else:
+            top, left = torch.randint(0, 2 * self.pad + 1, (2, n), generator=generator, device=at).to(images.device)
+            images = crop_and_flip(images, self.pad, top, left, flipped, self._colour(images))
+        return autoaugment(images, generator) if self.policy == "autoaugment" else images
+
+    def _colour(self, images: Tensor) -> Tensor | None:
+        """The colour [B, C, 1, 1] that fills what a shift leaves empty; None for zeros."""
+        if self.fill == "zeros":
+            return None
+        power = GAMMA if self.fill == "decoded-mean" else 1.0
+        mean: Tensor = images.float().pow(power).mean(dim=(2, 3), keepdim=True).pow(1 / power)
+        return mean if images.is_floating_point() else mean.round().to(images.dtype)
 
     def _boxes(self, n: int, generator: Generator) -> Tensor:
         """Draw the boxes [B, 4] of `crop_and_resize`."""
@@ -87,6 +110,27 @@ class Augmentation:
         ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
         width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
         return torch.stack([(2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height), width, height], dim=1)
+
+
+def autoaugment(images: Tensor, generator: Generator) -> Tensor:
+    """Do to each image what AutoAugment draws for it (Cubuk et al., 2019).
+
+    Args:
+        images: [B, C, H, W], uint8.
+        generator: Its next number is the seed of what is drawn.
+
+    Returns:
+        Images of the same shape and type.
+    """
+    from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy
+
+    large = min(images.shape[-2:]) >= LARGE
+    vary = AutoAugment(AutoAugmentPolicy.IMAGENET if large else AutoAugmentPolicy.CIFAR10)
+    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+    # torchvision draws from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.stack([vary(image) for image in images])
 
 
 def crop_and_flip(

@@ -7,7 +7,7 @@ from typing import Literal
 # Imported for their entries in the registry.
 import routekit.data.digits
 import routekit.data.torchvision_sets  # noqa: F401
-from routekit.data.augment import Augmentation, Fill
+from routekit.data.augment import Augmentation, Fill, Policy
 from routekit.data.folder import image_folder, validation_folder
 from routekit.data.image_set import Images
 from routekit.data.mixture import mixture, parts_of
@@ -66,6 +66,7 @@ def load_data(
     preprocessing: Preprocessing = DEFAULT,
     limit_memory_bytes: int = 4 * 2**30,
     fill: Fill = "zeros",
+    augment: Policy = "standard",
 ) -> DataSplits:
     """Load a data set.
 
@@ -83,6 +84,7 @@ def load_data(
         preprocessing: How images are read.
         limit_memory_bytes: Images are kept in memory, decoded, if they take less than this.
         fill: What shifted training images are padded with: zeros, or their own mean colour.
+        augment: What is done to training images beside (`Augmentation.policy`).
 
     Returns:
         The splits.
@@ -113,7 +115,9 @@ def load_data(
         train, held_out = _carve(train, CARVED, seed)
         origin = "train"
     warnings = [SEEN_WARNING] if origin == "train" else []
-    augmentation = Augmentation.of(preprocessing.size, flip=provided.flip, unflipped=provided.unflipped, fill=fill)
+    augmentation = Augmentation.of(
+        preprocessing.size, flip=provided.flip, unflipped=provided.unflipped, fill=fill, policy=augment
+    )
     return DataSplits(train, held_out, test, train.name, classes, augmentation, origin, warnings)
 
 

@@ -32,13 +32,19 @@ class DeciderConfig:
         rule: "learned", a small router that gets the features and how sure the classifier is; "confidence" or
             "entropy" of the answer alone, as in BranchyNet (Teerapittayanon et al., 2016); or "idk", a logistic
             regression on the answer, as in "I don't know" cascades (Wang et al., 2018).
-        hidden: The width of the router's hidden layer.
+        hidden: The width of the router's hidden layers.
+        layers: How many hidden layers there are.
+        normalize: Whether hidden layers are batch-normalised before their rectification.
+        answer: Whether the router gets how sure the classifier is, beside the features.
         features: The size of each standardised feature, where what the router gets of the answer has size 1. With
             features of size 1 routers overfit, and decide worse than by the answer alone.
     """
 
     rule: Rule = LEARNED
     hidden: Annotated[int, Field(ge=1)] = 32
+    layers: Annotated[int, Field(ge=1, le=4)] = 1
+    normalize: bool = False
+    answer: bool = True
     features: Annotated[float, Field(ge=0)] = 0.1
 
 
@@ -132,48 +138,55 @@ class RuleDecider(Decider):
 
 
 class LearnedDecider(Decider):
-    """A router of two layers that gets a summary of the features, and how sure the answer is.
+    """A router that gets a summary of the features, and how sure the answer is.
 
-    Its last layer begins as zero, weights and biases (section 4.7 of McGill and Perona): all images pass, by a tie, and
-    at any temperature the training policy explores both ways.
+    Hidden layers begin by Xavier's method, the last layer and all biases as zero (section 4.7 of McGill and Perona). So
+    all images pass, by a tie, and at any temperature the training policy explores both ways.
     """
 
     def __init__(self, place: Place, config: DeciderConfig, *, priced: bool = False) -> None:
         super().__init__(config, priced=priced)
         self.summarize = place.summarize
         self.normalize: nn.Module = ScaledBatchNorm(place.features, config.features)
-        inputs = place.features + MEASURES + priced
-        self.router = nn.Sequential(nn.Linear(inputs, config.hidden), nn.ReLU(), open_head(config.hidden, 0.0))
+        width = place.features + MEASURES * config.answer + priced
+        layers: list[nn.Module] = []
+        for _ in range(config.layers):
+            layers.append(_hidden_layer(width, config.hidden))
+            if config.normalize:
+                layers.append(nn.BatchNorm1d(config.hidden, eps=1e-6))
+            layers.append(nn.ReLU())
+            width = config.hidden
+        self.router = nn.Sequential(*layers, open_head(width, 0.0))
 
     def forward(self, x: Tensor, logits: Tensor, prices: Tensor | None = None) -> Tensor:
         """Score by the router."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.score(torch.cat([self.summary(x), self.measures(logits, prices)], dim=1))
+            return self.score(self.summary(x), logits, prices)
 
     def summary(self, x: Tensor) -> Tensor:
         """Features `[B, C, H, W]` -> what the router gets of them, `[B, S]`."""
         summary: Tensor = self.normalize(self.summarize(x.detach().float()))
         return summary
 
-    def measures(self, logits: Tensor, prices: Tensor | None = None) -> Tensor:
-        """Measure the answer for the router.
+    def score(self, summary: Tensor, logits: Tensor, prices: Tensor | None = None) -> Tensor:
+        """Score by what the router gets.
 
         Args:
+            summary: Of the features, `[B, S]` (`summary`).
             logits: The answer so far, `[B, classes]`.
             prices: `[B]`, other prices of computing than the one in force, as features.
 
         Returns:
-            `[B, 2]`, or `[B, 3]` with the price, if the router gets it.
+            Scores `[B, 2]`.
         """
-        logits = logits.detach().float()
-        known = [LEAD * lead(logits), negentropy(logits.softmax(dim=1))]
+        inputs = [summary]
+        if self.config.answer:
+            logits = logits.detach().float()
+            inputs += [LEAD * lead(logits).unsqueeze(1), negentropy(logits.softmax(dim=1)).unsqueeze(1)]
         if self.price is not None:
-            known.append(self.price.expand(logits.shape[0]) if prices is None else prices)
-        return torch.stack(known, dim=1)
-
-    def score(self, inputs: Tensor) -> Tensor:
-        """What the router gets -> scores `[B, 2]`."""
-        scores = self.router(inputs)
+            price = self.price.expand(len(summary)) if prices is None else prices
+            inputs.append(price.unsqueeze(1))
+        scores = self.router(torch.cat(inputs, dim=1))
         return torch.cat([scores[:, :1] + self.bias, scores[:, 1:]], dim=1)
 
     @property
@@ -193,6 +206,13 @@ class LearnedDecider(Decider):
                 first.weight[:, :channels] *= norm.size * (norm.running_var + norm.eps).rsqrt()
                 first.bias.sub_(first.weight[:, :channels] @ norm.running_mean)
             self.normalize = nn.Identity()
+
+
+def _hidden_layer(inputs: int, width: int) -> nn.Linear:
+    layer = nn.Linear(inputs, width)
+    nn.init.xavier_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def build_decider(place: Place, config: DeciderConfig, *, priced: bool = False) -> Decider:

@@ -70,6 +70,7 @@ def load_splits(data: DataSection, spec: ModelSpec, seed: int) -> DataSplits:
         seed=seed,
         preprocessing=spec.preprocessing,
         fill=data.fill,
+        augment=data.augment,
     )
 
 

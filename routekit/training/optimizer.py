@@ -22,7 +22,7 @@ def build_optimizer(
     Args:
         network: The network.
         config: The rates.
-        build: Builds the optimiser; None for SGD with Nesterov's momentum.
+        build: Builds the optimiser; None for SGD.
 
     Returns:
         The optimiser.
@@ -38,7 +38,8 @@ def build_optimizer(
     ]
     if build is None:
         momentum = config.momentum
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0)
+        nesterov = config.nesterov and momentum > 0
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=momentum, nesterov=nesterov)
     optimizer = build(groups)
     for group in optimizer.param_groups:
         group.setdefault("scale", 1.0)

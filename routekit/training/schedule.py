@@ -31,6 +31,7 @@ class TrainingConfig:
             least-squares fit, needs less than 1. The other gates need 1 to 10.
         router_weight_decay: Of the routers' weights, not of their biases. It holds down the differences between routes.
         momentum: Of SGD.
+        nesterov: Whether that is Nesterov's.
         weight_decay: Of the weights that compute.
         decay: How the learning rate falls.
         half_life: The fraction in which the decay "exponential" halves the learning rate.
@@ -58,6 +59,7 @@ class TrainingConfig:
     router_learning_rate: Positive = 0.3
     router_weight_decay: NotNegative = 0.003
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
     weight_decay: NotNegative = 5e-4
     decay: Literal["cosine", "multistep", "exponential"] = "cosine"
     half_life: Positive = 0.125

@@ -185,7 +185,36 @@ def test_classes_that_a_mirror_changes_are_not_mirrored():
 def test_shifted_images_are_filled_with_their_mean_colour():
     images = torch.tensor([[10.0, 20.0, 30.0]]).view(1, 3, 1, 1).expand(1, 3, 4, 4).to(torch.uint8)
     for seed in range(8):
-        out = Augmentation(pad=3, flip=False, fill="mean")(images, generator(seed))
-        assert torch.equal(out, images)
+        for fill in ("mean", "decoded-mean"):
+            assert torch.equal(Augmentation(pad=3, flip=False, fill=fill)(images, generator(seed)), images)
         dark = Augmentation(pad=3, flip=False)(images, generator(seed))
         assert torch.equal(dark == 0, dark != images)
+
+
+def test_the_mean_colour_is_of_pixels_or_of_their_light():
+    """Half black, half white: 127.5 of pixels; half of the light is 255 * 0.5 ** (1 / 2.2) = 186.1."""
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 6, 2).repeat(1, 1, 1, 3)
+    for fill, want in (("mean", 128), ("decoded-mean", 186)):
+        seen = {
+            int(value)
+            for seed in range(8)
+            for value in Augmentation(pad=2, flip=False, fill=fill)(images, generator(seed)).unique()
+        }
+        assert seen == {0, want, 255}
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_autoaugment_is_drawn_from_the_generator_alone(size: int):
+    images = torch.randint(0, 256, (6, 3, size, size), dtype=torch.uint8, generator=generator())
+    varied = Augmentation.of((size, size), flip=True, policy="autoaugment")
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    out = varied(images, generator(1))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert torch.equal(varied(images, generator(1)), out)
+    assert not torch.equal(varied(images, generator(2)), out)
+    plain = Augmentation.of((size, size), flip=True)(images, generator(1))
+    assert (out.shape, out.dtype) == (plain.shape, torch.uint8)
+    changed = (out != plain).flatten(1).any(dim=1)
+    assert changed.any()  # beside what is done without

@@ -161,13 +161,12 @@ class Parts:
             examples.append(decider.summary(self.reads[id(step)]))
 
         def margin(answer: Tensor, *summary: Tensor) -> Tensor:
-            if isinstance(decider, LearnedDecider):
-                scores = decider.score(torch.cat([*summary, decider.measures(answer)], dim=1))
-            else:
-                scores = decider(answer, answer)
+            scores = (
+                decider.score(summary[0], answer) if isinstance(decider, LearnedDecider) else decider(answer, answer)
+            )
             return scores[:, GO : GO + 1] - scores[:, STOP:]
 
-        name, kind = f"what decides past {step.name}", ("margin", decider.config.rule)
+        name, kind = f"what decides past {step.name}", ("margin", decider.config)
         return self.exporter.export(name, margin, decider, *examples, kind=kind)
 
     def combined(self, heads: int, combine: Combine) -> GraphProto:
