@@ -32,10 +32,8 @@ from routekit.training.trainer import Trainer
 
 Data = str | Path | DataSplits | Labelled | Sequence[Labelled]
 # By default, a network learns the logits of its teacher, and the features of the teacher after each stage.
-TAUGHT = ObjectiveWeights(
-    consistency=0.0, diversity=0.0, regularization=0.0, distillation=0.9, feature_distillation=10.0
-)
-ALONE = ObjectiveWeights(consistency=0.0, diversity=0.0, regularization=0.0)
+TAUGHT = ObjectiveWeights(distillation=0.9, feature_distillation=10.0)
+ALONE = ObjectiveWeights()
 
 
 def data(source: Data, spec: ModelSpec, seed: int = 0) -> DataSplits:

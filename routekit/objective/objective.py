@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from routekit.cost.table import CostTable
+from routekit.errors import InputError
 from routekit.objective import terms
 from routekit.objective.policy import PolicyConfig, policy_terms, weighed
 from routekit.routing.decision import RouteTrace
@@ -24,8 +25,8 @@ Weight = Annotated[float, Field(ge=0)]
 class ObjectiveWeights:
     """The weights and margins of Eq. 9, and of both kinds of distillation.
 
-    The defaults of Eq. 9 are those published for CIFAR. The cost's weight mu is not here: the budget controller adapts
-    it.
+    The recipe drn has the weights that are published for CIFAR. The cost's weight mu is not here: the budget controller
+    adapts it.
 
     Attributes:
         consistency: lambda.
@@ -43,9 +44,9 @@ class ObjectiveWeights:
         policy: How exits and forks learn.
     """
 
-    consistency: Weight = 0.2
-    diversity: Weight = 0.2
-    regularization: Weight = 0.5
+    consistency: Weight = 0.0
+    diversity: Weight = 0.0
+    regularization: Weight = 0.0
     regularization_over: Literal["copies", "units"] = "copies"
     consistency_margin: Weight = 0.2
     diversity_margin: Weight = 0.5
@@ -55,6 +56,15 @@ class ObjectiveWeights:
     feature_distillation: Weight = 0.0
     reached: Annotated[float, Field(ge=0, le=1)] = 0.0
     policy: PolicyConfig = PolicyConfig()
+
+    def check(self, copies: int) -> None:
+        """Raise InputError if a term compares copies of an image, and there is but one of each."""
+        over_copies = {"consistency": self.consistency, "regularization": self.regularization}
+        if self.regularization_over == "units":
+            del over_copies["regularization"]
+        for name, weight in over_copies.items():
+            if weight > 0 and copies < 2:
+                raise InputError(f"objective.{name} compares copies of an image: training.copies=2, or more")
 
     @property
     def needs_teacher(self) -> bool:
@@ -181,7 +191,7 @@ def objective(
     routes = gates.view(-1, copies, gates.shape[1])
     add("cost", cost_weight, terms.cost(costs.expected(trace), costs.dense))
     # A term without weight is not computed: Eq. 6 alone compares every pair of samples.
-    if weights.consistency > 0 and copies > 1:
+    if weights.consistency > 0:
         add("consistency", weights.consistency, terms.consistency(routes, weights.consistency_margin))
     if weights.diversity > 0:
         add("diversity", weights.diversity, terms.diversity(routes, weights.diversity_margin))

@@ -244,6 +244,8 @@ def _check_words(recipe: Recipe) -> None:
         raise InputError("smaller networks make a cascade of whole networks: junctions=cascade alone, pruned or not")
     for junction in chosen:
         junction.check(chosen)
+    if any(junction.rank == 0 for junction in chosen):
+        recipe.objective.check(recipe.training.copies)
     if "tree" in recipe.junctions and (recipe.pruning is not None or recipe.training.frozen):
         raise InputError(
             "a tree grows from a whole network, and all of it learns: not with pruning, or training.frozen"

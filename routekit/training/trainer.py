@@ -97,6 +97,8 @@ class Trainer:
         if batch_size == 0:
             raise InputError(f"a batch of {config.batch_size} cannot be split over {world} processes")
         self.batches = Batches(data.train, batch_size, seed=seed, rank=accelerator.process_index, world=world)
+        if network.decides_at_units:
+            weights.check(config.copies)
         learns = network.decides_at_units or network.stops_learn
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
         self.control = control_of(network)(network, data.val, costs, self.schedule, target, seed, accelerator, say)

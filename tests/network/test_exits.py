@@ -167,7 +167,7 @@ def test_units_do_not_pay_by_the_exits_price() -> None:
     def slopes(k_cpt: float) -> tuple[Tensor, Tensor]:
         network = toy_exits().train()
         trace = network(images(8), gate=gates["soft"], execution=relaxed)
-        weights = ObjectiveWeights(0.0, 0.0, 0.0)
+        weights = ObjectiveWeights()
         labels, choice = torch.arange(8) % 3, weights.policy.choice(1.0)
         costs = CostTable.measure(network)
         objective(trace, labels, costs, weights, cost_weight=0.0, k_cpt=k_cpt, choice=choice).total.backward()
@@ -184,7 +184,7 @@ def test_units_do_not_pay_by_the_exits_price() -> None:
 def test_decisions_go_by_errors_and_not_by_what_distillation_adds(error: str) -> None:
     """The price of an answer is its cross-entropy, or whether it is wrong; a teacher changes what classifiers learn."""
     labels, config = torch.arange(8) % 3, PolicyConfig("actor", error=error, heads=0.0, decisiveness=0.0)
-    weights = ObjectiveWeights(0.0, 0.0, 0.0, distillation=0.9, policy=config)
+    weights = ObjectiveWeights(distillation=0.9, policy=config)
     network = toy_exits().train()
     costs, choice = CostTable.measure(network), config.choice(1.0)
     found = []

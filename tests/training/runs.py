@@ -27,7 +27,7 @@ CONFIG = TrainingConfig(
 BENEFIT = TrainingConfig(**{**vars(CONFIG), "gate": "benefit", "router_learning_rate": 0.2, "copies": 1})
 
 
-WEIGHTS = ObjectiveWeights(distillation=0.5)
+WEIGHTS = ObjectiveWeights(diversity=0.2, distillation=0.5)
 
 
 def trainer(folder: Path | None = None, network: RoutedNetwork | None = None, **options: object) -> Trainer:
@@ -47,6 +47,6 @@ def with_exits(kind: str = "actor", rule: str = "learned", *, skips: bool = True
     leaving = Exit(at="body.1", head="linear", hidden=8, rule=rule)
     junctions: list[Junction] = [Skip(), leaving] if skips else [leaving]
     network = convert(toy_view(), junctions, routers=RouterConfig(hidden=8, open_logit=0.5))
-    weights = ObjectiveWeights(distillation=0.5, policy=PolicyConfig(kind=kind, **policy))
+    weights = ObjectiveWeights(diversity=0.2, distillation=0.5, policy=PolicyConfig(kind=kind, **policy))
     config = TrainingConfig(**{**vars(BENEFIT), "learning_rate": 0.02, "epochs": 8})
     return {"network": network, "weights": weights, "config": config}

@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
 from routekit.network.execution import relaxed
 from routekit.objective.objective import ObjectiveWeights, objective
+from routekit.routing.decision import RouteTrace
 from routekit.routing.router import RouterConfig
 from routekit.training.batches import Batches, rotating
 from routekit.training.log import CLOCK_FIELDS, Progress, read_metrics
@@ -187,3 +189,47 @@ def test_the_objective_is_the_weighted_sum_of_its_terms() -> None:
     frozen = objective(trace, labels, costs, weights, cost_weight=0.11, copies=2, routing=False)
     assert set(frozen.by_name) == {"classification"}
     assert float(frozen.total.detach()) == pytest.approx(by_name["classification"])
+
+
+def test_copies_are_made_and_their_routes_are_pulled_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terms of Eq. 5 and 10 act: each image comes in copies, adjacent and varied, whose soft routes differ."""
+    seen: list[tuple[RouteTrace, torch.Tensor, int]] = []
+
+    def record(trace: RouteTrace, labels: torch.Tensor, *arguments: object, copies: int, **more: object) -> object:
+        seen.append((trace, labels, copies))
+        return objective(trace, labels, *arguments, copies=copies, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("routekit.training.trainer.objective", record)
+    spreads = []
+    for weight in (0.0, 30.0):
+        seen.clear()
+        torch.manual_seed(0)
+        network = convert(toy_view(), [Skip()], routers=RouterConfig(hidden=8, open_logit=0.5))
+        with torch.no_grad():  # routers that see differences between copies from the first step on
+            for router in network.routers.routers:
+                router[-1].weight.normal_(std=2.0)
+        weights = ObjectiveWeights(consistency=weight, regularization=weight, consistency_margin=0.0)
+        config = TrainingConfig(**{**vars(CONFIG), "gate": "soft", "temperature": (0.2, 0.2), "copies": 3})
+        folder = tmp_path / str(weight)
+        folder.mkdir()
+        run = trainer(folder, network, weights=weights, config=config, teacher=None)
+        run.fit()
+        routing = [each for each in seen if len(each[0].decisions[0].weights.unique()) > 2]
+        assert routing
+        for trace, labels, copies in routing:
+            assert (copies, len(trace.logits)) == (3, 3 * run.batches.batch_size)
+            assert torch.equal(labels.view(-1, 3), labels[::3].unsqueeze(1).expand(-1, 3))
+        logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        terms = [each["losses"] for each in logged if each["kind"] == "step" and each["phase"] == "route"]
+        acting = [each.get("consistency", 0.0) > 0 and each.get("regularization", 0.0) > 0 for each in terms]
+        assert {*acting} == {weight > 0}
+        last = routing[-1][0].gates.detach().view(-1, 3, len(trace.decisions))
+        spreads.append(float((last - last.mean(dim=1, keepdim=True)).norm(dim=2).mean()))
+    assert spreads[1] < 0.5 * spreads[0]
+
+
+def test_copies_are_needed_where_they_are_compared() -> None:
+    for weights in (ObjectiveWeights(consistency=0.2), ObjectiveWeights(regularization=0.5)):
+        with pytest.raises(InputError, match=r"compares copies of an image: training\.copies=2, or more"):
+            trainer(weights=weights, config=BENEFIT)
+    trainer(weights=ObjectiveWeights(regularization=0.5, regularization_over="units"), config=BENEFIT)
