@@ -12,6 +12,7 @@ from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
 from routekit.macs import describe
 from routekit.network.network import RoutedNetwork
+from routekit.routing.gate import Gate, hard
 
 # A mean cost that differs from the target by this share of it meets the target.
 TOLERANCE = 0.002
@@ -21,7 +22,13 @@ TRIES, HALVINGS = 12, 14
 
 @torch.no_grad()
 def calibrate(
-    network: RoutedNetwork, images: Images, costs: CostTable, target: float, *, cost_share: Tensor | None = None
+    network: RoutedNetwork,
+    images: Images,
+    costs: CostTable,
+    target: float,
+    *,
+    cost_share: Tensor | None = None,
+    gate: Gate = hard,
 ) -> float:
     """Add a common price, negated, to all biases, so that the mean realised cost of images is a budget.
 
@@ -30,7 +37,8 @@ def calibrate(
     the features of later routers. For stops alone this holds, so one evaluation is enough. Else, the next evaluation
     corrects the price. If it lies outside the bracket of the target, the middle of the bracket is tried.
 
-    A mean cost moves in jumps if all images share a route. Then the tolerance may be missed.
+    A mean cost moves in jumps if all images share a route. Then the tolerance may be missed. Where decisions are
+    sampled, margins do not say what an image does, and the price is found by halving.
 
     Args:
         network: Its biases change, to the best ones that were tried.
@@ -38,12 +46,15 @@ def calibrate(
         costs: The cost table.
         target: The mean cost, in the table's unit.
         cost_share: `[columns]`, the price of each column if a unit has price 1. None for `CostTable.cost_share`.
+        gate: How inference decides.
 
     Returns:
         The realised mean cost.
     """
     before = network.bias
     share = (costs.cost_share if cost_share is None else cost_share).to(before)
+    if gate is not hard:
+        return _halve(network, images, costs, target, share, gate)
     if network.stops and not (share[costs.layout.of_units] > 0).any():
         margins = evaluate(network, images, costs, everywhere=True).margins
 
@@ -74,6 +85,34 @@ def calibrate(
         network.set_bias(before + at * share)
     network.set_bias(before + best_at * share)
     return best
+
+
+def _halve(network: RoutedNetwork, images: Images, costs: CostTable, target: float, share: Tensor, gate: Gate) -> float:
+    """As `calibrate`, for decisions that are sampled, by the same numbers at each price."""
+    before, found = network.bias, dict[float, float]()
+
+    def cost_at(at: float) -> float:
+        network.set_bias(before + at * share)
+        found[at] = evaluate(network, images, costs, gate=gate).cost
+        return found[at]
+
+    # Larger biases cost more. The first step is doubled until the target lies between.
+    low = high = 0.0
+    step = 1.0 if cost_at(0.0) < target else -1.0
+    for _ in range(TRIES):
+        low, high = (high, high + step) if step > 0 else (low + step, low)
+        if (cost_at(high) >= target) if step > 0 else (cost_at(low) <= target):
+            break
+        step *= 2
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        cost = cost_at(middle)
+        if abs(cost - target) <= TOLERANCE * target:
+            break
+        low, high = (low, middle) if cost > target else (middle, high)
+    best = min(found, key=lambda at: abs(found[at] - target))
+    network.set_bias(before + best * share)
+    return found[best]
 
 
 @torch.no_grad()

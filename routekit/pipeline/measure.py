@@ -30,7 +30,7 @@ from routekit.pipeline.run_folder import RunFolder, images_for, plan_at
 from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import DataSection
 from routekit.report.record import read_record
-from routekit.routing.gate import gates
+from routekit.routing.gate import hard
 
 # The entries of a run's record that a measurement takes over: how the network was made.
 KEPT = ("method", "pruning", "junctions", "policy", "second_look")
@@ -192,7 +192,8 @@ class _Subject:
         started = time.perf_counter()
         network, test, seed, flops = self.network, self.data.test, self.seed, self.record["flops"]
         inference = "hard" if self.plan is None else self.plan.inference
-        measured = evaluate(network, test, self.costs, gate=gates[inference], seed=seed)
+        gate = hard if self.plan is None else self.plan.training.deciding(inference)
+        measured = evaluate(network, test, self.costs, gate=gate, seed=seed)
         order = torch.randperm(len(measured.routes), generator=torch.Generator().manual_seed(seed))
         shuffled = evaluate(network, test, self.costs, routes=measured.routes[order])
         is_dense = self.record["method"] == "dense"  # another network does not hold the dense one that it was made of

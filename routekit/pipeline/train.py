@@ -31,7 +31,6 @@ from routekit.pipeline.run_plan import RunPlan
 from routekit.pipeline.rungs import Ladder
 from routekit.recipe import Recipe
 from routekit.report.record import read_record
-from routekit.routing.gate import gates
 from routekit.training.trainer import Trainer
 
 
@@ -184,6 +183,7 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
         folder=folder.path,
         on_step=hooks.on_step,
         say=hooks.say,
+        inference=plan.inference,
     )
     if len(forms) != 1:  # without forms, the dense network is left as it is
         trainer.fit()
@@ -198,7 +198,7 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
         costs = CostTable.measure(network)
         made |= found
     if accelerator.is_main_process:
-        measured = evaluate(network, data.test, costs, gate=gates[plan.inference], seed=plan.seed)
+        measured = evaluate(network, data.test, costs, gate=trainer.gate, seed=plan.seed)
         dense_accuracy = measured.accuracy
         if plan.method != "dense":  # where there never was a dense network, it is this one if everything runs
             dense = network if plan.from_scratch else original.to(accelerator.device)

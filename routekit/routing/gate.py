@@ -69,13 +69,34 @@ def gumbel(logits: Tensor, *, temperature: float = 1.0, generator: torch.Generat
 def bernoulli(
     logits: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None, **_: Any
 ) -> Tensor:
-    """Sample a sink by the router's probabilities, also at inference: "Ber-Dis" of Table 4b of Wang et al.
-
-    The backward pass is that of the softmax.
-    """
+    """Sample a sink by the router's probabilities. The backward pass is that of the softmax."""
     probs = torch.softmax(logits / temperature, dim=1)
-    drawn = torch.multinomial(probs.detach().cpu(), 1, generator=generator).squeeze(1).to(logits.device)
-    return one_hot(drawn, logits) + (probs - probs.detach())
+    return _drawn(probs, generator) + (probs - probs.detach())
+
+
+def sampling(gate: str, temperature: float) -> Gate:
+    """Sample sinks at inference, too: "Ber-Dis" of Table 4b of Wang et al., where hard routing takes the likeliest one.
+
+    Args:
+        gate: The gate of training. The probabilities are its weights: of "soft" those of Eq. 3, else the softmax.
+        temperature: Its temperature at the end of training.
+
+    Returns:
+        The gate.
+    """
+
+    def draw(logits: Tensor, *, generator: torch.Generator | None = None, **_: Any) -> Tensor:
+        if gate == "soft":
+            return _drawn(soft(logits, temperature=temperature), generator)
+        return _drawn(torch.softmax(logits / temperature, dim=1), generator)
+
+    return draw
+
+
+def _drawn(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Probabilities `[B, K]` -> one-hot weights `[B, K]` of sinks that are drawn by them."""
+    drawn = torch.multinomial(probabilities.detach().cpu(), 1, generator=generator).squeeze(1)
+    return one_hot(drawn.to(probabilities.device), probabilities)
 
 
 # The share of decisions in whose place the benefit gate takes a cheaper sink, to learn what the dearer one is worth.

@@ -19,6 +19,7 @@ from routekit.evaluation.calibrate import calibrate
 from routekit.evaluation.evaluate import Evaluation, evaluate
 from routekit.network.network import RoutedNetwork
 from routekit.routing.decision import RouteTrace
+from routekit.routing.gate import Gate, hard
 from routekit.training.batches import rotating
 from routekit.training.schedule import Schedule
 
@@ -40,6 +41,7 @@ class Control:
         seed: Of the order in which held-out images are measured.
         accelerator: The processes that train together.
         say: Called with sentences for the user.
+        gate: How inference decides.
         budget: The controller.
         realized: The last measured cost, a fraction of the dense one.
     """
@@ -52,6 +54,7 @@ class Control:
     seed: int
     accelerator: Accelerator
     say: Callable[[str], None]
+    gate: Gate = hard
     budget: BudgetController = field(init=False)
     realized: float = 1.0
 
@@ -117,7 +120,7 @@ class Control:
         decides = self.network.decides_at_units or (self.network.stops and self.target < self.costs.dense)
         if decides and self.schedule.is_hard(step) and not learns:
             self._calibrate()
-        return evaluate(self.network, self.val, self.costs)
+        return evaluate(self.network, self.val, self.costs, gate=self.gate)
 
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs."""
@@ -148,7 +151,7 @@ class Control:
 
     def _cost_of(self, images: Images) -> float:
         """Measure the mean realised cost of images, MACs: the mean over processes, for all of them."""
-        cost = evaluate(self.network, images, self.costs).cost
+        cost = evaluate(self.network, images, self.costs, gate=self.gate).cost
         return float(self.accelerator.reduce(torch.tensor(cost, device=self.accelerator.device), "mean"))
 
     def _calibrate(self) -> None:
@@ -158,9 +161,10 @@ class Control:
         except InputError as error:
             # The network is still of use for other budgets.
             self.say(str(error))
-            cost = evaluate(self.network, self.val, self.costs).cost
+            cost = evaluate(self.network, self.val, self.costs, gate=self.gate).cost
         self.realized = cost / self.costs.dense
 
     def _meet(self) -> float:
         """Meet the budget by the biases -> the cost of all held-out images, MACs."""
-        return calibrate(self.network, self.val, self.costs, self.target, cost_share=self.budget.cost_share(self.costs))
+        share = self.budget.cost_share(self.costs)
+        return calibrate(self.network, self.val, self.costs, self.target, cost_share=share, gate=self.gate)

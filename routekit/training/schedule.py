@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
 from routekit.registry import one_of
-from routekit.routing.gate import gates
+from routekit.routing.gate import Gate, gates, hard, sampling
 
 # Wang et al. lower the learning rate at 150 and 200 epochs. Their recipe has 250 epochs here.
 MILESTONES = (0.6, 0.8)
@@ -75,6 +75,10 @@ class TrainingConfig:
     throughput_adjusted: bool = True
     check_every: Annotated[int, Field(ge=1)] = 20
     check_images: Annotated[int, Field(ge=1)] = 256
+
+    def deciding(self, inference: str) -> Gate:
+        """The gate of inference, "hard" or "bernoulli": that samples as training does at its end."""
+        return hard if inference == "hard" else sampling(self.gate, self.temperature[1])
 
 
 @dataclass(frozen=True)

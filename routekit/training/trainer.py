@@ -24,7 +24,7 @@ from routekit.network.network import RoutedNetwork
 from routekit.network.pricing import OPERATIONS
 from routekit.objective import terms
 from routekit.objective.objective import Classification, Losses, ObjectiveWeights, objective
-from routekit.routing.gate import gates, hard
+from routekit.routing.gate import gates
 from routekit.routing.policy import reach_of, shares, softly
 from routekit.training.average import Average
 from routekit.training.batches import Batches, step_seed
@@ -59,6 +59,7 @@ class Trainer:
         say: Called with sentences for the user.
         loss: The loss of each image; None for cross-entropy.
         optimizer: Builds the optimiser; None for SGD.
+        inference: How inference decides: "hard", or "bernoulli" for samples.
 
     Raises:
         InputError: The processes are more than the samples of a batch.
@@ -81,6 +82,7 @@ class Trainer:
         say: Callable[[str], None] = lambda sentence: None,
         loss: Classification | None = None,
         optimizer: BuildOptimizer | None = None,
+        inference: str = "hard",
     ) -> None:
         self.network, self.data, self.costs, self.config, self.weights = network, data, costs, config, weights
         self.seed, self.accelerator, self.folder, self.on_step, self.say = seed, accelerator, folder, on_step, say
@@ -101,7 +103,9 @@ class Trainer:
             weights.check(config.copies)
         learns = network.decides_at_units or network.stops_learn
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
-        self.control = control_of(network)(network, data.val, costs, self.schedule, target, seed, accelerator, say)
+        self.gate = config.deciding(inference)
+        steered = (network, data.val, costs, self.schedule, target, seed, accelerator, say, self.gate)
+        self.control = control_of(network)(*steered)
         self.layers = layers_of(network) if network.stops_learn else []
         self.average = Average(network, config.average, frozen=bool(config.frozen))
         self.bf16 = use_bf16(config.precision, accelerator.device)
@@ -221,7 +225,7 @@ class Trainer:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             trace = self.model(
                 x,
-                gate=hard if is_hard else gates[config.gate],
+                gate=self.gate if is_hard else gates[config.gate],
                 execution=sparse if is_hard else relaxed,
                 temperature=temperature,
                 generator=self._generator(2),

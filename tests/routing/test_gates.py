@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routekit.errors import InputError
-from routekit.routing.gate import EXPLORED, gates, soft, straight_through
+from routekit.routing.gate import EXPLORED, gates, sampling, soft, straight_through
 
 
 def test_soft_is_eq_3_by_hand() -> None:
@@ -124,3 +124,14 @@ def test_straight_through_is_one_hot_forward() -> None:
 def test_an_unknown_gate_suggests_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean gumbel"):
         gates["gumbell"]
+
+
+def test_inference_samples_by_what_training_relaxed() -> None:
+    """Of Eq. 3 with beta = 5: two successive softmaxes. Of other gates: the softmax at the temperature."""
+    logits = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(20000, 2)
+    inner = 1 / (1 + math.exp(-1))
+    wanted = {"soft": 1 / (1 + math.exp(-5 * (2 * inner - 1))), "benefit": 1 / (1 + math.exp(-5))}
+    for name, want in wanted.items():
+        weights = sampling(name, 0.2)(logits, temperature=9.0, generator=torch.Generator().manual_seed(0), bias=None)
+        assert {*weights.flatten().tolist()} == {0.0, 1.0}
+        assert float(weights[:, 0].mean()) == pytest.approx(want, abs=0.01)

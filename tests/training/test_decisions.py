@@ -9,6 +9,7 @@ import torch
 from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
 from routekit.evaluation.calibrate import set_price
+from routekit.evaluation.evaluate import evaluate
 from routekit.junctions.branch import Branch
 from routekit.junctions.cascade import Cascade
 from routekit.junctions.convert import convert
@@ -30,7 +31,7 @@ from routekit.training.schedule import TrainingConfig
 from routekit.training.teacher import Teacher
 from routekit.training.throughput import adjust_for_throughput, layers_of, squares_of
 from tests.toy import small_view, toy_noise, toy_view
-from tests.training.runs import BENEFIT, trainer, with_exits
+from tests.training.runs import BENEFIT, CONFIG, trainer, with_exits
 
 
 def backbone_of(network: RoutedNetwork) -> str:
@@ -327,3 +328,21 @@ def test_a_narrow_form_learns_from_the_teachers_features_too() -> None:
     want = feature_distillation(own, known) + feature_distillation(inside, known)
     torch.testing.assert_close(losses.by_name["feature_distillation"], want)
     assert float(feature_distillation(inside, known).detach()) > 0
+
+
+def test_a_budget_is_met_as_inference_decides() -> None:
+    """Sampled routes cost other than hard ones: the last phase, the calibration and the measurement all sample."""
+    torch.manual_seed(0)
+    network = convert(toy_view(), [Skip()], routers=RouterConfig(hidden=8, open_logit=0.5))
+    config = TrainingConfig(**{**vars(CONFIG), "gate": "soft", "temperature": (0.2, 0.2)})
+    run = trainer(network=network, config=config, weights=ObjectiveWeights(distillation=0.5), inference="bernoulli")
+    seen: set[bool] = set()
+    run.on_step = lambda progress: seen.add(progress.phase == "hard")
+    run.fit()
+    assert seen == {True, False}
+    sampled = evaluate(network, run.data.val, run.costs, gate=run.gate)
+    assert sampled.cost / run.costs.dense == pytest.approx(0.7, abs=0.02)
+    assert run.realized == pytest.approx(sampled.cost / run.costs.dense)
+    again = evaluate(network, run.data.val, run.costs, gate=run.gate, seed=1)
+    assert not torch.equal(again.routes, sampled.routes)
+    assert evaluate(network, run.data.val, run.costs).cost != sampled.cost
