@@ -123,8 +123,11 @@ class Draft:
         deciding = [unit for unit in self.view.units if unit.decides]
         if self.bank is None and deciding:
             before = zip(self.view.units, self.places, strict=False)
+            image = self.view.spec.input_size[0]
             shapes = [
-                JunctionShape(place.channels, unit.stage, len(unit.sinks)) for unit, place in before if unit.decides
+                JunctionShape(place.channels, unit.stage, len(unit.sinks), image)
+                for unit, place in before
+                if unit.decides
             ]
             self.bank = build_bank(shapes, self.routers, priced=self.priced)
 

@@ -13,6 +13,7 @@ from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.objective import terms
 from routekit.objective.policy import PolicyConfig, policy_terms, weighed
+from routekit.objective.reward import Drawn, RewardConfig, reward_term
 from routekit.routing.decision import RouteTrace
 from routekit.routing.policy import Choice
 
@@ -42,6 +43,7 @@ class ObjectiveWeights:
         reached: How much a classifier behind another learns from the images that the other is unsure of, in [0, 1].
             With 0, it learns from all images alike (`terms.reach_weights`). It has no effect on what a policy weighs.
         policy: How exits and forks learn.
+        reward: For what units are rewarded whose decisions are drawn. None where they learn otherwise.
     """
 
     consistency: Weight = 0.0
@@ -56,6 +58,7 @@ class ObjectiveWeights:
     feature_distillation: Weight = 0.0
     reached: Annotated[float, Field(ge=0, le=1)] = 0.0
     policy: PolicyConfig = PolicyConfig()
+    reward: RewardConfig | None = None
 
     def check(self, copies: int) -> None:
         """Raise InputError if a term compares copies of an image, and there is but one of each."""
@@ -110,6 +113,7 @@ def objective(
     k_cpt: float | Tensor = 0.0,
     choice: Choice | None = None,
     squares: Tensor | None = None,
+    drawn: Drawn | None = None,
     classification: Classification = terms.classification,
 ) -> Losses:
     """Compute L_total (Eq. 9) of one batch.
@@ -130,6 +134,7 @@ def objective(
         k_cpt: The price of a unit of cost, by which exits learn; `[B]` for a price for each image.
         choice: The policy by which exits and forks learn. None if exits decide by a rule.
         squares: `[layers]`, the sum of the squared weights of each layer (`reach_of`). None without L2.
+        drawn: How decisions of units were drawn; None if they were not.
         classification: The loss of each image.
 
     Returns:
@@ -150,6 +155,7 @@ def objective(
         return found
 
     by_name: dict[str, Tensor] = {}
+    error: Tensor | float = 0.0
     gains, nothing = None, torch.zeros((), device=labels.device)
     total = nothing
 
@@ -158,8 +164,9 @@ def objective(
         by_name[name] = term
         total = total + weight * term
 
-    for name, (weight, error) in errors_of(trace.logits).items():
-        add(name, weight, error.mean())
+    for name, (weight, of_each) in errors_of(trace.logits).items():
+        add(name, weight, of_each.mean())
+        error = error + weight * of_each
     if len(trace.leaves) > 1:
         parts = [errors_of(leaf).values() for leaf in trace.leaves]
         errors = [sum((weight * error for weight, error in part), nothing) for part in parts]
@@ -190,6 +197,9 @@ def objective(
     gates = trace.gates
     routes = gates.view(-1, copies, gates.shape[1])
     add("cost", cost_weight, terms.cost(costs.expected(trace), costs.dense))
+    if drawn is not None and weights.reward is not None:
+        assert isinstance(error, Tensor)
+        add("reward", 1.0, reward_term(trace, labels, error, costs, weights.reward, drawn, weight=cost_weight))
     # A term without weight is not computed: Eq. 6 alone compares every pair of samples.
     if weights.consistency > 0:
         add("consistency", weights.consistency, terms.consistency(routes, weights.consistency_margin))

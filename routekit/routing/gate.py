@@ -50,6 +50,12 @@ def soft(logits: Tensor, *, temperature: float = 0.2, **_: Any) -> Tensor:
     return torch.softmax(torch.softmax(logits, dim=1) / temperature, dim=1)
 
 
+@gates.register("softmax")
+def softmax(logits: Tensor, *, temperature: float = 1.0, **_: Any) -> Tensor:
+    """Take the softmax: the soft gates with which SkipNet begins (section 3.3 of Wang et al., 2018)."""
+    return torch.softmax(logits / temperature, dim=1)
+
+
 @gates.register("straight-through")
 def straight_through(logits: Tensor, *, temperature: float = 1.0, **_: Any) -> Tensor:
     """One-hot forward, the softmax backward (Bengio et al., 2013). Training computes what inference does."""

@@ -25,11 +25,13 @@ class JunctionShape:
         channels: The channels of the features that it reads.
         stage: The stage of its unit.
         sinks: The number of sinks.
+        image: The channels of the image, for routers that see it.
     """
 
     channels: int
     stage: int
     sinks: int = 2
+    image: int = 3
 
 
 banks: Registry["type[RouterBank]"] = Registry("router")
@@ -40,7 +42,7 @@ class RouterConfig:
     """How a bank of learned routers is built.
 
     Attributes:
-        kind: "fc" (fully connected, as in Fig. 2b of Wang et al.), "cnn" or "rnn".
+        kind: "fc" (fully connected, as in Fig. 2b of Wang et al.), "cnn" or "rnn" (SkipNet), or "policy" (BlockDrop).
         hidden: The width of the hidden layer.
         normalize: Standardise each pooled channel over the batch first. Pooled features after an activation have a
             large constant part, which hides the differences between images.

@@ -114,6 +114,11 @@ class Schedule:
         """The steps over which the wanted cost falls."""
         return round(self.steps * self.config.anneal)
 
+    def since(self, share: float, step: int) -> float:
+        """How much of the last `share` of the phase in which units learn is over at `step`; negative before it."""
+        first = self.hard_from * (1 - share)
+        return (step - first) / max(1.0, self.hard_from - first)
+
     def learning_rate(self, step: int) -> float:
         """Return the learning rate at `step`: a linear warm-up, then what `decay` says.
 

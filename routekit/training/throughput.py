@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from routekit.junctions.tree import ForkRouters
 from routekit.network.network import RoutedNetwork
 from routekit.network.paths import Paths, on_paths
 from routekit.network.program import Classify, Head, Stop, Units
-from routekit.routing.policy import throughput_rate
+from routekit.routing.decision import RouteTrace
+from routekit.routing.policy import Choice, reach_of, shares, throughput_rate
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,26 @@ def adjust_for_throughput(layers: Sequence[Layers], reach: Tensor, *, deciding_o
         for parameter in each.deciding if deciding_only else (*each.computing, *each.deciding):
             if parameter.grad is not None:
                 parameter.grad.mul_(rate)
+
+
+def follow_throughput(
+    layers: Sequence[Layers], trace: RouteTrace, choice: Choice, accelerator: Accelerator, *, taught: bool
+) -> None:
+    """Adjust all layers by the batch of all processes (`adjust_for_throughput`).
+
+    Args:
+        layers: What learns; the gradients change.
+        trace: Of the images of this process.
+        choice: The training routing policy.
+        accelerator: The processes.
+        taught: Whether other terms teach what computes from all images. That needs no adjustment; in a tree it does,
+            because each path has its share.
+    """
+    layout = trace.layout
+    with torch.no_grad():
+        reach = accelerator.gather(reach_of(trace, choice))
+    reach = reach.clamp_min(shares(layout).to(reach)) if taught else reach
+    adjust_for_throughput(layers, reach, deciding_only=taught and not layout.forks)
 
 
 def squares_of(layers: Sequence[Layers]) -> Tensor:

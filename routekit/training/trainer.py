@@ -25,9 +25,11 @@ from routekit.network.pricing import OPERATIONS
 from routekit.objective import terms
 from routekit.objective.objective import Classification, Losses, ObjectiveWeights, objective
 from routekit.routing.gate import gates
-from routekit.routing.policy import reach_of, shares, softly
+from routekit.routing.policy import softly
+from routekit.routing.reinforce import Drawing
 from routekit.training.average import Average
 from routekit.training.batches import Batches, step_seed
+from routekit.training.drawing import drawing_of, leave_alone
 from routekit.training.log import MetricsLog, Progress, findings
 from routekit.training.optimizer import BuildOptimizer, build_optimizer, set_learning_rate
 from routekit.training.precision import decide_bf16, use_bf16
@@ -35,7 +37,7 @@ from routekit.training.price_control import control_of
 from routekit.training.schedule import Schedule, TrainingConfig
 from routekit.training.state import load_state, save_state
 from routekit.training.teacher import Teacher
-from routekit.training.throughput import adjust_for_throughput, layers_of, squares_of
+from routekit.training.throughput import follow_throughput, layers_of, squares_of
 
 # At most this much work is lost when a run is killed.
 SAVE_EVERY_SECONDS = 60.0
@@ -103,9 +105,10 @@ class Trainer:
             weights.check(config.copies)
         learns = network.decides_at_units or network.stops_learn
         self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
-        self.gate = config.deciding(inference)
-        steered = (network, data.val, costs, self.schedule, target, seed, accelerator, say, self.gate)
-        self.control = control_of(network)(*steered)
+        gate = self.gate = config.deciding(inference)
+        self.control = control_of(network)(
+            network, data.val, costs, self.schedule, target, seed, accelerator, say, gate
+        )
         self.layers = layers_of(network) if network.stops_learn else []
         self.average = Average(network, config.average, frozen=bool(config.frozen))
         self.bf16 = use_bf16(config.precision, accelerator.device)
@@ -221,12 +224,14 @@ class Trainer:
             x, labels = x.repeat(layout.paths, 1, 1, 1), labels.repeat(layout.paths)
         is_hard = self.schedule.is_hard(self.step) or layout.forks
         temperature = self.schedule.temperature(self.step)
+        drawn = None if is_hard else drawing_of(network, self.weights.reward, self.schedule, self.step, x)
+        gate = self.gate if is_hard else gates[config.gate] if drawn is None else Drawing(drawn.choice, drawn.locked)
         prices = self.control.prices(self.step, len(x), self._generator(4))
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             trace = self.model(
                 x,
-                gate=self.gate if is_hard else gates[config.gate],
-                execution=sparse if is_hard else relaxed,
+                gate=gate,
+                execution=sparse if is_hard or drawn is not None else relaxed,
                 temperature=temperature,
                 generator=self._generator(2),
                 routes=routes,
@@ -246,6 +251,7 @@ class Trainer:
             k_cpt=self.control.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
             choice=policy.choice(temperature, self._generator(3)) if network.stops_learn else None,
             squares=squares_of(self.layers) if policy.l2 > 0 else None,
+            drawn=drawn,
             classification=self.classification,
         )
         if not torch.isfinite(losses.total.detach()):
@@ -255,14 +261,10 @@ class Trainer:
             )
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)
-        everywhere = self.weights.teaches_everywhere
+        leave_alone(network, drawn)
         if network.stops_learn and config.throughput_adjusted:
-            # By probabilities, also if the policy draws. Every process has images of its own.
-            with torch.no_grad():
-                reach = self.accelerator.gather(reach_of(trace, softly(temperature, epsilon=policy.epsilon)))
-            # What other terms teach from all images needs no adjustment. In a tree it does: each path has its share.
-            reach = reach.clamp_min(shares(layout).to(reach)) if everywhere else reach
-            adjust_for_throughput(self.layers, reach, deciding_only=everywhere and not layout.forks)
+            chances = softly(temperature, epsilon=policy.epsilon)  # also if the policy draws
+            follow_throughput(self.layers, trace, chances, self.accelerator, taught=self.weights.teaches_everywhere)
         self.optimizer.step()
         self.control.follow(self.step, trace, losses.gains)
         return losses

@@ -267,7 +267,7 @@ def test_what_other_terms_teach_from_all_images_is_not_adjusted(
     def record(_: object, __: torch.Tensor, *, deciding_only: bool) -> None:
         seen.append(deciding_only)
 
-    monkeypatch.setattr("routekit.training.trainer.adjust_for_throughput", record)
+    monkeypatch.setattr("routekit.training.throughput.adjust_for_throughput", record)
     options = with_exits(skips=False, heads=heads)
     weights = replace(options["weights"], feature_distillation=features)
     trainer(**options | {"weights": weights, "config": replace(options["config"], epochs=1)}).fit()
