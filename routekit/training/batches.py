@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from routekit.data.image_set import Images
+from routekit.errors import InputError
 
 
 def step_seed(seed: int, *place: int) -> int:
@@ -28,12 +29,19 @@ def step_seed(seed: int, *place: int) -> int:
 class Batches:
     """The batches of one process: uint8 images `[b, 3, H, W]` and labels `[b]`. Each epoch has another order.
 
-    The samples of a step, `batch_size` of them, are split over `world` processes. This is number `rank`.
+    The samples of a step, `batch_size` of them, are split over `world` processes. This is number `rank`. They are fewer
+    where there are not so many samples, or where they cannot be split evenly.
+
+    Raises:
+        InputError: There are more processes than samples.
     """
 
     def __init__(self, images: Images, batch_size: int, *, seed: int, rank: int, world: int) -> None:
-        self.images, self.batch_size, self.seed, self.rank, self.world = images, batch_size, seed, rank, world
-        self.steps_per_epoch = max(1, len(images) // batch_size)
+        self.batch_size = min(batch_size, len(images)) // world * world
+        if self.batch_size == 0:
+            raise InputError(f"a batch of {batch_size} cannot be split over {world} processes")
+        self.images, self.seed, self.rank, self.world = images, seed, rank, world
+        self.steps_per_epoch = max(1, len(images) // self.batch_size)
 
     def since(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches from a step on, without end. The images are read ahead."""

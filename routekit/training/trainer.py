@@ -18,7 +18,7 @@ from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
 from routekit.data.sources import DataSplits
 from routekit.data.views import augmented_copies
-from routekit.errors import InputError, TrainingError
+from routekit.errors import TrainingError
 from routekit.network.execution import relaxed, sparse
 from routekit.network.network import RoutedNetwork
 from routekit.network.pricing import OPERATIONS
@@ -96,15 +96,12 @@ class Trainer:
             self.teacher = Teacher(copied, network, frozen=bool(config.frozen), features=features)
         if config.frozen:
             network.backbone.requires_grad_(False)
-        world = accelerator.num_processes
-        batch_size = min(config.batch_size, len(data.train)) // world * world
-        if batch_size == 0:
-            raise InputError(f"a batch of {config.batch_size} cannot be split over {world} processes")
-        self.batches = Batches(data.train, batch_size, seed=seed, rank=accelerator.process_index, world=world)
+        rank, world = accelerator.process_index, accelerator.num_processes
+        self.batches = Batches(data.train, config.batch_size, seed=seed, rank=rank, world=world)
         if network.decides_at_units:
             weights.check(config.copies)
-        learns = network.decides_at_units or network.stops_learn
-        self.schedule = Schedule(config, self.batches.steps_per_epoch, learns)
+        decides = network.decides_at_units or network.stops_learn
+        self.schedule = Schedule(config, self.batches.steps_per_epoch, decides)
         gate = self.gate = config.deciding(inference)
         self.control = control_of(network)(
             network, data.val, costs, self.schedule, target, seed, accelerator, say, gate
