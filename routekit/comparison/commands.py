@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from routekit.comparison.method import DENSE, DRN, settings
+from routekit.comparison.method import DENSE, SYSTEMS, settings
 from routekit.comparison.plan import PRUNED_TO, Cell, Plan
 from routekit.pipeline.plan import lengths_of
 from routekit.recipe import load_recipe
@@ -54,8 +54,8 @@ def command_of(plan: Plan, cell: Cell) -> str:
         verb, whole = "finetune", load_recipe(plan.base, plan.shared).model_dump(mode="json")
         others = {name: value for name, value in whole["training"].items() if value != whole["dense"][name]}
         values = {f"training.{name}": value for name, value in others.items()} | values
-    if cell.method == DRN:
-        recipe = DRN
+    if cell.method in SYSTEMS:
+        recipe = cell.method
         values |= lengths_of(load_recipe(plan.base, plan.shared))
     line = ["routekit", verb, model, "--recipe", recipe]
     for name, value in values.items():

@@ -2,9 +2,9 @@
 
 A name is a static method ("firstk"), a pruning ("l1"), or the junctions of a routed network, joined by plus signs
 ("skip+exit", "branch"). After a pruning, the pruned network is routed ("l1+skip"). "confidence" is an exit by
-BranchyNet's rule. "drn" is the recipe of Wang et al. "idk" is a cascade of whole networks (`convert --smaller`). After
-a pruning ("l1+idk"), its last network is the pruned one. "ladder" chooses a sequence from several forms of the network.
-"dense" is the network itself, fine-tuned for as long as the others.
+BranchyNet's rule. "drn", "skipnet" and "blockdrop" are the recipes of these names. "idk" is a cascade of whole networks
+(`convert --smaller`). After a pruning ("l1+idk"), its last network is the pruned one. "ladder" chooses a sequence from
+several forms of the network. "dense" is the network itself, fine-tuned for as long as the others.
 """
 
 from typing import Any
@@ -17,7 +17,9 @@ from routekit.recipe import static
 from routekit.registry import nearest
 from routekit.routing.certainty import certainties
 
-DENSE, IDK, DRN, LADDER = "dense", "idk", "drn", "ladder"
+DENSE, IDK, LADDER = "dense", "idk", "ladder"
+# The systems of papers: each is a recipe of its name, with training of its own.
+SYSTEMS = ("drn", "skipnet", "blockdrop")
 # A run that --smaller gives is called this, with its place: "smaller0".
 SMALLER = "smaller"
 # How --stack names pruning by L1.
@@ -26,7 +28,7 @@ STACKED = "prune"
 
 def check_method(name: str) -> None:
     """Raise InputError if this is no method."""
-    known = [DENSE, IDK, DRN, LADDER, *orders, *prunings, *certainties]
+    known = [DENSE, IDK, LADDER, *SYSTEMS, *orders, *prunings, *certainties]
     if name in known:
         return
     pruner, *rest = parts = name.split("+")
@@ -73,7 +75,7 @@ def settings(name: str, budget: str | None) -> dict[str, Any]:
     check_method(name)
     if name in (DENSE, LADDER) or name in orders or name in prunings:
         return static(name) | {"target": None if name == DENSE else budget}
-    if name == DRN:
+    if name in SYSTEMS:
         return {"target": budget}
     pruner, *rest = parts = name.split("+")
     prunes = pruner in prunings

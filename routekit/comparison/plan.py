@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from routekit.comparison.method import DENSE, DRN, IDK, SMALLER, settings
+from routekit.comparison.method import DENSE, IDK, SMALLER, SYSTEMS, settings
 from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_text
 from routekit.pipeline.plan import lengths_of, subject_of
@@ -153,10 +153,10 @@ class Plan(BaseModel):
             chosen["model.weights"] = str(start)
         if cell.joined:
             chosen["smaller"] = self.smaller
-        if cell.method != DRN:
+        if cell.method not in SYSTEMS:
             return load_recipe(self.base, chosen | values)
-        # Its authors' training, for as many epochs and in the same batches as the others.
-        return load_recipe(DRN, chosen | lengths_of(load_recipe(self.base, chosen)) | values)
+        # Its paper's training, for as many epochs and in the same batches as the others.
+        return load_recipe(cell.method, chosen | lengths_of(load_recipe(self.base, chosen)) | values)
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from routekit.errors import InputError
 from routekit.routing.router import JunctionShape, RouterBank, RouterConfig, banks, open_head
 
 # BlockDrop's policy network for CIFAR has three blocks, of 16, 32 and 64 channels (a ResNet-8). It sees at most so many
@@ -35,8 +36,10 @@ class PolicyNetwork(RouterBank):
     surveys = sees_image = True
 
     def __init__(self, shapes: list[JunctionShape], config: RouterConfig, *, priced: bool = False) -> None:
+        if priced:
+            raise InputError("routers of kind policy get no price: another kind, or no adaptive_cost")
         (sinks,) = {shape.sinks for shape in shapes} or {2}
-        super().__init__(len(shapes), config, width=sinks - 1, priced=priced)
+        super().__init__(len(shapes), config, width=sinks - 1)
         self.stem = nn.Sequential(
             nn.Conv2d(shapes[0].image, CHANNELS[0], 3, padding=1, bias=False), nn.BatchNorm2d(CHANNELS[0]), nn.ReLU()
         )

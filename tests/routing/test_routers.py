@@ -5,6 +5,7 @@ import torch
 
 from routekit.backbones.load import build, spec_of
 from routekit.cost.table import CostTable
+from routekit.errors import InputError
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
 from routekit.routing.router import (
@@ -18,6 +19,7 @@ from routekit.routing.router import (
 from routekit.routing.stacked import StackedRouters
 from tests.toy import SINKS, ToyNet, small_view, toy_view
 
+IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(9))
 SHAPES = [JunctionShape(4, 0), JunctionShape(4, 0), JunctionShape(4, 1), JunctionShape(8, 1)]
 
 
@@ -37,7 +39,7 @@ def test_routers_are_built_for_what_they_will_see() -> None:
 def test_a_new_bank_runs_every_unit_of_any_image(kind: str, sinks: int) -> None:
     shapes = [replace(shape, sinks=sinks) for shape in SHAPES]
     bank = build_bank(shapes, RouterConfig(kind=kind)).eval()
-    state = None
+    state = bank.begin(IMAGES)
     for index, shape in enumerate(shapes):
         features = 1e3 * torch.randn(5, shape.channels, 6, 6, generator=torch.Generator().manual_seed(index))
         logits, state = bank(index, features, state)
@@ -50,7 +52,7 @@ def test_every_parameter_of_a_bank_gets_a_gradient(kind: str) -> None:
     bank = build_bank(SHAPES, RouterConfig(kind=kind, hidden=8))
     for parameter in bank.parameters():
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
-    state, total = None, torch.zeros(())
+    state, total = bank.begin(IMAGES), torch.zeros(())
     for index, shape in enumerate(SHAPES):
         features = torch.randn(5, shape.channels, 6, 6, generator=torch.Generator().manual_seed(index))
         logits, state = bank(index, features, state)
@@ -63,8 +65,9 @@ def test_the_rnn_bank_carries_a_state_and_the_others_do_not() -> None:
     features = torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     for kind in banks:
         bank = build_bank(SHAPES, RouterConfig(kind=kind)).eval()
-        _, state = bank(0, features, None)
-        assert (state is not None) == (kind == "rnn")
+        begun = bank.begin(IMAGES[:3])
+        _, state = bank(0, features, begun)
+        assert (begun is not None, state is not begun) == (kind == "policy", kind == "rnn")
 
 
 def test_normalised_inputs_ignore_a_constant_that_all_images_share() -> None:
@@ -121,8 +124,8 @@ def test_a_survey_is_what_the_junctions_say_one_by_one(kind: str, sinks: int) ->
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     bank.bias.copy_(torch.linspace(-1, 2, 3 * (sinks - 1)))
     features = torch.randn(5, 4, 6, 6, generator=torch.Generator().manual_seed(0))
-    margins, _ = bank.survey(range(3), features)
-    state = None
+    state = bank.begin(IMAGES)
+    margins, _ = bank.survey(range(3), features, state)
     for index in range(3):
         logits, state = bank(index, features, state)
         own = bank.columns(range(index, index + 1))
@@ -130,7 +133,7 @@ def test_a_survey_is_what_the_junctions_say_one_by_one(kind: str, sinks: int) ->
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", sorted(banks))
+@pytest.mark.parametrize("kind", sorted({*banks} - {"policy"}))
 def test_routers_that_get_the_price(kind: str) -> None:
     bank = build_bank(SHAPES[:2], RouterConfig(kind=kind, hidden=8), priced=True).eval()
     for parameter in bank.parameters():
@@ -174,3 +177,8 @@ def test_stacked_routers_move_between_precisions() -> None:
     before = stacked.survey(range(2), features)[0]
     assert stacked.double().survey(range(2), features.double())[0].dtype == torch.float64
     torch.testing.assert_close(stacked.float().survey(range(2), features)[0], before)
+
+
+def test_a_policy_network_gets_no_price() -> None:
+    with pytest.raises(InputError, match="routers of kind policy get no price: another kind"):
+        build_bank(SHAPES, RouterConfig(kind="policy"), priced=True)

@@ -1,0 +1,143 @@
+"""Policy gradients, against enumeration: the mean over all routes is the gradient of the expected reward."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from routekit.cost.table import CostTable
+from routekit.junctions.convert import convert
+from routekit.junctions.skip import Skip
+from routekit.network.execution import sparse
+from routekit.objective.objective import ObjectiveWeights
+from routekit.objective.reward import Drawn, RewardConfig, reward_term
+from routekit.routing.decision import Decision, Layout, RouteTrace
+from routekit.routing.gate import hard
+from routekit.routing.policy import softly
+from routekit.routing.reinforce import Drawing, drop_rewards, hybrid_rewards, leave_one_out, policy_gradient
+from routekit.routing.router import RouterConfig
+from tests.toy import toy_noise, toy_view
+from tests.training.runs import BENEFIT, TrainingConfig, trainer
+
+UNITS = 3
+
+
+def traced(scores: torch.Tensor, route: tuple[int, ...]) -> RouteTrace:
+    """Scores `[units, 2]`, and the sinks that one image took."""
+    taken = torch.eye(2, dtype=scores.dtype)[list(route)]
+    decisions = tuple(
+        Decision(score.unsqueeze(0), sink.unsqueeze(0), sink.argmax().unsqueeze(0))
+        for score, sink in zip(scores, taken, strict=True)
+    )
+    return RouteTrace(torch.zeros(1, 2), decisions, Layout((0,) * UNITS, widths=(1,) * UNITS))
+
+
+@pytest.mark.parametrize("explore", [0.0, 0.4])
+@pytest.mark.parametrize("locked", [0, 1])
+def test_the_mean_over_all_routes_is_the_gradient_of_the_expected_reward(explore: float, locked: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(UNITS, 2, dtype=torch.float64, generator=generator, requires_grad=True)
+    rewards = torch.randn(2**UNITS, dtype=torch.float64, generator=generator)
+    choice = softly(0.7, epsilon=explore)
+    expected, mean = torch.zeros((), dtype=torch.float64), torch.zeros(UNITS, 2, dtype=torch.float64)
+    for route, reward in zip(itertools.product((0, 1), repeat=UNITS), rewards, strict=True):
+        if any(sink != 0 for sink in route[:locked]):
+            continue
+        chances = choice(scores)[range(UNITS), list(route)][locked:]
+        expected = expected + chances.prod() * reward
+        advantages = (reward - 0.3).view(1, 1)  # the baseline does not change the mean
+        (slope,) = torch.autograd.grad(policy_gradient(traced(scores, route), choice, advantages, locked).sum(), scores)
+        mean += chances.prod().detach() * slope
+    (want,) = torch.autograd.grad(-expected, scores)
+    torch.testing.assert_close(mean, want)
+
+
+def test_rewards_by_hand() -> None:
+    # SkipNet: a loss of 2, units that cost 0.1, 0 and 0.3, weight 10: from each unit on 4, 3 and 3.
+    rewards = hybrid_rewards(torch.tensor([2.0]), torch.tensor([[0.1, 0.0, 0.3]]), 10.0)
+    torch.testing.assert_close(rewards, torch.tensor([[-6.0, -5.0, -5.0]]))
+    # BlockDrop: half of the units ran. 1 - w / 4 if right, -gamma if not.
+    ran = torch.tensor([[1.0, 0.0, 1.0, 0.0]] * 2)
+    found = drop_rewards(torch.tensor([True, False]), ran, 2.0, 5.0)
+    assert found.tolist() == [0.5, -5.0]
+    # Each image but for the mean of the others.
+    torch.testing.assert_close(
+        leave_one_out(torch.tensor([[1.0], [2.0], [6.0]])), torch.tensor([[-3.0], [-1.5], [4.5]])
+    )
+    assert leave_one_out(torch.tensor([[3.0]])).tolist() == [[3.0]]
+
+
+def test_decisions_are_drawn_by_the_policy_but_for_the_first_ones() -> None:
+    scores = torch.tensor([[0.0, 2.0]]).expand(4000, 2)
+    gate = Drawing(softly(1.0, epsilon=0.4), locked=1)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (gate(scores, temperature=9.0, generator=generator, bias=None) for _ in range(2))
+    assert bool((first[:, 0] == 1).all())
+    want = 0.6 / (1 + math.exp(2)) + 0.2
+    assert float(second[:, 0].mean()) == pytest.approx(want, abs=0.03)
+
+
+def test_self_criticism_is_against_the_likeliest_route() -> None:
+    torch.manual_seed(0)
+    network = convert(toy_view(), [Skip()], routers=RouterConfig(hidden=8, open_logit=0.5)).eval()
+    costs, x = CostTable.measure(network), toy_noise(6)
+    config = RewardConfig("blockdrop", wrong=2.0)
+    likeliest = network(x, gate=Drawing(hard), execution=sparse)
+    assert bool(likeliest.routes.all())
+    labels = likeliest.logits.argmax(dim=1)
+    drawn = Drawn(config.choice(1.0), likeliest=likeliest)
+
+    def term(trace: RouteTrace, labels: torch.Tensor) -> torch.Tensor:
+        return reward_term(trace, labels, torch.zeros(6), costs, config, drawn, weight=1.0)
+
+    # The likeliest route has no advantage over itself; a shorter one has, if it answers rightly.
+    assert float(term(likeliest, labels).detach()) == 0
+    units = len(network.junctions)
+    short = torch.ones(6, units, dtype=torch.bool)
+    short[:, -1] = False
+    shorter = network(x, routes=short)
+    log_chance = sum(unit.logits.log_softmax(dim=1)[:, int(k == units - 1)] for k, unit in enumerate(shorter.at_units))
+    right = shorter.logits.argmax(dim=1)
+    gain = torch.where(right == labels, 1 - ((units - 1) / units) ** 2 - (1 - 1), torch.tensor(-2.0))
+    torch.testing.assert_close(term(shorter, labels), -(gain * log_chance).mean())
+
+
+@pytest.mark.parametrize("kind", ["skipnet", "blockdrop"])
+def test_a_network_learns_by_rewards_to_meet_its_budget(kind: str) -> None:
+    torch.manual_seed(0)
+    routers = RouterConfig(kind="policy" if kind == "blockdrop" else "rnn", hidden=8, open_logit=0.5, detach=False)
+    network = convert(toy_view(), [Skip()], routers=routers)
+    curriculum = 0.5 if kind == "blockdrop" else 0.0
+    reward = RewardConfig(kind, share=1.0 if curriculum else 0.5, curriculum=curriculum, explore=0.2)
+    config = TrainingConfig(**{**vars(BENEFIT), "gate": "softmax", "epochs": 8, "router_learning_rate": 1.0})
+    weights, seen = ObjectiveWeights(distillation=0.5, reward=reward), []
+    costs = CostTable.measure(network)  # of which the policy network's is a large part in so small a network
+    target = 0.5 * (costs.minimum + costs.maximum)
+    run = trainer(network=network, weights=weights, config=config, target=target)
+    first = network.backbone.body[0].conv.weight
+    before, run.on_step = first.detach().clone(), lambda step: seen.append((step, torch.equal(first, before)))
+    run.fit()
+    rewarded = [(step, same) for step, same in seen if "reward" in step.losses]
+    routing = [step for step, _ in seen if step.phase == "route"]
+    assert len(rewarded) == pytest.approx(reward.share * len(routing), abs=1)
+    assert any(step.losses["reward"] != 0 for step, _ in rewarded)
+    # As long as not all units decide, the policy learns alone.
+    assert any(same for _, same in rewarded) == (curriculum > 0)
+    assert not rewarded[-1][1]
+    assert run.realized * costs.dense == pytest.approx(target, rel=0.03)
+
+
+def test_a_policy_network_is_paid_for_and_changes_nothing_at_first() -> None:
+    view = toy_view()
+    x = toy_noise(5)
+    want = view.model.eval()(x)
+    network = convert(view, [Skip()], routers=RouterConfig(kind="policy", open_logit=1.0)).eval()
+    assert torch.equal(network(x).logits, want)
+    costs = CostTable.measure(network)
+    (policy,) = [part for part in costs.parts if part.name == "policy"]
+    without = CostTable.measure(convert(toy_view(), [Skip()], routers=RouterConfig(hidden=1)))
+    # By hand, at 8x8 pixels: the stem, the blocks with their shortcuts, the heads. Batch norms and means count little.
+    convolutions = 3 * 16 * 9 * 64 + 2 * 16 * 16 * 9 * 64 + 48 * 32 * 9 * 16 + 512 * 16 + 96 * 64 * 9 * 4 + 2048 * 4
+    assert policy.cost == pytest.approx(convolutions + len(network.junctions) * 64 * 2, rel=0.02)
+    assert costs.maximum > without.maximum
