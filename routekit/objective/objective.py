@@ -11,6 +11,7 @@ from torch import Tensor
 
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
+from routekit.junctions.act import EPSILON
 from routekit.objective import terms
 from routekit.objective.policy import PolicyConfig, policy_terms, weighed
 from routekit.objective.reward import Drawn, RewardConfig, reward_term
@@ -114,6 +115,7 @@ def objective(
     choice: Choice | None = None,
     squares: Tensor | None = None,
     drawn: Drawn | None = None,
+    stages: Sequence[range] = (),
     classification: Classification = terms.classification,
 ) -> Losses:
     """Compute L_total (Eq. 9) of one batch.
@@ -135,6 +137,7 @@ def objective(
         choice: The policy by which exits and forks learn. None if exits decide by a rule.
         squares: `[layers]`, the sum of the squared weights of each layer (`reach_of`). None without L2.
         drawn: How decisions of units were drawn; None if they were not.
+        stages: The decisions of each stage that halts by scores, whose ponder cost is the cost. Empty for others.
         classification: The loss of each image.
 
     Returns:
@@ -196,7 +199,10 @@ def objective(
 
     gates = trace.gates
     routes = gates.view(-1, copies, gates.shape[1])
-    add("cost", cost_weight, terms.cost(costs.expected(trace), costs.dense))
+    if stages:
+        add("ponder", cost_weight, terms.ponder(trace.at_units, stages, EPSILON).mean())
+    else:
+        add("cost", cost_weight, terms.cost(costs.expected(trace), costs.dense))
     if drawn is not None and weights.reward is not None:
         assert isinstance(error, Tensor)
         add("reward", 1.0, reward_term(trace, labels, error, costs, weights.reward, drawn, weight=cost_weight))

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from routekit.routing.decision import RUN, SKIP, Decision
+
 
 def classification(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute L_cls of Eq. 9 of each sample: the cross-entropy.
@@ -166,6 +168,33 @@ def cost(expected: Tensor, dense: float) -> Tensor:
         A scalar.
     """
     return expected.mean() / dense
+
+
+def ponder(decisions: Sequence[Decision], stages: Sequence[range], epsilon: float) -> Tensor:
+    """Compute the ponder cost of adaptive computation time: rho = N + R, summed over stages (Graves, 2016).
+
+    N is the number of units that ran, and R what remained for the last one. N has no gradient: R lets scores before the
+    last unit grow, until a unit less runs.
+
+    Args:
+        decisions: At all units but the first one of each stage. The score of going on is 1 - epsilon less the scores of
+            the units before.
+        stages: The decisions of each stage.
+        epsilon: How much less than 1 lets a stage halt.
+
+    Returns:
+        `[B]`, as a share of the number of units.
+    """
+    total, units = decisions[0].logits.new_zeros(len(decisions[0].logits)), 0
+    for stage in stages:
+        count, remainder = torch.ones_like(total), torch.ones_like(total)
+        for decision in decisions[stage.start : stage.stop]:
+            ran = decision.weights[:, RUN] > 0.5
+            count = count + ran
+            before = decision.logits[:, RUN] - decision.logits[:, SKIP]
+            remainder = torch.where(ran, before + epsilon, remainder)
+        total, units = total + count + remainder, units + len(stage) + 1
+    return total / units
 
 
 def regularization(routes: Tensor, over: Literal["copies", "units"] = "copies") -> Tensor:

@@ -64,7 +64,7 @@ class TrainingConfig:
     decay: Literal["cosine", "multistep", "exponential"] = "cosine"
     half_life: Positive = 0.125
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    gate: Annotated[str, one_of("gate", gates, but=["hard"])] = "benefit"
+    gate: Annotated[str, one_of("gate", gates)] = "benefit"
     temperature: tuple[Positive, Positive] = (1.0, 1.0)
     anneal: Annotated[float, Field(ge=0, le=1)] = 0.1
     hard: Annotated[float, Field(ge=0, le=1)] = 0.7

@@ -19,6 +19,7 @@ from routekit.data.augment import normalize
 from routekit.data.sources import DataSplits
 from routekit.data.views import augmented_copies
 from routekit.errors import TrainingError
+from routekit.junctions.act import stages_of
 from routekit.network.execution import relaxed, sparse
 from routekit.network.network import RoutedNetwork
 from routekit.network.pricing import OPERATIONS
@@ -219,8 +220,7 @@ class Trainer:
         if layout.forks:  # every path learns from all images, because the policy's expectation is over all paths
             routes = layout.every_path(len(x)).to(device)
             x, labels = x.repeat(layout.paths, 1, 1, 1), labels.repeat(layout.paths)
-        is_hard = self.schedule.is_hard(self.step) or layout.forks
-        temperature = self.schedule.temperature(self.step)
+        is_hard, temperature = self.schedule.is_hard(self.step) or layout.forks, self.schedule.temperature(self.step)
         drawn = None if is_hard else drawing_of(network, self.weights.reward, self.schedule, self.step, x)
         gate = self.gate if is_hard else gates[config.gate] if drawn is None else Drawing(drawn.choice, drawn.locked)
         prices = self.control.prices(self.step, len(x), self._generator(4))
@@ -249,6 +249,7 @@ class Trainer:
             choice=policy.choice(temperature, self._generator(3)) if network.stops_learn else None,
             squares=squares_of(self.layers) if policy.l2 > 0 else None,
             drawn=drawn,
+            stages=stages_of(network),
             classification=self.classification,
         )
         if not torch.isfinite(losses.total.detach()):
@@ -260,8 +261,8 @@ class Trainer:
         self.accelerator.backward(losses.total)
         leave_alone(network, drawn)
         if network.stops_learn and config.throughput_adjusted:
-            chances = softly(temperature, epsilon=policy.epsilon)  # also if the policy draws
-            follow_throughput(self.layers, trace, chances, self.accelerator, taught=self.weights.teaches_everywhere)
+            chances, everywhere = softly(temperature, epsilon=policy.epsilon), self.weights.teaches_everywhere
+            follow_throughput(self.layers, trace, chances, self.accelerator, taught=everywhere)
         self.optimizer.step()
         self.control.follow(self.step, trace, losses.gains)
         return losses
@@ -279,8 +280,8 @@ class Trainer:
         }
         self.on_step(Progress(steps=self.schedule.steps, images_per_second=rate, **found))
         if self.step % self.config.check_every == 0 or self.step == self.schedule.steps:
-            weight = self.control.budget.cost_weight
-            self.log.write(kind="step", **found, cost_weight=weight, images_per_second=rate)
+            found["cost_weight"] = self.control.budget.cost_weight
+            self.log.write(kind="step", **found, images_per_second=rate)
 
     def _measure_epoch(self) -> None:
         """Measure accuracy, cost and routes on the validation images, and warn of collapsed routing."""

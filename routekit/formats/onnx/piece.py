@@ -77,10 +77,15 @@ def _template(name: str, module: _Call, examples: tuple[Tensor, ...]) -> GraphPr
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
         piece = _export(name, module, examples)
+        floats = [tensor.flatten() for tensor in module.state_dict().values() if tensor.is_floating_point()]
+        drawn = torch.cat([torch.empty(0), *floats])
     finally:
         module.load_state_dict(values)
     foreign = [t for t in piece.initializer if t.data_type == TensorProto.FLOAT and t.name not in values]
-    return None if any(numpy_helper.to_array(tensor).size > 1 for tensor in foreign) else piece
+    constants = [torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in foreign]
+    # A single number may be the module's own constant, or a weight: one of several, as a bias of one junction is.
+    folded = any(each.numel() > 1 or bool(torch.isin(each, drawn).any()) for each in constants)
+    return None if folded else piece
 
 
 def _export(name: str, module: _Call, examples: tuple[Tensor, ...]) -> GraphProto:
