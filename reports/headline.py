@@ -28,7 +28,7 @@ CALLED = {
     "bn": "pruning by the scales of batch norms",
     "random": "random channels pruned",
     "l1+skip": "L1 pruning, then units skipped (`--prune l1 --junctions skip`)",
-    "confidence": "exits alone, by BranchyNet's rule (`--policy confidence`)",
+    "confidence": "exits alone, by a threshold (`--policy confidence`)",
     "drn": "the DRN recipe, in so few epochs (`--recipe drn`)",
     "distributedk": "static depth: DistributedK",
     "randomk": "static depth: RandomK",

@@ -2,7 +2,7 @@
 
 A name is a static method ("firstk"), a pruning ("l1"), or the junctions of a routed network, joined by plus signs
 ("skip+exit", "branch"). After a pruning, the pruned network is routed ("l1+skip"). "confidence" is an exit by
-BranchyNet's rule. "drn", "skipnet", "blockdrop" and "act" are the recipes of these names. "idk" is a cascade of whole
+a threshold. "drn", "skipnet", "blockdrop" and "act" are the recipes of these names. "idk" is a cascade of whole
 networks (`convert --smaller`). After a pruning ("l1+idk"), its last network is the pruned one. "ladder" chooses a
 sequence from several forms of the network. "dense" is the network itself, fine-tuned for as long as the others.
 """

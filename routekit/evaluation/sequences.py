@@ -40,6 +40,11 @@ class Point:
     right: int
     rates: tuple[float, ...]
 
+    @property
+    def sequence(self) -> tuple[tuple[int, ...], bool]:
+        """What it is a point of: the passes, and how their answers are combined."""
+        return self.passes, self.average
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -192,6 +197,16 @@ def standard_error(first: np.ndarray, second: np.ndarray) -> float:
     return float((first.astype(float) - second.astype(float)).std() / math.sqrt(len(first)))
 
 
+def best_of_each(points: Sequence[Point]) -> list[Point]:
+    """The best point of each sequence; of all, the one comes first that answers most images rightly."""
+    found: dict[tuple[tuple[int, ...], bool], Point] = {}
+    for point in points:
+        known = found.setdefault(point.sequence, point)
+        if (point.right, -point.cost) > (known.right, -known.cost):
+            found[point.sequence] = point
+    return sorted(found.values(), key=lambda point: (-point.right, point.cost))
+
+
 def choose(
     points: Sequence[Point],
     answers: Answers,
@@ -220,14 +235,9 @@ def choose(
         return None
     if math.isinf(cost):
         return min(fitting, key=lambda point: (point.cost, len(point.passes), size(point)))
-    by_sequence: dict[tuple[tuple[int, ...], bool], Point] = {}
-    for point in fitting:
-        known = by_sequence.setdefault((point.passes, point.average), point)
-        if (point.right, -point.cost) > (known.right, -known.cost):
-            by_sequence[point.passes, point.average] = point
-    best = max(by_sequence.values(), key=lambda point: (point.right, -point.cost))
+    best, *_ = each_at_its_best = best_of_each(fitting)
     among = answers.right(best)
-    for point in sorted(by_sequence.values(), key=lambda each: (len(each.passes), size(each), -each.right)):
+    for point in sorted(each_at_its_best, key=lambda each: (len(each.passes), size(each), -each.right)):
         if (best.right - point.right) / len(answers) <= standard_error(among, answers.right(point)):
             return point
     return best

@@ -30,7 +30,7 @@ class DeciderConfig:
 
     Attributes:
         rule: "learned", a small router that gets the features and how sure the classifier is; "confidence" or
-            "entropy" of the answer alone, as in BranchyNet (Teerapittayanon et al., 2016); or "idk", a logistic
+            "entropy" (as in BranchyNet, Teerapittayanon et al., 2016) of the answer alone; or "idk", a logistic
             regression on the answer, as in "I don't know" cascades (Wang et al., 2018).
         hidden: The width of the router's hidden layers.
         layers: How many hidden layers there are.
