@@ -271,3 +271,23 @@ def test_a_router_at_an_exit_begins_as_the_paper_says() -> None:
     assert all(bool((chance == 0.5).all()) for chance in chances)
     with torch.no_grad():
         assert bool(network.eval()(toy_noise(4)).routes.all())  # converting is exact
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"objective.consistency": 0.2},
+            "objective.consistency compares copies of an image: training.copies=2, or more",
+        ),
+        ({"objective.reward.kind": "skipnet", "junctions": {"exit": {}}}, "whose decisions can be drawn"),
+        ({"training.gate": "hard"}, "training.gate=hard is for junctions=act alone"),
+        ({"junctions": {"act": {}}}, "training.gate=hard is for junctions=act alone"),
+        ({"junctions": {"act": {}, "skip": {}}, "training.gate": "hard"}, "junctions=act goes alone"),
+    ],
+)
+def test_what_does_not_go_together(settings: dict[str, Any], says: str) -> None:
+    recipe = load_recipe("skip", {"model.name": "resnet20", "target": "50%"} | settings)
+    with pytest.raises(InputError) as caught:
+        resolve(recipe, Facts(classes=10))
+    assert says in str(caught.value)

@@ -221,10 +221,12 @@ class Trainer:
             routes = layout.every_path(len(x)).to(device)
             x, labels = x.repeat(layout.paths, 1, 1, 1), labels.repeat(layout.paths)
         is_hard, temperature = self.schedule.is_hard(self.step) or layout.forks, self.schedule.temperature(self.step)
-        drawn = None if is_hard else drawing_of(network, self.weights.reward, self.schedule, self.step, x)
-        gate = self.gate if is_hard else gates[config.gate] if drawn is None else Drawing(drawn.choice, drawn.locked)
         prices = self.control.prices(self.step, len(x), self._generator(4))
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            drawn = None if is_hard else drawing_of(network, self.weights.reward, self.schedule, self.step, x)
+            gate = (
+                self.gate if is_hard else gates[config.gate] if drawn is None else Drawing(drawn.choice, drawn.locked)
+            )
             trace = self.model(
                 x,
                 gate=gate,

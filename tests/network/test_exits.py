@@ -214,6 +214,24 @@ def test_decisions_go_by_errors_and_not_by_what_distillation_adds(error: str) ->
     torch.testing.assert_close(value, behind.mean().detach())
 
 
+@pytest.mark.parametrize("kind", ["pragmatic", "optimistic"])
+def test_a_critics_decisions_are_constant_where_errors_are_minimised(kind: str) -> None:
+    """Section 4.2: d-hat is treated as constant. Only the regression of utilities teaches its routers."""
+    for utility in (0.0, 0.5):
+        network = toy_exits().train()
+        trace = network(images(8), execution=relaxed)
+        config = PolicyConfig(kind, utility=utility, heads=0.0, error="loss")
+        labels, costs = torch.arange(8) % 3, CostTable.measure(network)
+        losses = objective(
+            trace, labels, costs, ObjectiveWeights(policy=config), cost_weight=0.0, k_cpt=1e-5,
+            choice=config.choice(1.0), routing=False,
+        )  # fmt: skip
+        losses.total.backward()
+        slopes = [p.grad for decider in network.deciders for p in decider.parameters()]
+        assert any(slope is not None and bool(slope.abs().sum() > 0) for slope in slopes) == (utility > 0)
+        assert bool(network.backbone.fc.weight.grad.abs().sum() > 0)
+
+
 def test_no_decision_sees_what_lies_behind_it() -> None:
     """Whoever changes the last classifier changes no decision, only the answers of those who get there."""
     network = toy_exits()
