@@ -82,13 +82,30 @@ class Answers:
 
     def right(self, point: Point) -> np.ndarray:
         """Whether each image is answered rightly at a point: `[N]`, bool."""
-        found = np.zeros(len(self), dtype=bool)
+        return self._at(point, lambda passes: self.of(passes)[1])
+
+    def sureness(self, point: Point) -> float:
+        """The mean probability of the right class at a point.
+
+        It tells networks apart by all images, where right answers tell them apart by those few on which they differ.
+        """
+        return float(self._at(point, self._of_label).mean())
+
+    def _of_label(self, passes: Sequence[int]) -> np.ndarray:
+        """The probability of the right class `[N]` by the mean of passes."""
+        mean = self.logits[list(passes)].float().softmax(dim=2).mean(dim=0)
+        found: np.ndarray = mean.gather(1, self.labels.unsqueeze(1)).squeeze(1).double().numpy()
+        return found
+
+    def _at(self, point: Point, of: Callable[[Sequence[int]], np.ndarray]) -> np.ndarray:
+        """What holds of each image at a point `[N]`, by what holds of it after some passes."""
         active = np.ones(len(self), dtype=bool)
+        found = np.zeros_like(of(point.passes[:1]))
         for place in range(len(point.passes)):
-            certainty, right = self.of(asked(point.passes, place, average=point.average))
-            found[active] = right[active]
+            passes = asked(point.passes, place, average=point.average)
+            found[active] = of(passes)[active]
             if place < len(point.thresholds):
-                active &= certainty <= point.thresholds[place]
+                active &= self.of(passes)[0] <= point.thresholds[place]
         return found
 
 
@@ -217,8 +234,8 @@ def choose(
 ) -> Point | None:
     """Choose the best point within a cost, or the cheapest that answers enough images rightly.
 
-    Validation images are few: what is better by less than one standard error may be better by chance. So the simplest
-    such sequence is chosen: the one of the fewest passes, then the smallest.
+    Validation images are few: what is better by less than one standard error may be better by chance. So of such
+    sequences those of the fewest passes are left, and of these the one that is surest of the right class is chosen.
 
     Args:
         points: What can be chosen.
@@ -237,7 +254,11 @@ def choose(
         return min(fitting, key=lambda point: (point.cost, len(point.passes), size(point)))
     best, *_ = each_at_its_best = best_of_each(fitting)
     among = answers.right(best)
-    for point in sorted(each_at_its_best, key=lambda each: (len(each.passes), size(each), -each.right)):
-        if (best.right - point.right) / len(answers) <= standard_error(among, answers.right(point)):
-            return point
-    return best
+    near = [
+        point
+        for point in each_at_its_best
+        if (best.right - point.right) / len(answers) <= standard_error(among, answers.right(point))
+    ]
+    fewest = min(len(point.passes) for point in near)
+    left = [point for point in near if len(point.passes) == fewest]
+    return max(left, key=lambda point: (answers.sureness(point), -size(point)))

@@ -22,9 +22,9 @@ def linear(costs: list[float]):
     return [lambda rate, each=each: each * np.asarray(rate) for each in costs]
 
 
-def run(answers: Answers, costs: list[float], point: Point) -> tuple[float, int]:
-    """Image by image, as a program does it."""
-    cost, right = 0.0, 0
+def run(answers: Answers, costs: list[float], point: Point) -> tuple[float, int, float]:
+    """Image by image, as a program does it: the mean cost, how many are right, how sure it is of the right class."""
+    cost, right, sure = 0.0, 0, 0.0
     for image in range(len(answers)):
         probabilities = []
         for place, each in enumerate(point.passes):
@@ -34,7 +34,8 @@ def run(answers: Answers, costs: list[float], point: Point) -> tuple[float, int]
             if place == len(point.thresholds) or float(answer.max()) > point.thresholds[place]:
                 break
         right += int(answer.argmax() == answers.labels[image])
-    return cost / len(answers), right
+        sure += float(answer[answers.labels[image]])
+    return cost / len(answers), right, sure / len(answers)
 
 
 @settings(max_examples=20, deadline=None)
@@ -42,9 +43,10 @@ def run(answers: Answers, costs: list[float], point: Point) -> tuple[float, int]
 def test_a_point_does_what_it_says(seed: int) -> None:
     answers, costs = ladder(seed)
     for point in frontier(answers, linear(costs)):
-        cost, right = run(answers, costs, point)
+        cost, right, sure = run(answers, costs, point)
         assert (pytest.approx(point.cost), point.right) == (cost, right)
         assert answers.right(point).sum() == right
+        assert answers.sureness(point) == pytest.approx(sure, abs=1e-6)
 
 
 @settings(max_examples=10, deadline=None)
@@ -54,7 +56,7 @@ def test_no_pair_of_thresholds_is_better_than_the_frontier(seed: int) -> None:
     points = frontier(answers, linear(costs))
     grid = sorted({float(x) for x in np.concatenate([answers.of((p,))[0] for p in range(3)])})
     for thresholds in itertools.product([*grid, 1.0], repeat=2):
-        cost, right = run(answers, costs, Point((0, 1, 2), thresholds, False, 0, 0, ()))
+        cost, right, _ = run(answers, costs, Point((0, 1, 2), thresholds, False, 0, 0, ()))
         assert any(
             point.cost <= cost + 1e-9 and point.right >= right
             for point in points
@@ -73,6 +75,17 @@ def test_what_is_better_by_chance_is_not_chosen_over_what_is_simpler() -> None:
     found = choose(frontier(answers, linear([1.0, 2.0])), answers, cost=5.0, size=lambda point: sum(point.passes))
     assert found is not None
     assert (found.passes, found.right) == ((0,), 360)
+
+
+def test_of_what_is_equally_simple_the_surest_is_chosen() -> None:
+    """Both answer nearly as many rightly, the second one by far surer. Images on which both are right tell that."""
+    logits = torch.zeros(2, 400, 2)
+    logits[0, :, 0], logits[1, :, 0] = 1.0, 4.0
+    logits[0, :38, 1], logits[1, 40:80, 1] = 2.0, 5.0
+    answers = Answers(logits, torch.zeros(400, dtype=torch.int64))
+    found = choose(frontier(answers, linear([1.0, 1.0])), answers, cost=1.0)
+    assert found is not None
+    assert (found.passes, found.right) == ((1,), 360)
 
 
 def test_a_second_pass_is_chosen_where_it_pays() -> None:
