@@ -94,6 +94,7 @@ class Act(Junction):
 
     about: ClassVar[str] = "after how many units each stage halts"
     cheapest: ClassVar[str] = "every stage halted after its first unit"
+    halts: ClassVar[bool] = True
 
     def check(self, others: Sequence[Junction]) -> None:
         """Raise InputError if anything else is decided, too."""

@@ -27,6 +27,7 @@ class Branch(Junction):
 
     about: ClassVar[str] = "which units run in full, and which narrow"
     cheapest: ClassVar[str] = "every unit narrow"
+    draws: ClassVar[bool] = True
 
     width: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | Literal["auto"] = AUTO
     candidates: Annotated[int, Field(ge=0)] = 0

@@ -24,6 +24,8 @@ class Junction:
             pass.
         learns: What training changes: "all" of the network, or what was "added" alone, where that has its own weights.
         policies: Whether it is decided by a policy of exits.
+        draws: Whether the decisions of its units can be drawn, and rewarded.
+        halts: Whether scores that the units make themselves decide, so that no gate relaxes anything.
     """
 
     kind: ClassVar[str] = ""
@@ -32,6 +34,8 @@ class Junction:
     rank: ClassVar[int] = 0
     learns: ClassVar[str] = "all"
     policies: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    halts: ClassVar[bool] = False
 
     def sized(self, budget: float, view: Backbone) -> "Junction":
         """Choose what is "auto".

@@ -17,6 +17,7 @@ class Skip(Junction):
 
     about: ClassVar[str] = "which units run"
     cheapest: ClassVar[str] = "every unit skipped"
+    draws: ClassVar[bool] = True
 
     def attach(self, draft: Draft) -> None:
         """Let each unit that has a shortcut be skipped. Raises InputError where no unit has one."""

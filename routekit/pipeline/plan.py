@@ -244,13 +244,13 @@ def _check_words(recipe: Recipe) -> None:
         raise InputError("smaller networks make a cascade of whole networks: junctions=cascade alone, pruned or not")
     for junction in chosen:
         junction.check(chosen)
-    at_units = [kind for kind, junction in recipe.junctions.items() if junction.rank == 0]
+    at_units = [junction for junction in chosen if junction.rank == 0]
     if at_units:
         recipe.objective.check(recipe.training.copies)
-    if recipe.objective.reward is not None and not {"skip", "branch"} & {*at_units}:
+    if recipe.objective.reward is not None and not any(junction.draws for junction in at_units):
         raise InputError("objective.reward is for units whose decisions can be drawn: junctions=skip or branch")
-    if at_units and (recipe.training.gate == "hard") != ("act" in at_units):
-        raise InputError("training.gate=hard is for junctions=act alone, which takes no other (--recipe act)")
+    if any(junction.halts != (recipe.training.gate == "hard") for junction in at_units):
+        raise InputError("training.gate=hard is for junctions=act alone, which takes no other gate")
     if "tree" in recipe.junctions and (recipe.pruning is not None or recipe.training.frozen):
         raise InputError(
             "a tree grows from a whole network, and all of it learns: not with pruning, or training.frozen"

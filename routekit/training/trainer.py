@@ -103,10 +103,8 @@ class Trainer:
             weights.check(config.copies)
         decides = network.decides_at_units or network.stops_learn
         self.schedule = Schedule(config, self.batches.steps_per_epoch, decides)
-        gate = self.gate = config.deciding(inference)
-        self.control = control_of(network)(
-            network, data.val, costs, self.schedule, target, seed, accelerator, say, gate
-        )
+        self.control = control_of(network)(network, data.val, costs, self.schedule, target, seed, accelerator, say)
+        self.control.gate = self.gate = config.deciding(inference)
         self.layers = layers_of(network) if network.stops_learn else []
         self.average = Average(network, config.average, frozen=bool(config.frozen))
         self.bf16 = use_bf16(config.precision, accelerator.device)

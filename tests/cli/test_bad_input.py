@@ -148,7 +148,7 @@ BAD = [
     (["flops", "resnet65"], "did you mean"),
     (["compare", "--budgets", "50%"], "which network"),
     (["compare", "resnet20"], "which budgets"),
-    (["compare", "resnet20", "--budgets", "50%", "--methods", "skipp"], "did you mean skip?"),
+    (["compare", "resnet20", "--budgets", "50%", "--methods", "skipp"], "did you mean skip or skipnet?"),
     (["compare", "resnet20", "--budgets", "50%", "--stack", "skip+l1"], "first prune, then route"),
     (["compare", "resnet20", "--budgets", "50%,1%", "--methods", "skip"], "skip at 1%"),
     (["compare", "resnet20", "--budgets", "50%", "--launcher", "raye"], "did you mean ray?"),

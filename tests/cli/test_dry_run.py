@@ -89,7 +89,7 @@ def test_what_is_planned_is_what_is_done(workplace: Path) -> None:
         ([*CONVERT, "--target-flops", "60%", "--name", "dense", "--force"], "runs/dense, which is in it"),
         ([*CONVERT, "--target-flops", "1%", "--junctions", "skip"], "can cost from"),
         (["convert", "resnet20", "--data", "nowhere", "--target-flops", "60%", "--dry-run"], "nowhere"),
-        ([*COMPARE, "--methods", "skipp"], "did you mean skip?"),
+        ([*COMPARE, "--methods", "skipp"], "did you mean skip or skipnet?"),
     ],
 )
 def test_a_dry_run_refuses_what_a_run_would(arguments: list[str], says: str, workplace: Path) -> None:

@@ -130,7 +130,7 @@ def test_training_gives_routers_and_units_a_gradient() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.computing_parameters())
 
 
-@pytest.mark.parametrize("kind", sorted(banks))
+@pytest.mark.parametrize("kind", sorted({*banks} - {"policy"}))  # which reads no features
 @pytest.mark.parametrize("detach", [True, False])
 def test_the_routers_gradient_reaches_the_features_unless_it_is_kept_out(kind: str, detach: bool) -> None:
     network = convert(toy_view(), [Skip()], routers=RouterConfig(kind=kind, detach=detach))
