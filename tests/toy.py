@@ -117,8 +117,10 @@ def open_to_images(network: RoutedNetwork, seed: int = 0, spread: float = 3.0) -
     generator = torch.Generator().manual_seed(seed)
     for bank in network.banks:
         for parameter in bank.parameters():
+            # By all inputs in a policy network: through its layers, scores would grow beyond what float32 tells apart.
+            inputs = parameter[0].numel() if bank.sees_image and parameter.ndim > 1 else parameter.shape[-1]
             with torch.no_grad():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread / parameter.shape[-1] ** 0.5)
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread / inputs**0.5)
 
 
 def toy_noise(count: int, seed: int = 0) -> Tensor:
