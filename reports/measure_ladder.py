@@ -86,7 +86,7 @@ def main() -> None:
             "average": point.average,
             "validation": float(choice.answers.right(point).mean()),
             "test": float(correct.mean()),
-            "macs": choice.mean_macs(point),
+            "macs": float(np.dot(choice.tested.rates(point), [choice.rungs[each].macs for each in point.passes])),
             "bytes": choice.size(point),
             "ms": each.mean,
             **{name: value for name, value in asdict(each).items() if name != "mean"},

@@ -107,6 +107,7 @@ def time_cells(folder: ComparisonFolder, plan: Plan, machine: Machine, names: Se
                 if runtime.endswith(INT8):
                     accuracy[name][runtime] = _accuracy(forms[name], test, spec)
             if not forms:
+                versions[runtime] = "no network runs there"
                 continue
             one = next(iter(forms.values()))
             versions[runtime] = one.version + (" on the CPU" if one.device != device.type else "")

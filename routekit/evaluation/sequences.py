@@ -84,6 +84,14 @@ class Answers:
         """Whether each image is answered rightly at a point: `[N]`, bool."""
         return self._at(point, lambda passes: self.of(passes)[1])
 
+    def rates(self, point: Point) -> list[float]:
+        """The share of these images that gets to each pass of a point."""
+        active, found = np.ones(len(self), dtype=bool), [1.0]
+        for place, threshold in enumerate(point.thresholds):
+            active = active & (self.of(asked(point.passes, place, average=point.average))[0] <= threshold)
+            found.append(float(active.mean()))
+        return found
+
     def sureness(self, point: Point) -> float:
         """The mean probability of the right class at a point.
 

@@ -47,6 +47,7 @@ def test_a_point_does_what_it_says(seed: int) -> None:
         assert (pytest.approx(point.cost), point.right) == (cost, right)
         assert answers.right(point).sum() == right
         assert answers.sureness(point) == pytest.approx(sure, abs=1e-6)
+        assert answers.rates(point) == pytest.approx(point.rates)
 
 
 @settings(max_examples=10, deadline=None)
