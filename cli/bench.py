@@ -22,10 +22,11 @@ def bench(
     data: o.Data = None,
     data_root: o.DataRoot = None,
     images: Annotated[int, o.option("How many test images are used.", min=1)] = 1024,
-    seconds: Annotated[float, o.option("About how long each comparison takes.", min=0)] = 6.0,
+    seconds: Annotated[float, o.option("About how long each comparison takes.", min=0, max=86400)] = 6.0,
     compiled: Annotated[bool, o.option("Also try torch.compile.", None, "--compile/--no-compile")] = True,
     picture: Annotated[Path | None, o.option("Write a bar chart: a .png or .svg file.")] = None,
     html: Annotated[Path | None, o.option("Write a page with tables and the chart.")] = None,
+    force: o.Force = False,
     device: o.Device = None,
     json: o.Json = False,
 ) -> None:
@@ -36,7 +37,7 @@ def bench(
     from routekit.pipeline.bench import bench_model
     from routekit.report.bench import bench_html, bench_picture, bench_text, check_drawing
 
-    check_drawing(picture, html)
+    check_drawing(picture, html, force=force)
     report = bench_model(
         model,
         names=o.listed(runtime),

@@ -1,5 +1,6 @@
 """The `routekit` command: all subcommands, and the one map from errors to messages and exit codes."""
 
+import errno
 import os
 import sys
 import traceback
@@ -9,8 +10,7 @@ import typer
 from . import aim, bench, cascade, compare, convert, evaluate, export, finetune, flops, models, predict, report
 from .options import words
 from .recipes import recipes
-
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
+from .start import INTERRUPTED, TERMINATED, Terminated
 
 app = typer.Typer(
     name="routekit",
@@ -32,9 +32,12 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error. It may stand anywhere."),
+    no_verify: bool = typer.Option(
+        False, "--no-verify", help="Take files as they are, also those that are not as routekit wrote them."
+    ),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    del debug, version  # `run` takes --debug out of the arguments, so that it may stand anywhere
+    del debug, no_verify, version  # `run` takes these out of the arguments, so that they may stand anywhere
 
 
 for _module in (convert, aim, finetune, cascade, compare, evaluate, flops, export, predict, bench, report, models):
@@ -44,9 +47,13 @@ app.add_typer(recipes, name="recipes")
 
 
 def run() -> None:
-    """Run the command line. It exits with 0, 1 (a failure at run time), 2 (bad input) or 130 (interrupted)."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    """Run the command line. It exits with 0, 1 (a failure at run time), 2 (bad input), 130 (interrupted) or 143."""
+    debug, trusting = (each in sys.argv[1:] for each in ("--debug", "--no-verify"))
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--debug", "--no-verify")]
+    if trusting:
+        from routekit.manifest import verifying
+
+        verifying.set(False)
     if arguments[:1] == ["predict"]:  # where all sessions of onnxruntime are ours
         os.environ.setdefault("ROUTEKIT_SHARED_THREADS", "1")
     sys.exit(call(arguments, debug=debug))
@@ -67,21 +74,43 @@ def call(arguments: list[str], *, debug: bool = False) -> int:
     words.set(arguments)
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="routekit", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of stdout has gone; keep Python from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        sys.stdout.flush()  # else what cannot be written is found out at exit, behind our back
+    except (KeyboardInterrupt, typer.Abort) as error:
+        code = TERMINATED if isinstance(error.__cause__ or error, Terminated) else INTERRUPTED
     except Exception as error:
+        if not _drained():
+            return 1
         if debug:
             traceback.print_exc()
         if message := _message(error):  # without a command, the help says it all
             fail(message)
-        return getattr(error, "exit_code", 1)
-    if code == INTERRUPTED:
-        fail("interrupted")
+        return _exit_code(error)
+    if code in (INTERRUPTED, TERMINATED):
+        fail("interrupted" if code == INTERRUPTED else "ended by a signal")
     return code if isinstance(code, int) else 0
+
+
+def _drained() -> bool:
+    """Whether stdout takes what was printed. If its reader has gone, keep Python from complaining about it at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+# A path that the user gave is not there, not allowed, a folder, too long, a loop of links, or is in use.
+OF_PATHS = {"ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENAMETOOLONG", "ELOOP", "EEXIST", "EROFS", "EINVAL"}
+
+
+def _exit_code(error: Exception) -> int:
+    """2 for bad input, 1 for a failure."""
+    if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in OF_PATHS:
+        return 2
+    if isinstance(error, ValueError) and "null" in str(error):  # a zero byte in a path
+        return 2
+    return int(getattr(error, "exit_code", 1))
 
 
 def _message(error: Exception) -> str:

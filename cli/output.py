@@ -30,7 +30,7 @@ def result(document: Any, text: str, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(document) + "\n")
         sys.stdout.flush()
     else:
-        out.print(text, markup=False)
+        out.print(plain(text), markup=False)
 
 
 # The options for settings that sentences of the library name: `training.epochs`, or `junctions=skip`.
@@ -80,9 +80,22 @@ def in_flags(sentence: str) -> str:
     return NAMED.sub(flag, sentence.replace("force=True", "--force"))
 
 
+# What a file or a class is called may hold codes for the terminal.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# More characters are no sentence.
+LONGEST = 4000
+
+
+def plain(text: str, longest: int | None = None) -> str:
+    """Text without codes for the terminal, and not longer than people read."""
+    if longest is not None and len(text) > longest:
+        text = f"{text[:longest]} ... ({len(text) - longest} characters more)"
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def say(sentence: str) -> None:
     """Print a sentence on stderr."""
-    err.print(in_flags(sentence), markup=False)
+    err.print(plain(in_flags(sentence[: 2 * LONGEST]), LONGEST), markup=False)
 
 
 def working(sentence: str) -> AbstractContextManager[object]:
@@ -92,12 +105,13 @@ def working(sentence: str) -> AbstractContextManager[object]:
 
 def warn(sentence: str) -> None:
     """Print a warning on stderr, in one line."""
-    err.print(f"warning: {in_flags(sentence)}", style="yellow", markup=False)
+    err.print(f"warning: {plain(in_flags(sentence[: 2 * LONGEST]), LONGEST)}", style="yellow", markup=False)
 
 
 def fail(sentence: str) -> None:
     """Print an error on stderr, in one line."""
-    err.print("error: " + in_flags(" ".join(sentence.split())), style="red", markup=False)
+    sentence = in_flags(" ".join(sentence[: 2 * LONGEST].split()))
+    err.print("error: " + plain(sentence, LONGEST), style="red", markup=False)
 
 
 class TrainingDisplay:

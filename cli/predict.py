@@ -13,13 +13,16 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A run, a compact checkpoint, or an exported file or folder.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, o.option("How many classes to print for each image.", min=1)] = 1,
+    trust: Annotated[
+        bool, o.option("Open a torch program (.pt2), which may run any code that its maker put there.", None, "--trust")
+    ] = False,
     device: o.Device = None,
     json: o.Json = False,
 ) -> None:
     """Print the likeliest classes of IMAGES, and the cost of each image."""
     from routekit.pipeline.predict import predict as answers
 
-    report = answers(model, images, top=top, machine=o.machine(device))
+    report = answers(model, images, top=top, machine=o.machine(device), trust=trust)
     lines = []
     for image in report["images"]:
         classes = ", ".join(f"{each['class']} {100 * each['probability']:.1f}%" for each in image["top"])

@@ -42,17 +42,14 @@ def copy(
 ) -> None:
     """Copy a recipe to FILE, to change it and use it with --recipe FILE."""
     from routekit.errors import InputError
+    from routekit.files import check_file, write_text
     from routekit.recipe import recipe_text
 
     text = recipe_text(name)
     if file.suffix not in (".yaml", ".yml"):
         raise InputError(f"{file}: a recipe is a .yaml file")
-    if file.exists() and not force:
-        raise InputError(f"{file} exists: choose another name, or replace it with --force")
-    try:
-        file.write_text(text)
-    except OSError as error:
-        raise InputError(f"cannot write to {file}: {error.strerror}") from error
+    check_file(file, force=force)
+    write_text(file, text)
     result({"recipe": name, "file": str(file)}, f"{file}", as_json=json)
 
 

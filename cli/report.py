@@ -16,6 +16,7 @@ def report(
         o.option("The folder to write to. Default: report/ in the run, the comparison's folder, or pictures/."),
     ] = None,
     kind: Annotated[str, o.option("svg or png.", None, "--format")] = "svg",
+    force: o.Force = False,
     open_: Annotated[bool, o.option("Show the page in the browser.", None, "--open")] = False,
     json: o.Json = False,
 ) -> None:
@@ -32,11 +33,11 @@ def report(
     if compared is not None and len(runs) > 1:
         raise InputError(f"{compared} is a comparison: give it alone")
     if compared is not None:
-        written = report_comparison(compared, out or compared, kind)
+        written = report_comparison(compared, out or compared, kind, force=force)
     elif len(runs) == 1:
-        written = report_run(runs[0], out or runs[0] / "report", kind)
+        written = report_run(runs[0], out or runs[0] / "report", kind, force=force)
     else:
-        written = draw(runs, out or Path("pictures"), kind)
+        written = draw(runs, out or Path("pictures"), kind, force=force)
     files = [str(file) for file in written]
     if open_ and written[-1].suffix == ".html":
         typer.launch(str(written[-1].resolve()))

@@ -16,7 +16,7 @@ from routekit.errors import InputError
 from routekit.evaluation import calibrate as calibration
 from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.evaluate import evaluate as measure
-from routekit.files import existing
+from routekit.files import check_folder, own_folder
 from routekit.formats import checkpoint
 from routekit.formats.compact import compact
 from routekit.junctions.convert import convert
@@ -114,7 +114,7 @@ def fit(
         accelerator=Machine(device).accelerator(),
         seed=seed,
         teacher=teacher,
-        folder=None if folder is None else existing(Path(folder)),
+        folder=None if folder is None else own_folder(Path(folder), "training"),
         on_step=on_step,
         say=say,
         loss=loss,
@@ -150,7 +150,14 @@ def evaluate(network: RoutedNetwork, source: Data, *, target: str | float | None
     return measure(network, splits.test, costs)
 
 
-def save(network: RoutedNetwork, folder: str | Path, *, classes: Sequence[str] = (), dtype: str = "float32") -> Path:
+def save(
+    network: RoutedNetwork,
+    folder: str | Path,
+    *,
+    classes: Sequence[str] = (),
+    dtype: str = "float32",
+    force: bool = False,
+) -> Path:
     """Write a network to a folder that `load` reads: JSON and safetensors.
 
     Args:
@@ -158,10 +165,15 @@ def save(network: RoutedNetwork, folder: str | Path, *, classes: Sequence[str] =
         folder: The folder, which is made if it is not there.
         classes: The names of the classes, for predictions.
         dtype: The type of the stored parameters: "float32", "float16" or "bfloat16".
+        force: Whether an older network there is replaced.
 
     Returns:
         The folder.
+
+    Raises:
+        InputError: Something else is there.
     """
+    check_folder(Path(folder), "network", force=force)
     about = {"classes": list(classes)} if classes else {}
     checkpoint.save_network(Path(folder), network, about=about, dtype=getattr(torch, dtype))
     return Path(folder)
@@ -175,6 +187,7 @@ def export(
     classes: Sequence[str] = (),
     images: Tensor | None = None,
     precision: str = "fp32",
+    force: bool = False,
 ) -> list[Path]:
     """Write a network for another runtime.
 
@@ -187,12 +200,13 @@ def export(
         images: Typical images `[N, C, H, W]`, normalised, some hundred. For "compact": units that none of them runs are
             dropped. For int8: the ranges of features are theirs.
         precision: Of "passes": "fp32" or "int8".
+        force: Whether an older network there is replaced.
 
     Returns:
         The files.
 
     Raises:
-        InputError: An unknown format, or a package that is not installed.
+        InputError: An unknown format, a package that is not installed, or something else is there.
         ExportError: The format cannot hold the network.
     """
     from routekit.pipeline.export import write
@@ -207,7 +221,8 @@ def export(
         assert images is not None
         with torch.no_grad():
             routes = network.eval()(images).routes
-        return [save(compact(network, routes).network, folder, classes=classes)]
+        return [save(compact(network, routes).network, folder, classes=classes, force=force)]
+    check_folder(Path(folder), "network", force=force)
     files = write(kind, Path(folder), network, about)
     if quantised:
         from routekit.runtime.quantize import quantize_passes

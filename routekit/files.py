@@ -1,17 +1,33 @@
-"""Files that are never half written, and folders that are not replaced while something in them is needed."""
+"""Files and folders that are never half written, and that replace nothing but what routekit wrote."""
 
+import ctypes
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from routekit.errors import InputError, RoutekitError
+from routekit.manifest import (
+    MANIFEST,
+    PARTIAL,
+    WRITING,
+    begin,
+    check_ours,
+    contents,
+    manifest_over,
+    note,
+    read_manifest,
+    remove,
+    replace_file,
+    seal,
+    sync,
+)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write to a neighbour file, flush it to disk, then rename it over `path`.
+    """Write a file whole or not at all, and note it in the manifest of its folder.
 
     Args:
         path: The file.
@@ -20,20 +36,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         RoutekitError: It cannot be written. A file that was there before is untouched.
     """
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with temporary.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RoutekitError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
+    note(path, finished=False)
+    replace_file(path, write)
+    note(path)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file (`write_atomically`).
+    """Write a whole text file (`write_atomically`), in UTF-8.
 
     Args:
         path: The file.
@@ -43,6 +52,103 @@ def write_text(path: Path, text: str) -> None:
         RoutekitError: It cannot be written. A file that was there before is untouched.
     """
     write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def check_file(path: Path, *, force: bool) -> None:
+    """Check that a file can be written.
+
+    Args:
+        path: The file.
+        force: Whether it may replace one that routekit did not write.
+
+    Raises:
+        InputError: It may not, it is no regular file, or there is no such folder.
+    """
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.path.lexists(path):
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: choose the name of a file")
+    over = manifest_over(path)
+    ours = over is not None and path.absolute().relative_to(over[0]).as_posix() in over[1].files
+    if not ours and not force:
+        raise InputError(f"{path} exists: choose another name, or replace it with force=True")
+
+
+@contextmanager
+def whole_folder(path: Path, kind: str) -> Iterator[Path]:
+    """Make a folder that is there whole or not at all. It is filled beside its place, and takes that of an older one.
+
+    Args:
+        path: The folder.
+        kind: What it holds, for its manifest.
+
+    Yields:
+        The folder to fill. If that fails, an older folder stays.
+
+    Raises:
+        InputError: Something else than an older folder of ours is there.
+        RoutekitError: It cannot be written.
+    """
+    path = path.absolute()
+    existing(path.parent)
+    with cannot_write(path), TemporaryDirectory(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent) as place:
+        made = Path(place) / "made"
+        made.mkdir()
+        yield made
+        seal(made, kind)
+        install(made, path)
+
+
+def install(made: Path, path: Path) -> None:
+    """Let a finished folder, which lies on the same disk, take its place in one step; what was there takes its own.
+
+    Args:
+        made: The folder.
+        path: Its place.
+
+    Raises:
+        InputError: Something else than a folder of ours is there.
+    """
+    if os.path.lexists(path):
+        if path.is_symlink() or not path.is_dir():
+            raise InputError(f"{path} is no folder, or a link: choose another folder")
+        check_ours(path, contents(path)[1])
+        _exchange(made, path)
+    else:
+        made.rename(path)
+    sync(path.parent)
+
+
+def _exchange(made: Path, path: Path) -> None:
+    """Exchange two folders: in one step where the system can."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2  # AT_FDCWD, RENAME_EXCHANGE
+        if call(-100, os.fsencode(made), -100, os.fsencode(path), 2) == 0:
+            return
+    except (OSError, AttributeError):
+        pass
+    former = made.with_name("former")
+    path.rename(former)
+    made.rename(path)
+
+
+@contextmanager
+def cannot_write(path: Path) -> Iterator[None]:
+    """Turn the errors of the system into ours: a full disk, a folder without permission."""
+    try:
+        yield
+    except OSError as error:
+        said = f"cannot write {path}: {error.strerror or error}; what was there before is untouched"
+        raise RoutekitError(said) from error
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder in `folder` for as long as something is made, which is known as ours if its process is killed."""
+    with TemporaryDirectory(prefix=".making.", suffix=PARTIAL, dir=folder) as place:
+        yield Path(place)
 
 
 @contextmanager
@@ -103,14 +209,13 @@ def check_apart(path: Path, needs: Sequence[Path]) -> None:
             raise InputError(f"{path} would be made of {needed}, which is in it: choose another folder")
 
 
-def check_folder(path: Path, kind: str, marker: str, *, force: bool, needs: Sequence[Path] = ()) -> None:
+def check_folder(path: Path, kind: str, *, force: bool, needs: Sequence[Path] = ()) -> None:
     """Check that a new folder can be made.
 
     Args:
         path: The folder.
-        kind: What it will hold: "run" or "comparison".
-        marker: The file that every folder of this kind has.
-        force: Whether an old one is replaced.
+        kind: What it will hold: "run", "comparison", "export", "network".
+        force: Whether an old one of this kind is replaced.
         needs: Files and folders that the new one needs.
 
     Raises:
@@ -118,35 +223,63 @@ def check_folder(path: Path, kind: str, marker: str, *, force: bool, needs: Sequ
             there are other files; or the folder cannot be made.
     """
     check_apart(path, needs)
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a link to nowhere: choose another folder")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: choose another folder")
-    if (path / marker).exists() and not force:
-        raise InputError(f"{path} holds a {kind}: go on with resume={path}, or start over with force=True")
-    if (path / marker).exists() and busy(path):
-        raise InputError(f"another process is at work on {path}: wait for it or stop it, or choose another folder")
-    if path.exists() and not (path / marker).exists() and any(path.iterdir()):
-        raise InputError(f"{path} holds other files: choose another folder")
+    if path.exists():
+        _check_old(path, kind, force=force)
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise InputError(f"cannot write to {path}: {there} is no folder that can be written to")
 
 
-def make_folder(path: Path, marker: str) -> None:
-    """Make a folder; one that is there already is replaced.
+def _check_old(path: Path, kind: str, *, force: bool) -> None:
+    """Raise InputError if a folder that is there cannot be replaced."""
+    manifest = read_manifest(path)
+    if manifest is None:
+        if any(not WRITING.fullmatch(each.name) for each in path.iterdir()):
+            raise InputError(f"{path} holds other files, and no {MANIFEST} of routekit: choose another folder")
+        return
+    ours, others = contents(path)
+    if ours == [path / MANIFEST] and not others:  # it was only just begun
+        return
+    if manifest.kind != kind:
+        raise InputError(f"{path} holds a routekit {manifest.kind}, not a {kind}: choose another folder")
+    if not force:
+        on = f"go on with resume={path}, or start over" if kind in ("run", "comparison") else "replace it"
+        raise InputError(f"{path} holds a {kind}: choose another folder, or {on} with force=True")
+    if busy(path):
+        raise InputError(f"another process is at work on {path}: wait for it or stop it, or choose another folder")
+    check_ours(path, others)
+
+
+def make_folder(path: Path, kind: str) -> None:
+    """Make a folder of ours; an old one is emptied first.
 
     Args:
         path: The folder.
-        marker: The file that a folder to be replaced has.
+        kind: What it will hold.
 
     Raises:
-        InputError: It cannot be made.
+        InputError: It cannot be made, or others' files are in it.
     """
     try:
-        if (path / marker).exists():
-            shutil.rmtree(path)
+        if (path / MANIFEST).exists():
+            remove(path)
         path.mkdir(parents=True, exist_ok=True)
+        begin(path, kind)
     except OSError as error:
         raise InputError(f"cannot write to {path}: {error.strerror}") from error
+
+
+def own_folder(path: Path, kind: str) -> Path:
+    """The folder, which is made ours if it is not there, or empty. Raises InputError: it holds something else."""
+    manifest = read_manifest(path)
+    if manifest is None or manifest.kind != kind:
+        check_folder(path, kind, force=False)
+        make_folder(path, kind)
+    return path
 
 
 def existing(folder: Path) -> Path:

@@ -12,6 +12,7 @@ from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
 from routekit.cost.aim import Aim
 from routekit.data.augment import Fill, Policy
+from routekit.documents import parse_yaml, read_document
 from routekit.errors import InputError
 from routekit.faults import explain, lines_of
 from routekit.junctions.junction import Junction
@@ -101,7 +102,7 @@ class DataSection(_Section):
     val_from_test: Annotated[float | None, Field(gt=0, lt=1)] = None
     fill: Fill = "zeros"
     augment: Policy = "standard"
-    input_size: Annotated[int | None, Field(ge=8)] = None
+    input_size: Annotated[int | None, Field(ge=8, le=8192)] = None
     mean: tuple[Finite, ...] | None = None
     std: tuple[Positive, ...] | None = None
     crop: Annotated[float | None, Field(gt=0, le=1)] = None
@@ -188,9 +189,9 @@ def recipe_text(name: str) -> str:
     """The text of a shipped recipe by name, or of a YAML file by path. Raises InputError for neither."""
     path = Path(name)
     if name in shipped_recipes():
-        return (resources.files("routekit.recipes") / f"{name}.yaml").read_text()
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path.read_text()
+        return (resources.files("routekit.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+    if path.suffix in (".yaml", ".yml") and path.exists():
+        return read_document(path)
     raise InputError(f"unknown recipe {name!r}: {nearest(name, shipped_recipes())} (or a path to a .yaml file)")
 
 
@@ -226,7 +227,8 @@ def _document(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[tu
         raise InputError(f"recipe {name} is its own base: {' -> '.join([*seen, name])}")
     text = recipe_text(name)
     try:
-        values, lines = yaml.safe_load(text) or {}, lines_of(yaml.compose(text))
+        found, node = parse_yaml(text)
+        values, lines = found or {}, lines_of(node)
     except yaml.YAMLError as error:
         raise InputError(f"recipe {name} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

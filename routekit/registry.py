@@ -24,7 +24,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
         "did you mean ...?", or the list of names if none is near.
     """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name[:100], known, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(close) + "?"
     return "known: " + ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")

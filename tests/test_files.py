@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from routekit.errors import InputError
-from routekit.files import alone, busy, check_folder
+from routekit.files import alone, busy, check_folder, make_folder, write_text
 
 
 def test_one_at_a_time_is_at_work_on_a_folder(tmp_path: Path) -> None:
@@ -36,12 +36,13 @@ def test_one_at_a_time_is_at_work_on_a_folder(tmp_path: Path) -> None:
 
 
 def test_what_a_process_is_at_work_on_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "plan.yaml").touch()
+    make_folder(tmp_path, "comparison")
+    write_text(tmp_path / "plan.yaml", "")
     cell = tmp_path / "cells" / "skip"
     cell.mkdir(parents=True)
     with alone(cell, lambda said: None):
         assert busy(tmp_path)
         with pytest.raises(InputError, match="another process is at work on"):
-            check_folder(tmp_path, "comparison", "plan.yaml", force=True)
+            check_folder(tmp_path, "comparison", force=True)
     assert not busy(tmp_path)
-    check_folder(tmp_path, "comparison", "plan.yaml", force=True)
+    check_folder(tmp_path, "comparison", force=True)

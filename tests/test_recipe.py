@@ -201,7 +201,7 @@ def test_the_commands(tmp_path: Path) -> None:
     for wrong, says in [
         (("copy", "digits", "mine.yaml"), "mine.yaml exists"),
         (("copy", "digits", "mine.txt"), "a recipe is a .yaml file"),
-        (("copy", "digits", "no/mine.yaml"), "cannot write to"),
+        (("copy", "digits", "no/mine.yaml"), "there is no folder no"),
         (("show", "digit"), "did you mean digits?"),
     ]:
         refused = in_process("recipes", *wrong, cwd=tmp_path)
@@ -281,8 +281,11 @@ def test_a_router_at_an_exit_begins_as_the_paper_says() -> None:
             "objective.consistency compares copies of an image: training.copies=2, or more",
         ),
         ({"objective.reward.kind": "skipnet", "junctions": {"exit": {}}}, "whose decisions can be drawn"),
-        ({"training.gate": "hard"}, "training.gate=hard is for junctions=act alone"),
-        ({"junctions": {"act": {}}}, "training.gate=hard is for junctions=act alone"),
+        ({"inference": "bernoulli", "junctions": {"tree": {}, "exit": {}}}, "inference=bernoulli is for units whose"),
+        ({"inference": "bernoulli", "junctions": {"act": {}}}, "inference=bernoulli is for units whose decisions"),
+        ({"training.gate": "hard"}, "training.gate=hard is for junctions=act and sact alone"),
+        ({"junctions": {"act": {}}}, "training.gate=hard is for junctions=act and sact alone"),
+        ({"junctions": {"sact": {}, "skip": {}}, "training.gate": "hard"}, "junctions=sact goes alone"),
         ({"junctions": {"act": {}, "skip": {}}, "training.gate": "hard"}, "junctions=act goes alone"),
     ],
 )

@@ -1,5 +1,6 @@
 """`load_backbone`: "resnet110", "timm:resnet50", "torchvision:resnet50" or "my_model.py:make_net", with weights."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from torch import nn
 
 from routekit.backbones.adapters import adapt
 from routekit.backbones.catalog import SOURCES, names_of
-from routekit.backbones.cifar_resnet import CifarResNet
+from routekit.backbones.cifar_resnet import DEPTHS, CifarResNet
 from routekit.backbones.factory import SOURCE, absolute, is_factory, spec_of_factory, view_of_factory
 from routekit.backbones.pyramid import pyramid, pyramid_names
 from routekit.backbones.unit import Backbone, ModelSpec
@@ -142,7 +143,10 @@ def _construct(spec: ModelSpec) -> nn.Module:
     if spec.source == "cifar":
         if spec.name in pyramid_names():
             return pyramid(spec)
-        return CifarResNet(int(spec.name.removeprefix("resnet")), spec.num_classes)
+        depth = int(spec.name.removeprefix("resnet")) if re.fullmatch(r"resnet[0-9]{1,4}", spec.name) else 0
+        if depth % 6 != 2 or not 8 <= depth <= DEPTHS[-1]:
+            raise InputError(f"unknown model {spec.name[:100]!r}: {nearest(spec.name, names_of('cifar'))}")
+        return CifarResNet(depth, spec.num_classes)
     if spec.source in SOURCES:
         return _from_library(spec, num_classes=spec.num_classes)
     raise InputError(f"{spec.full_name} is your own network: give an instance of it as model=")

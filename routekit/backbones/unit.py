@@ -1,5 +1,6 @@
 """A pretrained network as routekit sees it: a stem, a chain of residual units, a head."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from routekit.data.preprocessing import Interpolation, Preprocessing
+from routekit.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,18 @@ class ModelSpec:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     crop: float | None = None
     interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Raise InputError for sizes without bounds, or a mean or deviation that images cannot be normalised by."""
+        channels, *sides = self.input_size
+        if not (0 < self.num_classes <= 10**6 and 0 < channels <= 1024 and all(0 < side <= 8192 for side in sides)):
+            raise InputError(
+                f"{self.source}:{self.name[:100]} for {self.num_classes} classes and images of {self.input_size}: at "
+                "most a million classes, 1024 channels and 8192 pixels"
+            )
+        for name, values, least in (("mean", self.mean, -math.inf), ("std", self.std, 0.0)):
+            if not values or not all(math.isfinite(value) and value > least for value in values):
+                raise InputError(f"{self.source}:{self.name} normalises images by {name}={[*values]}")
 
     @property
     def preprocessing(self) -> Preprocessing:

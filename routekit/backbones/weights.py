@@ -1,10 +1,13 @@
 """Read weights from a file or a URL without running pickled code, and load them into a model."""
 
+import hashlib
 import re
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -17,6 +20,8 @@ State = dict[str, Tensor]
 # Levels that checkpoints put above the tensors, and prefixes that wrappers put before the names.
 _LEVELS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")
+# As in torch.hub, a name may end with the beginning of the file's SHA-256.
+HASH = re.compile(r"-([0-9a-f]{8,})\.")
 
 
 def read_state_dict(source: str) -> State:
@@ -28,7 +33,19 @@ def read_state_dict(source: str) -> State:
         InputError: The file is missing or damaged, or holds something else.
         RoutekitError: A download fails.
     """
-    path = _download(source) if "://" in source else Path(source)
+    if "://" in source and not source.startswith("file:"):
+        return _downloaded(source)
+    if not source.startswith("file:"):
+        return _read(Path(source), source)
+    path = Path(url2pathname(urlparse(source).path))
+    promised = HASH.search(path.name)
+    if promised and path.is_file() and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(promised[1]):
+        raise InputError(f"{source} is not the file that its name promises")
+    return _read(path, source)
+
+
+def _read(path: Path, source: str) -> State:
+    """Read a file."""
     if not path.is_file():
         raise InputError(f"{source}: no such file")
     try:
@@ -65,23 +82,51 @@ def _plain(content: object, source: str) -> State:
     return state
 
 
-def _download(url: str) -> Path:
-    """Fetch `url` into torch.hub's cache, checking the hash that its name ends with, if any."""
+def _downloaded(url: str) -> State:
+    """Fetch `url` into torch.hub's cache and read it. What cannot be used does not stay there."""
     name = Path(urlparse(url).path).name
-    match = re.search(r"-([0-9a-f]{8,})\.", name)
-    target = Path(torch.hub.get_dir()) / "checkpoints" / name
-    # Without a hash in the name, the file in the cache may be another one of the same name.
-    if match and target.exists() and not url.startswith("file:"):
-        return target
+    match = HASH.search(name)
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    # Without a hash in its name, another file of the same name may be meant: each URL has its own, fetched anew.
+    own = f"routekit-{hashlib.sha256(url.encode()).hexdigest()[:16]}{Path(name).suffix[:20]}"
+    target = folder / (name if match else own)
+    if match and target.exists():
+        return _read(target, url)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(target), match.group(1) if match else None, progress=False)
     except RuntimeError as error:
         raise InputError(f"{url} is not the file that its name promises: {first_line(error)}") from error
     except (OSError, HTTPException, ValueError) as error:
         why = error.reason if isinstance(error, URLError) else first_line(error)
         raise RoutekitError(f"cannot download {url} ({why}): give model.weights=PATH, or model.weights=none") from error
-    return target
+    try:
+        return _read(target, url)
+    except InputError:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def check_values(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Check that tensors hold what a network can compute with.
+
+    Args:
+        state: The tensors by name.
+        own: Those of the network in whose place they come: their types.
+        source: Where they come from, for messages.
+
+    Raises:
+        InputError: One is of whole numbers or truth values in the place of fractions, holds a value that is not finite,
+            or is a variance under 0.
+    """
+    for name, tensor in state.items():
+        wanted = own[name].is_floating_point() if name in own else tensor.is_floating_point()
+        if wanted and not tensor.is_floating_point():
+            raise InputError(f"{source}: {name} is of type {str(tensor.dtype).removeprefix('torch.')}, not a float")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InputError(f"{source}: {name} holds values that are not finite (NaN or infinity)")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise InputError(f"{source}: {name} is a variance, and has values under 0")
 
 
 def load_into(model: nn.Module, state: State, *, classifier: str, source: str) -> list[str]:
@@ -97,7 +142,7 @@ def load_into(model: nn.Module, state: State, *, classifier: str, source: str) -
         Sentences for the user, about a classifier of another size.
 
     Raises:
-        InputError: The checkpoint is of another network.
+        InputError: The checkpoint is of another network, or holds values that cannot be weights (`check_values`).
     """
     own = model.state_dict()
     notes = []
@@ -119,5 +164,6 @@ def load_into(model: nn.Module, state: State, *, classifier: str, source: str) -
     found = [f"{len(names)} {what}, e.g. {min(names)}" for what, names in faults.items() if names]
     if found:
         raise InputError(f"{source} is no checkpoint of this network: tensors " + "; ".join(found))
+    check_values(state, own, source)
     model.load_state_dict(state)
     return notes

@@ -2,7 +2,7 @@
 
 A name is a static method ("firstk"), a pruning ("l1"), or the junctions of a routed network, joined by plus signs
 ("skip+exit", "branch"). After a pruning, the pruned network is routed ("l1+skip"). "confidence" is an exit by
-a threshold. "drn", "skipnet", "blockdrop" and "act" are the recipes of these names. "idk" is a cascade of whole
+a threshold. "drn", "skipnet", "blockdrop", "act" and "sact" are the recipes of these names. "idk" is a cascade of whole
 networks (`convert --smaller`). After a pruning ("l1+idk"), its last network is the pruned one. "ladder" chooses a
 sequence from several forms of the network. "dense" is the network itself, fine-tuned for as long as the others.
 """
@@ -19,7 +19,7 @@ from routekit.routing.certainty import certainties
 
 DENSE, IDK, LADDER = "dense", "idk", "ladder"
 # The systems of papers: each is a recipe of its name, with training of its own.
-SYSTEMS = ("drn", "skipnet", "blockdrop", "act")
+SYSTEMS = ("drn", "skipnet", "blockdrop", "act", "sact")
 # A run that --smaller gives is called this, with its place: "smaller0".
 SMALLER = "smaller"
 # How --stack names pruning by L1.

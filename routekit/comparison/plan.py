@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routekit.comparison.method import DENSE, IDK, SMALLER, SYSTEMS, settings
+from routekit.documents import parse_yaml, read_document, to_yaml
 from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_text
 from routekit.pipeline.plan import lengths_of, subject_of
@@ -203,7 +204,7 @@ class ComparisonFolder:
                 f"{path} holds another comparison ({'; '.join(differences)}): choose another folder, or start over "
                 "with force=True"
             )
-        check_folder(path, "comparison", MARKER, force=force, needs=plan.needs)
+        check_folder(path, "comparison", force=force, needs=plan.needs)
 
     @classmethod
     def create(cls, path: Path, plan: Plan, *, force: bool) -> "ComparisonFolder":
@@ -221,14 +222,14 @@ class ComparisonFolder:
             InputError: No comparison can be made here, as `check_free` says.
         """
         cls.check_free(path, plan, force=force)
-        make_folder(path, MARKER)
+        make_folder(path, "comparison")
         folder = cls(path)
         folder.write(plan)
         return folder
 
     def write(self, plan: Plan) -> None:
         """Write the plan. Raises RoutekitError if it cannot be written."""
-        write_text(self.path / MARKER, HEADER + str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)))
+        write_text(self.path / MARKER, HEADER + to_yaml(plan.model_dump(mode="json")))
 
     @classmethod
     def open(cls, path: Path) -> tuple["ComparisonFolder", Plan]:
@@ -239,9 +240,9 @@ class ComparisonFolder:
         if not cls.holds(path):
             raise InputError(f"{path} is no comparison ({MARKER} is missing)")
         try:
-            text = (path / MARKER).read_text()
+            text = read_document(path / MARKER)
             if not text.startswith(HEADER):
                 raise InputError(f"{path} was written by another version of routekit; start over with force=True")
-            return cls(path), Plan.model_validate(yaml.safe_load(text))
-        except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+            return cls(path), Plan.model_validate(parse_yaml(text)[0])
+        except (yaml.YAMLError, ValidationError) as error:
             raise InputError(f"{path / MARKER} is damaged: {first_line(error)}") from error

@@ -133,7 +133,14 @@ class CostTable:
         return self._of(trace.gates)
 
     def of_routes(self, routes: Tensor) -> Tensor:
-        """Routes `[B, columns]`, bool -> what each costs `[B]`, float64, routers included."""
+        """Compute what routes cost, routers included.
+
+        Args:
+            routes: `[B, columns]`, bool; or in [0, 1], where positions of features decide (`RouteTrace.computed`).
+
+        Returns:
+            `[B]`, float64.
+        """
         return self._of(routes.double())
 
     def _of(self, gates: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Image files -> tensors as a network takes them."""
 
 import os
+import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -62,11 +64,25 @@ def decode_all(paths: Sequence[str], preprocessing: Preprocessing, *, chunk: int
 
 def _read(path: str, preprocessing: Preprocessing) -> Image.Image:
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for somebody to write to it
+            raise InputError(f"cannot read the image {path}: it is no regular file")
         with Image.open(path) as image:
-            return fit(image.convert(_MODES[preprocessing.channels]), preprocessing)
+            return fit(_eight_bits(image, path).convert(_MODES[preprocessing.channels]), preprocessing)
     # What Pillow raises, depending on the format and on where a file is broken.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read the image {path} ({first_line(error)}): repair or remove it") from error
+
+
+def _eight_bits(image: Image.Image, path: str) -> Image.Image:
+    """Scale 16 bits to 8, which Pillow would cut off. Raises InputError for 32 bits, whose range nothing says."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"cannot read the image {path}: its pixels have 32 bits ({image.mode}), and nothing says what is white; "
+            "save it with 8 or 16 bits"
+        )
+    return image
 
 
 def fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -35,6 +36,19 @@ def parts_of(source: str) -> list[tuple[str, list[str] | None]] | None:
         classes = match["classes"]
         found.append((match["source"].strip(), None if classes is None else [c.strip() for c in classes.split(",")]))
     return found
+
+
+def anchored(source: str) -> str:
+    """The same data set from any working folder: folders by their whole paths. Raises InputError: it is none."""
+    parts = parts_of(source)
+    if parts is None:
+        return str(Path(source).absolute()) if Path(source).is_dir() else source
+    return "+".join(anchored(name) + ("" if classes is None else f"[{','.join(classes)}]") for name, classes in parts)
+
+
+def folders_of(source: str) -> list[Path]:
+    """The folders that a data set is read from, if it is not known by a name. Raises InputError: it is none."""
+    return [Path(name) for name, _ in parts_of(source) or [(source, None)] if Path(name).is_dir()]
 
 
 def mixture(parts: list[tuple[str, list[str] | None]], provide: Callable[[str], Provided]) -> Provided:

@@ -12,6 +12,7 @@ from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
 from routekit.macs import describe
 from routekit.network.network import RoutedNetwork
+from routekit.network.program import margins_tell
 from routekit.routing.gate import Gate, hard
 
 # A mean cost that differs from the target by this share of it meets the target.
@@ -38,7 +39,8 @@ def calibrate(
     corrects the price. If it lies outside the bracket of the target, the middle of the bracket is tried.
 
     A mean cost moves in jumps if all images share a route. Then the tolerance may be missed. Where decisions are
-    sampled, margins do not say what an image does, and the price is found by halving.
+    sampled, or where scores halt a stage, margins do not say what an image costs at another price, which is found by
+    halving.
 
     Args:
         network: Its biases change, to the best ones that were tried.
@@ -53,7 +55,7 @@ def calibrate(
     """
     before = network.bias
     share = (costs.cost_share if cost_share is None else cost_share).to(before)
-    if gate is not hard:
+    if gate is not hard or not margins_tell(network.steps):
         return _halve(network, images, costs, target, share, gate)
     if network.stops and not (share[costs.layout.of_units] > 0).any():
         margins = evaluate(network, images, costs, everywhere=True).margins
@@ -88,7 +90,7 @@ def calibrate(
 
 
 def _halve(network: RoutedNetwork, images: Images, costs: CostTable, target: float, share: Tensor, gate: Gate) -> float:
-    """As `calibrate`, for decisions that are sampled, by the same numbers at each price."""
+    """As `calibrate`, where margins do not say what an image costs; what is sampled is so by the same numbers."""
     before, found = network.bias, dict[float, float]()
 
     def cost_at(at: float) -> float:
@@ -98,13 +100,15 @@ def _halve(network: RoutedNetwork, images: Images, costs: CostTable, target: flo
 
     # Larger biases cost more. The first step is doubled until the target lies between.
     low = high = 0.0
-    step = 1.0 if cost_at(0.0) < target else -1.0
+    step, found_it = (1.0 if cost_at(0.0) < target else -1.0), False
     for _ in range(TRIES):
         low, high = (high, high + step) if step > 0 else (low + step, low)
-        if (cost_at(high) >= target) if step > 0 else (cost_at(low) <= target):
+        near, end = (low, high) if step > 0 else (high, low)
+        found_it = (cost_at(end) - target) * step >= 0
+        if found_it or found[end] == found[near]:  # or no price changes the cost any more
             break
         step *= 2
-    for _ in range(HALVINGS):
+    for _ in range(HALVINGS if found_it else 0):
         middle = (low + high) / 2
         cost = cost_at(middle)
         if abs(cost - target) <= TOLERANCE * target:

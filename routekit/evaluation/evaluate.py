@@ -115,6 +115,6 @@ def evaluate(
             )
             ran, correct = trace.ran, trace.logits.argmax(dim=1).cpu() == labels
             leaves = [torch.stack(trace.leaves, dim=1)] if everywhere else []
-            parts = (correct, costs.of_routes(ran), ran, trace.margins, labels, *leaves)
+            parts = (correct, costs.of_routes(trace.computed), ran, trace.margins, labels, *leaves)
             found.append([part.cpu() for part in parts])
     return Evaluation(*(torch.cat(parts) for parts in zip(*found, strict=True)))

@@ -25,10 +25,12 @@ class Answer:
         logits: `[B, classes]`, float32.
         margins: `[B, columns]`, how much each sink was preferred to the default. A sink is taken where this is not
             negative. It is -inf behind a stop that was taken, and for sinks of a unit that lost to another.
+        computed: `[B, columns]`, as in `RouteTrace`, where positions of features decide. None elsewhere.
     """
 
     logits: Tensor
     margins: Tensor
+    computed: Tensor | None = None
 
     @property
     def routes(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,14 +14,17 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save
 from torch import nn
 
+from routekit import manifest
 from routekit.backbones.adapters import adapt
 from routekit.backbones.drop import drop_unit
 from routekit.backbones.load import build
 from routekit.backbones.resize import resize
 from routekit.backbones.unit import Backbone, Fold, ModelSpec
+from routekit.backbones.weights import check_values
+from routekit.documents import read_document
 from routekit.errors import InputError, first_line
 from routekit.execution.fold import fold_structure
-from routekit.files import write_atomically, write_text
+from routekit.files import whole_folder, write_atomically, write_text
 from routekit.formats.drop import reduce
 from routekit.junctions.convert import Source, convert, join
 from routekit.junctions.junction import Junction
@@ -39,10 +43,10 @@ FORMER = "cascade.json"
 def save_network(
     folder: Path, network: RoutedNetwork, *, about: dict[str, Any], dtype: torch.dtype | None = None
 ) -> None:
-    """Write `network` to `folder`.
+    """Write `network` to `folder`, whole or not at all.
 
     Args:
-        folder: It is made if it is not there.
+        folder: It is made if it is not there; an older one of ours is replaced.
         network: The network.
         about: What a user of the file needs beside the network: classes, costs, accuracy.
         dtype: In which parameters are stored; they are computed with in float32. What decides, and statistics, stay as
@@ -73,9 +77,9 @@ def save_network(
         name: tensor.to("cpu", dtype if name in coarse else None).contiguous()
         for name, tensor in network.state_dict().items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / TENSORS, lambda stream: stream.write(save(tensors)))
-    write_text(folder / SPEC, json.dumps(spec, indent=2) + "\n")
+    with whole_folder(folder, "network") as made:
+        write_atomically(made / TENSORS, lambda stream: stream.write(save(tensors)))
+        write_text(made / SPEC, json.dumps(spec, indent=2) + "\n")
 
 
 def _source(source: Source) -> dict[str, Any]:
@@ -95,12 +99,13 @@ def _source(source: Source) -> dict[str, Any]:
 def read_spec(folder: Path) -> dict[str, Any]:
     """Read and check `network.json`. Raises InputError: missing, damaged, foreign or of another version."""
     path = folder / SPEC
+    if not path.exists():
+        raise InputError(f"{folder} holds no routed network ({SPEC} is missing)")
+    manifest.verify(path, needed=True)
     try:
-        spec = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{folder} holds no routed network ({SPEC} is missing)") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        spec = json.loads(read_document(path))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {first_line(error)}") from error
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         raise InputError(f"{path} is no routekit network")
     if spec.get("version") != VERSION:
@@ -118,7 +123,9 @@ WAY_OUT = "make it again, or use it with that version"
 Model = nn.Module | Backbone
 
 
-def load(path: str | Path, model: Model | Sequence[Model] | Callable[[], Model] | None = None) -> RoutedNetwork:
+def load(
+    path: str | Path, model: Model | Sequence[Model] | Callable[[], Model] | None = None, *, verify: bool = True
+) -> RoutedNetwork:
     """Load what `save` or `routekit export` wrote: a run, or a compact checkpoint. In eval mode, on the CPU.
 
     Args:
@@ -126,6 +133,7 @@ def load(path: str | Path, model: Model | Sequence[Model] | Callable[[], Model] 
         model: An instance of your own architecture, for a network that was converted from one, or what `mark_units`
             makes of it. The values are loaded into it. For a cascade, a list with one for each network, or a function
             that makes one.
+        verify: Whether the files have to be as they were written, by the sizes and digests in `routekit.json`.
 
     Returns:
         The network.
@@ -133,7 +141,11 @@ def load(path: str | Path, model: Model | Sequence[Model] | Callable[[], Model] 
     Raises:
         InputError: The files are missing, damaged, or do not fit together.
     """
-    folder = network_folder(Path(path))
+    with nullcontext() if verify else manifest.unverified():
+        return _load(network_folder(Path(path)), model)
+
+
+def _load(folder: Path, model: Model | Sequence[Model] | Callable[[], Model] | None) -> RoutedNetwork:
     spec = read_spec(folder)
     count = len(spec.get("networks") or [None])
     if model is None or isinstance(model, nn.Module | Backbone):
@@ -142,9 +154,11 @@ def load(path: str | Path, model: Model | Sequence[Model] | Callable[[], Model] 
         given = list(model) if isinstance(model, Sequence) else [model() for _ in range(count)]
     if len(given) != count:
         raise InputError(f"{folder} holds {count} networks, model= {len(given)}: give a list, with one for each")
+    manifest.verify(folder / TENSORS, needed=True)
     try:
         state = load_safetensors((folder / TENSORS).read_bytes())
         network = _rebuilt(spec, given)
+        check_values(state, network.state_dict(), str(folder / TENSORS))
         network.load_state_dict(state)  # into float32, whatever they are stored in
     except FileNotFoundError:
         raise InputError(f"{folder / TENSORS} is missing") from None

@@ -1,5 +1,6 @@
 """A routed network as a `torch.export` program: everything computed, decisions by mask."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from routekit.backbones.unit import example_input
 from routekit.errors import ExportError, first_line
+from routekit.files import whole_folder
 from routekit.formats.description import FORMAT, described
 from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
@@ -50,7 +52,7 @@ def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) ->
     read programs.
 
     Args:
-        folder: It is made if it is not there.
+        folder: It is made if it is not there; an older one of ours is replaced.
         network: The network.
         about: What a user of the files needs beside the network.
 
@@ -63,15 +65,15 @@ def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) ->
     network, description = described(network, about)
     network.to(memory_format=torch.contiguous_format)
     images = example_input(network.view).repeat(2, 1, 1, 1)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for form, module in {"masked": _Masked(network), "dense": Dense(network.without_routing())}.items():
-        try:
-            program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-        except Exception as error:
-            reason = first_line(error)
-            raise ExportError(f"torch.export cannot follow {network.view.spec.full_name}: {reason}") from error
-        file = folder / f"{form}.pt2"
-        torch.export.save(program, file, extra_files={DESCRIPTION: description.to_json(form)})
-        files.append(file)
-    return files
+    modules = {"masked": _Masked(network), "dense": Dense(network.without_routing())}
+    with whole_folder(folder, "network") as made:
+        for form, module in modules.items():
+            try:
+                program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+            except Exception as error:
+                reason = first_line(error)
+                raise ExportError(f"torch.export cannot follow {network.view.spec.full_name}: {reason}") from error
+            content = BytesIO()  # torch's own writer aborts the process where the disk is full
+            torch.export.save(program, content, extra_files={DESCRIPTION: description.to_json(form)})
+            (made / f"{form}.pt2").write_bytes(content.getbuffer())
+    return [folder / f"{form}.pt2" for form in modules]

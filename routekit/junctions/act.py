@@ -1,7 +1,8 @@
 """Adaptive computation time: the units of a stage run until their halting scores add up to one (Graves, 2016).
 
 In a residual network, each stage halts on its own (Figurnov et al., "Spatially Adaptive Computation Time for Residual
-Networks", 2017, section 3.1). What leaves a stage is the mean of what its units made, weighted by their scores.
+Networks", 2017, section 3.1). What leaves a stage is the mean of what its units made, weighted by their scores. In its
+spatial form, each position of the features halts on its own (section 3.2).
 """
 
 import itertools
@@ -27,6 +28,9 @@ EPSILON, BEGIN = 0.01, -3.0
 class HaltingUnit(nn.Module):
     """A block of a stage that halts, and its halting score h = sigmoid(w pool(x) + b).
 
+    By position, the score is a map: the logit is that of a 3x3 convolution and that of the whole image together. A
+    position that has halted keeps its features: what a block makes there is not used.
+
     Between the units of a stage, features carry what the stage needs: `[B, 2 C + 1, H, W]` are what the last unit made,
     the weighted mean so far, and the sum of the scores so far, which is 1 where the stage has halted.
 
@@ -35,15 +39,26 @@ class HaltingUnit(nn.Module):
         channels: C, of what it makes.
         first: Whether it is the first one of its stage, which reads plain features.
         last: Whether it is the last one, which makes plain features.
+        by_position: Whether each position halts on its own.
+
+    Attributes:
+        steered: The routers, and the junction behind it, whose bias lowers the logit of the score: a budget is met by
+            it without training.
     """
 
-    def __init__(self, block: nn.Module, channels: int, *, first: bool, last: bool) -> None:
+    steered: tuple["HaltingRouters", int] | None = None
+
+    def __init__(self, block: nn.Module, channels: int, *, first: bool, last: bool, by_position: bool) -> None:
         super().__init__()
-        self.block, self.channels, self.first = block, channels, first
+        self.block, self.channels, self.first, self.by_position = block, channels, first, by_position
         self.score = None if last else nn.Linear(channels, 1)
+        self.local = None
         if self.score is not None:
             nn.init.zeros_(self.score.weight)
             nn.init.constant_(self.score.bias, BEGIN)
+            if by_position:
+                self.local = nn.Conv2d(channels, 1, 3, padding=1, bias=False)
+                nn.init.zeros_(self.local.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block, and add what it made to the mean."""
@@ -51,10 +66,14 @@ class HaltingUnit(nn.Module):
         made: Tensor = self.block(x if self.first else x[:, :channels])
         mean, spent = torch.zeros_like(made), made.new_zeros(len(x), 1, 1, 1, dtype=torch.float32)
         if not self.first:
-            mean, spent = x[:, channels:-1], x[:, -1:, :1, :1]
+            mean, spent = x[:, channels:-1], x[:, -1:] if self.by_position else x[:, -1:, :1, :1]
+        if self.by_position and not self.first:
+            made = torch.where(spent < 1 - EPSILON, made, x[:, :channels].to(made))
         if self.score is None:
             return mean + (1 - spent) * made
-        score = torch.sigmoid(self.score(pool(made)).float()).view(-1, 1, 1, 1)
+        logit = self.score(pool(made)).view(-1, 1, 1, 1)
+        logit = (logit if self.local is None else logit + self.local(made)).float()
+        score = torch.sigmoid(logit if self.steered is None else logit - self.steered[0].bias[self.steered[1]])
         halts = spent + score >= 1 - EPSILON
         # The last unit that runs gets what remains.
         share = torch.where(halts, 1 - spent, score)
@@ -65,26 +84,32 @@ class HaltingUnit(nn.Module):
 def leave_stage(x: Tensor) -> Tensor:
     """What leaves a stage whose last unit is skipped: the mean `[B, C, H, W]` of what ran."""
     channels = (x.shape[1] - 1) // 2
-    # The scores add up to 1, but where a budget lets a stage halt earlier.
-    return x[:, channels:-1] / x[:, -1:, :1, :1]
+    # The scores add up to 1, unless a route was given that stops earlier.
+    return x[:, channels:-1] / x[:, -1:]
 
 
 class HaltingRouters(RouterBank):
-    """Goes on in a stage as long as its scores are under 1 - epsilon. It has no weights: the units have.
+    """Goes on in a stage as long as its scores are under 1 - epsilon, somewhere. It has no weights: the units have.
 
     Attributes:
         stages: The junctions of each stage, all its units but the first.
     """
 
-    def __init__(self, stages: Sequence[range]) -> None:
+    margins_tell = False
+
+    def __init__(self, stages: Sequence[range], *, by_position: bool) -> None:
         super().__init__(sum(map(len, stages)))
-        self.stages = tuple(stages)
+        self.stages, self.by_position = tuple(stages), by_position
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Score a junction by the scores so far."""
-        del index, prices
-        left = 1 - EPSILON - features[:, -1, 0, 0]
+        """Score a junction by the scores so far, on which the bias has acted already."""
+        del prices
+        left = (1 - EPSILON - features[:, -1]).amax(dim=(1, 2)) - self.bias[index]
         return torch.stack([left, torch.zeros_like(left)], dim=1), state
+
+    def positions(self, features: Tensor) -> Tensor | None:
+        """Positions go on by their own scores so far."""
+        return (1 - EPSILON - features[:, -1].float()).flatten(1) if self.by_position else None
 
 
 @junctions.register("act")
@@ -95,17 +120,18 @@ class Act(Junction):
     about: ClassVar[str] = "after how many units each stage halts"
     cheapest: ClassVar[str] = "every stage halted after its first unit"
     halts: ClassVar[bool] = True
+    by_position: ClassVar[bool] = False
 
     def check(self, others: Sequence[Junction]) -> None:
         """Raise InputError if anything else is decided, too."""
         if len(others) > 1:
-            raise InputError("junctions=act goes alone: what leaves a stage is a mean of what its units make")
+            raise InputError(f"junctions={self.kind} goes alone: what leaves a stage is a mean of what its units make")
 
     def attach(self, draft: Draft) -> None:
         """Let each stage of several units halt. Raises InputError where there is none."""
         view, stages, first = draft.view, list[range](), 0
         if draft.priced or view.pruned:
-            raise InputError("junctions=act is for whole networks, without adaptive_cost")
+            raise InputError(f"junctions={self.kind} is for whole networks, without adaptive_cost")
         channels = {place.after: place.channels for place in draft.places}
         for _, group in itertools.groupby(view.units, key=lambda unit: unit.stage):
             units = [unit for unit in group if unit.computes and not unit.dropped]
@@ -115,7 +141,7 @@ class Act(Junction):
             for unit in units:
                 width = channels[unit.name]
                 ends = {"first": unit is units[0], "last": unit is units[-1]}
-                unit.block = HaltingUnit(unit.block, width, **ends)
+                unit.block = HaltingUnit(unit.block, width, **ends, by_position=self.by_position)
                 view.model.set_submodule(unit.name, unit.block)
                 if unit is not units[0]:
                     unit.sinks = (Sink.RUN, Sink.SKIP)
@@ -124,7 +150,23 @@ class Act(Junction):
             first += len(units) - 1
         if not stages:
             raise InputError(f"{view.spec.full_name} has no stage of several units with plain shortcuts")
-        draft.bank = HaltingRouters(stages)
+        bank = draft.bank = HaltingRouters(stages, by_position=self.by_position)
+        scoring = [unit.block for unit in view.units if isinstance(unit.block, HaltingUnit) and unit.block.score]
+        for junction, block in enumerate(scoring):
+            block.steered = (bank, junction)
+
+
+@junctions.register("sact")
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Sact(Act):
+    """As `Act`, at each position of the features (SACT, Figurnov et al., 2017, section 3.2).
+
+    Its cost is that of the positions that are computed. Convolutions of dense kernels compute all of them, wherever one
+    goes on: so it saves no time here, and other runtimes do not take it.
+    """
+
+    about: ClassVar[str] = "after how many units each position of a stage halts"
+    by_position: ClassVar[bool] = True
 
 
 def stages_of(network: RoutedNetwork) -> tuple[range, ...]:

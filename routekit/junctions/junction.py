@@ -26,6 +26,7 @@ class Junction:
         policies: Whether it is decided by a policy of exits.
         draws: Whether the decisions of its units can be drawn, and rewarded.
         halts: Whether scores that the units make themselves decide, so that no gate relaxes anything.
+        by_position: Whether each position of the features decides, too.
     """
 
     kind: ClassVar[str] = ""
@@ -36,6 +37,7 @@ class Junction:
     policies: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     halts: ClassVar[bool] = False
+    by_position: ClassVar[bool] = False
 
     def sized(self, budget: float, view: Backbone) -> "Junction":
         """Choose what is "auto".

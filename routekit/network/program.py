@@ -212,6 +212,16 @@ def forms_of(steps: Sequence[Step]) -> list[Backbone]:
     return found
 
 
+def by_position(steps: Sequence[Step]) -> bool:
+    """Whether positions of features decide for themselves, beside images."""
+    return any(isinstance(step, Units) and step.routers is not None and step.routers.by_position for step in steps)
+
+
+def margins_tell(steps: Sequence[Step]) -> bool:
+    """Whether the margins of one evaluation say what images do at other biases."""
+    return all(step.routers.margins_tell for step in steps if isinstance(step, Units) and step.routers is not None)
+
+
 def units_run(steps: Sequence[Step], routes: Tensor) -> Tensor:
     """Count the units that routes execute. Of a fork, one path is counted.
 

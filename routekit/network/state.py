@@ -44,7 +44,13 @@ class ActiveRows:
             logits.index_copy(0, self.rows, decision.logits),
             weights.index_copy(0, self.rows, decision.weights),
             choice.index_copy(0, self.rows, decision.choice),
+            None if decision.positions is None else self._all(decision.positions),
         )
+
+    def _all(self, positions: Tensor) -> Tensor:
+        """Positions `[b, P]` of the active images -> `[size, P]`; those of the others do not go on."""
+        assert self.rows is not None
+        return positions.new_full((self.size, positions.shape[1]), -torch.inf).index_copy(0, self.rows, positions)
 
     def scatter_answers(self, answers: Tensor | None, answer: Tensor) -> Tensor:
         """Put the answers of the active images among those of the batch.
@@ -130,13 +136,16 @@ class ForwardState:
         """`[b]`, these prices as routers get them."""
         return None if self.price is None or self.pricing is None else self.pricing.feature(self.price)
 
-    def decide(self, logits: Tensor, gate: Gate, bias: Tensor | None = None) -> Decision:
+    def decide(
+        self, logits: Tensor, gate: Gate, bias: Tensor | None = None, positions: Tensor | None = None
+    ) -> Decision:
         """Decide for the active images at the next junction.
 
         Args:
             logits: Scores `[b, K]`.
             gate: Turns them into weights.
             bias: `[K - 1]` or `[b, K - 1]`, added to the scores of all sinks but the default.
+            positions: `[b, P]`, as in `Decision`.
 
         Returns:
             The decision of the active images.
@@ -148,7 +157,7 @@ class ForwardState:
             taken = self.active.gather(self.routes)[:, self.column : self.column + width].to(logits)
             wanted = torch.cat([taken, 1 - taken.sum(dim=1, keepdim=True)], dim=1)
         weights = gate(wanted, temperature=self.temperature, generator=self.generator, bias=bias)
-        decision = Decision(logits=logits, weights=weights, choice=wanted.argmax(dim=1))
+        decision = Decision(logits=logits, weights=weights, choice=wanted.argmax(dim=1), positions=positions)
         self._decided(decision)
         return decision
 

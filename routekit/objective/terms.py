@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from routekit.routing.decision import RUN, SKIP, Decision
+from routekit.routing.decision import SKIP, Decision
 
 
 def classification(logits: Tensor, labels: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ def ponder(decisions: Sequence[Decision], stages: Sequence[range], epsilon: floa
     """Compute the ponder cost of adaptive computation time: rho = N + R, summed over stages (Graves, 2016).
 
     N is the number of units that ran, and R what remained for the last one. N has no gradient: R lets scores before the
-    last unit grow, until a unit less runs.
+    last unit grow, until a unit less runs. Where positions halt, rho is their mean (Figurnov et al., 2017).
 
     Args:
         decisions: At all units but the first one of each stage. The score of going on is 1 - epsilon less the scores of
@@ -185,15 +185,18 @@ def ponder(decisions: Sequence[Decision], stages: Sequence[range], epsilon: floa
     Returns:
         `[B]`, as a share of the number of units.
     """
-    total, units = decisions[0].logits.new_zeros(len(decisions[0].logits)), 0
+    total, units = torch.zeros((), device=decisions[0].logits.device), 0
     for stage in stages:
-        count, remainder = torch.ones_like(total), torch.ones_like(total)
+        count = remainder = torch.ones_like(decisions[stage.start].logits[:, :1])
         for decision in decisions[stage.start : stage.stop]:
-            ran = decision.weights[:, RUN] > 0.5
+            ran = decision.weights[:, :SKIP] > 0.5
+            before = decision.logits[:, :SKIP] - decision.logits[:, SKIP:]
+            if decision.positions is not None:
+                before = decision.positions
+                ran = ran & (before >= 0)
             count = count + ran
-            before = decision.logits[:, RUN] - decision.logits[:, SKIP]
             remainder = torch.where(ran, before + epsilon, remainder)
-        total, units = total + count + remainder, units + len(stage) + 1
+        total, units = total + (count + remainder).mean(dim=1), units + len(stage) + 1
     return total / units
 
 

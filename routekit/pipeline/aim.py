@@ -23,7 +23,7 @@ from routekit.evaluation.evaluate import Evaluation
 from routekit.evaluation.exits import ExitStatistics, exit_statistics
 from routekit.evaluation.sequences import Answers, Point, asked
 from routekit.faults import explain
-from routekit.files import alone, write_text
+from routekit.files import alone, install, scratch, write_text
 from routekit.junctions.convert import convert
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.by_time import NEAR, Expected, meet
@@ -113,20 +113,20 @@ def aim_at(plan: RunPlan, folder: RunFolder, ladder: Ladder, machine: Machine) -
     """
     assert plan.aim is not None
     started = time.perf_counter()
-    with Clock(place_of(plan.aim)) as clock, TemporaryDirectory(dir=folder.path) as made:
+    with Clock(place_of(plan.aim)) as clock, scratch(folder.path) as made:
         choice = Choice.of(ladder, plan.aim, machine, clock)
         point, expected = meet(choice)
-        network, record = _measure(choice, point, expected, plan, folder.path, Path(made))
+        network, record = _measure(choice, point, expected, plan, folder.path, made)
         record |= {"seconds": ladder.seconds + time.perf_counter() - started, "trained_seconds": ladder.seconds}
-        _, passes = choice.compose(point, Path(made), record)
+        _, passes = choice.compose(point, made, record)
         # Without a record, the run is not finished: whoever is interrupted here resumes it, or chooses again.
         (folder.path / RECORD).unlink(missing_ok=True)
         folder.write(plan)
         write_text(folder.path / FRONTIER, json.dumps(choice.table(), indent=1) + "\n")
-        if folder.passes.exists():
-            folder.passes.rename(Path(made) / "former")
         if plan.aim.where != "torch":
-            passes.folder.rename(folder.passes)
+            install(passes.folder, folder.passes)
+        elif folder.passes.exists():
+            folder.passes.rename(made / "former")
     write_run(folder.path, network, record, ladder.data.classes)
     return record
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from routekit.cost.aim import Aim
 from routekit.cost.passes import milliseconds, multiply_adds
 from routekit.errors import InputError
 from routekit.evaluation.sequences import Answers, Point, frontier, standard_error
+from routekit.files import scratch
 from routekit.formats.checkpoint import save_network
 from routekit.junctions.convert import join
 from routekit.network.network import RoutedNetwork
@@ -92,8 +92,8 @@ class Choice:
 
     def drive(self, points: Sequence[Point], images: Tensor) -> list[float]:
         """Drive points, and the dense network after them, in turns: the milliseconds an image of each."""
-        with TemporaryDirectory(dir=self.ladder.folder) as made:
-            passes = [self.compose(point, Path(made) / str(number))[1] for number, point in enumerate(points)]
+        with scratch(self.ladder.folder) as made:
+            passes = [self.compose(point, made / str(number))[1] for number, point in enumerate(points)]
             driven = self.clock.drive([*passes, self.rungs[-1].passes], images)
         return [each.mean for each in driven]
 

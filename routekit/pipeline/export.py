@@ -16,10 +16,11 @@ from routekit.data.decode import decode
 from routekit.data.folder import files_of
 from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
-from routekit.files import check_apart
-from routekit.formats.checkpoint import SPEC, TENSORS, network_folder, read_about, save_network
+from routekit.files import check_folder, whole_folder
+from routekit.formats.checkpoint import network_folder, read_about, save_network
 from routekit.formats.compact import compact
 from routekit.network.network import RoutedNetwork
+from routekit.network.program import by_position
 from routekit.pipeline.inputs import load_run, load_splits
 from routekit.pipeline.machine import Hooks, Machine
 from routekit.pipeline.run_folder import RunFolder
@@ -31,10 +32,6 @@ from routekit.runtime.verify import agreement, verify
 BATCH = 64
 # By how many images passes are quantised at most.
 MOST = 300
-# What an export writes, in any format; other files in its folder are not ours.
-EXPORTED = {SPEC, TENSORS} | {
-    f"{form}.{suffix}" for form in ("single", "batch", "masked", "dense") for suffix in ("onnx", "xml", "bin", "pt2")
-}
 
 
 def export_run(path: Path, out: Path, *, dtype: str, force: bool, machine: Machine) -> dict[str, Any]:
@@ -56,11 +53,10 @@ def export_run(path: Path, out: Path, *, dtype: str, force: bool, machine: Machi
     started = time.perf_counter()
     _, plan = RunFolder.open(path)
     network = load_run(path).to(machine.accelerator().device)
-    _check_free(path, out, force)
+    _check_free(path, out, force=force)
     data = load_splits(plan.data, network.spec, plan.seed)
     small = compact(network, evaluate(network, data.val, CostTable.measure(network)).routes)
     save_network(out, small.network, about=read_about(path), dtype=getattr(torch, dtype))
-    _remove_others(out, {SPEC, TENSORS})
     return {
         "run": str(path),
         "out": str(out),
@@ -109,37 +105,37 @@ def export_program(
     calibration = [] if calibrate is None else files_of(calibrate)
     _check_format(kind, native)
     network, about = load_run(path), read_about(path)
-    _check_free(path, out, force)
+    _check_free(path, out, force=force)
     hooks.say(f"exporting {path} to {out}")
     if kind == "passes" and RunFolder(path).passes.exists():
         hooks.say(f"the passes that were measured, in the precisions that were chosen, are in {RunFolder(path).passes}")
-    files = write(kind, out, network, about, native=native)
-    if calibration:
-        from routekit.runtime.quantize import quantize_passes
-
-        hooks.say(f"quantising to int8, by {min(len(calibration), MOST)} images of {calibrate}")
-        quantize_passes(out, _read(calibration, network.spec))
-    # OpenVINO writes two files for each form.
-    _remove_others(out, {name for file in files for name in (file.name, file.with_suffix(".bin").name)})
-    report: dict[str, Any] = {
-        "run": str(path),
-        "out": str(out),
-        "format": kind,
-        "files": {file.name: file.stat().st_size for file in files},
-    }
-    if paths:
-        original = TorchRuntime(network, about)
-        report["verified"] = {}
+    report: dict[str, Any] = {"run": str(path), "out": str(out), "format": kind}
+    with whole_folder(out, "network") as made:  # an export that fails, or is not verified, leaves an older one
+        files = write(kind, made, network, about, native=native)
         if calibration:
-            report["agreement"] = agreement(load_runtime(out), original, paths, batch_size=BATCH)
-            return report | {"seconds": time.perf_counter() - started}
-        for file in files if kind != "passes" else [out]:
-            if file.stem == "dense":
-                continue  # it takes no decisions
-            hooks.say(f"verifying {file} on {len(paths)} images")
-            found = verify(load_runtime(file), original, paths, batch_size=1 if file.stem == "single" else BATCH)
-            report["verified"][file.name] = {"images": found.images, "largest_difference": found.largest}
+            from routekit.runtime.quantize import quantize_passes
+
+            hooks.say(f"quantising to int8, by {min(len(calibration), MOST)} images of {calibrate}")
+            quantize_passes(made, _read(calibration, network.spec))
+        report["files"] = {file.name: file.stat().st_size for file in files}
+        if paths and calibration:
+            report["agreement"] = agreement(load_runtime(made), TorchRuntime(network, about), paths, batch_size=BATCH)
+        elif paths:
+            checked = [made] if kind == "passes" else [file for file in files if file.stem != "dense"]
+            report["verified"] = _verify(checked, TorchRuntime(network, about), paths, hooks)
     return report | {"seconds": time.perf_counter() - started}
+
+
+def _verify(files: Sequence[Path], original: TorchRuntime, paths: Sequence[str], hooks: Hooks) -> dict[str, Any]:
+    """Compare each exported file, or the folder of passes, with the network on images."""
+    verified = {}
+    for file in files:
+        name = "passes" if file.is_dir() else file.name
+        hooks.say(f"verifying {name} on {len(paths)} images")
+        runtime = load_runtime(file, trust=True)
+        found = verify(runtime, original, paths, batch_size=1 if file.stem == "single" else BATCH)
+        verified[name] = {"images": found.images, "largest_difference": found.largest}
+    return verified
 
 
 def _parameters(module: nn.Module) -> int:
@@ -150,23 +146,14 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 
-def _remove_others(out: Path, written: set[str]) -> None:
-    """Remove an older export in another format: it would be found in the place of this one."""
-    passes = {file.name for file in out.glob("pass-*.onnx")}
-    for name in (EXPORTED | passes) - written:
-        (out / name).unlink(missing_ok=True)
-
-
 def _read(files: Sequence[str], spec: ModelSpec) -> Tensor:
     """Read some of many image files, evenly spread over them: `[N, C, H, W]`, normalised."""
     chosen = [files[place * len(files) // MOST] for place in range(MOST)] if len(files) > MOST else list(files)
     return normalize(decode(chosen, spec.preprocessing), spec.mean, spec.std)
 
 
-def _check_free(path: Path, out: Path, force: bool) -> None:
-    check_apart(out, [path, network_folder(path)])
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
-        raise InputError(f"{out} exists: choose another folder, or replace it with force=True")
+def _check_free(path: Path, out: Path, *, force: bool) -> None:
+    check_folder(out, "network", force=force, needs=[path, network_folder(path)])
 
 
 def _check_format(kind: str, native: bool) -> None:
@@ -199,6 +186,11 @@ def write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *
         ExportError: The format cannot hold the network.
     """
     _check_format(kind, native)
+    if by_position(network.steps):
+        raise InputError(
+            "positions of features decide in this network (junctions=sact): there is no graph of dense operators that "
+            "computes some of them; use it from Python, export its compact form, or convert with junctions=act"
+        )
     if kind == "torch":
         from routekit.formats.program import save_program
 

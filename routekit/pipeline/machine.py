@@ -1,5 +1,6 @@
 """What a run computes on, and where it reports what it does."""
 
+import os
 import platform
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,19 +47,27 @@ class Machine:
             raise InputError("device=cuda: this machine has no CUDA device that torch can use; try device=cpu")
         # Under hard routing, no image of a batch may run a unit.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        # On a CPU, `accelerate launch --num_processes 2` prepares for several processes, and starts one.
+        if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:
+            raise InputError(
+                "several processes were asked for, and one came: on CPUs `accelerate launch` starts one; start them "
+                "with `torchrun --nproc_per_node 2 -m routekit_cli.main convert ...`, which works on GPUs as well"
+            )
         # Of other accelerators, some lack the float64 in which costs are counted.
         on_cpu = self.device == "cpu" or not torch.cuda.is_available()
         return Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
 
     def environment(self) -> dict[str, Any]:
         """Where and when a figure was measured, for its record."""
-        device = self.accelerator().device
+        accelerator = self.accelerator()
+        device, processes = accelerator.device, accelerator.num_processes
         return {
             "date": datetime.now(UTC).date().isoformat(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "routekit": version("routekit"),
+            **({"processes": processes} if processes > 1 else {}),
             **({} if self.command is None else {"command": self.command}),
         }
 

@@ -9,6 +9,7 @@ from routekit.backbones.load import spec_of
 from routekit.backbones.unit import ModelSpec
 from routekit.cost.aim import Aim
 from routekit.cost.target import parse_amount
+from routekit.data.mixture import anchored, folders_of
 from routekit.errors import InputError
 from routekit.network.deciders import LEARNED
 from routekit.network.pricing import AUTO, PriceRange
@@ -48,9 +49,9 @@ def resolve(recipe: Recipe, facts: Facts | None = None) -> RunPlan:
         raise InputError("the networks would come from no dense one: dense.epochs is 0")
     return RunPlan(
         model=spec.full_name if spec.source == "custom" else recipe.model.name,
-        weights=recipe.model.weights,
+        weights=_path(recipe.model.weights),
         spec=spec,
-        data=recipe.data,
+        data=_anchored(recipe.data),
         method=recipe.method,
         dense_cost=whole,
         target=target,
@@ -61,7 +62,7 @@ def resolve(recipe: Recipe, facts: Facts | None = None) -> RunPlan:
         routers=recipe.routers,
         prices=_prices(recipe, left),
         second_look=second_look,
-        smaller=recipe.smaller,
+        smaller=[_path(each) for each in recipe.smaller],
         rule=getattr(recipe.junctions.get("cascade"), "rule", "confidence"),
         inference=recipe.inference,
         objective=recipe.objective,
@@ -72,6 +73,17 @@ def resolve(recipe: Recipe, facts: Facts | None = None) -> RunPlan:
         seed=recipe.seed,
         notes=notes,
     )
+
+
+def _anchored(data: DataSection) -> DataSection:
+    """The same images from any working folder: a run is finished, and used, wherever its user is then."""
+    paths = {name: None if value is None else _path(value) for name, value in (("root", data.root), ("val", data.val))}
+    return data.model_copy(update={"source": anchored(data.source), **paths})
+
+
+def _path(name: str) -> str:
+    """A path, whole if something is there: else it is a word, or a URL."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
 
 
 def check_reach(plan: RunPlan, recipe: Recipe) -> None:
@@ -185,8 +197,9 @@ def run_name(plan: RunPlan, recipe: Recipe) -> str:
 
 
 def needed_by(recipe: Recipe) -> list[Path]:
-    """The files and runs that a recipe names: its weights first, then its smaller networks."""
-    return [Path(each) for each in (recipe.model.weights, *recipe.smaller)]
+    """The files, runs and folders that a recipe names: its weights first, then its smaller networks, its images."""
+    named = [recipe.model.weights, *recipe.smaller, *filter(None, [recipe.data.val])]
+    return [*map(Path, named), *folders_of(recipe.data.source)]
 
 
 def data_of(recipe: Recipe) -> DataSection:
@@ -247,10 +260,12 @@ def _check_words(recipe: Recipe) -> None:
     at_units = [junction for junction in chosen if junction.rank == 0]
     if at_units:
         recipe.objective.check(recipe.training.copies)
-    if recipe.objective.reward is not None and not any(junction.draws for junction in at_units):
-        raise InputError("objective.reward is for units whose decisions can be drawn: junctions=skip or branch")
+    drawn = {"objective.reward": recipe.objective.reward is not None, "inference=bernoulli": recipe.inference != "hard"}
+    for name in [name for name, wanted in drawn.items() if wanted]:
+        if not any(junction.draws for junction in at_units):
+            raise InputError(f"{name} is for units whose decisions can be drawn: junctions=skip or branch")
     if any(junction.halts != (recipe.training.gate == "hard") for junction in at_units):
-        raise InputError("training.gate=hard is for junctions=act alone, which takes no other gate")
+        raise InputError("training.gate=hard is for junctions=act and sact alone, which take no other gate")
     if "tree" in recipe.junctions and (recipe.pruning is not None or recipe.training.frozen):
         raise InputError(
             "a tree grows from a whole network, and all of it learns: not with pruning, or training.frozen"

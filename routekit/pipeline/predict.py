@@ -19,7 +19,7 @@ from routekit.runtime.runtime import Runtime, TorchRuntime
 BATCH = 64
 
 
-def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> dict[str, Any]:
+def predict(path: Path, images: list[Path], *, top: int, machine: Machine, trust: bool = False) -> dict[str, Any]:
     """Classify image files.
 
     Args:
@@ -27,6 +27,7 @@ def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> di
         images: Image files, or folders of them.
         top: How many classes are given for each image.
         machine: Where it runs.
+        trust: Whether a program of torch is opened, which may run any code that lies in it.
 
     Returns:
         For each image, its likeliest classes, its route and its cost in MACs.
@@ -42,7 +43,7 @@ def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> di
     if run.begun and not run.passes.exists():
         runtime: Runtime = TorchRuntime(load_run(path), read_about(path), device)
     else:  # a ladder that was aimed at another runtime holds the passes that were measured
-        runtime = load_runtime(run.passes if run.begun else path, device)
+        runtime = load_runtime(run.passes if run.begun else path, device, trust=trust)
     about = runtime.description
     predictions = []
     for start in range(0, len(files), BATCH):
@@ -50,7 +51,7 @@ def predict(path: Path, images: list[Path], *, top: int, machine: Machine) -> di
         pixels = decode(batch, about.spec.preprocessing)
         answer = runtime(normalize(pixels, about.spec.mean, about.spec.std))
         best = answer.logits.softmax(dim=1).topk(min(top, about.spec.num_classes))
-        costs = about.costs.of_routes(answer.routes)
+        costs = about.costs.of_routes(answer.routes if answer.computed is None else answer.computed)
         for row, file in enumerate(batch):
             ranked = zip(best.indices[row].tolist(), best.values[row].tolist(), strict=True)
             predictions.append(

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from routekit.files import existing, write_text
+from routekit.documents import read_document
+from routekit.files import check_file, existing, write_text
 from routekit.pipeline.measure import analyse_run
 from routekit.report import drawing, pictures, run_page, run_pictures
 from routekit.report.record import read_record
@@ -18,7 +19,7 @@ GONE = (
 )
 
 
-def report_run(path: Path, out: Path, kind: str) -> list[Path]:
+def report_run(path: Path, out: Path, kind: str, *, force: bool = False) -> list[Path]:
     """Write the report of a finished run: `report.md`, its pictures, and `index.html`.
 
     The first time, the test images are run once more, and the analysis is written to `analysis.json`. The report itself
@@ -28,6 +29,7 @@ def report_run(path: Path, out: Path, kind: str) -> list[Path]:
         path: The run.
         out: The folder to write to.
         kind: The format of the pictures: "svg" or "png".
+        force: Whether they may replace files that routekit did not write.
 
     Returns:
         The files.
@@ -38,23 +40,26 @@ def report_run(path: Path, out: Path, kind: str) -> list[Path]:
     record, kind, out = read_record(path), drawing.known(kind), existing(out)
     analysis, note = _analysis(path, record)
     figures = _figures(path, record, analysis)
-    files = _save(figures, out, kind)
+    page, interactive = out / "report.md", out / "index.html"
+    for each in (page, interactive):
+        check_file(each, force=force)
+    files = _save(figures, out, kind, force=force)
     # The page has routes to click on in place of their picture.
     drawings = {name: drawing.as_svg(figure) for name, figure in figures.items() if name != "routes"}
-    page, interactive = out / "report.md", out / "index.html"
     named = {name: file.name for name, file in files.items()}
     write_text(page, run_page.markdown(record, analysis, named, note))
     write_text(interactive, run_page.html(record, analysis, drawings, note))
     return [page, *files.values(), interactive]
 
 
-def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:
+def draw(runs: list[Path], out: Path, kind: str, *, force: bool = False) -> list[Path]:
     """Draw several finished runs together.
 
     Args:
         runs: The runs.
         out: The folder to write to.
         kind: The format of the pictures: "svg" or "png".
+        force: Whether they may replace files that routekit did not write.
 
     Returns:
         The pictures.
@@ -75,12 +80,14 @@ def draw(runs: list[Path], out: Path, kind: str) -> list[Path]:
             while name in figures:  # runs in different folders may have one name
                 name, number = f"training-{run.resolve().name}-{number}", number + 1
             figures[name] = pictures.dataflow_over_training(record, metrics)
-    return list(_save(figures, existing(out), kind).values())
+    return list(_save(figures, existing(out), kind, force=force).values())
 
 
-def _save(figures: Mapping[str, Any], out: Path, kind: str) -> dict[str, Path]:
+def _save(figures: Mapping[str, Any], out: Path, kind: str, *, force: bool) -> dict[str, Path]:
     """Write figures as files -> the file of each."""
     files = {name: out / f"{name}.{kind}" for name in figures}
+    for file in files.values():
+        check_file(file, force=force)
     for name, figure in figures.items():
         drawing.save(figure, files[name])
     return files
@@ -95,7 +102,7 @@ def _analysis(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any] | N
         if not (path / "network").exists():
             return None, GONE
         write_text(kept, json.dumps(analyse_run(path).to_dict(), indent=2) + "\n")
-    found: dict[str, Any] = json.loads(kept.read_text())
+    found: dict[str, Any] = json.loads(read_document(kept))
     return found, ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from routekit.documents import parse_yaml, read_document, to_yaml
 from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_text
 from routekit.pipeline.run_plan import RunPlan
@@ -70,9 +71,7 @@ class RunFolder:
         Raises:
             InputError: No run can be made there (`check_folder`).
         """
-        if (path / FORMER).exists() and not (path / MARKER).exists():
-            raise InputError(f"{path} holds a run of routekit 0.1: choose another folder, or delete it")
-        check_folder(path, "run", MARKER, force=force, needs=needs)
+        check_folder(path, "run", force=force, needs=needs)
 
     @classmethod
     def create(cls, path: Path, plan: RunPlan, *, force: bool) -> "RunFolder":
@@ -90,14 +89,13 @@ class RunFolder:
             InputError: No run can be made there (`check_free`).
         """
         cls.check_free(path, force=force)
-        make_folder(path, MARKER)
+        make_folder(path, "run")
         cls(path).write(plan)
         return cls(path)
 
     def write(self, plan: RunPlan) -> None:
         """Write the plan of the run. Raises RoutekitError: it cannot be written."""
-        text = str(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
-        write_text(self.path / MARKER, f"{HEADER}{text}")
+        write_text(self.path / MARKER, HEADER + to_yaml(plan.model_dump(mode="json")))
 
     @classmethod
     def open(cls, path: Path) -> tuple["RunFolder", RunPlan]:
@@ -108,13 +106,13 @@ class RunFolder:
         if not marker.exists():
             raise InputError(f"{path} is no run of routekit ({MARKER} is missing)")
         try:
-            text = marker.read_text()
+            text = read_document(marker)
             if not text.startswith("# routekit run, version "):
                 raise InputError(f"{marker} is damaged: it does not begin as routekit writes it; restore that file")
             if not text.startswith(HEADER):
                 raise InputError(f"{path} was written by another version of routekit; start over with force=True")
-            return cls(path), RunPlan.model_validate(yaml.safe_load(text))
-        except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+            return cls(path), RunPlan.model_validate(parse_yaml(text)[0])
+        except (yaml.YAMLError, ValidationError) as error:
             raise InputError(f"{marker} is damaged: {first_line(error)}") from error
 
 

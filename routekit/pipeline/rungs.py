@@ -1,7 +1,6 @@
 """What a ladder chooses from: each form in each precision, with its files, its answers, and its times."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +18,11 @@ from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.data.sources import DataSplits
+from routekit.documents import read_document
 from routekit.errors import InputError
-from routekit.files import make_folder, write_atomically, write_text
+from routekit.files import make_folder, whole_folder, write_atomically, write_text
 from routekit.formats.checkpoint import load, save_network
+from routekit.manifest import verify
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.machine import Hooks, processor_name
 from routekit.runtime.drive import Clock, Passes
@@ -90,7 +91,7 @@ class Ladder:
         Returns:
             The ladder.
         """
-        make_folder(folder, FORMS)
+        make_folder(folder, "ladder")
         macs = {}
         for name, network in networks.items():
             network = network.cpu().eval()
@@ -103,8 +104,8 @@ class Ladder:
     @cached_property
     def _about(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads((self.folder / FORMS).read_text())
-        except (OSError, ValueError) as error:
+            found: dict[str, Any] = json.loads(read_document(self.folder / FORMS))
+        except (InputError, ValueError) as error:
             raise InputError(
                 f"{self.folder} holds no trained forms: finish the run with resume={self.folder.parent}"
             ) from error
@@ -157,21 +158,17 @@ class Ladder:
         return Rung(form, precision, self.forms[form], file.stat().st_size, Passes(folder))
 
     def _export(self, form: str, precision: str, runtime: str, folder: Path) -> None:
-        """Write a form as one graph for a runtime, into a folder that only holds finished files."""
+        """Write a form as one graph for a runtime."""
         from routekit.formats.onnx.passes import save_passes
 
         self.hooks.say(f"exporting {form} in {precision}")
-        making = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(making, ignore_errors=True)
         network = self.network(form)
-        save_passes(making, network, {"classes": list(self.data.classes)})
-        if precision == "int8":
-            from routekit.runtime.quantize import quantize_passes
+        with whole_folder(folder, "network") as making:
+            save_passes(making, network, {"classes": list(self.data.classes)})
+            if precision == "int8":
+                from routekit.runtime.quantize import quantize_passes
 
-            quantize_passes(making, pixels(self.data.train, CALIBRATION, network), runtime=runtime)
-        folder.mkdir(exist_ok=True)
-        (making / "pass-0.onnx").replace(folder / "pass-0.onnx")
-        shutil.rmtree(making)
+                quantize_passes(making, pixels(self.data.train, CALIBRATION, network), runtime=runtime)
 
     def logits(self, rungs: Sequence[Rung], runtime: str) -> dict[str, Tensor]:
         """What each pass answers: "val" and "test", `[passes, N, classes]`. It is kept in files."""
@@ -182,6 +179,7 @@ class Ladder:
         file = rung.passes.folder / f"{runtime}-{rung.precision}.safetensors"
         splits = {"val": self.data.val, "test": self.data.test}
         if file.exists():
+            verify(file)
             found = load_file(file)
             if all(torch.equal(found[f"{split} labels"], images.labels) for split, images in splits.items()):
                 return found
@@ -206,7 +204,7 @@ class Ladder:
             For each, the milliseconds of a call by its number of images.
         """
         file = self.folder / TIMES
-        known = json.loads(file.read_text()) if file.exists() else []
+        known = json.loads(read_document(file)) if file.exists() else []
         where = vars(clock.place) | {"machine": processor_name()}
         here = [table for table in known if table["where"] == where]
         if any(table["where"] | {"machine": ""} == where | {"machine": ""} for table in known) and not here:

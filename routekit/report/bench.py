@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from routekit.errors import InputError
-from routekit.files import write_text
+from routekit.files import check_file, write_text
 from routekit.macs import describe
 from routekit.report.drawing import BLUE, FORMATS, GREY, as_svg, blank, save
 from routekit.report.page import drawn, html_line, html_table, shell
@@ -57,23 +57,23 @@ def bench_html(report: dict[str, Any], path: Path) -> None:
     write_text(path, shell(f"{report['model']}: dense against routed", f"{heading}{table}\n{picture}"))
 
 
-def check_drawing(picture: Path | None, page: Path | None) -> None:
+def check_drawing(picture: Path | None, page: Path | None, *, force: bool) -> None:
     """Check, before anything is timed, that the results can be drawn and written.
 
     Args:
         picture: The file of the picture, if one is wanted.
         page: The file of the page, if one is wanted.
+        force: Whether they may replace files.
 
     Raises:
-        InputError: The format is unknown, Matplotlib is not installed, or there is no such folder.
+        InputError: The format is unknown, Matplotlib is not installed, or a file cannot be written (`check_file`).
     """
     if picture is not None and picture.suffix[1:] not in FORMATS:
         raise InputError(f"--picture {picture}: give a file that ends in .png or .svg")
     for path in (picture, page):
         if path is not None:
             need("matplotlib", "report")
-            if not path.absolute().parent.is_dir():
-                raise InputError(f"{path} cannot be written: there is no folder {path.parent}")
+            check_file(path, force=force)
 
 
 def bench_picture(report: dict[str, Any], path: Path) -> None:

@@ -45,6 +45,11 @@ def facts(record: Mapping[str, Any]) -> list[str]:
         taken,
     ]
     found += _of_ladder(record) if "passes" in record else []
+    if any(junctions[kind].by_position for kind in record.get("junctions", []) if kind in junctions):
+        found.append(
+            "Cost is counted at the positions of features that are computed. Dense kernels compute the others, too: "
+            "this network saves no time."
+        )
     if "shuffled_accuracy" in record and routes["unique"] > 1:
         found.append(f"With another image's route, {100 * record['shuffled_accuracy']:.2f}% would be right.")
     # A network that was only set to another budget was not trained for it.

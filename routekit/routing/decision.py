@@ -120,17 +120,26 @@ class Decision:
         weights: `[B, K]`, the share of each sink in the forward pass, the r_i of Eq. 3. They are differentiable in
             training, and one-hot under hard routing.
         choice: `[B]`, int64, the sink that inference takes: the largest logit (Eq. 11).
+        positions: `[B, P]`, where each position of the features decides for itself, too: it goes on where this is not
+            negative. None where all positions do what the image does.
     """
 
     logits: Tensor
     weights: Tensor
     choice: Tensor
+    positions: Tensor | None = None
 
     @property
     def chosen(self) -> Tensor:
         """`[B, K - 1]`, bool: the columns of the route."""
         sinks = torch.arange(self.logits.shape[1] - 1, device=self.choice.device)
         return self.choice.unsqueeze(1) == sinks
+
+    @property
+    def computed(self) -> Tensor:
+        """`[B, K - 1]`, the share of positions at which each sink was computed: 0 or 1 if they do not decide."""
+        ran = (self.weights[:, :SKIP] > 0.5).to(self.weights)
+        return ran if self.positions is None else ran * (self.positions >= 0).to(ran).mean(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -176,6 +185,14 @@ class RouteTrace:
     def ran(self) -> Tensor:
         """`[B, columns]`, bool: what the gate ran. It differs from `routes` if the gate samples."""
         return self.layout.strike(self.gates > 0.5)
+
+    @property
+    def computed(self) -> Tensor:
+        """`[B, columns]`, in [0, 1]: at which share of the positions of its features each column of `ran` was computed.
+
+        It is 0 or 1, unless positions decide for themselves. Costs are counted by it.
+        """
+        return self.ran * self._stack([d.computed for d in self.decisions])
 
     @property
     def margins(self) -> Tensor:

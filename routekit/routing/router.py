@@ -78,8 +78,10 @@ class RouterBank(nn.Module):
     surveys = False
     # Whether the junctions are forks: no unit lies behind both sinks of one.
     forks = False
-    # Whether all routers score the image together, before the first unit: a policy network.
-    sees_image = False
+    # Whether all routers score the image, before the first unit: a policy network. Whether positions decide, too.
+    sees_image = by_position = False
+    # Whether margins say what an image does at another bias.
+    margins_tell = True
 
     def __init__(
         self, junctions: int, config: RouterConfig | None = None, *, width: int = 1, priced: bool = False
@@ -125,6 +127,9 @@ class RouterBank(nn.Module):
         """
         del features, prices
         return state[0][:, index], state
+
+    def positions(self, features: Tensor) -> Tensor | None:
+        """Features `[B, C, H, W]` -> `[B, H W]`, where each position goes on, as in `Decision`, if `by_position`."""
 
     def with_price(self, summary: Tensor, prices: Tensor | None) -> Tensor:
         """Features `[B, S]` -> `[B, S + 1]`, with the price in force or `prices` `[B]`, if the bank is priced."""

@@ -9,6 +9,7 @@ import numpy as np
 from routekit.errors import InputError, first_line
 from routekit.formats.description import FORMAT, SECTION, Description, Section
 from routekit.formats.sections import NEXT, READS, from_metadata
+from routekit.manifest import ours, verify
 from routekit.runtime.runtime import Pass, need
 
 # The file, the number of images in every call, and the number of threads -> the metadata, and what runs it.
@@ -37,10 +38,11 @@ def open_files(
     folder = path if path.is_dir() else path.parent
     sections: list[Section] = []
     passes: list[Pass] = []
-    for number in range(len(list(folder.glob("pass-*.onnx")))):
+    for number in range(len(ours(folder, "pass-*.onnx"))):
         file = folder / f"pass-{number}.onnx"
         # How many images go on past the first pass depends on them, unless there is but one.
         known = batch if number == 0 or batch == 1 else None
+        verify(file)
         try:
             found, run = open_file(file, known, threads)
         except Exception as error:

@@ -10,13 +10,18 @@ from routekit.errors import InputError, first_line
 from routekit.execution.executor import Answer
 from routekit.formats.description import Description
 from routekit.formats.program import DESCRIPTION
+from routekit.manifest import verify
 
 
 class ProgramRuntime:
-    """The masked program; `path` is the file, or the exported folder. Raises InputError for files that are not ours."""
+    """The masked program; `path` is the file, or the exported folder. Raises InputError for files that are not ours.
+
+    To open it is to run code that lies in it: only for files that the user trusts (`load_runtime`).
+    """
 
     def __init__(self, path: Path) -> None:
         file = path if path.is_file() else path / "masked.pt2"
+        verify(file)
         extra: dict[str, Any] = {DESCRIPTION: ""}
         try:
             self.program = torch.export.load(file, extra_files=extra).module()

@@ -13,7 +13,9 @@ from routekit.errors import InputError
 from routekit.execution.executor import Answer
 from routekit.execution.prepare import optimize, prepare
 from routekit.formats.description import Description
+from routekit.manifest import ours, verify
 from routekit.network.network import RoutedNetwork
+from routekit.network.program import by_position
 
 # A pass of a cascade: values by name -> values by name.
 Pass = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -31,16 +33,23 @@ class Runtime(Protocol):
 
 
 class TorchRuntime:
-    """The sparse executor, on any device."""
+    """The sparse executor, on any device. Where positions of features decide, the network itself, which counts them."""
 
     def __init__(self, network: RoutedNetwork, about: dict[str, Any], device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
-        self.executor = optimize(network.to(self.device))
-        self.description = Description.of(prepare(network), about)
+        prepared = prepare(network.to(self.device))
+        self.counted = prepared if by_position(network.steps) else None
+        self.executor = optimize(network)
+        self.description = Description.of(prepared, about)
 
     def __call__(self, images: Tensor) -> Answer:
         """Answer a batch of any size."""
-        answer = self.executor(images.to(self.device, memory_format=torch.channels_last))
+        images = images.to(self.device, memory_format=torch.channels_last)
+        if self.counted is not None:
+            with torch.inference_mode():
+                trace = self.counted(images)
+            return Answer(trace.logits.cpu(), trace.margins.cpu(), trace.computed.cpu())
+        answer = self.executor(images)
         return Answer(answer.logits.cpu(), answer.margins.cpu())
 
 
@@ -54,7 +63,9 @@ class TwoForms:
 
     def __init__(self, path: Path) -> None:
         self.models: dict[str, Callable[[Tensor], Answer]] = {}
-        for file in [path] if path.is_file() else sorted(path.glob(f"*{self.suffix}")):
+        for file in [path] if path.is_file() else ours(path, f"*{self.suffix}"):
+            for part in (file, file.with_suffix(".bin")):
+                verify(part)
             text, model = self.open(file)
             self.description, form = Description.from_json(text, file)
             self.models[form] = model

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from routekit.documents import read_document
 from routekit.errors import RoutekitError
 from routekit.evaluation.evaluate import Evaluation
+from routekit.manifest import note
 
 # The fields that differ between two runs of the same computation.
 CLOCK_FIELDS = ("seconds", "images_per_second")
@@ -67,6 +69,7 @@ class MetricsLog:
         self.position = position
         if path is not None:
             path.touch()
+            note(path, finished=False)
             with path.open("r+b") as stream:
                 stream.truncate(position)
 
@@ -89,4 +92,4 @@ class MetricsLog:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read all lines of a metrics file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in read_document(path).splitlines()]

@@ -52,9 +52,9 @@ class TrainingConfig:
         check_images: The number of images of such a measurement.
     """
 
-    epochs: NotNegative = 6.0
+    epochs: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = 6.0
     batch_size: Annotated[int, Field(ge=1)] = 128
-    copies: Annotated[int, Field(ge=1)] = 1
+    copies: Annotated[int, Field(ge=1, le=64)] = 1
     learning_rate: Positive = 0.05
     router_learning_rate: Positive = 0.3
     router_weight_decay: NotNegative = 0.003

@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+from collections.abc import Callable
 from http.client import IncompleteRead
 from pathlib import Path
 from urllib.error import URLError
@@ -108,8 +109,48 @@ def test_urls_are_checked_against_the_hash_in_their_name(tmp_path: Path, monkeyp
     assert torch.equal(read_state_dict(good.as_uri())["conv1.weight"], state()["conv1.weight"])
     with pytest.raises(InputError, match="not the file that its name promises"):
         read_state_dict(bad.as_uri())
-    with pytest.raises(RoutekitError, match="cannot download"):
+    with pytest.raises(InputError, match=r"nowhere.pt: no such file"):
         read_state_dict((tmp_path / "nowhere.pt").as_uri())
+    assert not (tmp_path / "home").exists()  # what lies here is not copied anywhere
+
+
+def test_a_download_never_replaces_another_file_of_its_name_and_leaves_nothing_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    (cache / "best.pth").write_text("of another program")
+
+    def fetch(_url: str, target: str, *_: object, **__: object) -> None:
+        Path(target).write_text("<html>not found</html>")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
+    for name in ("best.pth", "net-0123abcd.th"):
+        with pytest.raises(InputError, match="is damaged"):
+            read_state_dict(f"https://one.example/{name}")
+    assert [file.name for file in cache.iterdir()] == ["best.pth"]
+    assert (cache / "best.pth").read_text() == "of another program"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "says"),
+    [
+        ("conv1.weight", lambda tensor: tensor.fill_(torch.nan), "conv1.weight holds values that are not finite"),
+        ("bn1.bias", lambda tensor: tensor.fill_(torch.inf), "bn1.bias holds values that are not finite"),
+        ("bn1.running_var", lambda tensor: tensor.neg_(), "bn1.running_var is a variance, and has values under 0"),
+        ("linear.weight", lambda tensor: tensor.to(torch.int32), "linear.weight is of type int32, not a float"),
+        ("linear.bias", lambda tensor: tensor > 0, "linear.bias is of type bool, not a float"),
+    ],
+)
+def test_values_that_are_no_weights_are_refused_by_name(
+    tmp_path: Path, name: str, spoil: Callable[[torch.Tensor], torch.Tensor], says: str
+) -> None:
+    spoiled = {key: value.clone() for key, value in state().items()}
+    spoiled[name] = spoil(spoiled[name])
+    torch.save(spoiled, tmp_path / "spoiled.pt")
+    with pytest.raises(InputError, match=says):
+        load_backbone("resnet20", weights=str(tmp_path / "spoiled.pt"))
 
 
 def test_the_cache_serves_only_names_with_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

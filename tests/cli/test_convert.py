@@ -147,17 +147,7 @@ def test_what_has_learned_nothing_yet_is_not_frozen(workplace: Path) -> None:
 
 
 def test_two_processes_train_one_network(workplace: Path) -> None:
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "routekit_cli.main"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "routekit_cli.main"]
     arguments = [
         "convert", "resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--epochs", "1",
         "--junctions", "skip", *FAST, "--name", "launched", "--json",
@@ -170,6 +160,15 @@ def test_two_processes_train_one_network(workplace: Path) -> None:
     assert record["images"] == 36
     steps = [line for line in read_metrics(workplace / "runs" / "launched" / "metrics.jsonl") if line["kind"] == "step"]
     assert steps[-1]["step"] == 4  # 72 images in batches of 16 over both processes
+    assert record["environment"]["processes"] == 2
+    one = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+         "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "routekit_cli.main", *arguments, "--force"],
+        cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert one.returncode != 0
+    assert "several processes were asked for, and one came" in one.stderr
+    assert (workplace / "runs" / "launched" / "record.json").exists()
 
 
 def test_resuming_a_finished_run_reports_it_again(workplace: Path) -> None:

@@ -1,6 +1,8 @@
+import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -228,3 +230,25 @@ def test_a_folder_of_grey_images(tree):
 def test_importing_the_data_layer_is_cheap():
     code = "import sys, routekit.data.sources; sys.exit(any(m in sys.modules for m in ('sklearn', 'torchvision')))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled_and_thirty_two_refused(tmp_path, suffix):
+    from routekit.data.decode import decode
+
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / f"deep.{suffix}")
+    found = decode([str(tmp_path / f"deep.{suffix}")], Preprocessing((32, 32), 1))
+    assert torch.equal(found[0, 0], torch.from_numpy(np.rint(ramp.astype(np.uint16) / 257).astype(np.uint8)))
+    for kind in (np.float32, np.int32):
+        Image.fromarray(ramp.astype(kind)).save(tmp_path / "raw.tif")
+        with pytest.raises(InputError, match="its pixels have 32 bits"):
+            decode([str(tmp_path / "raw.tif")], Preprocessing((32, 32), 3))
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    from routekit.data.decode import decode
+
+    os.mkfifo(tmp_path / "photo.png")
+    with pytest.raises(InputError, match="no regular file"):
+        decode([str(tmp_path / "photo.png")], Preprocessing((32, 32), 3))

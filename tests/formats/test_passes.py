@@ -14,6 +14,7 @@ from routekit.junctions.convert import convert, join
 from routekit.junctions.exit import Exit
 from routekit.junctions.junction import Junction
 from routekit.junctions.skip import Skip
+from routekit.manifest import unverified
 from routekit.network.network import RoutedNetwork
 from routekit.runtime.load import load_runtime
 from routekit.runtime.quantize import quantize_passes
@@ -82,10 +83,14 @@ def test_files_that_are_not_whole(tmp_path: Path, exporter: Exporter) -> None:
     network = parted(Cascade(width=0.4))
     files = save_passes(tmp_path, network, ABOUT, exporter)
     files[1].unlink()
-    with pytest.raises(InputError, match=r"lacks the pass after pass-0.onnx"):
+    with pytest.raises(InputError, match=r"pass-1.onnx is missing"):
+        load_runtime(tmp_path)
+    with unverified(), pytest.raises(InputError, match=r"lacks the pass after pass-0.onnx"):
         load_runtime(tmp_path)
     files[0].write_bytes(b"no graph")
-    with pytest.raises(InputError, match="cannot be opened by onnxruntime"):
+    with pytest.raises(InputError, match=r"pass-0.onnx is not as routekit wrote it"):
+        load_runtime(tmp_path)
+    with unverified(), pytest.raises(InputError, match="cannot be opened by onnxruntime"):
         load_runtime(tmp_path)
 
 

@@ -12,7 +12,7 @@ from routekit.evaluation.evaluate import evaluate
 from routekit.execution.prepare import optimize
 from routekit.formats.checkpoint import load, save_network
 from routekit.formats.onnx.file import save_onnx
-from routekit.junctions.act import EPSILON, Act, HaltingUnit, stages_of
+from routekit.junctions.act import EPSILON, Act, HaltingUnit, Sact, stages_of
 from routekit.junctions.convert import convert
 from routekit.junctions.exit import Exit
 from routekit.junctions.skip import Skip
@@ -20,19 +20,23 @@ from routekit.network.execution import relaxed, sparse
 from routekit.network.network import RoutedNetwork
 from routekit.objective.objective import ObjectiveWeights
 from routekit.objective.terms import ponder
+from routekit.pipeline.export import write
 from routekit.runtime.load import load_runtime
+from routekit.runtime.runtime import TorchRuntime
 from tests.toy import small_view, toy_noise, toy_view
 from tests.training.runs import BENEFIT, TrainingConfig, trainer
 
 
-def halting(spread: float = 1.0) -> RoutedNetwork:
-    """A network whose stages halt after one unit or more, depending on the image."""
+def halting(junction: Act | None = None, spread: float = 1.0) -> RoutedNetwork:
+    """A network whose stages halt after one unit or more, depending on the image, or on the position."""
     torch.manual_seed(0)
-    network = convert(small_view(depth=26), [Act()]).eval()
+    network = convert(small_view(depth=26), [junction or Act()]).eval()
     for unit in network.backbone.modules():
         if isinstance(unit, HaltingUnit) and unit.score is not None:
             torch.nn.init.normal_(unit.score.weight, std=spread)
             torch.nn.init.constant_(unit.score.bias, -0.5)
+            if unit.local is not None:
+                torch.nn.init.normal_(unit.local.weight, std=0.5 * spread)
     return network
 
 
@@ -80,6 +84,80 @@ def test_each_image_halts_as_the_papers_say() -> None:
             torch.testing.assert_close(rho, torch.tensor([each for _, each, _ in want]) / units, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def position_by_position(network: RoutedNetwork, image: Tensor) -> tuple[Tensor, float, list[float]]:
+    """The logits of one image, its ponder cost and the share of positions of each unit, as Figurnov et al. write it."""
+    view, stages = network.view, dict[int, list[HaltingUnit]]()
+    x, rho, shares = view.stem(image), 0.0, list[float]()
+    for unit in view.units:
+        assert isinstance(unit.block, HaltingUnit)
+        stages.setdefault(unit.stage, []).append(unit.block)
+    for units in stages.values():
+        made, out, total, stage_rho = x, torch.zeros(()), torch.zeros(()), torch.zeros(())
+        active = torch.ones(())
+        for number, unit in enumerate(units, start=1):
+            computed = unit.block(made)
+            made = active * computed + (1 - active) * made if number > 1 else computed
+            if number == 1:
+                height, width = made.shape[2:]
+                out, total = torch.zeros_like(made), torch.zeros(height, width)
+                stage_rho, active = torch.zeros(height, width), torch.ones(height, width)
+            shares.append(float(active.mean()))
+            if unit.score is None:
+                h = torch.ones(height, width)
+            else:
+                assert unit.local is not None
+                h = torch.sigmoid(unit.score(made.mean(dim=(2, 3))).view(1, 1) + unit.local(made)[0, 0])
+            for i in range(height):
+                for j in range(width):
+                    if not active[i, j]:
+                        continue
+                    if float(total[i, j] + h[i, j]) >= 1 - EPSILON:
+                        out[..., i, j] += (1 - total[i, j]) * made[..., i, j]
+                        stage_rho[i, j] += number + 1 - total[i, j]
+                        active[i, j] = 0
+                    else:
+                        out[..., i, j] += h[i, j] * made[..., i, j]
+                        total[i, j] += h[i, j]
+        x, rho = out, rho + float(stage_rho.mean())
+    return view.head(x), rho, shares
+
+
+def test_each_position_halts_as_the_paper_says(tmp_path: Path) -> None:
+    network, x = halting(Sact()), varied(6)
+    want = [position_by_position(network, image) for image in x.split(1)]
+    units, stages = len(network.view.units), stages_of(network)
+    firsts = {0} | {sum(len(stage) + 1 for stage in stages[:place]) for place in range(len(stages))}
+    shares = torch.tensor([[s for place, s in enumerate(each) if place not in firsts] for *_, each in want])
+    assert len(shares[(shares > 0) & (shares < 1)].unique()) > 3
+    save_network(tmp_path, network, about={"classes": ["a", "b", "c"]})
+    with torch.no_grad():
+        for trace in (network(x), network(x, execution=relaxed), load(tmp_path)(x)):
+            torch.testing.assert_close(trace.logits, torch.cat([each for each, *_ in want]), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(trace.computed, shares)
+            assert torch.equal(trace.routes, shares > 0)
+            rho = ponder(trace.at_units, stages, EPSILON)
+            torch.testing.assert_close(rho, torch.tensor([each for _, each, _ in want]) / units, rtol=1e-4, atol=1e-4)
+    # The cost is that of the positions that are computed; the fast form takes the same routes.
+    costs = CostTable.measure(network)
+    runtime = TorchRuntime(network, {"classes": ["a", "b", "c"]})
+    answer = runtime(x)
+    assert answer.computed is not None
+    by_hand = costs.base.sum() + (shares.double() * costs.extra).sum(dim=1)
+    torch.testing.assert_close(costs.of_routes(answer.computed), by_hand, rtol=1e-5, atol=0)
+    assert bool((by_hand < costs.of_routes(answer.routes) - 1).any())
+    fast = optimize(network)(x)
+    torch.testing.assert_close(fast.logits, torch.cat([each for each, *_ in want]), rtol=1e-3, atol=1e-4)
+    assert torch.equal(fast.routes, answer.routes)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "passes", "openvino", "torch"])
+def test_positions_are_not_exported(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"positions of features decide in this network \(junctions=sact\)"):
+        write(kind, tmp_path / "out", halting(Sact()), {"classes": ["a", "b", "c"]})
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_execution_and_every_file_answers_alike(tmp_path: Path) -> None:
     network, x = halting(), varied(16)
     with torch.no_grad():
@@ -97,18 +175,22 @@ def test_every_execution_and_every_file_answers_alike(tmp_path: Path) -> None:
         assert torch.equal(answer.routes, want.routes[:count])
 
 
-def test_scores_learn_to_halt_and_the_budget_is_met() -> None:
+@pytest.mark.parametrize("junction", [Act(), Sact()])
+def test_scores_learn_to_halt_and_the_budget_is_met(junction: Act) -> None:
     torch.manual_seed(0)
-    network = convert(small_view(depth=26), [Act()])
+    network = convert(small_view(depth=26), [junction])
     costs = CostTable.measure(network)
     config = TrainingConfig(**{**vars(BENEFIT), "gate": "hard", "epochs": 8, "hard": 0.0, "learning_rate": 0.02})
     run = trainer(network=network, config=config, weights=ObjectiveWeights(distillation=0.5), target=0.7 * costs.dense)
     scores = [unit.score for unit in network.backbone.modules() if isinstance(unit, HaltingUnit) and unit.score]
+    maps = [unit.local for unit in network.backbone.modules() if isinstance(unit, HaltingUnit) and unit.local]
+    assert bool(maps) == junction.by_position
     before = [score.bias.detach().clone() for score in scores]
     seen: list[float] = []
     run.on_step = lambda step: seen.append(step.losses["ponder"])
     run.fit()
     assert all(not torch.equal(score.bias, old) for score, old in zip(scores, before, strict=True))
+    assert all(bool(each.weight.any()) for each in maps)
     assert seen[-1] < seen[0]
     found = evaluate(network, run.data.val, costs)
     assert found.cost / costs.dense == pytest.approx(0.7, abs=0.05)
@@ -119,6 +201,8 @@ def test_what_act_does_not_go_with() -> None:
         Act().check([Act(), Skip()])
     with pytest.raises(InputError, match="junctions=act goes alone"):
         Act().check([Exit(), Act()])
+    with pytest.raises(InputError, match="junctions=sact goes alone"):
+        Sact().check([Sact(), Act()])
     with pytest.raises(InputError, match="no stage of several units with plain shortcuts"):
         convert(small_view(depth=8), [Act()])
     assert stages_of(convert(toy_view(), [Skip()])) == ()

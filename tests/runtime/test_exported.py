@@ -20,6 +20,7 @@ from routekit.formats.openvino import save_openvino
 from routekit.formats.program import save_program
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
+from routekit.manifest import unverified
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import RouterConfig
 from routekit.runtime import runtime as runtimes
@@ -83,7 +84,7 @@ def test_a_native_file_of_another_machine_is_refused(tmp_path: Path, exporter: E
         if each.key == LAYOUT:
             each.value = "onnxruntime 0.1, 0123456789ab"
     onnx.save(model, files[0])
-    with pytest.raises(InputError, match=r"another CPU family or onnxruntime .*or not native"):
+    with unverified(), pytest.raises(InputError, match=r"another CPU family or onnxruntime .*or not native"):
         load_runtime(tmp_path)
 
 
@@ -152,11 +153,35 @@ def test_openvino_decides_as_the_network_does(tmp_path: Path, exporter: Exporter
 def test_a_torch_program_decides_as_the_network_does(tmp_path: Path) -> None:
     network = routed()
     save_program(tmp_path, network, ABOUT)
-    same(load_runtime(tmp_path), network)
+    same(load_runtime(tmp_path / "masked.pt2", trust=True), network)
     dense = torch.export.load(tmp_path / "dense.pt2").module()
     torch.testing.assert_close(dense(images(3)), network.backbone(images(3)), rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="does not route"):
-        load_runtime(tmp_path / "dense.pt2")
+        load_runtime(tmp_path / "dense.pt2", trust=True)
+
+
+def test_no_code_of_a_file_is_run_unless_it_is_named_and_trusted(tmp_path: Path, exporter: Exporter) -> None:
+    """A pickle that touches a file when it is opened, as a program of torch, beside what routekit wrote."""
+    harm = tmp_path / "harm"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (harm,))
+
+    save_network(tmp_path / "compact", routed(), about=ABOUT)
+    save_onnx(tmp_path / "onnx", routed(), ABOUT, exporter)
+    (tmp_path / "alone").mkdir()
+    for folder in ("compact", "onnx", "alone"):
+        torch.save(Bomb(), tmp_path / folder / "masked.pt2")
+    for folder in ("compact", "onnx"):
+        same(load_runtime(tmp_path / folder), routed())
+    with pytest.raises(InputError, match=r"holds nothing that routekit wrote \(routekit.json is missing\)"):
+        load_runtime(tmp_path / "alone")
+    with unverified(), pytest.raises(InputError, match="to open one is to run code"):
+        load_runtime(tmp_path / "alone")
+    with pytest.raises(InputError, match="to open one is to run code that may lie in it.*--trust"):
+        load_runtime(tmp_path / "alone" / "masked.pt2")
+    assert not harm.exists()
 
 
 def save_images(folder: Path, count: int) -> list[str]:
@@ -222,7 +247,7 @@ def test_files_that_are_not_ours(tmp_path: Path) -> None:
         load_runtime(tmp_path / "newer.onnx")
     (tmp_path / "broken.pt2").write_bytes(b"no program")
     with pytest.raises(InputError, match="cannot be opened by torch"):
-        load_runtime(tmp_path / "broken.pt2")
+        load_runtime(tmp_path / "broken.pt2", trust=True)
     (tmp_path / "broken.xml").write_text("<no/>")
     with pytest.raises(InputError, match="cannot be opened by OpenVINO"):
         load_runtime(tmp_path / "broken.xml")

@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 
+from routekit.files import whole_folder
 from routekit.formats.description import FORMAT, LAYOUT, described
 from routekit.formats.onnx.assembly import Form, assemble
 from routekit.formats.onnx.parts import Parts
@@ -29,7 +30,7 @@ def save_onnx(
     The outputs are "logits" `[N, classes]` and "margins" `[N, n]`. A unit ran if its margin is not negative.
 
     Args:
-        folder: It is made if it is not there.
+        folder: It is made if it is not there; an older one of ours is replaced.
         network: The network.
         about: What a user of the files needs beside the network; it is in the metadata.
         exporter: It keeps the blocks that it has exported before.
@@ -55,14 +56,12 @@ def save_onnx(
         properties[LAYOUT] = layout()
     else:
         parts = Parts(network, exporter)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for form in forms:
-        own = parts if form != "dense" else Parts(network.without_routing(), exporter)
-        graph = assemble(own, form)
-        files.append(folder / f"{form}.onnx")
-        save_model(files[-1], graph, own.domains, {FORMAT: description.to_json(form)} | properties)
-    return files
+    with whole_folder(folder, "network") as made:
+        for form in forms:
+            own = parts if form != "dense" else Parts(network.without_routing(), exporter)
+            metadata = {FORMAT: description.to_json(form)} | properties
+            save_model(made / f"{form}.onnx", assemble(own, form), own.domains, metadata)
+    return [folder / f"{form}.onnx" for form in forms]
 
 
 def save_model(

@@ -16,7 +16,7 @@ import torch
 from onnx import GraphProto, TensorProto, helper
 
 from routekit.errors import ExportError, InputError, first_line
-from routekit.files import write_atomically
+from routekit.files import whole_folder, write_atomically
 from routekit.formats.description import SECTION, Description, Section, described
 from routekit.formats.onnx.assembly import Writing, write_steps
 from routekit.formats.onnx.file import save_model
@@ -25,6 +25,7 @@ from routekit.formats.onnx.parts import Parts
 from routekit.formats.onnx.piece import Exporter
 from routekit.formats.onnx.shortcut import convolve_shortcuts
 from routekit.formats.sections import NEXT, Stretch, decides_inside, from_metadata, stretches, to_metadata
+from routekit.manifest import ours
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import Stem
 
@@ -39,7 +40,7 @@ def save_passes(
     and "next_x".
 
     Args:
-        folder: It is made if it is not there.
+        folder: It is made if it is not there; an older one of ours is replaced.
         network: The network.
         about: What a user of the files needs beside the network; it is in the metadata.
         exporter: It keeps the blocks that it has exported before.
@@ -55,15 +56,14 @@ def save_passes(
         raise ExportError("what decides at units, or has learned to, lies inside of a pass: use the format onnx")
     convolve_shortcuts(network)
     parts = Parts(network, exporter or Exporter())
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for stretch in stretches(network):
-        number = stretch.section.number
-        file = folder / f"pass-{number}.onnx"
-        graph = _graph(parts, stretch, f"{network.name}, pass {number}")
-        save_model(file, graph, parts.domains, to_metadata(description, stretch.section))
-        files.append(file)
-    return files
+    with whole_folder(folder, "network") as made:
+        for stretch in stretches(network):
+            number = stretch.section.number
+            graph = _graph(parts, stretch, f"{network.name}, pass {number}")
+            files.append(f"pass-{number}.onnx")
+            save_model(made / files[-1], graph, parts.domains, to_metadata(description, stretch.section))
+    return [folder / file for file in files]
 
 
 @torch.no_grad()
@@ -91,10 +91,9 @@ def _graph(parts: Parts, stretch: Stretch, name: str) -> GraphProto:
 def write_sequence(folder: Path, parts: Sequence[Path], network: RoutedNetwork, about: dict[str, Any]) -> list[Path]:
     """Make the passes of a joined network out of networks that were each exported alone; nothing is exported again.
 
-    Other passes that are in the folder are removed.
-
     Args:
-        folder: Where `pass-0.onnx`, `pass-1.onnx`, ... are written. It is made if it is not there.
+        folder: Where `pass-0.onnx`, `pass-1.onnx`, ... are written. It is made if it is not there; an older one of ours
+            is replaced.
         parts: The folders of the networks, the first to run first: each has one pass, in any precision.
         network: The joined network, with its thresholds; with one part, that network.
         about: What a user of the files needs beside the network; it is in the metadata.
@@ -111,14 +110,12 @@ def write_sequence(folder: Path, parts: Sequence[Path], network: RoutedNetwork, 
         raise InputError(f"{network.name} has {len(sections)} passes, not {len(parts)}")
     description = Description.of(network, about)
     models = [_static(part, description) for part in parts]
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"pass-{section.number}.onnx" for section in sections]
-    for file, model, section in zip(files, models, sections, strict=True):
-        helper.set_model_props(model, to_metadata(description, section))
-        write_model(file, model)
-    for former in set(folder.glob("pass-*.onnx")) - set(files):
-        former.unlink()
-    return files
+    files = [f"pass-{section.number}.onnx" for section in sections]
+    with whole_folder(folder, "network") as made:
+        for file, model, section in zip(files, models, sections, strict=True):
+            helper.set_model_props(model, to_metadata(description, section))
+            write_model(made / file, model)
+    return [folder / file for file in files]
 
 
 def set_section(file: Path, section: Section) -> None:
@@ -136,7 +133,7 @@ def write_model(file: Path, model: onnx.ModelProto) -> None:
 
 def _static(part: Path, whole: Description) -> onnx.ModelProto:
     """Read the only pass of a static network, a part of `whole`."""
-    files = sorted(part.glob("pass-*.onnx"))
+    files = ours(part, "pass-*.onnx")
     if [file.name for file in files] != ["pass-0.onnx"]:
         raise InputError(f"{part} does not hold the one pass of a static network")
     try:
