@@ -164,7 +164,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def ours(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that its manifest names and that match a pattern.
+    """Find the files of a folder that its manifest names and that match a pattern.
 
     Args:
         folder: The folder.
@@ -179,7 +179,8 @@ def ours(folder: Path, pattern: str) -> list[Path]:
     manifest = read_manifest(folder)
     if manifest is None:
         return [] if verifying.get() else sorted(folder.glob(pattern))
-    return sorted(folder / name for name in manifest.files if Path(name).match(pattern) and "/" not in name)
+    named = [folder / name for name in manifest.files if Path(name).match(pattern) and "/" not in name]
+    return sorted(file for file in named if file.exists())
 
 
 @contextmanager

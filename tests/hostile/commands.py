@@ -1,10 +1,12 @@
 """Bad input for every command and every option: generated from the command line's own description of itself."""
 
+import inspect
 import os
 import random
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import typer
 
@@ -15,7 +17,8 @@ from tests.hostile.place import PATIENCE, Finding, Hang, Tally, fingerprint, pat
 VALID: dict[str, list[str]] = {
     "convert": ["resnet20", "--weights", "runs/dense", "--data", "images", "--target-flops", "60%", "--dry-run"],
     "finetune": ["resnet20", "--weights", "none", "--data", "images", "--dry-run"],
-    "compare": ["resnet20", "--weights", "runs/dense", "--data", "images", "--budgets", "60%", "--methods", "l1", "--dry-run"],
+    "compare": ["resnet20", "--weights", "runs/dense", "--data", "images", "--budgets", "60%", "--methods", "l1",
+                "--dry-run"],
     "cascade": ["runs/dense", "runs/dense", "--target-flops", "60%"],
     "evaluate": ["runs/cascade"],
     "aim": ["runs/cascade", "--target-ms", "3"],
@@ -50,7 +53,8 @@ NUMBERS = [
     "٣",
 ]
 PATHS = [
-    "nowhere", "thesis.txt", "images", ".", "..", "/", "", "~", "pipe", "link", "locked", LONG, "a/" * 500, "thesis.txt/in",
+    "nowhere", "thesis.txt", "images", ".", "..", "/", "", "~", "pipe", "link", "locked", LONG, "a/" * 500,
+    "thesis.txt/in",
     "runs", "compact/network.json", "bad\udcffname", "\x1b[2Jname", "--", "-", "/dev/null", "/proc/self/mem", "x\ny",
 ]  # fmt: skip
 WORDS = [
@@ -71,9 +75,10 @@ WORDS = [
 ]
 SETTINGS = [
     "=", "a=", "=1", "training=3", "training.epochs=inf", "training.epochs=1e9", "seed=99999999999999999999", "seed=-1",
-    "training.batch_size=0", "data.mean=[a]", "data.std=[0]", "data.std=[.nan]", "data.input_size=100000000", "junctions=3",
-    "x.y.z=1", "training.gate=*a", "training.precision=int4", "junctions.exit={at: {}}", "aim.ms=.inf", "routers.hidden=-1",
-    "training.epochs={a: &b [*b]}", "target=[1]", f"{LONG}=1", "model.name=[]", "objective.distillation=-1",
+    "training.batch_size=0", "data.mean=[a]", "data.std=[0]", "data.std=[.nan]", "data.input_size=100000000",
+    "junctions=3", "x.y.z=1", "training.gate=*a", "training.precision=int4", "junctions.exit={at: {}}", "aim.ms=.inf",
+    "routers.hidden=-1", "training.epochs={a: &b [*b]}", "target=[1]", f"{LONG}=1", "model.name=[]",
+    "objective.distillation=-1",
 ]  # fmt: skip
 
 
@@ -105,12 +110,23 @@ def parameters(command: str) -> list[Any]:
     return [each for each in found.params if each.name not in left_out]
 
 
+@cache
+def kind_of(command: str, name: str) -> str:
+    """The type of a parameter, in words."""
+    from routekit_cli.main import app
+
+    found: Any = typer.main.get_command(app)
+    for word in command.split():
+        found = found.commands[word]
+    return str(get_type_hints(inspect.unwrap(found.callback)).get(name, str))
+
+
 def with_value(words: list[str], command: str, parameter: Any, chosen: random.Random) -> list[str]:
     """A command line with a value for one of its parameters."""
-    kind = type(parameter.type).__name__
-    if parameter.name == "set_" or "--set" in parameter.opts:
+    kind = kind_of(command, parameter.name)
+    if "--set" in parameter.opts:
         value = chosen.choice(SETTINGS)
-    elif "Int" in kind or "Float" in kind:
+    elif "int" in kind or "float" in kind:
         value = chosen.choice(NUMBERS)
     elif "Path" in kind:
         value = chosen.choice(PATHS)
