@@ -74,6 +74,7 @@ def compare(
     from routekit.comparison.results import measured
     from routekit.comparison.timing import check_runtimes
     from routekit.errors import InputError
+    from routekit.recipe import load_recipe
 
     wanted = o.listed(methods) + [check_stacked(each) for each in o.listed(stack)]
     machine = o.machine(device)
@@ -95,11 +96,12 @@ def compare(
             raise InputError("which budgets? e.g. --budgets 30%,50%,70% (of the dense cost)")
         if cell is not None:
             raise InputError("--cell is for a comparison that is there: add --resume")
+        base = recipe or settings.default_recipe(data)
         plan = Plan(
-            base=recipe or settings.default_recipe(data),
+            base=base,
             shared={
                 **settings.subject(model, weights, data, data_root, download, val, val_from_test),
-                **settings.given({"training.epochs": epochs}),
+                **settings.lengths(epochs, load_recipe(base).dense.epochs),
                 **settings.overrides(set_),
             },
             methods=list(dict.fromkeys(wanted if methods else o.listed(METHODS) + wanted)),

@@ -145,7 +145,6 @@ def convert(
         "adaptive_cost": {} if adaptive_cost else None,
         "smaller": [str(path) for path in smaller or []] or None,
         "ladder": o.listed(forms) or None,
-        "training.epochs": epochs,
         "training.learning_rate": learning_rate,
         "seed": seed,
     }
@@ -156,6 +155,7 @@ def convert(
         **making,
         **settings.decided(list(making.get("junctions", planned.junctions)), exits, policy, narrow, router, gate),
         **settings.given(options),
+        **settings.lengths(epochs, planned.dense.epochs),
         **settings.overrides(set_),
     }
     carry_out(load_recipe(base, chosen), out, name, device, force=force, dry_run=dry_run, json=json)

@@ -141,8 +141,10 @@ class TrainingDisplay:
     def __call__(self, progress: "TrainingProgress") -> None:
         """Show a step."""
         losses = " ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
-        cost = f"cost {100 * progress.realized:.1f}% (wanted {100 * progress.wanted:.1f}%)"
-        detail = f"{losses}  {cost}  {progress.images_per_second:.0f} images/s"
+        detail = f"{losses}  {progress.images_per_second:.0f} images/s"
+        if progress.phase != "train":  # where nothing learns to decide, no cost is steered
+            cost = f"cost {100 * progress.realized:.1f}% (wanted {100 * progress.wanted:.1f}%)"
+            detail = f"{losses}  {cost}  {progress.images_per_second:.0f} images/s"
         step, steps = progress.step, progress.steps
         if err.is_terminal:
             if step < self.bar.tasks[0].completed:  # another network is trained

@@ -88,6 +88,7 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
     """`--set a.b=value` -> {"a.b": value}, the value read as YAML. Raises InputError for anything else."""
     import yaml
 
+    from routekit.documents import parse_yaml
     from routekit.errors import InputError
 
     values: dict[str, Any] = {}
@@ -96,10 +97,24 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
         if not equals or not key:
             raise InputError(f"--set takes key=value, not {pair!r}")
         try:
-            values[key] = yaml.safe_load(value)
+            values[key], _ = parse_yaml(value)
         except yaml.YAMLError as error:
             raise InputError(f"--set {pair}: {value!r} is no YAML value") from error
     return values
+
+
+def lengths(epochs: float | None, dense: float) -> dict[str, Any]:
+    """The settings of --epochs: a dense network that has to be trained first is not trained for longer than that.
+
+    Args:
+        epochs: The value of --epochs.
+        dense: The epochs of the dense network in the recipe.
+
+    Returns:
+        The settings.
+    """
+    shorter = {"dense.epochs": epochs} if epochs and epochs < dense else {}
+    return given({"training.epochs": epochs}) | shorter
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:

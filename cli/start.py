@@ -36,3 +36,9 @@ def leave(error: BaseException) -> None:
     sys.stderr.write("error: ended by a signal\n" if ended else "error: interrupted\n")
     sys.stderr.flush()
     os._exit(TERMINATED if ended else INTERRUPTED)
+
+
+if __name__ == "__main__":  # by the module's own name, so that there is one `Terminated`
+    from routekit_cli.start import run as begin
+
+    begin()

@@ -55,6 +55,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError(f"a key that is no word in line {key.start_mark.line + 1}")
             if key.value in seen:
                 raise yaml.YAMLError(f"{key.value} is there twice, the second time in line {key.start_mark.line + 1}")
             seen.add(key.value)

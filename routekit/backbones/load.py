@@ -55,6 +55,11 @@ def resolve(name: str) -> tuple[str, str]:
     for candidate in candidates:
         if _has(candidate, bare):
             return candidate, bare
+    if any(_is_another(candidate, bare) for candidate in candidates):
+        raise InputError(
+            f"{name} is no ResNet that routekit knows: choose one of `routekit models`, or say where its residual "
+            "blocks are (`mark_units`) in a file of your own, and convert my_model.py:make_net"
+        )
     known = [f"{candidate}:{each}" for candidate in candidates for each in names_of(candidate)]
     if not colon:
         known = [each.removeprefix("cifar:") for each in known]
@@ -75,6 +80,19 @@ def _has(source: str, name: str) -> bool:
             tags = timm.list_pretrained(f"{bare}.*")
             raise InputError(f"timm has no weights {tag!r} for {bare}: {nearest(name, tags)}") from error
     return True
+
+
+def _is_another(source: str, name: str) -> bool:
+    """Whether a library has a network of this name, of another family."""
+    if source == "timm":
+        import timm
+
+        return bool(timm.is_model(name.partition(".")[0]))
+    if source == "torchvision":
+        from torchvision import models
+
+        return name in models.list_models(module=models)
+    return False
 
 
 def spec_of(name: str, num_classes: int | None = None, input_size: tuple[int, int, int] | None = None) -> ModelSpec:

@@ -1,6 +1,7 @@
 """The record of a run: what was measured, as one JSON document."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from routekit.macs import CONVENTION
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.machine import Machine
 from routekit.report.record import RECORD
+from routekit.training.log import read_metrics
 
 
 def run_record(
@@ -147,6 +149,26 @@ def accuracy_of_all(network: RoutedNetwork, images: Images) -> float:
     """
     everything = torch.ones(len(images), len(network.columns), dtype=torch.bool)
     return evaluate(network, images, CostTable.measure(network), routes=everything).accuracy
+
+
+def rising(folder: Path, images: int) -> dict[str, Any]:
+    """Say whether more epochs would help: by the accuracy that the last one brought on validation images.
+
+    Args:
+        folder: The run's folder, which holds the log of its training.
+        images: The number of validation images.
+
+    Returns:
+        The entry "last_epoch" of the record: the gain in points, and its standard error as if other images were looked
+        at each time. Empty for a training of one epoch or less.
+    """
+    file = folder / "metrics.jsonl"
+    seen = [line["accuracy"] for line in read_metrics(file) if line["kind"] == "validation"] if file.exists() else []
+    if len(seen) < 2:
+        return {}
+    before, last = seen[-2:]
+    error = math.sqrt((before * (1 - before) + last * (1 - last)) / images)
+    return {"last_epoch": {"gain": 100 * (last - before), "error": 100 * error}}
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from routekit.pipeline.inputs import Inputs, facts_of, load_images, load_inputs,
 from routekit.pipeline.join import check_smaller, join_behind
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.plan import check_reach, needed_by, resolve
-from routekit.pipeline.record import accuracy_of_all, looks, run_record, write_run
+from routekit.pipeline.record import accuracy_of_all, looks, rising, run_record, write_run
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.run_plan import RunPlan
 from routekit.pipeline.rungs import Ladder
@@ -219,6 +219,7 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
             epochs=plan.training.epochs,
             inference=plan.inference,
             validation=data.val_origin,
+            **rising(folder.path, len(data.val)),
             **made,
         )
         write_run(folder.path, network, record, data.classes)
@@ -272,9 +273,12 @@ def _train_dense_first(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine
     """Train the dense network inside the run's folder, or load it from there if that is done."""
     path = folder.dense.path
     if not folder.dense.finished:
+        why = f"no weights of {plan.model} for {inputs.data.name} are at hand"
+        if plan.weights not in ("auto", "none"):
+            why = f"{plan.weights} was trained for other classes than those of {inputs.data.name}"
         machine.hooks.say(
-            f"no weights of {plan.model} for {inputs.data.name} are at hand: training the dense network first "
-            f"({plan.dense.epochs:g} epochs, as `routekit finetune` does), into {path}"
+            f"{why}: training the dense network first ({plan.dense.epochs:g} epochs, as `routekit finetune` does), "
+            f"into {path}"
         )
         record = _within(folder.dense, plan.as_dense(train=True), inputs, machine)
         if record:

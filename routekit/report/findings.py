@@ -17,6 +17,8 @@ MET_ON = {
     "test": "images that were carved out of the test images, and are not among these",
 }
 # The names of columns for deferrals and stops, and, now and in former versions, for forks begin with these words.
+# A loss of so much accuracy is no price for multiply-adds.
+FELL = 0.1
 PAST, FORKS = "past ", ("first sink at ", "first way")
 
 
@@ -32,17 +34,19 @@ def facts(record: Mapping[str, Any]) -> list[str]:
         f"They take {routes['unique']} routes ({routes['entropy_bits']:.2f} bits), on which {routes['mean_units']:.1f} "
         f"of {routes['units']} units run on average."
     )
+    decides = bool(routes["run_rate"])
     if routes["unique"] == 1:
         taken = f"All images take the same route: {routes['mean_units']:.0f} of {routes['units']} units run."
     right, images = accuracy["routed"], record["images"]
     error = 100 * math.sqrt(right * (1 - right) / images)
     sampled = record.get("inference", "hard") != "hard"
+    how = f", under {'sampled' if sampled else 'hard'} routing" if decides else ""
     found = [
         f"{100 * right:.2f}% (± {error:.2f}, one standard error) of {images} {record['split']} images of "
-        f"{record['data']} are answered rightly{before}, under {'sampled' if sampled else 'hard'} routing.",
+        f"{record['data']} are answered rightly{before}{how}.",
         f"On average, one costs {describe(flops['realized'])}: {100 * flops['realized'] / flops['dense']:.2f}% of what "
         f"it costs in the dense network{budget}.",
-        taken,
+        *([taken] if decides else []),
     ]
     found += _of_ladder(record) if "passes" in record else []
     if any(junctions[kind].by_position for kind in record.get("junctions", []) if kind in junctions):
@@ -88,6 +92,13 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
     """
     flops, routes = record["flops"], record["routes"]
     found: list[str] = []
+    before, right = record["accuracy"]["dense"], record["accuracy"]["routed"]
+    if before is not None and record["method"] != "dense" and before - right > FELL:
+        found.append(
+            f"Accuracy fell apart: {100 * right:.1f}% of the test images are answered rightly, {100 * before:.1f}% by "
+            "the dense network. Train for longer (`training.epochs`), ask for a larger budget, or let `routekit "
+            "compare` find a method that keeps more of it."
+        )
     if record["method"] != "routed":
         return found
     decided = [junctions[kind] for kind in record.get("junctions", []) if kind in junctions]

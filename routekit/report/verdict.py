@@ -26,7 +26,20 @@ def findings(cells: Sequence[Measured]) -> list[str]:
         )
     summary = "; ".join(leads)
     frontiers = [_frontier(table, scale) for scale in scales(table)]
-    return [*([f"{summary[0].upper()}{summary[1:]}."] if summary else []), *budgets, *frontiers]
+    return [*([f"{summary[0].upper()}{summary[1:]}."] if summary else []), *budgets, *frontiers, *_rising(cells)]
+
+
+def _rising(cells: Sequence[Measured]) -> list[str]:
+    """Name the methods whose accuracy on validation images still rose clearly in the last epoch."""
+    gains: dict[str, float] = {}
+    for cell in cells:
+        last = cell.record.get("last_epoch")
+        if last is not None and last["gain"] > 2 * last["error"]:
+            gains[cell.label] = max(last["gain"], gains.get(cell.label, 0.0))
+    if not gains:
+        return []
+    named = ", ".join(f"{name} (by {gain:.1f} points)" for name, gain in gains.items())
+    return [f"On validation images, these still rose in their last epoch: {named}. With more, another method may win."]
 
 
 def verdict(cells: Sequence[Measured]) -> str:

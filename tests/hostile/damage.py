@@ -135,7 +135,7 @@ def add_weights(place: Path) -> None:
     torch.save(state, place / "weights.pt")
     done = in_process(
         "compare", "resnet20", "--weights", "runs/dense", "--data", "images", "--budgets", "60%", "--methods", "firstk",
-        "--epochs", 0, "--no-time", "--out", ".", "--name", "comparison", cwd=place,
+        "--epochs", 0, "--no-time", "--set", "data.input_size=16", "--out", ".", "--name", "comparison", cwd=place,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
