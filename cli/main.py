@@ -7,10 +7,9 @@ import traceback
 
 import typer
 
-from . import aim, bench, cascade, compare, convert, evaluate, export, finetune, flops, models, predict, report
+from . import aim, bench, cascade, compare, convert, evaluate, export, finetune, flops, models, predict, report, start
 from .options import words
 from .recipes import recipes
-from .start import INTERRUPTED, TERMINATED, Terminated
 
 app = typer.Typer(
     name="routekit",
@@ -75,8 +74,8 @@ def call(arguments: list[str], *, debug: bool = False) -> int:
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="routekit", standalone_mode=False)
         sys.stdout.flush()  # else what cannot be written is found out at exit, behind our back
-    except (KeyboardInterrupt, typer.Abort) as error:
-        code = TERMINATED if isinstance(error.__cause__ or error, Terminated) else INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        code = start.INTERRUPTED
     except Exception as error:
         if not _drained():
             return 1
@@ -85,8 +84,9 @@ def call(arguments: list[str], *, debug: bool = False) -> int:
         if message := _message(error):  # without a command, the help says it all
             fail(message)
         return _exit_code(error)
-    if code in (INTERRUPTED, TERMINATED):
-        fail("interrupted" if code == INTERRUPTED else "ended by a signal")
+    if code == start.INTERRUPTED:  # typer makes this of any interruption
+        fail(start.said())
+        return start.code()
     return code if isinstance(code, int) else 0
 
 

@@ -3,42 +3,46 @@
 import os
 import signal
 import sys
+from threading import Event
 from typing import Any
 
 INTERRUPTED, TERMINATED = 130, 143  # what a shell reports for Ctrl-C and for `kill`
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end."""
+# Whether the process was asked to end by SIGTERM. It ends as for Ctrl-C, but for its exit code.
+terminated = Event()
 
 
 def run() -> None:
     """Run the command line (`routekit_cli.main.run`)."""
 
-    def terminated(*_: Any) -> None:
-        raise Terminated
+    def terminate(*_: Any) -> None:
+        terminated.set()
+        raise KeyboardInterrupt
 
     if sys.stdout is None or sys.stderr is None:  # closed by whoever started the process
         nowhere = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     try:
-        signal.signal(signal.SIGTERM, terminated)
+        signal.signal(signal.SIGTERM, terminate)
         from .main import run as begin
 
         begin()
-    except KeyboardInterrupt as error:  # while the modules are imported
-        leave(error)
+    except KeyboardInterrupt:  # while modules are imported
+        sys.stderr.write(f"error: {said()}\n")
+        sys.stderr.flush()
+        os._exit(code())
 
 
-def leave(error: BaseException) -> None:
-    """Say that the process was interrupted, and exit."""
-    ended = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
-    sys.stderr.write("error: ended by a signal\n" if ended else "error: interrupted\n")
-    sys.stderr.flush()
-    os._exit(TERMINATED if ended else INTERRUPTED)
+def code() -> int:
+    """The exit code of a process that was interrupted."""
+    return TERMINATED if terminated.is_set() else INTERRUPTED
 
 
-if __name__ == "__main__":  # by the module's own name, so that there is one `Terminated`
+def said() -> str:
+    """How a process was interrupted, in words."""
+    return "ended by a signal" if terminated.is_set() else "interrupted"
+
+
+if __name__ == "__main__":  # by the module's own name, so that there is one `terminated`
     from routekit_cli.start import run as begin
 
     begin()

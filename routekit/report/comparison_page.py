@@ -9,7 +9,7 @@ import yaml
 from routekit.macs import CONVENTION
 from routekit.report.comparison import Measured, Row, dense_accuracy, dense_record, frontier, lower_edge, rows, scales
 from routekit.report.differences import differences
-from routekit.report.page import markdown_table
+from routekit.report.page import in_markdown, markdown_table
 from routekit.report.verdict import by_budget, difference, findings
 
 PAIRED = (
@@ -60,7 +60,8 @@ def comparison_page(compared: Compared, picture: str) -> str:
         The text.
     """
     first, *more = compared.findings
-    lines = [f"# {compared.title}", "", f"**{first}**", "", *(f"- {sentence}" for sentence in more), ""]
+    lines = [f"# {in_markdown(compared.title)}", "", f"**{in_markdown(first)}**", ""]
+    lines += [*(f"- {in_markdown(sentence)}" for sentence in more), ""]
     lines += [f"![accuracy against cost]({picture})", "", reading(compared.cells), ""]
     lines += [markdown(rows(compared.cells)), "", *(f"- {explained}" for explained in names(compared.cells))]
     if paired := against(compared.cells):

@@ -31,6 +31,16 @@ def prose(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
+def in_markdown(text: str) -> str:
+    """Turn a sentence into Markdown: names of others in it are words, and neither links nor HTML nor a new line."""
+    parts = re.split(r"(`[^`\n]*`)", " ".join(text.split()))
+    return "".join(part if part.startswith("`") else MARKS.sub(r"\\\g<0>", part) for part in parts)
+
+
+# What would be markup. Signs inside of words, such as _, are none.
+MARKS = re.compile(r"[<>\[\]|\\]|(?<!\w)[*_](?=\S)|`")
+
+
 def drawn(svg: str, heading: str, caption: str) -> str:
     """Put a drawing into a page.
 

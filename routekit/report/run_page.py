@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from routekit.report.findings import facts, warnings
-from routekit.report.page import drawn, markdown_table, prose, shell
+from routekit.report.page import drawn, in_markdown, markdown_table, prose, shell
 from routekit.report.run_pictures import stage_of
 
 # The heading of each picture, and how to read it.
@@ -63,11 +63,11 @@ def markdown(
     Returns:
         The text.
     """
-    lines = [f"# {name_of(record)}", ""]
+    lines = [f"# {in_markdown(name_of(record))}", ""]
     for fact in [*facts(record), *([note] if note else [])]:
-        lines += [fact, ""]
+        lines += [in_markdown(fact), ""]
     if found := warnings(record):
-        lines += [*(f"- **{warning}**" for warning in found), ""]
+        lines += [*(f"- **{in_markdown(warning)}**" for warning in found), ""]
     explained = {} if analysis is None else {"lengths": _lengths(analysis), "routes": _kept(analysis)}
     for name, file in pictures.items():
         heading, caption = PICTURES[name]

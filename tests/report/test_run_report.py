@@ -14,6 +14,7 @@ from routekit.macs import CONVENTION
 from routekit.pipeline.analyse import analyse
 from routekit.pipeline.report import report_run
 from routekit.report.findings import facts, warnings
+from routekit.report.page import in_markdown
 from routekit.report.run_page import html, markdown
 from tests.toy import toy_exits, toy_images
 
@@ -102,7 +103,7 @@ def test_of_a_static_network_there_is_nothing_to_warn_of_or_to_analyse(tmp_path:
     assert warnings(static) == []
     files = report_run(recorded(tmp_path / "run", static), tmp_path / "out", "svg")
     assert [file.name for file in files] == ["report.md", "index.html"]
-    assert "All images take the same route: 3 of 3 units run." in files[0].read_text()
+    assert "route" not in files[0].read_text().replace("routers", "")
 
 
 def test_facts_name_the_budget_and_static_runs_no_routes() -> None:
@@ -166,7 +167,7 @@ def test_without_the_network_the_report_is_made_of_the_records(tmp_path: Path) -
     assert "The network of this run is not here: who runs what" in text
     assert "keep their route" not in text
     before = [file.read_bytes() for file in files]
-    assert [file.read_bytes() for file in report_run(run, tmp_path / "out", "svg")] == before
+    assert [file.read_bytes() for file in report_run(run, tmp_path / "out", "svg", force=True)] == before
     static = record(method="l1", routes=record()["routes"] | {"unique": 1})
     files = report_run(recorded(tmp_path / "static", static, step, check), tmp_path / "two", "svg")
     assert "not here" not in files[0].read_text()  # there is nothing to leave out
@@ -178,3 +179,23 @@ def test_a_cascade_of_networks_has_its_facts_and_its_place(tmp_path: Path) -> No
     assert [file.name for file in files] == ["report.md", "accuracy-against-cost.png", "index.html"]
     assert "![accuracy against cost](accuracy-against-cost.png)" in files[0].read_text()
     assert "<h2>Accuracy against cost</h2>" in files[-1].read_text()
+
+
+def test_names_of_others_are_no_markup() -> None:
+    evil = "a<script>alert(1)</script>[x](javascript:y) | *b*"
+    made = record(run=f"runs/{evil}", data=f"{evil}\n# title")
+    page = markdown(made, None, {})
+    assert "<script>" not in page.replace("\\<script", "")
+    assert "](javascript" not in page.replace("\\](", "")
+    assert "\n# title" not in page
+    assert "<script>alert" not in html(made, None, {})
+    assert in_markdown("`routekit x --y <z>` and resnet_50 or 3 * 4") == "`routekit x --y <z>` and resnet_50 or 3 * 4"
+
+
+def test_accuracy_that_fell_apart_is_warned_of_whatever_the_method() -> None:
+    for method in ("routed", "l1"):
+        (found,) = warnings(record(method=method, accuracy={"dense": 0.9, "routed": 0.55}))
+        assert found.startswith(
+            "Accuracy fell apart: 55.0% of the test images are answered rightly, 90.0% by the dense"
+        )
+    assert warnings(record(method="dense", accuracy={"dense": 0.9, "routed": 0.55})) == []
