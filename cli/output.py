@@ -63,6 +63,8 @@ FLAGS = {
 # Likewise, but these are words as well: only with a value.
 WORDS = {"device": "--device", "junctions": "--junctions", "method": "--method", "pruning": "--prune"}
 WORDS |= {"resume": "--resume", "smaller": "--smaller", "target": "--target-flops"}
+# And those of Python alone.
+SAID = {"force=True": "--force", "verify=False": "--no-verify", "trust=True": "--trust"}
 NAMED = re.compile(rf"(?<![.\w])(?:({'|'.join(map(re.escape, FLAGS))})(?![.\w])(=?)|({'|'.join(WORDS)})=)")
 
 
@@ -77,7 +79,9 @@ def in_flags(sentence: str) -> str:
         option = FLAGS[found[1]]
         return option + (("=" if option.startswith("--set") else " ") if found[2] else "")
 
-    return NAMED.sub(flag, sentence.replace("force=True", "--force"))
+    for said, option in SAID.items():
+        sentence = sentence.replace(said, option)
+    return NAMED.sub(flag, sentence)
 
 
 # What a file or a class is called may hold codes for the terminal.

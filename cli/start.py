@@ -1,5 +1,6 @@
 """The first lines of the command: whatever is imported afterwards, an interruption is one line and an exit code."""
 
+import importlib
 import os
 import signal
 import sys
@@ -43,6 +44,4 @@ def said() -> str:
 
 
 if __name__ == "__main__":  # by the module's own name, so that there is one `terminated`
-    from routekit_cli.start import run as begin
-
-    begin()
+    importlib.import_module("routekit_cli.start").run()

@@ -247,8 +247,9 @@ def _check_old(path: Path, kind: str, *, force: bool) -> None:
     if manifest.kind != kind:
         raise InputError(f"{path} holds a routekit {manifest.kind}, not a {kind}: choose another folder")
     if not force:
-        on = f"go on with resume={path}, or start over" if kind in ("run", "comparison") else "replace it"
-        raise InputError(f"{path} holds a {kind}: choose another folder, or {on} with force=True")
+        resumed = kind in ("run", "comparison")
+        on = f"go on with resume={path}, or start over" if resumed else "choose another folder, or replace it"
+        raise InputError(f"{path} holds a {kind}: {on} with force=True")
     if busy(path):
         raise InputError(f"another process is at work on {path}: wait for it or stop it, or choose another folder")
     check_ours(path, others)

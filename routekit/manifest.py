@@ -205,7 +205,7 @@ def verify(file: Path, *, needed: bool = False) -> None:
     """
     if not verifying.get():
         return
-    way_out = "restore it or make it again; --no-verify, in Python verify=False, takes what is there"
+    way_out = "restore it, make it again, or take what is there with verify=False"
     manifest = read_manifest(file.parent)
     entry = None if manifest is None else manifest.files.get(file.name)
     if not file.exists():

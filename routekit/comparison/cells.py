@@ -7,7 +7,7 @@ from typing import Any
 
 from routekit.comparison.plan import Cell, ComparisonFolder, Plan
 from routekit.errors import InputError, reason
-from routekit.files import alone
+from routekit.files import alone, make_folder
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.measure import evaluate_run
 from routekit.pipeline.plan import data_of, dense_recipe, needed_by
@@ -85,6 +85,7 @@ def _measure(folder: ComparisonFolder, plan: Plan, cell: Cell, start: Path, mach
     record = evaluate_run(source, data_of(plan.recipe(plan.dense, start)), machine)
     for key in ("accuracy", "flops"):
         record[key]["dense"] = dense[key]["dense"]
+    make_folder(to, "run")
     shutil.copytree(source / "network", to / "network", dirs_exist_ok=True)
     write_record(to, record)
     return record

@@ -57,6 +57,12 @@ def command_of(plan: Plan, cell: Cell) -> str:
     if cell.method in SYSTEMS:
         recipe = cell.method
         values |= lengths_of(load_recipe(plan.base, plan.shared))
+    if verb == "convert":
+        # --epochs shortens the training of a dense network, too, where that is not said.
+        own, epochs = load_recipe(recipe).dense.epochs, values.get("training.epochs")
+        said, wanted = epochs if epochs and epochs < own else own, plan.recipe(cell).dense.epochs
+        values = {name: value for name, value in values.items() if name != "dense.epochs"}
+        values |= {"dense.epochs": wanted} if wanted != said else {}
     line = ["routekit", verb, model, "--recipe", recipe]
     for name, value in values.items():
         if value is not None:

@@ -101,12 +101,13 @@ def read_spec(folder: Path) -> dict[str, Any]:
     path = folder / SPEC
     if not path.exists():
         raise InputError(f"{folder} holds no routed network ({SPEC} is missing)")
-    manifest.verify(path, needed=True)
     try:
         spec = json.loads(read_document(path))
     except ValueError as error:
+        manifest.verify(path, needed=True)
         raise InputError(f"{path} is damaged: {first_line(error)}") from error
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
+        manifest.verify(path, needed=True)
         raise InputError(f"{path} is no routekit network")
     if spec.get("version") != VERSION:
         # The first version did not store its number.
@@ -114,6 +115,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is of version {number}, by routekit {made_by}; this one reads version {VERSION}: {WAY_OUT}"
         )
+    manifest.verify(path, needed=True)
     return spec
 
 

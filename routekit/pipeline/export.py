@@ -122,15 +122,17 @@ def export_program(
             report["agreement"] = agreement(load_runtime(made), TorchRuntime(network, about), paths, batch_size=BATCH)
         elif paths:
             checked = [made] if kind == "passes" else [file for file in files if file.stem != "dense"]
-            report["verified"] = _verify(checked, TorchRuntime(network, about), paths, hooks)
+            report["verified"] = _verify(checked, TorchRuntime(network, about), paths, hooks, named=out.name)
     return report | {"seconds": time.perf_counter() - started}
 
 
-def _verify(files: Sequence[Path], original: TorchRuntime, paths: Sequence[str], hooks: Hooks) -> dict[str, Any]:
-    """Compare each exported file, or the folder of passes, with the network on images."""
+def _verify(
+    files: Sequence[Path], original: TorchRuntime, paths: Sequence[str], hooks: Hooks, *, named: str
+) -> dict[str, Any]:
+    """Compare each exported file, or the folder of passes, `named` as it will be, with the network on images."""
     verified = {}
     for file in files:
-        name = "passes" if file.is_dir() else file.name
+        name = named if file.is_dir() else file.name
         hooks.say(f"verifying {name} on {len(paths)} images")
         runtime = load_runtime(file, trust=True)
         found = verify(runtime, original, paths, batch_size=1 if file.stem == "single" else BATCH)

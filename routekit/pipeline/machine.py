@@ -51,7 +51,7 @@ class Machine:
         if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:
             raise InputError(
                 "several processes were asked for, and one came: on CPUs `accelerate launch` starts one; start them "
-                "with `torchrun --nproc_per_node 2 -m routekit_cli.main convert ...`, which works on GPUs as well"
+                "with `torchrun ... -m routekit_cli.main convert ...`, which works on GPUs as well"
             )
         # Of other accelerators, some lack the float64 in which costs are counted.
         on_cpu = self.device == "cpu" or not torch.cuda.is_available()

@@ -260,7 +260,10 @@ def _check_words(recipe: Recipe) -> None:
     at_units = [junction for junction in chosen if junction.rank == 0]
     if at_units:
         recipe.objective.check(recipe.training.copies)
-    drawn = {"objective.reward": recipe.objective.reward is not None, "inference=bernoulli": recipe.inference != "hard"}
+    drawn = {
+        "objective.reward": recipe.objective.reward is not None,
+        "inference=bernoulli": recipe.inference != "hard" and recipe.method == "routed",
+    }
     for name in [name for name, wanted in drawn.items() if wanted]:
         if not any(junction.draws for junction in at_units):
             raise InputError(f"{name} is for units whose decisions can be drawn: junctions=skip or branch")

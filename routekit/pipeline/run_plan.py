@@ -1,6 +1,7 @@
 """The plan of a run: all that it does, with nothing left open. The run's folder holds it, and resuming reads it."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -46,6 +47,11 @@ class Form(BaseModel, frozen=True):
     def name(self, whole: float) -> str:
         """Its name, such as `l1-25pct`, in a network that costs `whole` MACs."""
         return f"{self.kind}-{100 * self.cost / whole:.3g}pct"
+
+
+def _near(path: str) -> str:
+    """A path for people: from the working folder on, if it lies there."""
+    return path.replace(f"{Path.cwd()}/", "")
 
 
 class RunPlan(BaseModel):
@@ -142,7 +148,7 @@ class RunPlan(BaseModel):
         if self.target is not None:
             target = f"{describe(self.target)} = {100 * self.target / self.dense_cost:.1f}% of "
         said = [
-            f"network    {self.model} for {self.data.source}, seed {self.seed}",
+            f"network    {self.model} for {_near(self.data.source)}, seed {self.seed}",
             f"cost       {target}{describe(self.dense_cost)}",
         ]
         if self.method != "routed":
@@ -150,7 +156,7 @@ class RunPlan(BaseModel):
         if self.aim is not None:
             said.append(f"aim        {self.aim.describe()}")
             shares = [f"{form.kind} to {100 * form.cost / self.dense_cost:.1f}%" for form in self.forms]
-            said.append(f"forms      {', '.join([*shares, *self.smaller, 'dense'])}")
+            said.append(f"forms      {', '.join([*shares, *map(_near, self.smaller), 'dense'])}")
         if pruned is not None:
             share = 100 * pruned.cost / self.dense_cost
             said.append(f"pruned     {pruned.method} to {describe(pruned.cost)}, {share:.1f}%")
@@ -160,7 +166,7 @@ class RunPlan(BaseModel):
         if self.second_look:
             said.append("junction   again, if it pays on validation images")
         if self.smaller and self.aim is None:
-            said.append(f"behind     {', '.join(self.smaller)}, by {self.rule}")
+            said.append(f"behind     {', '.join(map(_near, self.smaller))}, by {self.rule}")
         if self.dense_first:
             said.append(f"first      the dense network, {self.dense.epochs:g} epochs")
         frozen = ", its own weights as they are" if self.training.frozen else ""

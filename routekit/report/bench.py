@@ -57,7 +57,7 @@ def bench_html(report: dict[str, Any], path: Path) -> None:
     write_text(path, shell(f"{report['model']}: dense against routed", f"{heading}{table}\n{picture}"))
 
 
-def check_drawing(picture: Path | None, page: Path | None, *, force: bool) -> None:
+def check_drawing(picture: Path | None, page: Path | None, *, force: bool = False) -> None:
     """Check, before anything is timed, that the results can be drawn and written.
 
     Args:

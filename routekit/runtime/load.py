@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from routekit.errors import InputError
-from routekit.formats.checkpoint import SPEC, load, read_about
+from routekit.formats.checkpoint import load, read_about
 from routekit.manifest import MANIFEST, ours, read_manifest
 from routekit.runtime.runtime import Runtime, TorchRuntime
 
@@ -43,17 +43,16 @@ def load_runtime(path: Path, device: torch.device | None = None, *, trust: bool 
             if files == PROGRAMS and not (trust and path.is_file()):
                 raise InputError(
                     f"{path} is a program of torch, and to open one is to run code that may lie in it. If you trust "
-                    "whoever made it, name its file masked.pt2 and add --trust (in Python trust=True); other formats "
-                    "hold no code"
+                    "whoever made it, open its file masked.pt2 with trust=True; other formats hold no code"
                 )
             module, _, name = place.partition(":")
             runtime: Runtime = getattr(importlib.import_module(f"routekit.runtime.{module}"), name)(path)
             return runtime
     if path.is_file():
         raise InputError(f"{path} is neither a run, a checkpoint nor an exported file")
-    if not any((folder / SPEC).exists() for folder in (path, path / "network")) and read_manifest(path) is None:
+    if read_manifest(path) is None and any(any(path.glob(files)) for files in RUNTIMES):
         raise InputError(
-            f"{path} holds nothing that routekit wrote ({MANIFEST} is missing): name a file, or --no-verify (in Python "
-            "verify=False) takes what is there"
+            f"{path} holds nothing that routekit wrote ({MANIFEST} is missing): name a file, or take what is there "
+            "with verify=False"
         )
     return TorchRuntime(load(path), read_about(path), device)

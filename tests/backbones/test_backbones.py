@@ -103,7 +103,7 @@ def test_names_resolve_cifar_first_then_timm_then_torchvision(name: str, resolve
         ("timm:resnt50", "did you mean timm:resnet50"),
         ("keras:resnet50", "unknown source 'keras'"),
         ("timm:resnet50.a1_in2k", "timm has no weights 'a1_in2k' for resnet50: did you mean resnet50.a1"),
-        ("timm:vit_base_patch16_224", "unknown model"),
+        ("timm:vit_base_patch16_224", "is no ResNet that routekit knows"),
         ("", "unknown model"),
     ],
 )

@@ -206,7 +206,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     ("arguments", "says"),
     [
         (["export", "runs/routed", "--format", "tflite", "--out", "x"], "compact, onnx, passes, openvino, torch"),
-        (["export", "runs/routed", "--format", "onnx", "--out", "images"], "--force"),
+        (["export", "runs/routed", "--format", "onnx", "--out", "images"], "images holds other files"),
         (
             ["export", "runs/routed", "--format", "onnx", "--out", "x", "--dtype", "float16"],
             "--dtype is for the compact",

@@ -33,11 +33,13 @@ def test_a_run_folder_holds_plan_metrics_state_network_and_record(workplace: Pat
     assert {file.name for file in run.iterdir()} == {
         "run.yaml",
         "metrics.jsonl",
+        "routekit.json",
         "state.pt",
         "network",
         "record.json",
     }
-    assert {file.name for file in (run / "network").iterdir()} == {"network.json", "network.safetensors"}
+    names = {"network.json", "network.safetensors", "routekit.json"}
+    assert {file.name for file in (run / "network").iterdir()} == names
     phases = [line["phase"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "step"]
     assert phases == sorted(phases, key=["route", "hard"].index)
     assert set(phases) == {"route", "hard"}

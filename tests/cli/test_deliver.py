@@ -53,15 +53,14 @@ def test_what_is_exported_is_not_replaced_by_its_export(workplace: Path) -> None
 
 
 def test_what_is_replaced_is_gone(workplace: Path) -> None:
-    (workplace / "again").mkdir()
-    for name in ("single.onnx", "batch.xml", "notes.txt"):
-        (workplace / "again" / name).write_text("of another export, but for the notes")
+    done = in_process("export", "runs/routed", "--out", "again", "--format", "onnx", cwd=workplace)
+    assert done.returncode == 0, done.stderr
     done = in_process("export", "runs/routed", "--out", "again", "--force", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert {file.name for file in (workplace / "again").iterdir()} == {
         "network.json",
         "network.safetensors",
-        "notes.txt",
+        "routekit.json",
     }
 
 

@@ -21,20 +21,20 @@ def nothing(tally: Tally) -> None:
 
 
 def test_bad_command_lines_are_refused_in_one_line_and_lose_nothing(place: Path) -> None:
-    tally = try_commands(place, 120)
+    tally = try_commands(place, 60)
     nothing(tally)
-    assert tally.refused > 60
+    assert tally.refused > 30
 
 
 def test_damaged_files_are_refused_and_never_differ_silently(place: Path) -> None:
     add_weights(place)
-    tally = try_damage(place, 300)
+    tally = try_damage(place, 150)
     nothing(tally)
-    assert tally.refused > 100
+    assert tally.refused > 60
 
 
 @pytest.mark.parametrize("operation", operations(*two_networks()), ids=lambda operation: operation.name)
 def test_a_kill_or_a_full_disk_leaves_the_old_or_the_new(operation: Operation) -> None:
-    tally = try_writes(operation, most=8)
+    tally = try_writes(operation, most=6)
     nothing(tally)
     assert tally.refused

@@ -296,7 +296,7 @@ def test_methods_that_still_rose_are_named() -> None:
 
     told = findings([risen("skip", 1.4), risen("l1", 0.9), risen("branch", 2.0), cell("dense", None, 0, 90.0, 100)])
     assert told[-1] == (
-        "On validation images, these still rose in their last epoch: skip (by 1.4 points), branch (by 2.0 points). With "
-        "more, another method may win."
+        "On validation images, these still rose in their last epoch: skip (by 1.4 points), branch (by 2.0 points). "
+        "With more, another method may win."
     )
     assert not any("rose" in sentence for sentence in findings(CELLS))
