@@ -47,7 +47,7 @@ class Machine:
             raise InputError("device=cuda: this machine has no CUDA device that torch can use; try device=cpu")
         # Under hard routing, no image of a batch may run a unit.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        # On a CPU, `accelerate launch --num_processes 2` prepares for several processes, and starts one.
+        # On a CPU, `accelerate launch` prepares for as many processes as it is asked for, and starts one.
         if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:
             raise InputError(
                 "several processes were asked for, and one came: on CPUs `accelerate launch` starts one; start them "

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from routekit.documents import parse_yaml, read_document, to_yaml
 from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_text
+from routekit.manifest import MANIFEST
 from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import DataSection
 
@@ -71,6 +72,8 @@ class RunFolder:
         Raises:
             InputError: No run can be made there (`check_folder`).
         """
+        if (path / FORMER).exists() and not (path / MANIFEST).exists():
+            raise InputError(f"{path} holds other files, as a run of routekit 0.1 does ({FORMER}): choose another folder")
         check_folder(path, "run", force=force, needs=needs)
 
     @classmethod
