@@ -73,7 +73,9 @@ class RunFolder:
             InputError: No run can be made there (`check_folder`).
         """
         if (path / FORMER).exists() and not (path / MANIFEST).exists():
-            raise InputError(f"{path} holds other files, as a run of routekit 0.1 does ({FORMER}): choose another folder")
+            raise InputError(
+                f"{path} holds no run of this version (of routekit 0.1?): choose another folder, or delete it"
+            )
         check_folder(path, "run", force=force, needs=needs)
 
     @classmethod
