@@ -55,10 +55,11 @@ def copy(
 
 @recipes.command()
 def validate(name: Shipped, json: o.Json = False) -> None:
-    """Check a recipe. Every fault is printed, with its line and the nearest name."""
+    """Check a recipe, all but its images: what `convert` would refuse. Faults have their line and the nearest name."""
+    from routekit.pipeline.plan import check_recipe
     from routekit.recipe import load_recipe
 
-    load_recipe(name)
+    check_recipe(load_recipe(name))
     result({"recipe": name, "valid": True}, f"{name} is valid", as_json=json)
 
 

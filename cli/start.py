@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from threading import Event
 from typing import Any
 
@@ -22,6 +23,9 @@ def run() -> None:
     if sys.stdout is None or sys.stderr is None:  # closed by whoever started the process
         nowhere = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows no ✓ gets its number
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         signal.signal(signal.SIGTERM, terminate)
         from .main import run as begin

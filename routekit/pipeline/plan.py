@@ -101,6 +101,24 @@ def check_reach(plan: RunPlan, recipe: Recipe) -> None:
         reach_of(plan).check(plan.target, f"target {recipe.target} = ")
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Check all of a recipe that can be checked without its images. This builds the network.
+
+    Args:
+        recipe: The recipe. Without a target, one is taken that most networks can meet, to check the rest.
+
+    Raises:
+        InputError: A run of it would be refused, whatever the images.
+    """
+    aims = (recipe.target, recipe.aim.ms, recipe.aim.speedup, recipe.aim.max_drop)
+    wants = recipe.method != "dense" and all(each is None for each in aims)
+    plan = resolve(recipe.model_copy(update={"target": "70%"}) if wants else recipe)
+    if plan.target is not None and plan.aim is None:
+        reach = reach_of(plan)
+        if recipe.target is not None:
+            reach.check(plan.target, f"target {recipe.target} = ")
+
+
 def _aim(recipe: Recipe, target: float | None) -> Aim | None:
     """The aim of a ladder; None for other methods. Raises InputError: none, or several."""
     if recipe.method != "ladder":

@@ -73,9 +73,7 @@ class RunFolder:
             InputError: No run can be made there (`check_folder`).
         """
         if (path / FORMER).exists() and not (path / MANIFEST).exists():
-            raise InputError(
-                f"{path} holds no run of this version (of routekit 0.1?): choose another folder, or delete it"
-            )
+            raise InputError(f"{path} holds a run of routekit 0.1, perhaps: choose another folder, or delete it")
         check_folder(path, "run", force=force, needs=needs)
 
     @classmethod

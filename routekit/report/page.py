@@ -17,7 +17,7 @@ def shell(title: str, body: str) -> str:
         The document.
     """
     parts = resources.files("routekit.report")
-    css, script = ((parts / name).read_text() for name in ("page.css", "page.js"))
+    css, script = ((parts / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width, initial-scale=1'>"

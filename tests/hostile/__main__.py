@@ -11,6 +11,7 @@ import torch
 
 from tests.hostile.commands import try_commands
 from tests.hostile.damage import add_weights, try_damage
+from tests.hostile.kills import try_kills
 from tests.hostile.place import Tally, make_place
 from tests.hostile.writes import operations, try_writes, two_networks
 
@@ -30,6 +31,7 @@ def main() -> int:
     with TemporaryDirectory() as scratch:
         place = make_place(Path(scratch))
         found["bad command lines"] = try_commands(place, commands, given.seed)
+        found["a training killed at a random moment"] = try_kills(place, 40 if given.long else 3, given.seed)
         add_weights(place)
         found["damaged files"] = try_damage(place, files, given.seed)
     for operation in operations(*two_networks()):
