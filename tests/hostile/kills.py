@@ -38,7 +38,11 @@ def try_kills(place: Path, count: int, seed: int = 0) -> Tally:
         words = [*TRAIN, "--name", name]
         while tally.cases < count:
             process = subprocess.Popen(
-                [sys.executable, "-m", "routekit_cli.start", *words], cwd=place, env=ENVIRONMENT, stderr=subprocess.PIPE
+                [sys.executable, "-m", "routekit_cli.start", *words],
+                cwd=place,
+                env=ENVIRONMENT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
             )
             try:
                 process.wait(chosen.uniform(0.1, 1.1 * took))
