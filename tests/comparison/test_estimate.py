@@ -1,6 +1,5 @@
 """How long a comparison takes: what is done tells, else a few steps."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,7 @@ from routekit.comparison import estimate
 from routekit.comparison.estimate import estimate as guess
 from routekit.comparison.plan import ComparisonFolder, Plan
 from routekit.pipeline.machine import Machine
+from tests.records import whole
 
 
 def plan(**shared: object) -> Plan:
@@ -23,7 +23,7 @@ def test_cells_that_are_done_tell_how_long_their_method_takes(tmp_path: Path) ->
     cells = list(planned.cells())
     for cell, seconds in zip(cells[:2], (10.0, 30.0), strict=True):  # skip and l1, of the first seed
         folder.of(cell).path.mkdir(parents=True)
-        (folder.of(cell).path / "record.json").write_text(json.dumps({"seconds": seconds}))
+        (folder.of(cell).path / "record.json").write_text(whole({"seconds": seconds}))
     # firstk, skip, l1, firstk: a method that is not done takes as long as those that are.
     assert guess(folder, planned, cells[2:], Machine()) == 20 + 10 + 30 + 20
     assert guess(folder, planned, cells[2:], Machine(), at_once=2) == (20 + 10 + 30 + 20) / 2

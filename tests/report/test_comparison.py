@@ -1,6 +1,5 @@
 """The table of a comparison, by hand."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from routekit.report.comparison_page import Compared, markdown, names, reading
 from routekit.report.differences import differences
 from routekit.report.frontier_picture import frontier_picture
 from routekit.report.verdict import findings, verdict
+from tests.records import whole
 
 
 def cell(method: str, budget: str | None, seed: int, accuracy: float, share: float) -> Measured:
@@ -267,7 +267,7 @@ def test_the_report_says_what_was_compared_and_how(tmp_path: Path) -> None:
     for each in [replace(smaller, record=smaller.record | {"model": "resnet8", "method": "dense"}), *CELLS]:
         run = folder.of(Cell(each.method, each.budget, each.seed)).path
         run.mkdir(parents=True)
-        (run / "record.json").write_text(json.dumps(each.record))
+        (run / "record.json").write_text(whole(each.record))
     files = report_comparison(tmp_path / "c", tmp_path / "c", "svg")
     text = files[0].read_text()
     # A network that was there before is no method, and is called by its model.

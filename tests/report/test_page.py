@@ -13,6 +13,7 @@ from routekit.comparison.report import report_comparison
 from routekit.cost.table import CostTable
 from routekit.pipeline.analyse import analyse
 from routekit.pipeline.report import report_run
+from tests.records import whole
 from tests.report.test_comparison import CELLS
 from tests.report.test_run_report import record
 from tests.toy import toy_exits, toy_images
@@ -32,7 +33,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for each in CELLS:
         run = folder.of(Cell(each.method, each.budget, each.seed)).path
         run.mkdir(parents=True)
-        (run / "record.json").write_text(json.dumps(each.record))
+        (run / "record.json").write_text(whole(each.record))
     times = {
         cell.name: {"torch, batch 1": 2.0, "torch, batch 64": 1.0 + place} for place, cell in enumerate(plan.cells())
     }

@@ -13,6 +13,7 @@ from PIL import Image
 from routekit.errors import InputError
 from routekit.pipeline.report import draw
 from routekit.report import drawing, pictures, run_pictures
+from tests.records import whole
 
 
 def record(target: float | None = 50.0, seed: int = 0, exits: bool = True, **more: Any) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def test_each_common_route_is_drawn_with_its_images() -> None:
 
 def recorded(folder: Path, made: dict[str, Any]) -> Path:
     folder.mkdir()
-    (folder / "record.json").write_text(json.dumps(made))
+    (folder / "record.json").write_text(whole(made))
     (folder / "metrics.jsonl").write_text(
         json.dumps({"kind": "validation", "step": 1, "run_rate": [1.0, 0.7, 1.0, 0.4]}) + "\n"
     )
