@@ -46,3 +46,16 @@ def test_how_many_images_tell_a_loss() -> None:
     check_exactness(0.5, 500)
     with pytest.raises(InputError, match=r"499 validation images .* 1\.0 points, too coarse for that; 500 would do"):
         check_exactness(0.5, 499)
+
+
+def test_aims_in_words() -> None:
+    assert Aim(macs=1.234e8).describe() == "a mean of 1.23e+08 MACs"
+    assert Aim(macs=1e8, max_size="5MB").describe() == "a mean of 1e+08 MACs, at most 5MB"
+    assert Aim(ms=1.5, batch=8).describe() == "1.5 ms an image (onnx, batch 8, auto)"
+    assert Aim(ms=1.5, max_size="5MB").describe() == "1.5 ms an image (onnx, batch 1, auto), at most 5MB"
+    text = Aim(speedup=4, runtime="torch", precision="bf16").describe()
+    assert text == "4 times as fast as the dense network (torch, batch 1, bf16)"
+    assert Aim(max_drop=0.5, max_size="1MB", runtime="openvino").describe() == (
+        "the fastest that loses at most 0.5 points (openvino, batch 1, auto), at most 1MB"
+    )
+    assert Aim(ms=1.0).bytes == float("inf")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from routekit.objective import terms
+from routekit.routing.decision import Decision
 
 
 def test_consistency_is_eq_5_by_hand() -> None:
@@ -153,3 +154,30 @@ def test_diversity_pushes_routes_apart_and_consistency_pulls_them_together() -> 
     copies = torch.tensor([[[0.1, 0.5], [0.9, 0.5]]], requires_grad=True)
     terms.consistency(copies, 0.2).backward()
     assert copies.grad[0, 0, 0] < 0 < copies.grad[0, 1, 0]
+
+
+def test_ponder_is_the_number_of_units_and_the_remainder_by_hand() -> None:
+    """Two stages, of three units and of two; the scores of each image so far stand in the margins."""
+
+    def decided(*left: float, positions: list[list[float]] | None = None) -> Decision:
+        logits = torch.tensor([[each, 0.0] for each in left])
+        choice = logits.argmax(dim=1)
+        where = None if positions is None else torch.tensor(positions)
+        return Decision(logits, torch.nn.functional.one_hot(choice, 2).float(), choice, where)
+
+    # Image 0: scores of 0.3, then 0.5 more; then it halts at once. Image 1 halts at once; then a score of 0.5.
+    decisions = [decided(0.69, -0.01), decided(0.19, -0.01), decided(-0.01, 0.49)]
+    stages = [range(2), range(2, 3)]
+    found = terms.ponder(decisions, stages, 0.01)
+    # Image 0: N = 3, R = 0.2, and N = 1, R = 1. Image 1: N = 1, R = 1, and N = 2, R = 0.5. Of five units.
+    torch.testing.assert_close(found, torch.tensor([(3 + 0.2 + 1 + 1) / 5, (1 + 1 + 2 + 0.5) / 5]))
+    # Of four positions, one goes on for two units more, one for one; where the image stops, no position counts.
+    places = [
+        decided(0.69, positions=[[0.69, 0.39, -0.01, -0.01]]),
+        decided(0.19, positions=[[0.19, -0.1, -0.01, -0.01]]),
+    ]
+    found = terms.ponder(places, [range(2)], 0.01)
+    want = ((3 + 0.2) + (2 + 0.4) + (1 + 1) + (1 + 1)) / 4 / 3
+    torch.testing.assert_close(found, torch.tensor([want]))
+    stopped = [decided(-1.0, positions=[[0.5, 0.5, 0.5, 0.5]]), decided(-1.0, positions=[[0.5, 0.5, 0.5, 0.5]])]
+    torch.testing.assert_close(terms.ponder(stopped, [range(2)], 0.01), torch.tensor([2 / 3]))

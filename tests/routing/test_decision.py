@@ -1,0 +1,94 @@
+"""Decisions and layouts, by hand."""
+
+import pytest
+import torch
+
+from routekit.routing.certainty import LearnedCertainty, measures
+from routekit.routing.decision import Decision, Layout, RouteTrace, decided
+from routekit.routing.router import JunctionShape, RouterConfig, build_bank
+
+INF = float("inf")
+
+
+def test_a_sink_that_lost_to_another_of_its_junction_has_no_margin() -> None:
+    margins = torch.tensor([[0.3, 0.5, -1.0, -2.0], [0.5, 0.3, 2.0, -1.0], [-0.1, -0.2, 0.0, 0.0]])
+    want = torch.tensor([[-INF, 0.5, -1.0, -2.0], [0.5, -INF, 2.0, -1.0], [-0.1, -0.2, 0.0, -INF]])
+    assert torch.equal(decided(margins, 2), want)
+    assert torch.equal(decided(margins, 1), margins)
+    # Two junctions of other widths: each by itself.
+    layout = Layout(sections=(0, 0, 0, 0), widths=(1, 3))
+    want = torch.tensor([[0.3, 0.5, -1.0, -2.0], [0.5, -INF, 2.0, -1.0], [-0.1, -0.2, 0.0, -INF]])
+    assert torch.equal(layout.decided(margins), want)
+    assert layout.choose(margins).tolist() == [
+        [True, True, False, False],
+        [True, False, True, False],
+        [False, False, True, False],
+    ]
+
+
+def test_every_path_is_there_for_all_images_in_turn() -> None:
+    layout = Layout(sections=(0, 0, 1), stops=(1,), widths=(1, 1, 1), forks=True)
+    assert layout.paths == 4
+    assert layout.of_units == [0, 2]
+    routes = layout.every_path(2)
+    assert routes.dtype == torch.bool
+    # The first sink is True; the first fork changes most slowly; all stops are passed.
+    paths = [[True, True, True], [True, True, False], [False, True, True], [False, True, False]]
+    assert routes.tolist() == [path for path in paths for _ in range(2)]
+    assert Layout(sections=(0,), widths=(1,)).paths == 1
+
+
+def test_what_lies_behind_a_stop_that_is_taken_is_not_met() -> None:
+    layout = Layout(sections=(0, 0, 1, 1, 2), stops=(1, 3), widths=(1, 1, 1, 1, 1))
+    routes = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [0, 1, 1, 0, 1]]).bool()
+    assert layout.met(routes).tolist() == [[True] * 5, [True, True, False, False, False], [True] * 4 + [False]]
+    assert layout.strike(routes).int().tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 1, 1, 0, 0]]
+    assert layout.is_stop == (False, True, False, True, False)
+    assert layout.partings == [False, False]
+    shares = torch.tensor([[0.5, 0.2, 1.0, 0.5, 1.0]])
+    torch.testing.assert_close(layout.reach(shares), torch.tensor([[1.0, 0.2, 0.1]]))
+
+
+def test_positions_count_by_their_share() -> None:
+    weights = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    positions = torch.tensor([[0.1, 0.0, -0.1, -0.2], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    logits = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    decision = Decision(logits, weights, logits.argmax(dim=1), positions)
+    assert decision.computed.flatten().tolist() == [0.5, 1.0, 0.0]
+    stop = Decision(logits, weights.flip(1), 1 - logits.argmax(dim=1))
+    layout = Layout(sections=(0, 0, 1), stops=(1,), widths=(1, 1, 1))
+    trace = RouteTrace(logits, (decision, stop, decision), layout)
+    # The first two images stop before the second junction.
+    assert trace.computed.tolist() == [[0.5, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    assert trace.routes.int().tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
+
+
+def test_how_sure_an_answer_is_by_hand() -> None:
+    probabilities = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    entropy = 1.5 * torch.tensor(2.0).log() / torch.tensor(3.0).log()
+    want = torch.tensor([[0.5, 0.25, 1 - float(entropy)], [1.0, 1.0, 1.0]])
+    torch.testing.assert_close(measures(probabilities), want)
+    rule = LearnedCertainty()
+    torch.testing.assert_close(rule(probabilities), torch.sigmoid(want.sum(dim=1)))
+    with torch.no_grad():
+        rule.weight.copy_(torch.tensor([1.0, -2.0, 3.0]))
+        rule.bias.fill_(0.5)
+    torch.testing.assert_close(rule(probabilities), torch.sigmoid(want @ torch.tensor([1.0, -2.0, 3.0]) + 0.5))
+
+
+@pytest.mark.parametrize(("kind", "removed"), [("fc", True), ("cnn", True), ("rnn", False), ("policy", True)])
+def test_a_router_is_removed_with_its_bias_where_no_other_needs_it(kind: str, removed: bool) -> None:
+    shapes = [JunctionShape(4, 0, sinks=3) for _ in range(3)]
+    bank = build_bank(shapes, RouterConfig(kind=kind))
+    bank.bias.copy_(torch.arange(6.0))
+    lists = [each for each in bank.children() if isinstance(each, torch.nn.ModuleList) and len(each) == 3]
+    kept = [(each, each[0], each[2]) for each in lists]
+    assert bank.forget(1) == removed
+    if not removed:
+        assert torch.equal(bank.bias, torch.arange(6.0))
+        return
+    assert bank.bias.tolist() == [0.0, 1.0, 4.0, 5.0]
+    assert len(bank) == 2
+    assert kept
+    for each, first, third in kept:  # the third router is the second one now
+        assert [*each] == [first, third]
