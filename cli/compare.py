@@ -1,5 +1,6 @@
 """`routekit compare`: which network to ship, for this data and these budgets."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,6 +87,9 @@ def compare(
         grown = ("--methods", "--stack", "--budgets", "--seeds")
         o.check_resumed(context, *grown, "--launcher", "--jobs", "--cell", "--time", "--runtime", "--dry-run")
         folder, before = ComparisonFolder.open(resume)
+        if Path(before.began_in).is_dir() and not Path(before.began_in).samefile("."):
+            folder = ComparisonFolder(resume.absolute())
+            os.chdir(before.began_in)  # where its paths go out from
         measured(folder, before)  # finished cells that do not belong together are the first error
         plan = before.extended(wanted, o.listed(budgets), range(seeds or 0))
         checking = "checking what is added"
@@ -108,6 +112,7 @@ def compare(
             budgets=o.listed(budgets),
             seeds=list(range(seeds or 1)),
             smaller=[str(path) for path in smaller or []],
+            began_in=str(Path.cwd()),
         )
         folder_name = name or f"{model.replace(':', '-')}-{Path(data or 'digits').name}"
         folder, before = ComparisonFolder(out / folder_name), None

@@ -223,8 +223,8 @@ def check_folder(path: Path, kind: str, *, force: bool, needs: Sequence[Path] = 
             there are other files; or the folder cannot be made.
     """
     check_apart(path, needs)
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path} is a link to nowhere: choose another folder")
+    if path.is_symlink():
+        raise InputError(f"{path} is a link: choose another folder, or the one that it leads to")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: choose another folder")
     if path.exists():

@@ -38,7 +38,7 @@ def test_what_was_changed_is_refused_unless_nobody_wants_to_know(tmp_path: Path)
     file = tmp_path / "run" / "note.txt"
     write_text(file, "yes")
     file.write_text("yep")
-    with pytest.raises(InputError, match=r"note.txt is not as routekit wrote it: .*--no-verify"):
+    with pytest.raises(InputError, match=r"note.txt is not as routekit wrote it: .*verify=False"):
         verify(file)
     with unverified():
         verify(file)
@@ -81,7 +81,7 @@ def test_without_force_and_for_other_kinds_nothing_is_replaced(tmp_path: Path) -
     make_folder(run, "run")
     check_folder(run, "run", force=False)  # it was only just begun
     write_text(run / "run.yaml", "")
-    with pytest.raises(InputError, match=r"holds a run: choose another folder, or go on with resume=.*force=True"):
+    with pytest.raises(InputError, match=r"holds a run: go on with resume=.*force=True"):
         check_folder(run, "run", force=False)
     with pytest.raises(InputError, match="holds a routekit run, not a network"):
         check_folder(run, "network", force=True)
@@ -96,7 +96,7 @@ def test_without_force_and_for_other_kinds_nothing_is_replaced(tmp_path: Path) -
     with pytest.raises(InputError, match="no folder that can be written to"):
         check_folder(tmp_path / "file" / "run", "run", force=True)
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
-    with pytest.raises(InputError, match="link to nowhere"):
+    with pytest.raises(InputError, match="is a link"):
         check_folder(tmp_path / "nowhere", "run", force=True)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -57,7 +58,9 @@ def _read(path: Path, source: str) -> State:
         if path.suffix == ".safetensors":
             content = load_safetensors(path.read_bytes())
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # a damaged file is an error below
+                warnings.simplefilter("ignore")
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch passes on whatever the bytes make pickle raise
         if "Unsupported global" in str(error) or "TorchScript" in str(error):
             raise InputError(

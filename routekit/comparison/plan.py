@@ -62,6 +62,7 @@ class Plan(BaseModel):
     methods, budgets, seeds: every combination is a cell
     smaller:  runs of smaller networks: each has a row of its own, and all of them come before the dense network in
               the cascade of whole networks ("idk")
+    began_in: the folder in which it was begun, from which its paths go out
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -72,6 +73,7 @@ class Plan(BaseModel):
     budgets: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[int], Field(min_length=1)]
     smaller: list[str] = []
+    began_in: str = ""
 
     @property
     def needs(self) -> list[Path]:

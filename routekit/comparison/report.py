@@ -38,7 +38,7 @@ def report_comparison(path: Path, out: Path, kind: str, *, force: bool = False) 
     files = [out / "report.md", out / picture, out / "index.html"]
     for file in files:
         check_file(file, force=force)
-    compared = Compared(plan.model_dump(mode="json"), cells, len(planned), read_timings(folder))
+    compared = Compared(plan.model_dump(mode="json", exclude={"began_in"}), cells, len(planned), read_timings(folder))
     first = {(cell.method, cell.budget): command_of(plan, cell) for cell in reversed(planned)}
     write_text(files[0], comparison_page(compared, picture))
     drawing.save(frontier_picture(rows(cells), dense_accuracy(cells)), files[1])

@@ -168,6 +168,19 @@ def test_a_cell_that_fails_stops_no_other(workplace: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_comparison_is_gone_on_with_from_anywhere(workplace: Path, tmp_path: Path) -> None:
+    done = in_process(*PLAN, "--budgets", "60%", "--methods", "firstk", "--no-time", "--name", "moved", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    resumed = ["compare", "--resume", workplace / "comparisons" / "moved", "--methods", "distributedk", "--no-time"]
+    done = in_process(*resumed, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "| 60% | distributedk |" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+    done = in_process("report", workplace / "comparisons" / "moved", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert str(workplace) not in (workplace / "comparisons" / "moved" / "report.md").read_text()
+
+
 def test_a_cascade_ends_with_a_network_that_was_pruned_for_it(workplace: Path) -> None:
     plan = [*PLAN, "--budgets", "90%", "--methods", "l1+idk", "--smaller", "runs/routed", "--no-time"]
     done = in_process(*plan, "--name", "cut", cwd=workplace)
