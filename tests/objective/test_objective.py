@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from routekit.cost.table import CostTable
+from routekit.errors import InputError
 from routekit.junctions.convert import convert
 from routekit.network.execution import masked
 from routekit.objective import terms
@@ -90,3 +91,17 @@ def test_what_a_policy_weighs_is_not_weighed_twice() -> None:
 def test_settings_out_of_their_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         ObjectiveWeights(**wrong)
+
+
+def test_terms_over_copies_need_copies() -> None:
+    for name in ("consistency", "regularization"):
+        weights = ObjectiveWeights(**{name: 0.5})  # type: ignore[arg-type]
+        weights.check(2)
+        with pytest.raises(
+            InputError, match=rf"^objective\.{name} compares copies of an image: training.copies=2, or more$"
+        ):
+            weights.check(1)
+    ObjectiveWeights(regularization=0.5, regularization_over="units").check(1)
+    with pytest.raises(InputError, match=r"objective\.consistency"):
+        ObjectiveWeights(consistency=0.5, regularization=0.5, regularization_over="units").check(1)
+    ObjectiveWeights().check(1)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,8 +89,8 @@ def test_self_criticism_is_against_the_likeliest_route() -> None:
     labels = likeliest.logits.argmax(dim=1)
     drawn = Drawn(config.choice(1.0), likeliest=likeliest)
 
-    def term(trace: RouteTrace, labels: torch.Tensor) -> torch.Tensor:
-        return reward_term(trace, labels, torch.zeros(6), costs, config, drawn, weight=1.0)
+    def term(trace: RouteTrace, labels: torch.Tensor, drawn: Drawn = drawn) -> torch.Tensor:
+        return reward_term(trace, labels, torch.zeros(6), costs, config, drawn, weight=0.5)
 
     # The likeliest route has no advantage over itself; a shorter one has, if it answers rightly.
     assert float(term(likeliest, labels).detach()) == 0
@@ -99,8 +100,44 @@ def test_self_criticism_is_against_the_likeliest_route() -> None:
     shorter = network(x, routes=short)
     log_chance = sum(unit.logits.log_softmax(dim=1)[:, int(k == units - 1)] for k, unit in enumerate(shorter.at_units))
     right = shorter.logits.argmax(dim=1)
-    gain = torch.where(right == labels, 1 - ((units - 1) / units) ** 2 - (1 - 1), torch.tensor(-2.0))
+    # The likeliest route is right, and runs everything: its reward is 1 - 0.5.
+    gain = torch.where(right == labels, 1 - 0.5 * ((units - 1) / units) ** 2, torch.tensor(-2.0)) - 0.5
     torch.testing.assert_close(term(shorter, labels), -(gain * log_chance).mean())
+    # What did not decide does not learn.
+    first = shorter.at_units[0].logits.log_softmax(dim=1)[:, 0]
+    later = replace(drawn, locked=1)
+    torch.testing.assert_close(term(shorter, labels, later), -(gain * (log_chance - first)).mean())
+
+
+def test_a_decision_of_skipnet_is_rewarded_for_the_loss_and_for_the_cost_from_its_unit_on() -> None:
+    torch.manual_seed(0)
+    network = convert(toy_view(), [Skip()], routers=RouterConfig(hidden=8, open_logit=0.5)).eval()
+    costs, config = CostTable.measure(network), RewardConfig("skipnet")
+    routes = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 0], [1, 0, 0, 0]]).bool()
+    trace = network(toy_noise(3), routes=routes)
+    losses = torch.tensor([0.2, 1.0, 3.0])
+    found = reward_term(trace, torch.zeros(3), losses, costs, config, Drawn(config.choice(1.0)), weight=2.0)
+    ahead = [[sum((row * costs.extra)[k:].tolist()) / costs.dense for k in range(4)] for row in routes.double()]
+    rewards = -(losses.unsqueeze(1) + 2.0 * torch.tensor(ahead))
+    others = torch.stack([(rewards.sum(dim=0) - rewards[image]) / 2 for image in range(3)])
+    chances = torch.stack(
+        [
+            unit.logits.log_softmax(dim=1).gather(1, (~routes[:, [k]]).long())[:, 0]
+            for k, unit in enumerate(trace.at_units)
+        ],
+        dim=1,
+    )
+    torch.testing.assert_close(found, -((rewards - others) * chances).sum(dim=1).mean())
+
+
+def test_draws_are_the_generators_alone() -> None:
+    scores, gate = torch.zeros(200, 2), Drawing(softly(1.0))
+    torch.manual_seed(1)
+    one = gate(scores, temperature=1.0, generator=torch.Generator().manual_seed(5), bias=None)
+    torch.manual_seed(2)
+    assert torch.equal(
+        one, Drawing(softly(1.0))(scores, temperature=1.0, generator=torch.Generator().manual_seed(5), bias=None)
+    )
 
 
 @pytest.mark.parametrize("kind", ["skipnet", "blockdrop"])
