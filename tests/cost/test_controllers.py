@@ -203,3 +203,42 @@ def test_a_range_of_prices_goes_from_nearly_all_to_the_target() -> None:
     # Where units are worth nothing, both are as low as can be, and twice as much.
     free = PriceRangeController(0.5, 0, low=1.0, high=2.0, least=0.5, inertia=0.0)
     assert free.find(-worths, 400, costs, extra, step=0) == pytest.approx((0.5, 1.0))
+
+
+def test_corrections_add_up_by_hand() -> None:
+    paying = PriceController(0.5, 100)
+    integral = paying.integral
+    paying.correct(0.9, 50)  # 0.75 is wanted
+    paying.correct(0.4, 200)  # 0.5
+    assert paying.trim == pytest.approx(integral * (0.15 - 0.1))
+    ranged = PriceRangeController(0.5, 100, low=0.1, high=1.0, least=0.01)
+    ranged.correct(0.9, 50)
+    ranged.correct(0.4, 200)
+    assert ranged.trim == pytest.approx(ranged.integral * (0.15 - 0.1))
+    exits = ExitPriceController(0.5, 100)
+    exits.correct(0.9, 0)
+    assert exits.ahead == 0.0  # nothing was spent yet
+    exits.spent, exits.ahead = 0.6, 0.2
+    exits.correct(0.9, 0)
+    assert exits.ahead == pytest.approx(0.2 + 0.1 * (0.9 - 0.6 - 0.2))
+
+
+def test_a_unit_of_cost_has_the_price_of_a_unit_over_what_it_costs() -> None:
+    costs = CostTable.measure(toy_exits(seed=3))
+    budget = PriceController(0.5, 100, ruled=(True, False))
+    budget.paid = 3.0
+    assert budget.k_cpt(costs) == pytest.approx(3.0 / costs.typical)
+    budget.exchange = torch.tensor([0.9, 0.25])  # a rule does not learn
+    assert budget.k_cpt(costs) == pytest.approx(3.0 * 0.25 / costs.typical)
+    ruled = PriceController(0.5, 100, ruled=(True, True))
+    ruled.paid, ruled.exchange = 3.0, torch.tensor([0.9, 0.25])
+    assert ruled.k_cpt(costs) == pytest.approx(3.0 / costs.typical)
+    budget.paid = -1.0
+    assert budget.k_cpt(costs) == 0.0
+
+
+def test_a_running_mean_by_hand() -> None:
+    budget = PriceController(0.5, 100)
+    before, now = torch.tensor([1.0]), torch.tensor([3.0])
+    assert torch.equal(budget._smooth(None, now), now)
+    torch.testing.assert_close(budget._smooth(before, now), torch.tensor([budget.inertia + (1 - budget.inertia) * 3.0]))

@@ -7,7 +7,7 @@ from fvcore.nn import FlopCountAnalysis
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import example_input
 from routekit.cost.table import CostTable
-from routekit.cost.target import parse_target
+from routekit.cost.target import OutOfReachError, Reach, parse_target
 from routekit.errors import InputError
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
@@ -114,3 +114,19 @@ def test_a_target_that_was_meant_otherwise(text: str, way_out: str) -> None:
 
 def test_costs_are_said_with_their_convention() -> None:
     assert describe(1.5e8) == "1.50e8 FLOPs (MACs; 3.00e8 as 2xMAC)"
+
+
+def test_what_is_out_of_reach_is_said_in_rounded_shares() -> None:
+    reach = Reach(21.4, 98.6, 200.0, cheapest="all skipped", dearest="all run", who="this toy")
+    assert reach.check(21.4) == 21.4
+    assert reach.check(98.6) == 98.6
+    with pytest.raises(
+        OutOfReachError, match=r"^target x = .* is out of reach: this toy can cost from .*\(11% to 49%\)$"
+    ):
+        reach.check(21.3, "target x = ")
+    pruned = Reach(21.4, 200.0, 200.0, pruner="l1 cannot prune toy")
+    assert pruned.check(21.4) == 21.4
+    with pytest.raises(OutOfReachError, match=r"^l1 cannot prune toy to .*: at least .* \(11%\) is left$"):
+        pruned.check(21.3)
+    with pytest.raises(OutOfReachError, match="is out of reach"):
+        pruned.check(200.1)

@@ -1,9 +1,11 @@
 """Decisions and layouts, by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 
-from routekit.routing.certainty import LearnedCertainty, measures
+from routekit.routing.certainty import LearnedCertainty, lead, measures
 from routekit.routing.decision import Decision, Layout, RouteTrace, decided
 from routekit.routing.router import JunctionShape, RouterConfig, build_bank
 
@@ -92,3 +94,44 @@ def test_a_router_is_removed_with_its_bias_where_no_other_needs_it(kind: str, re
     assert kept
     for each, first, third in kept:  # the third router is the second one now
         assert [*each] == [first, third]
+
+
+def test_how_far_the_likeliest_class_is_ahead() -> None:
+    assert lead(torch.tensor([[3.0, 1.0, 2.5], [0.0, 0.0, -1.0]])).tolist() == [0.5, 0.0]
+
+
+@pytest.mark.parametrize("kind", ["fc", "cnn", "rnn", "policy"])
+def test_banks_are_built_as_their_config_says(kind: str) -> None:
+    shapes = [JunctionShape(4, 0), JunctionShape(4, 0), JunctionShape(6, 1)]
+    for normalize in (True, False):
+        config = RouterConfig(kind=kind, hidden=5, normalize=normalize, open_logit=3.0, detach=False)
+        bank = build_bank(shapes, config)
+        assert bank.config is config
+        assert (len(bank), bank.width, bank.price) == (3, 1, None)
+        norms = [each for each in bank.modules() if isinstance(each, torch.nn.BatchNorm1d)]
+        assert all(not norm.affine for norm in norms)
+        if kind in ("fc", "rnn"):
+            assert bool(norms) == normalize
+        convolutions = [each for each in bank.modules() if isinstance(each, torch.nn.Conv2d)]
+        assert all(each.bias is None for each in convolutions)
+        assert bool(convolutions) == (kind in ("cnn", "policy"))
+        # A new bank runs every unit, by the margin.
+        state = bank.begin(torch.rand(2, 3, 8, 8))
+        for index, shape in enumerate(shapes):
+            logits, state = bank(index, torch.rand(2, shape.channels, 8, 8), state)
+            torch.testing.assert_close(logits, torch.tensor([[1.5, -1.5]] * 2))
+    if kind != "policy":  # which gets no price
+        assert build_bank(shapes, RouterConfig(kind=kind), priced=True).price is not None
+
+
+def test_a_policy_network_of_residual_blocks_halves_the_image_twice() -> None:
+    bank: Any = build_bank([JunctionShape(4, 0)], RouterConfig(kind="policy"))
+    x = torch.rand(2, 3, 32, 32)
+    seen: list[tuple[int, ...]] = []
+    for each in bank.modules():
+        if isinstance(each, torch.nn.Conv2d):
+            each.register_forward_hook(lambda module, given, made: seen.append(tuple(made.shape[1:])))
+    bank.policy(x)
+    sizes = [shape[1] for shape in seen]
+    assert sizes == sorted(sizes, reverse=True)
+    assert {shape[1:] for shape in seen} == {(32, 32), (16, 16), (8, 8)}
