@@ -32,7 +32,7 @@ def compare(
     stack: Annotated[
         str | None, o.option("Also route a pruned network: prune+skip (pruned by L1), fpgm+exit, ...")
     ] = None,
-    seeds: Annotated[int | None, o.option("How many seeds: 0, 1, ... Default: one.", min=1)] = None,
+    seeds: Annotated[int | None, o.option("How many seeds: 0, 1, ... Default: one.", min=1, max=1000)] = None,
     weights: o.Weights = None,
     data: o.Data = None,
     data_root: o.DataRoot = None,

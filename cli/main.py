@@ -108,9 +108,13 @@ def _exit_code(error: Exception) -> int:
     """2 for bad input, 1 for a failure."""
     if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in OF_PATHS:
         return 2
-    if isinstance(error, ValueError) and "null" in str(error):  # a zero byte in a path
+    if _zero_byte(error):
         return 2
     return int(getattr(error, "exit_code", 1))
+
+
+def _zero_byte(error: Exception) -> bool:
+    return isinstance(error, ValueError) and "null byte" in str(error)
 
 
 def _message(error: Exception) -> str:
@@ -121,6 +125,8 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if _zero_byte(error):
+        return "a path holds a zero byte"
     first, *_ = [*str(error).splitlines(), ""]
     return f"{type(error).__name__}: {first} (--debug shows where)"
 

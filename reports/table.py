@@ -18,6 +18,7 @@ from typing import Any
 if __name__ == "__main__":  # run as a file: what lies beside it is imported by its whole name, as the tests do
     sys.path.insert(0, str(Path(__file__).parent.parent))
 from reports.headline import compared, milliseconds
+from reports.hostile import hostile
 from reports.ladders import aims, ladder, ladder_seeds
 from routekit.evaluation.answers import unpack
 
@@ -230,6 +231,7 @@ RENDERERS = {
     "ladder": ladder,
     "ladder-seeds": ladder_seeds,
     "aims": aims,
+    "hostile": hostile,
 }
 
 

@@ -19,7 +19,6 @@ from routekit.manifest import (
     manifest_over,
     note,
     read_manifest,
-    remove,
     replace_file,
     seal,
     sync,
@@ -93,7 +92,10 @@ def whole_folder(path: Path, kind: str) -> Iterator[Path]:
     """
     path = path.absolute()
     existing(path.parent)
-    with cannot_write(path), TemporaryDirectory(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent) as place:
+    with (
+        cannot_write(path),
+        TemporaryDirectory(prefix=f".{path.name[:100]}.", suffix=PARTIAL, dir=path.parent) as place,
+    ):
         made = Path(place) / "made"
         made.mkdir()
         yield made
@@ -256,7 +258,7 @@ def _check_old(path: Path, kind: str, *, force: bool) -> None:
 
 
 def make_folder(path: Path, kind: str) -> None:
-    """Make a folder of ours; an old one is emptied first.
+    """Make a folder of ours. An old one is put aside in one step, and removed then.
 
     Args:
         path: The folder.
@@ -267,7 +269,9 @@ def make_folder(path: Path, kind: str) -> None:
     """
     try:
         if (path / MANIFEST).exists():
-            remove(path)
+            check_ours(path, contents(path)[1])
+            with TemporaryDirectory(prefix=".former.", suffix=PARTIAL, dir=path.absolute().parent) as aside:
+                path.absolute().rename(Path(aside) / "former")
         path.mkdir(parents=True, exist_ok=True)
         begin(path, kind)
     except OSError as error:

@@ -225,7 +225,7 @@ def contents(folder: Path) -> tuple[list[Path], list[Path]]:
         folder: A folder of ours.
 
     Returns:
-        Our files and folders, each after what lies in it, the manifest last; and the others.
+        Our files and folders, and the others.
     """
     manifest = read_manifest(folder)
     names = set() if manifest is None else {*manifest.files}
@@ -248,17 +248,6 @@ def _divide(here: Path, top: Path, names: set[str]) -> tuple[list[Path], list[Pa
         elif each != top / MANIFEST:
             others.append(each)
     return own, others
-
-
-def remove(folder: Path) -> None:
-    """Remove what is ours from a folder, and folders that are empty then. Raises InputError: others lie there."""
-    own, others = contents(folder)
-    check_ours(folder, others)
-    for each in own:
-        if each.is_dir() and not each.is_symlink():
-            each.rmdir()
-        else:
-            each.unlink()
 
 
 def check_ours(folder: Path, others: list[Path]) -> None:

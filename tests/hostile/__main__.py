@@ -29,7 +29,7 @@ def main() -> int:
     torch.set_num_threads(1)
     found, started = dict[str, Tally](), time.perf_counter()
     with TemporaryDirectory() as scratch:
-        place = make_place(Path(scratch))
+        place = make_place(Path(scratch) / "a" / "b" / "c")  # what lies above is small, too
         found["bad command lines"] = try_commands(place, commands, given.seed)
         found["a training killed at a random moment"] = try_kills(place, 40 if given.long else 3, given.seed)
         add_weights(place)

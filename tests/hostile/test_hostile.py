@@ -12,7 +12,7 @@ from tests.hostile.writes import Operation, operations, try_writes, two_networks
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_place(tmp_path_factory.mktemp("place"))
+    return make_place(tmp_path_factory.mktemp("place") / "a" / "b" / "c")
 
 
 def nothing(tally: Tally) -> None:
