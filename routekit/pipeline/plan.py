@@ -77,8 +77,8 @@ def resolve(recipe: Recipe, facts: Facts | None = None) -> RunPlan:
 
 def _anchored(data: DataSection) -> DataSection:
     """The same images from any working folder: a run is finished, and used, wherever its user is then."""
-    paths = {name: None if value is None else _path(value) for name, value in (("root", data.root), ("val", data.val))}
-    return data.model_copy(update={"source": anchored(data.source), **paths})
+    root, val = (None if each is None else _path(each) for each in (data.root, data.val))
+    return data.model_copy(update={"source": anchored(data.source), "root": root, "val": val})
 
 
 def _path(name: str) -> str:
@@ -110,9 +110,8 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         InputError: A run of it would be refused, whatever the images.
     """
-    aims = (recipe.target, recipe.aim.ms, recipe.aim.speedup, recipe.aim.max_drop)
-    wants = recipe.method != "dense" and all(each is None for each in aims)
-    plan = resolve(recipe.model_copy(update={"target": "70%"}) if wants else recipe)
+    aimed = any((recipe.target, recipe.aim.ms, recipe.aim.speedup, recipe.aim.max_drop, recipe.method == "dense"))
+    plan = resolve(recipe if aimed else recipe.model_copy(update={"target": "70%"}))
     if plan.target is not None and plan.aim is None:
         reach = reach_of(plan)
         if recipe.target is not None:

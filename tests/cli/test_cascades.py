@@ -9,6 +9,7 @@ import torch
 
 from routekit.formats.checkpoint import load, read_about, save_network
 from routekit.junctions.again import look_again, look_once
+from routekit.pipeline.record import write_record
 from tests.cli.command import BENCH, in_process
 
 
@@ -147,7 +148,7 @@ def test_a_network_looks_again_where_that_pays(workplace: Path) -> None:
     # Whatever these images say: one that looks again for any budget, as a user meets it.
     save_network(run / "network", look_again(look_once(network)), about=read_about(run))
     del record["second_look"]
-    (run / "record.json").write_text(json.dumps(record))
+    write_record(run, record)
     done = in_process("evaluate", "runs/again", "--target-flops", "60%,90%,100%", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     curve = json.loads(done.stdout)["curve"]

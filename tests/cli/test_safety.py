@@ -48,7 +48,7 @@ def test_force_loses_nothing_of_the_users(run: Path) -> None:
     for where in (["--out", ".", "--name", "own"], ["--out", ".", "--name", "."]):
         done = in_process(*again, *where, cwd=run)
         assert done.returncode == 2
-        assert "holds other files" in done.stderr
+        assert "choose another folder" in done.stderr
     assert {**fingerprint(run), **before} == fingerprint(run)
     # What is inside of what would be removed is not an input.
     done = in_process(*QUICK, "--weights", "runs/mine", "--name", "mine", "--force", cwd=run)
@@ -215,7 +215,7 @@ def test_a_signal_is_one_line_at_any_moment(run: Path, sent: int, code: int) -> 
 def test_stdout_that_takes_nothing_is_no_traceback(run: Path) -> None:
     for redirect in (">&-", "> /dev/full", "| head -c 1"):
         done = subprocess.run(
-            ["bash", "-c", f"{sys.executable} -m routekit_cli.start models {redirect}"],
+            ["bash", "-c", f"{sys.executable} -m routekit_cli.start recipes list {redirect}"],
             cwd=run, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert "Traceback" not in done.stderr

@@ -245,9 +245,8 @@ def _damage(folder: Path, what: str) -> None:
 def test_damage_is_one_clear_error(tmp_path: Path, what: str, says: str) -> None:
     save_network(tmp_path, routed("resnet20"), about={})
     _damage(tmp_path, what)
-    with pytest.raises(
-        InputError, match=says if what.startswith("no ") and what != "no json" else "is not as routekit"
-    ):
+    known = ("no spec", "no tensors", "version")  # without a look at digests
+    with pytest.raises(InputError, match=says if what in known else "is not as routekit wrote it"):
         load(tmp_path)
     with pytest.raises(InputError, match=says):
         load(tmp_path, verify=False)

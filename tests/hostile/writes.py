@@ -21,6 +21,7 @@ from routekit.errors import RoutekitError
 from routekit.files import write_text
 from routekit.formats.checkpoint import load, save_network
 from routekit.formats.onnx.file import save_onnx
+from routekit.formats.onnx.piece import Exporter
 from routekit.manifest import contents
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.run_folder import RunFolder
@@ -103,13 +104,13 @@ class Operation:
 
 def operations(first: RoutedNetwork, other: RoutedNetwork) -> list[Operation]:
     """What the commands do to the disk, with two networks that answer differently."""
-    about = {"classes": ["a", "b", "c"]}
+    about, exporter = {"classes": ["a", "b", "c"]}, Exporter()  # which exports each block once
 
     def save(network: RoutedNetwork) -> Callable[[Path], object]:
         return lambda folder: save_network(folder / "network", network, about=about)
 
     def export(network: RoutedNetwork) -> Callable[[Path], object]:
-        return lambda folder: save_onnx(folder / "onnx", network, about, forms=["single"])
+        return lambda folder: save_onnx(folder / "onnx", network, about, exporter, forms=["single"])
 
     def text(words: str) -> Callable[[Path], object]:
         return lambda folder: write_text(folder / "a", words)

@@ -30,7 +30,7 @@ from tests.training.runs import BENEFIT, TrainingConfig, trainer
 def halting(junction: Act | None = None, spread: float = 1.0) -> RoutedNetwork:
     """A network whose stages halt after one unit or more, depending on the image, or on the position."""
     torch.manual_seed(0)
-    network = convert(small_view(depth=26), [junction or Act()]).eval()
+    network = convert(small_view(depth=20), [junction or Act()]).eval()
     for unit in network.backbone.modules():
         if isinstance(unit, HaltingUnit) and unit.score is not None:
             torch.nn.init.normal_(unit.score.weight, std=spread)
