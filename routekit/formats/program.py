@@ -73,6 +73,9 @@ def save_program(folder: Path, network: RoutedNetwork, about: dict[str, Any]) ->
             except Exception as error:
                 reason = first_line(error)
                 raise ExportError(f"torch.export cannot follow {network.view.spec.full_name}: {reason}") from error
+            for part in program.graph_module.modules():
+                for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+                    node.meta.pop("stack_trace", None)  # paths of this machine
             content = BytesIO()  # torch's own writer aborts the process where the disk is full
             torch.export.save(program, content, extra_files={DESCRIPTION: description.to_json(form)})
             (made / f"{form}.pt2").write_bytes(content.getbuffer())

@@ -143,6 +143,14 @@ def test_what_onnx_cannot_hold_is_named(tmp_path: Path, exporter: Exporter) -> N
         save_onnx(tmp_path, network, {})
 
 
+def test_an_exported_file_names_no_source_code(tmp_path: Path, exporter: Exporter) -> None:
+    (file,) = save_onnx(tmp_path, routed(), ABOUT, exporter, forms=["single"])
+    content = file.read_bytes()
+    assert b"stack_trace" not in content
+    assert b".py" not in content
+    assert str(Path.cwd()).encode() not in content
+
+
 def test_openvino_decides_as_the_network_does(tmp_path: Path, exporter: Exporter) -> None:
     network = routed()
     files = save_openvino(tmp_path, save_onnx(tmp_path, network, ABOUT, exporter))

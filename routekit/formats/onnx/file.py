@@ -75,6 +75,7 @@ def save_model(
         domains: The operator sets that it needs beside the standard one, and their versions.
         properties: The metadata.
     """
+    _forget_origin(graph)
     model = onnx.helper.make_model(
         graph,
         producer_name="routekit",
@@ -85,3 +86,14 @@ def save_model(
     onnx.helper.set_model_props(model, dict(properties))
     onnx.checker.check_model(model)
     onnx.save(model, str(file))
+
+
+def _forget_origin(graph: onnx.GraphProto) -> None:
+    """Remove where in whose source code each node comes from, which the exporter notes: paths of this machine."""
+    for part in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        part.ClearField("doc_string")
+        del part.metadata_props[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _forget_origin(inner)
