@@ -84,8 +84,8 @@ class HaltingUnit(nn.Module):
 def leave_stage(x: Tensor) -> Tensor:
     """What leaves a stage whose last unit is skipped: the mean `[B, C, H, W]` of what ran."""
     channels = (x.shape[1] - 1) // 2
-    # The scores add up to 1, unless a route was given that stops earlier.
-    return x[:, channels:-1] / x[:, -1:]
+    # The scores add up to 1, unless a route was given that stops earlier; where nothing was scored yet, there is no mean.
+    return x[:, channels:-1] / x[:, -1:].clamp_min(torch.finfo(x.dtype).tiny)
 
 
 class HaltingRouters(RouterBank):
