@@ -84,7 +84,7 @@ class HaltingUnit(nn.Module):
 def leave_stage(x: Tensor) -> Tensor:
     """What leaves a stage whose last unit is skipped: the mean `[B, C, H, W]` of what ran."""
     channels = (x.shape[1] - 1) // 2
-    # The scores add up to 1, unless a route was given that stops earlier; where nothing was scored yet, there is no mean.
+    # The scores add up to 1, unless a route was given that stops earlier, perhaps before anything was scored.
     return x[:, channels:-1] / x[:, -1:].clamp_min(torch.finfo(x.dtype).tiny)
 
 
