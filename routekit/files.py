@@ -15,7 +15,6 @@ from routekit.manifest import (
     WRITING,
     begin,
     check_ours,
-    contents,
     manifest_over,
     note,
     read_manifest,
@@ -116,7 +115,7 @@ def install(made: Path, path: Path) -> None:
     if os.path.lexists(path):
         if path.is_symlink() or not path.is_dir():
             raise InputError(f"{path} is no folder, or a link: choose another folder")
-        check_ours(path, contents(path)[1])
+        check_ours(path)
         _exchange(made, path)
     else:
         made.rename(path)
@@ -243,8 +242,7 @@ def _check_old(path: Path, kind: str, *, force: bool) -> None:
         if any(not WRITING.fullmatch(each.name) for each in path.iterdir()):
             raise InputError(f"{path} holds other files, and no {MANIFEST} of routekit: choose another folder")
         return
-    ours, others = contents(path)
-    if ours == [path / MANIFEST] and not others:  # it was only just begun
+    if [each.name for each in path.iterdir()] == [MANIFEST]:  # it was only just begun
         return
     if manifest.kind != kind:
         raise InputError(f"{path} holds a routekit {manifest.kind}, not a {kind}: choose another folder")
@@ -254,7 +252,7 @@ def _check_old(path: Path, kind: str, *, force: bool) -> None:
         raise InputError(f"{path} holds a {kind}: {on} with force=True")
     if busy(path):
         raise InputError(f"another process is at work on {path}: wait for it or stop it, or choose another folder")
-    check_ours(path, others)
+    check_ours(path)
 
 
 def make_folder(path: Path, kind: str) -> None:
@@ -269,7 +267,7 @@ def make_folder(path: Path, kind: str) -> None:
     """
     try:
         if (path / MANIFEST).exists():
-            check_ours(path, contents(path)[1])
+            check_ours(path)
             with TemporaryDirectory(prefix=".former.", suffix=PARTIAL, dir=path.absolute().parent) as aside:
                 path.absolute().rename(Path(aside) / "former")
         path.mkdir(parents=True, exist_ok=True)

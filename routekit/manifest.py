@@ -46,7 +46,7 @@ class Manifest(BaseModel):
     """The files of a folder, without those of folders in it that have a manifest of their own.
 
     Attributes:
-        kind: What the folder holds: "run", "comparison", "network", "export", "ladder".
+        kind: What the folder holds: "run", "comparison", "network", "ladder", "training".
         files: By their paths in the folder. None for a file that is being written, or grows.
     """
 
@@ -218,41 +218,25 @@ def verify(file: Path, *, needed: bool = False) -> None:
         raise InputError(f"{file} is not as routekit wrote it: {way_out}")
 
 
-def contents(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Divide what lies in a folder into what is ours and what is not.
-
-    Args:
-        folder: A folder of ours.
-
-    Returns:
-        Our files and folders, and the others.
-    """
+def foreign(folder: Path) -> Iterator[Path]:
+    """Find the files in a folder that are not ours: neither its manifest nor those of folders in it name them."""
     manifest = read_manifest(folder)
-    names = set() if manifest is None else {*manifest.files}
-    own, others = _divide(folder, folder, names)
-    return (own, others) if manifest is None else ([*own, folder / MANIFEST], others)
+    yield from _unnamed(folder, folder, set() if manifest is None else {*manifest.files, MANIFEST})
 
 
-def _divide(here: Path, top: Path, names: set[str]) -> tuple[list[Path], list[Path]]:
-    own: list[Path] = []
-    others: list[Path] = []
+def _unnamed(here: Path, top: Path, names: set[str]) -> Iterator[Path]:
     for each in sorted(here.iterdir()):
         if WRITING.fullmatch(each.name):  # of a process that was killed
-            own += [*reversed([] if each.is_symlink() else list(each.rglob("*"))), each]
-        elif each.is_dir() and not each.is_symlink():
-            found = contents(each) if (each / MANIFEST).exists() else _divide(each, top, names)
-            own += [*found[0], each]
-            others += found[1]
-        elif each.relative_to(top).as_posix() in names:
-            own.append(each)
-        elif each != top / MANIFEST:
-            others.append(each)
-    return own, others
+            continue
+        if each.is_dir() and not each.is_symlink():
+            yield from foreign(each) if (each / MANIFEST).exists() else _unnamed(each, top, names)
+        elif each.relative_to(top).as_posix() not in names:
+            yield each
 
 
-def check_ours(folder: Path, others: list[Path]) -> None:
+def check_ours(folder: Path) -> None:
     """Raise InputError if other files than ours lie in a folder."""
-    if others:
+    if others := [*foreign(folder)]:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise InputError(
             f"{folder} holds files that routekit did not write ({others[0].relative_to(folder)}{more}): move them, or "

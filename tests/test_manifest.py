@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from routekit import files, manifest
 from routekit.errors import InputError, RoutekitError
 from routekit.files import check_file, check_folder, make_folder, whole_folder, write_text
-from routekit.manifest import MANIFEST, Manifest, contents, note, ours, read_manifest, unverified, verify
+from routekit.manifest import MANIFEST, Manifest, foreign, note, ours, read_manifest, unverified, verify
 
 
 def names(folder: Path) -> set[str]:
@@ -157,7 +157,7 @@ def test_what_a_killed_process_left_is_ours(tmp_path: Path) -> None:
     (left / "made").mkdir(parents=True)
     (left / "made" / "half").write_text("")
     (tmp_path / "run" / ".record.json.0a1b2c3d.partial").write_text("{")
-    assert contents(tmp_path / "run")[1] == []
+    assert [*foreign(tmp_path / "run")] == []
     make_folder(tmp_path / "run", "run")
     assert names(tmp_path / "run") == {MANIFEST}
 
@@ -207,7 +207,7 @@ def test_a_file_that_grows_is_ours_without_a_digest(tmp_path: Path) -> None:
     found = read_manifest(tmp_path / "run")
     assert found is not None
     assert found.files == {"metrics.jsonl": None}
-    assert contents(tmp_path / "run")[1] == []
+    assert [*foreign(tmp_path / "run")] == []
 
 
 def test_documents_are_regular_files_of_bounded_size(tmp_path: Path) -> None:

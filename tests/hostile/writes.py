@@ -22,7 +22,7 @@ from routekit.files import write_text
 from routekit.formats.checkpoint import load, save_network
 from routekit.formats.onnx.file import save_onnx
 from routekit.formats.onnx.piece import Exporter
-from routekit.manifest import contents
+from routekit.manifest import foreign
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.run_folder import RunFolder
 from routekit.runtime.load import load_runtime
@@ -134,7 +134,7 @@ def operations(first: RoutedNetwork, other: RoutedNetwork) -> list[Operation]:
         """A run that is finished is whole; one that is not can be started over."""
         if not (folder / "run").exists():
             return "nothing"
-        assert contents(folder / "run")[1] == []
+        assert [*foreign(folder / "run")] == []
         if not RunFolder(folder / "run").finished:
             files.check_folder(folder / "run", "run", force=True)
             return "unfinished"
