@@ -23,7 +23,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     Returns:
         "did you mean ...?", or the list of names if none is near.
     """
-    known = sorted(known)
+    known = sorted({*known})
     close = difflib.get_close_matches(name[:100], known, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(close) + "?"
