@@ -11,9 +11,11 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from routekit.backbones.load import build, spec_of
 from routekit.cost.table import CostTable
@@ -27,6 +29,8 @@ from routekit.objective.objective import ObjectiveWeights
 from routekit.pipeline.machine import Machine
 from routekit.recipe import load_recipe
 from routekit.training.trainer import Trainer
+
+Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 def images(count: int, size: int) -> ImageSet:
@@ -44,10 +48,10 @@ def trainer(network: RoutedNetwork, data: DataSplits, batch: int) -> Trainer:
     return Trainer(network, data, costs, config, no_distillation, target=0.5 * costs.dense, accelerator=Accelerator())
 
 
-def timed(run: Trainer) -> float:
+def timed(run: Trainer, batches: Batches) -> float:
     """Milliseconds of one step, the controller's measurement aside."""
     started = time.perf_counter()
-    run._train_step()
+    run._train_step(next(batches))
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     run.step += 1
@@ -72,13 +76,14 @@ def main() -> None:
         "dense": trainer(convert(build(spec)), data, arguments.batch),
         "routed": trainer(convert(build(spec), [Skip()]), data, arguments.batch),
     }
-    for run in runs.values():
-        timed(run)
-        timed(run)
+    batches = {name: run.batches.since(0) for name, run in runs.items()}
+    for _ in range(2):
+        for name, run in runs.items():
+            timed(run, batches[name])
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(arguments.steps):
         for name, run in runs.items():
-            times[name].append(timed(run))
+            times[name].append(timed(run, batches[name]))
     routed = runs["routed"]
     checks = []
     for _ in range(3):

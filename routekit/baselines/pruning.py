@@ -64,8 +64,8 @@ def prune(view: Backbone, method: str, target: float, seed: int = 0) -> Backbone
     """Prune a network to a cost.
 
     The same share of channels goes everywhere, or the least important channels of all layers. One share prunes too
-    little and the next one too much: then the first layers are pruned by the greater one. Each layer keeps a multiple
-    of `channel_step` channels.
+    little and the next one too much: then the first layers are pruned by the greater one, and the widest layer makes up
+    for the rest. Each layer keeps a multiple of `channel_step` channels.
 
     Args:
         view: The network. It stays as it is.
@@ -96,7 +96,10 @@ def prune(view: Backbone, method: str, target: float, seed: int = 0) -> Backbone
     little, much = _plan(scores, low, pruning, step), _plan(scores, high, pruning, step)
     mixed = [much[:layers] + little[layers:] for layers in range(len(much) + 1)]
     enough = bisect_left(mixed, True, lo=1, hi=len(much), key=lambda plan: cost(plan) <= target)
-    best = min(mixed[enough - 1 : enough + 1], key=lambda plan: abs(cost(plan) - target))
+    finer = _thinned(scores, mixed[enough - 1], step)
+    most = bisect_left(finer, True, lo=1, hi=len(finer) - 1, key=lambda plan: cost(plan) <= target)
+    near = [*finer[most - 1 : most + 1], mixed[enough]]
+    best = min(near, key=lambda plan: abs(cost(plan) - target))
     return replace(_pruned(view, scores, best), step=step)
 
 
@@ -165,6 +168,14 @@ def _plan(scores: Scores, share: float, pruning: Pruning, step: int) -> Plan:
         # All parts together keep a multiple of the step.
         plan.append(width - stepped(width - min(lost, int(MOST * width)), width, step // math.gcd(step, parts)))
     return tuple(plan)
+
+
+def _thinned(scores: Scores, plan: Plan, step: int) -> list[Plan]:
+    """The plan, and such that prune more and more of the widest layer, in the smallest steps."""
+    layer, (parts, width) = max(enumerate(score.shape for score in scores.values()), key=lambda each: each[1][1])
+    quantum = step // math.gcd(step, parts)
+    more = [lost for lost in range(plan[layer] + 1, int(MOST * width) + 1) if (width - lost) % quantum == 0]
+    return [plan, *((*plan[:layer], lost, *plan[layer + 1 :]) for lost in more)]
 
 
 def _pruned(view: Backbone, scores: Scores, plan: Plan) -> Backbone:

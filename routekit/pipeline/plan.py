@@ -285,7 +285,7 @@ def _check_words(recipe: Recipe) -> None:
         if not any(junction.draws for junction in at_units):
             raise InputError(f"{name} is for units whose decisions can be drawn: junctions=skip or branch")
     if any(junction.halts != (recipe.training.gate == "hard") for junction in at_units):
-        raise InputError("training.gate=hard is for junctions=act and sact alone, which take no other gate")
+        raise InputError("junctions=act and sact, and no others, need training.gate=hard: recipe=act or sact sets it")
     if "tree" in recipe.junctions and (recipe.pruning is not None or recipe.training.frozen):
         raise InputError(
             "a tree grows from a whole network, and all of it learns: not with pruning, or training.frozen"

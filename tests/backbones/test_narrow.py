@@ -63,14 +63,14 @@ def test_the_nearest_number_of_channels_in_steps(count: float, width: int, step:
     assert stepped(count, width, step) == nearest
 
 
-@pytest.mark.parametrize(("name", "step"), [("resnet20", 1), ("torchvision:resnet18", 16), ("timm:resnet50", 16)])
-def test_networks_of_wide_blocks_keep_channels_in_sixteens(name: str, step: int) -> None:
+@pytest.mark.parametrize(("name", "step"), [("resnet20", 4), ("torchvision:resnet18", 16), ("timm:resnet50", 16)])
+def test_networks_keep_channels_in_sixteens_or_in_fours(name: str, step: int) -> None:
     view = build(spec_of(name, num_classes=10, input_size=None if name == "resnet20" else SIZE))
     assert channel_step(unit.block for unit in view.units) == step
     network = convert(view, [Skip(), Branch(width=(0.4,))])
     assert network.view.step == step
     widths = {unit.branches[0].bn1.num_features for unit in network.view.units if unit.branches}
-    assert widths == ({6, 13, 26} if step == 1 else {32, 48, 96, 208})
+    assert widths == ({8, 12, 24} if step == 4 else {32, 48, 96, 208})
 
 
 @pytest.mark.parametrize("step", [1, 16])

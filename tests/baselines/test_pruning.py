@@ -91,8 +91,8 @@ def test_batch_norm_scales_are_compared_over_the_whole_network() -> None:
         unit.block.bn1.num_features / own.block.bn1.num_features
         for unit, own in zip(pruned.units, view.units, strict=True)
     ]
-    assert kept[-1] == 7 / 64  # no layer loses more than nine tenths
-    assert min(kept[:-1]) > 0.4
+    assert kept[-1] == 8 / 64  # no layer loses more than nine tenths, and channels stay in fours
+    assert min(kept[:-1]) > 0.3
 
 
 def test_chance_goes_by_the_seed() -> None:

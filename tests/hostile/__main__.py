@@ -32,6 +32,8 @@ def main() -> int:
         place = make_place(Path(scratch) / "a" / "b" / "c")  # what lies above is small, too
         found["bad command lines"] = try_commands(place, commands, given.seed)
         found["a training killed at a random moment"] = try_kills(place, 40 if given.long else 3, given.seed)
+        together = try_kills(place, 10 if given.long else 1, given.seed, processes=2)
+        found["two processes that train together, one of them killed"] = together
         add_weights(place)
         found["damaged files"] = try_damage(place, files, given.seed)
     for operation in operations(*two_networks()):
