@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from routekit.report.drawing import BLUE, GREY, ORANGE, blank
 
 HERE = Path(__file__).parent / "ladders"
 
@@ -27,8 +30,33 @@ def ladder(name: str) -> str:
     return "\n".join([*lines, "", _where(report, f"{report['images']} test images, seed {report['seed']}")])
 
 
-def ladder_seeds(name: str) -> str:
-    """Means over the seeds of a ladder: each form alone, then each aim. Errors are of paired test images."""
+@dataclass(frozen=True)
+class Mean:
+    """The mean over seeds of a form alone, or of what was chosen for an aim.
+
+    Attributes:
+        name: The form and its precision, or the aim.
+        seeds: How many.
+        ms: Milliseconds an image.
+        faster: How many times as fast as the dense network in float32.
+        macs: Multiply-adds.
+        bytes: Of the files.
+        test: The accuracy on test images, per cent.
+        over: The lead over the best form alone that is not slower, and its standard error, points; None for forms.
+    """
+
+    name: str
+    seeds: int
+    ms: float
+    faster: float
+    macs: float
+    bytes: float
+    test: float
+    over: tuple[float, float] | None
+
+
+def over_seeds(name: str) -> tuple[list[Mean], list[Mean], str]:
+    """Means over the seeds of a ladder: of each form alone, and of each aim, the fastest first; and where."""
     reports = [json.loads(path.read_text()) for path in sorted(HERE.glob(f"{name}-seed*.json"))]
     forms: dict[str, list[dict[str, Any]]] = {}
     asked: dict[str, list[dict[str, Any]]] = {}
@@ -37,24 +65,81 @@ def ladder_seeds(name: str) -> str:
         for row in report["rows"]:
             kind, key = (forms, row["passes"]) if row["aim"] is None else (asked, row["aim"].partition(" (")[0])
             kind.setdefault(key, []).append(row | {"faster": dense / row["ms"]})
+    alone, chosen = (sorted((_mean(*item) for item in kind.items()), key=lambda row: row.ms) for kind in (forms, asked))
+    numbers = ", ".join(str(report["seed"]) for report in reports)
+    where = _where(reports[0], f"{reports[0]['images']} test images, seeds {numbers}")
+    return alone, chosen, where
 
-    def mean(rows: Sequence[dict[str, Any]], key: str) -> float:
+
+def _mean(name: str, rows: Sequence[dict[str, Any]]) -> Mean:
+    def of(key: str) -> float:
         return sum(row[key] for row in rows) / len(rows)
 
+    over = None
+    if all(row["aim"] is not None and "over_static" in row for row in rows):
+        over = of("over_static"), sum(row["standard_error"] ** 2 for row in rows) ** 0.5 / len(rows)
+    return Mean(name, len(rows), of("ms"), of("faster"), of("macs"), of("bytes"), 100 * of("test"), over)
+
+
+def ladder_seeds(name: str) -> str:
+    """Means over the seeds of a ladder: each form alone, then each aim. Errors are of paired test images."""
+    alone, chosen, where = over_seeds(name)
     lines = ["| passes, or aim | seeds | ms | times as fast | MACs | test | over the best static |"]
     lines.append("|---" * lines[0].count("|", 1) + "|")
-    for kind in (forms, asked):
-        for key, rows in sorted(kind.items(), key=lambda item: mean(item[1], "ms")):
-            over = ""
-            if all("over_static" in row for row in rows) and kind is asked:
-                error = sum(row["standard_error"] ** 2 for row in rows) ** 0.5 / len(rows)
-                over = f"{mean(rows, 'over_static'):+.2f} ± {error:.2f}"
-            lines.append(
-                f"| {key} | {len(rows)} | {mean(rows, 'ms'):.2f} | {mean(rows, 'faster'):.2f} "
-                f"| {mean(rows, 'macs') / 1e6:.0f}M | {100 * mean(rows, 'test'):.2f}% | {over} |"
-            )
-    numbers = ", ".join(str(report["seed"]) for report in reports)
-    return "\n".join([*lines, "", _where(reports[0], f"{reports[0]['images']} test images, seeds {numbers}")])
+    for row in (*alone, *chosen):
+        over = "" if row.over is None else "{:+.2f} ± {:.2f}".format(*row.over)
+        figures = f"{row.seeds} | {row.ms:.2f} | {row.faster:.2f} | {row.macs / 1e6:.0f}M | {row.test:.2f}%"
+        lines.append(f"| {row.name} | {figures} | {over} |")
+    return "\n".join([*lines, "", where])
+
+
+# Of all forms alone, what a reader of the first page compares with.
+KNOWN = {
+    "dense fp32": "the network as it is",
+    "dense int8": "int8, nothing trained",
+    "5-l1-50pct int8": "L1 pruning to 50% of the multiply-adds, int8",
+    "3-l1-25pct int8": "L1 pruning to 25%, int8",
+    "1-depgraph-12pct int8": "DepGraph pruning to 12%, int8",
+}
+
+
+def ladder_first(name: str) -> str:
+    """The short table of the first page: what other tools make as well, then what was chosen."""
+    alone, chosen, where = over_seeds(name)
+    lines = ["|  | accuracy | milliseconds | times as fast | megabytes |", "|---|---|---|---|---|"]
+    known = [replace(row, name=KNOWN[row.name]) for row in alone if row.name in KNOWN]
+    ours = [replace(row, name=f"**routekit: {row.name}**") for row in chosen]
+    for row in sorted([*known, *ours], key=lambda row: -row.ms):
+        lines.append(f"| {row.name} | {row.test:.2f}% | {row.ms:.2f} | {row.faster:.1f} | {row.bytes / 1e6:.1f} |")
+    return "\n".join([*lines, "", where])
+
+
+def picture(name: str) -> Any:
+    """Draw accuracy against milliseconds: forms alone in float32 and in int8, and what was chosen."""
+    alone, chosen, _ = over_seeds(name)
+    figure = blank(7, 4)
+    axes = figure.subplots()
+    kinds = {
+        "static, float32": ([row for row in alone if row.name.endswith("fp32")], GREY, "s"),
+        "static, int8": ([row for row in alone if row.name.endswith("int8")], ORANGE, "o"),
+        "routekit's choices": (chosen, BLUE, "D"),
+    }
+    for label, (rows, colour, marker) in kinds.items():
+        axes.plot([row.ms for row in rows], [row.test for row in rows], marker, color=colour, label=label)
+    for row in alone:
+        if row.name in KNOWN:
+            form, _, _ = row.name.removeprefix("0-").rpartition(" ")
+            called = form.partition("-")[2] or form
+            axes.annotate(called, (row.ms, row.test), (0, -13), textcoords="offset points", ha="center", fontsize=7)
+    axes.set_xscale("log")
+    ticks = [0.5, 1, 2, 4, 6]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("milliseconds an image, batch 1")
+    axes.set_ylabel("accuracy on test images, %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    return figure
 
 
 def aims(name: str) -> str:

@@ -19,8 +19,9 @@ if __name__ == "__main__":  # run as a file: what lies beside it is imported by 
     sys.path.insert(0, str(Path(__file__).parent.parent))
 from reports.headline import compared, milliseconds
 from reports.hostile import hostile
-from reports.ladders import aims, ladder, ladder_seeds
+from reports.ladders import aims, ladder, ladder_first, ladder_seeds, picture
 from routekit.evaluation.answers import unpack
+from routekit.report.drawing import save
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
@@ -216,6 +217,8 @@ def met(folder: str) -> str:
     )
 
 
+# The picture of the first page.
+PICTURE, PICTURED = HERE / "ladders" / "resnet18-photos.svg", "resnet18-photos-onnx-batch1"
 PAGES = (HERE.parent / "README.md", HERE / "README.md")
 RENDERERS = {
     "table": table,
@@ -229,6 +232,7 @@ RENDERERS = {
     "milliseconds": milliseconds,
     "met": met,
     "ladder": ladder,
+    "ladder-first": ladder_first,
     "ladder-seeds": ladder_seeds,
     "aims": aims,
     "hostile": hostile,
@@ -255,6 +259,7 @@ def main() -> int:
         return int(any(old != new for old, new in pages.values()))
     for page, (_, new) in pages.items():
         page.write_text(new)
+    save(picture(PICTURED), PICTURE)
     return 0
 
 

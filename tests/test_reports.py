@@ -1,17 +1,20 @@
 """The figures in the reports are those of the recorded runs."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from reports.headline import compared
-from reports.table import PAGES, mean_and_deviation, records, rendered
+from reports.ladders import over_seeds, picture
+from reports.table import PAGES, PICTURE, PICTURED, mean_and_deviation, records, rendered
 from routekit.comparison.plan import ComparisonFolder
 from routekit.comparison.report import report_comparison
 from routekit.comparison.results import measured
 from routekit.macs import CONVENTION
 from routekit.pipeline.report import report_run
+from routekit.report.drawing import save
 
 REPORTS = Path(__file__).parent.parent / "reports"
 
@@ -81,3 +84,16 @@ def test_a_recorded_comparison_is_reported_as_it_was(kept: Path, tmp_path: Path)
     for cell in measured(*ComparisonFolder.open(kept)):
         assert cell.record["split"] == "test"
         assert cell.record["flops"]["convention"] == CONVENTION
+
+
+def test_the_picture_of_the_first_page_is_of_the_records(tmp_path: Path) -> None:
+    save(picture(PICTURED), tmp_path / "new.svg")
+    if rendered_by(tmp_path / "new.svg") == rendered_by(PICTURE):
+        assert (tmp_path / "new.svg").read_bytes() == PICTURE.read_bytes(), "run `python reports/table.py`"
+    alone, chosen, _ = over_seeds(PICTURED)
+    seeds = [json.loads((PICTURE.parent / f"{PICTURED}-seed{seed}.json").read_text())["rows"] for seed in (0, 1, 2)]
+    dense = [next(row for row in rows if row["passes"] == "dense fp32") for rows in seeds]
+    (mean,) = [row for row in alone if row.name == "dense fp32"]
+    assert mean.ms == pytest.approx(sum(row["ms"] for row in dense) / 3)
+    assert mean.faster == 1
+    assert {row.seeds for row in chosen} == {3}
