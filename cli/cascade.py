@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from . import options as o
 from . import settings
 from .output import result
 
 
 def cascade(
-    networks: Annotated[list[Path], typer.Argument(help="Runs or compact checkpoints, the cheapest first.")],
+    networks: Annotated[list[Path], o.saved("Runs, compact checkpoints or hf://user/name, the cheapest first.")],
     target_flops: Annotated[str, o.option("Mean cost of an image: 1.5e8, 150M, or 50% of the last network, dense.")],
     rule: Annotated[str, o.option("How certain an answer is: confidence, entropy, or learned.")] = "confidence",
     average: Annotated[

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from . import options as o
 from .output import result
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or a compact checkpoint.")],
+    run: Annotated[Path, o.saved("A run's folder, a compact checkpoint, or hf://user/name.")],
     data: o.Data = None,
     data_root: o.DataRoot = None,
     val: o.Val = None,

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from . import options as o
 from .output import result
 
 
 def flops(
-    model: Annotated[str, typer.Argument(help="The name of a network, or the folder of a run.")],
+    model: Annotated[str, o.saved("The name of a network, the folder of a run, or hf://user/name.", o.here)],
     classes: Annotated[int | None, o.option("The number of classes.", min=1)] = None,
     input_size: Annotated[int | None, o.option("The height and width of images, pixels.", min=8)] = None,
     json: o.Json = False,

@@ -7,7 +7,24 @@ import traceback
 
 import typer
 
-from . import aim, bench, cascade, compare, convert, evaluate, export, finetune, flops, models, predict, report, start
+from . import (
+    aim,
+    auto,
+    bench,
+    card,
+    cascade,
+    compare,
+    convert,
+    evaluate,
+    export,
+    finetune,
+    flops,
+    models,
+    predict,
+    push,
+    report,
+    start,
+)
 from .options import words
 from .recipes import recipes
 
@@ -39,7 +56,23 @@ def _root(
     del debug, no_verify, version  # `run` takes these out of the arguments, so that they may stand anywhere
 
 
-for _module in (convert, aim, finetune, cascade, compare, evaluate, flops, export, predict, bench, report, models):
+for _module in (
+    auto,
+    convert,
+    aim,
+    finetune,
+    cascade,
+    compare,
+    evaluate,
+    flops,
+    export,
+    predict,
+    bench,
+    report,
+    card,
+    push,
+    models,
+):
     _, _, _name = _module.__name__.rpartition(".")
     app.command(epilog=getattr(_module, "EPILOG", None))(getattr(_module, _name))
 app.add_typer(recipes, name="recipes")
@@ -55,6 +88,8 @@ def run() -> None:
         verifying.set(False)
     if arguments[:1] == ["predict"]:  # where all sessions of onnxruntime are ours
         os.environ.setdefault("ROUTEKIT_SHARED_THREADS", "1")
+    if not sys.stderr.isatty():  # huggingface_hub draws its bars there, too
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.exit(call(arguments, debug=debug))
 
 

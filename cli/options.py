@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,6 +46,33 @@ def share(text: str) -> float:
     if not 0 < value < 1:
         raise InputError(f"{text!r} is no share: write 40% or 0.4")
     return value
+
+
+def here(text: str) -> str:
+    """`hf://user/name` -> its folder on this machine, which is fetched; anything else stays. Raises InputError."""
+    if not text.startswith("hf://"):
+        return text
+    from routekit.hub import local
+
+    return str(local(text))
+
+
+def path(text: str) -> Path:
+    """A path, or `hf://user/name`, as a path."""
+    return Path(here(text))
+
+
+def saved(text: str, parser: Callable[[str], Any] = path) -> Any:
+    """An argument that names a network as it was saved, here or on the Hugging Face Hub.
+
+    Args:
+        text: Its help.
+        parser: `here`, where it may be another word, too.
+
+    Returns:
+        What `Annotated` takes.
+    """
+    return typer.Argument(help=text, parser=parser)
 
 
 SETS = "digits, cifar10, cifar100, svhn, mnist, fashionmnist"

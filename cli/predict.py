@@ -10,7 +10,7 @@ from .output import result
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run, a compact checkpoint, or an exported file or folder.")],
+    model: Annotated[Path, o.saved("A run, a checkpoint (compact or hf://user/name), or an exported file or folder.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, o.option("How many classes to print for each image.", min=1)] = 1,
     trust: Annotated[

@@ -10,7 +10,9 @@ from .output import result
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="A finished run, several of them, or one comparison.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="A finished run or hf://user/name, several of them, or one comparison.")
+    ],
     out: Annotated[
         Path | None,
         o.option("The folder to write to. Default: report/ in the run, the comparison's folder, or pictures/."),
@@ -29,15 +31,17 @@ def report(
     from routekit.errors import InputError
     from routekit.pipeline.report import draw, report_run
 
-    compared = next((path for path in runs if ComparisonFolder.holds(path)), None)
-    if compared is not None and len(runs) > 1:
+    paths = [*map(o.path, runs)]
+    compared = next((path for path in paths if ComparisonFolder.holds(path)), None)
+    if compared is not None and len(paths) > 1:
         raise InputError(f"{compared} is a comparison: give it alone")
     if compared is not None:
         written = report_comparison(compared, out or compared, kind, force=force)
-    elif len(runs) == 1:
-        written = report_run(runs[0], out or runs[0] / "report", kind, force=force)
+    elif len(paths) == 1:
+        own = paths[0] if paths[0] == Path(runs[0]) else Path()  # what was fetched stays as it is
+        written = report_run(paths[0], out or own / "report", kind, force=force)
     else:
-        written = draw(runs, out or Path("pictures"), kind, force=force)
+        written = draw(paths, out or Path("pictures"), kind, force=force)
     files = [str(file) for file in written]
     if open_ and written[-1].suffix == ".html":
         typer.launch(str(written[-1].resolve()))

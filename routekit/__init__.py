@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from routekit.junctions.tree import Tree as Tree
     from routekit.network.network import RoutedNetwork as RoutedNetwork
     from routekit.network.pricing import PriceRange as PriceRange
+    from routekit.publish import push as push
     from routekit.routing.router import RouterConfig as RouterConfig
     from routekit.training.schedule import TrainingConfig as TrainingConfig
 
@@ -74,6 +75,7 @@ _HOME = {
     "load_backbone": "backbones.load",
     "mark_units": "backbones.marked",
     "optimize": "execution.prepare",
+    "push": "publish",
     "register_adapter": "backbones.adapters",
     "run": "api",
     "save": "api",

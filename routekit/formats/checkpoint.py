@@ -14,7 +14,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save
 from torch import nn
 
-from routekit import manifest
+from routekit import hub, manifest
 from routekit.backbones.adapters import adapt
 from routekit.backbones.drop import drop_unit
 from routekit.backbones.load import build
@@ -131,7 +131,7 @@ def load(
     """Load what `save` or `routekit export` wrote: a run, or a compact checkpoint. In eval mode, on the CPU.
 
     Args:
-        path: The folder.
+        path: The folder; or "hf://user/name", or "hf://user/name@revision", on the Hugging Face Hub.
         model: An instance of your own architecture, for a network that was converted from one, or what `mark_units`
             makes of it. The values are loaded into it. For a cascade, a list with one for each network, or a function
             that makes one.
@@ -142,7 +142,10 @@ def load(
 
     Raises:
         InputError: The files are missing, damaged, or do not fit together.
+        RoutekitError: The Hub cannot be reached.
     """
+    if isinstance(path, str) and path.startswith(hub.SCHEME):
+        path = hub.local(path)
     with nullcontext() if verify else manifest.unverified():
         return _load(network_folder(Path(path)), model)
 

@@ -22,6 +22,7 @@ from routekit.junctions.convert import join
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.machine import Machine, processor_name
 from routekit.pipeline.rungs import PRECISE, Ladder, Rung
+from routekit.report.record import without_images
 from routekit.runtime.drive import Clock, Passes, Place
 
 
@@ -115,7 +116,7 @@ class Choice:
             network.set_bias(torch.tensor(point.thresholds))
         about: dict[str, Any] = {"classes": list(self.ladder.data.classes)}
         if record is not None:
-            about["record"] = {key: value for key, value in record.items() if key != "right"}
+            about["record"] = without_images(record)
         if self.aim.where == "torch":
             save_network(folder / "network", network, about=about)
             precisions = tuple(rung.precision for rung in rungs)

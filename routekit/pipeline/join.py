@@ -23,7 +23,7 @@ from routekit.network.deciders import IDK
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.inputs import check_classes, load_images, load_run
 from routekit.pipeline.machine import Machine
-from routekit.pipeline.record import accuracy_of_all, known_dense, run_record, write_run
+from routekit.pipeline.record import known_dense, right_of_all, run_record, write_run
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import DataSection
@@ -148,9 +148,9 @@ def _meet(
         )
     measured = evaluate(network, data.test, costs)
     before = read_about(last).get("record")
-    accuracy = None if before is None else known_dense(before, data)
-    if accuracy is None and (before is None or before["method"] == "dense"):
-        accuracy = accuracy_of_all(load_run(last).to(device), data.test)
+    dense = None if before is None else known_dense(before, data)
+    if dense is None and (before is None or before["method"] == "dense"):
+        dense = right_of_all(load_run(last).to(device), data.test)
     pruning: dict[str, Any] = {} if plan.pruned is None else {"pruning": plan.pruned.method}
     return run_record(
         out,
@@ -159,7 +159,7 @@ def _meet(
         data,
         costs,
         machine,
-        dense_accuracy=accuracy,
+        dense=dense,
         dense_flops=whole,
         target=target,
         seconds=time.perf_counter() - started + (0.0 if trained is None else trained["seconds"]),

@@ -204,7 +204,7 @@ class _Subject:
             self.data,
             self.costs,
             self.machine,
-            dense_accuracy=measured.accuracy if is_dense else known_dense(self.record, self.data),
+            dense=measured.accuracy if is_dense else known_dense(self.record, self.data),
             dense_flops=flops["dense"],
             target=flops["target"] if target is None else target,
             seconds=time.perf_counter() - started,

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from routekit.cost.table import CostTable
 from routekit.data.image_set import Images
 from routekit.data.sources import DataSplits
-from routekit.evaluation.answers import pack
+from routekit.evaluation.answers import pack, unpack
 from routekit.evaluation.evaluate import Evaluation, evaluate
 from routekit.evaluation.exits import ExitStatistics, measure_exits
 from routekit.evaluation.second_look import SecondLook
@@ -22,7 +23,7 @@ from routekit.formats.compact import compact
 from routekit.macs import CONVENTION
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.machine import Machine
-from routekit.report.record import RECORD
+from routekit.report.record import RECORD, without_images
 from routekit.training.log import read_metrics
 
 
@@ -34,7 +35,7 @@ def run_record(
     costs: CostTable,
     machine: Machine,
     *,
-    dense_accuracy: float | None,
+    dense: Tensor | float | None,
     dense_flops: float,
     target: float | None,
     seconds: float,
@@ -51,7 +52,8 @@ def run_record(
         data: The images. A budget was met on the validation images.
         costs: The cost table of the network.
         machine: Where it was measured.
-        dense_accuracy: The accuracy of the dense network; None where it is not known for these test images.
+        dense: Which of the test images the dense network answers rightly, `[N]`, bool; or its accuracy, where no more
+            is known; None where that is not known for these test images.
         dense_flops: The cost of the dense network, before anything was pruned.
         target: The budget; None for none.
         seconds: How long it took.
@@ -60,9 +62,11 @@ def run_record(
         **more: Further entries.
 
     Returns:
-        The record. Its entry "right" holds for each image whether the answer was right (`evaluation.answers.pack`).
+        The record. Its entry "right" holds for each image whether the answer was right (`evaluation.answers.pack`),
+        "dense_right" the same of the dense network, "by_class" how many images of each class were answered rightly.
     """
     statistics = measured.statistics
+    right, accuracy = (dense, float(dense.double().mean())) if isinstance(dense, Tensor) else (None, dense)
     stops = [asdict(each) for each in (measure_exits(network, data.test, costs) if exits is None else exits)]
     return {
         "run": str(path),
@@ -70,7 +74,7 @@ def run_record(
         "data": data.name,
         "split": "test",
         "images": len(measured.labels),
-        "accuracy": {"dense": dense_accuracy, "routed": measured.accuracy},
+        "accuracy": {"dense": accuracy, "routed": measured.accuracy},
         "flops": {
             "convention": CONVENTION,
             "dense": dense_flops,
@@ -89,11 +93,25 @@ def run_record(
         },
         "size": size or _size(network, measured),
         "right": pack(measured.correct),
+        **({} if right is None else {"dense_right": pack(right)}),
+        "by_class": _by_class(measured, right, data.test.classes),
         "seconds": seconds,
         "environment": machine.environment(),
         **more,
         **({"exits": stops, "classes": list(data.test.classes)} if stops else {}),
     }
+
+
+def _by_class(measured: Evaluation, dense: Tensor | None, classes: Sequence[str]) -> dict[str, list[Any]]:
+    """The test images of each class: how many there are, and how many of them are answered rightly."""
+
+    def count(labels: Tensor) -> list[int]:
+        return [*map(int, labels.bincount(minlength=len(classes)))]
+
+    labels = measured.labels
+    found = {"images": count(labels), "right": count(labels[measured.correct])}
+    known = {} if dense is None else {"dense_right": count(labels[dense.cpu()])}
+    return {"class": list(classes), **found, **known}
 
 
 def _size(network: RoutedNetwork, measured: Evaluation) -> dict[str, int]:
@@ -122,33 +140,35 @@ def looks(network: RoutedNetwork, found: SecondLook, junctions: Sequence[str]) -
     return {"junctions": [*once, "again"] if network.looks_again else once, "second_look": asdict(found)}
 
 
-def known_dense(record: dict[str, Any], data: DataSplits) -> float | None:
-    """The accuracy of the dense network on test images, as an earlier record has it.
+def known_dense(record: dict[str, Any], data: DataSplits) -> Tensor | float | None:
+    """What the dense network answers rightly of the test images, as an earlier record has it.
 
     Args:
         record: The earlier record.
         data: The images.
 
     Returns:
-        The accuracy; None if the record was made on other test images.
+        Which images, `[N]`, bool, or the accuracy alone; None if the record was made on other test images.
     """
     carved = record.get("validation") == "test"  # into validation and test images
     same = (record["data"], record["images"], carved) == (data.name, len(data.test), data.val_origin == "test")
+    if same and "dense_right" in record:
+        return unpack(record["dense_right"], record["images"])
     return record["accuracy"]["dense"] if same else None
 
 
-def accuracy_of_all(network: RoutedNetwork, images: Images) -> float:
-    """The accuracy of a network if every image runs all of it.
+def right_of_all(network: RoutedNetwork, images: Images) -> Tensor:
+    """Which images a network answers rightly if every image runs all of it.
 
     Args:
         network: The network.
         images: The images.
 
     Returns:
-        The accuracy, a fraction.
+        `[N]`, bool.
     """
     everything = torch.ones(len(images), len(network.columns), dtype=torch.bool)
-    return evaluate(network, images, CostTable.measure(network), routes=everything).accuracy
+    return evaluate(network, images, CostTable.measure(network), routes=everything).correct
 
 
 def rising(folder: Path, images: int) -> dict[str, Any]:
@@ -190,13 +210,13 @@ def write_run(folder: Path, network: RoutedNetwork, record: dict[str, Any], clas
 
     Args:
         folder: The folder.
-        network: The network. Its checkpoint also holds the record, without which images were answered right.
+        network: The network. Its checkpoint also holds the record, without which images were answered rightly.
         record: The record.
         classes: The names of the classes.
 
     Raises:
         RoutekitError: A file cannot be written.
     """
-    about = {"classes": list(classes), "record": {key: value for key, value in record.items() if key != "right"}}
+    about = {"classes": list(classes), "record": without_images(record)}
     save_network(folder / "network", network, about=about)
     write_record(folder, record)

@@ -1,6 +1,9 @@
-"""Reading the record of a run, from which all reports are made."""
+"""Reading the record of a run, from which all reports are made; and what of it can be shown to others."""
 
 import json
+import re
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +14,8 @@ from routekit.errors import InputError
 from routekit.manifest import verify
 
 RECORD = "record.json"
+# The entries with one bit for each test image.
+OF_IMAGES = ("right", "dense_right")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -46,6 +51,13 @@ class _Environment(_Part):
     date: str
 
 
+class _ByClass(_Part):
+    class_: list[str] = Field(alias="class")
+    images: list[Annotated[int, Field(ge=0)]]
+    right: list[Annotated[int, Field(ge=0)]]
+    dense_right: list[Annotated[int, Field(ge=0)]] | None = None
+
+
 class _Record(_Part):
     """What every record has. Some have more."""
 
@@ -59,6 +71,7 @@ class _Record(_Part):
     flops: _Flops
     routes: _Routes
     environment: _Environment
+    by_class: _ByClass | None = None
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -79,3 +92,41 @@ def read_record(folder: Path) -> dict[str, Any]:
         fault = error.errors()[0]
         raise InputError(f"{path} is damaged: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
     return record
+
+
+def without_images(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record without its entries for each single image."""
+    return {key: value for key, value in record.items() if key not in OF_IMAGES}
+
+
+# How a path begins that says how the folders of a machine, or its user, are called; and its last part.
+PLACE = re.compile(
+    r"(?:(?<![^=,'\"(\[])|(?<=:)(?!//))"
+    r"(?:file:/*|/|~[^/,'\"]*/|(?:\.\./)+|[A-Za-z]:[\\/]|\\\\)(?:[^,'\"]*[\\/])?([^,'\"\\/]+)[\\/]*"
+)
+
+
+def portable(value: Any) -> Any:
+    """Leave out of a record, or a part of it, how the folders of a machine are called: of a path, the last part stays.
+
+    Args:
+        value: A record, or a value in one. Paths that begin in the folder of the command stay as they are.
+
+    Returns:
+        The same without them.
+    """
+    if isinstance(value, Mapping):
+        return {key: each if key in OF_IMAGES else portable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [portable(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    if PLACE.match(value):  # a path, which may hold spaces
+        return PLACE.sub(r"\1", value)
+    try:  # a command line, in which what holds spaces is quoted
+        words = shlex.split(value)
+    except ValueError:
+        words = value.split()
+    if all(word == PLACE.sub(r"\1", word) for word in words):
+        return value
+    return shlex.join(PLACE.sub(r"\1", word) for word in words)
