@@ -127,7 +127,7 @@ def convert(
     if target_flops is None and not {*aim} & settings.WANTS and recipe is None:
         raise InputError(
             "which budget? e.g. --target-flops 50% (of the dense cost) or --target-flops 1.5e8, --target-ms 1.5, "
-            "--target-speedup 4, --max-drop 1"
+            "--target-speedup 4, --max-drop 1; `routekit auto` says what is reachable"
         )
     base = recipe or settings.default_recipe(data)
     planned, wanted = load_recipe(base), settings.junctions(junctions)
@@ -150,7 +150,8 @@ def convert(
     }
     chosen = {
         **settings.subject(model, weights, data, data_root, download, val, val_from_test),
-        "target": target_flops,
+        # What is asked for takes the place of what the recipe asks for.
+        **({"target": target_flops} if target_flops is not None or {*aim} & settings.WANTS else {}),
         **aim,
         **making,
         **settings.decided(list(making.get("junctions", planned.junctions)), exits, policy, narrow, router, gate),

@@ -42,14 +42,15 @@ def copy(
 ) -> None:
     """Copy a recipe to FILE, to change it and use it with --recipe FILE."""
     from routekit.errors import InputError
-    from routekit.files import check_file, write_text
+    from routekit.files import check_file
+    from routekit.manifest import replace_file
     from routekit.recipe import recipe_text
 
     text = recipe_text(name)
     if file.suffix not in (".yaml", ".yml"):
         raise InputError(f"{file}: a recipe is a .yaml file")
     check_file(file, force=force)
-    write_text(file, text)
+    replace_file(file, lambda stream: stream.write(text.encode()))  # it is the user's, wherever it lies
     result({"recipe": name, "file": str(file)}, f"{file}", as_json=json)
 
 
@@ -57,8 +58,9 @@ def copy(
 def validate(name: Shipped, json: o.Json = False) -> None:
     """Check a recipe, all but its images: what `convert` would refuse. Faults have their line and the nearest name."""
     from routekit.pipeline.plan import check_recipe
-    from routekit.recipe import load_recipe
+    from routekit.recipe import check_no_code, load_recipe
 
+    check_no_code(name)
     check_recipe(load_recipe(name))
     result({"recipe": name, "valid": True}, f"{name} is valid", as_json=json)
 

@@ -25,7 +25,7 @@ from routekit.objective.objective import ObjectiveWeights
 from routekit.pipeline.aim import aim_run
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.train import run as carry_out
-from routekit.recipe import Recipe, load_recipe
+from routekit.recipe import Recipe, check_no_code, load_recipe
 from routekit.training.log import Progress
 from routekit.training.schedule import TrainingConfig
 from routekit.training.trainer import Trainer
@@ -255,6 +255,8 @@ def run(recipe: Recipe | str, folder: str | Path, *, force: bool = False, **sett
             for name, value in settings.items()
             for key, each in (value.items() if isinstance(value, dict) and name != "junctions" else [("", value)])
         }
+        if "model.name" not in values:
+            check_no_code(recipe)
         recipe = load_recipe(recipe, values)
     elif settings:
         raise InputError("settings go with the name of a recipe: a Recipe has its own")

@@ -15,6 +15,7 @@ from routekit.manifest import (
     WRITING,
     begin,
     check_ours,
+    entry_of,
     manifest_over,
     note,
     read_manifest,
@@ -40,7 +41,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file (`write_atomically`), in UTF-8.
+    """Write a whole text file, in UTF-8 (`write_atomically`).
 
     Args:
         path: The file.
@@ -68,9 +69,11 @@ def check_file(path: Path, *, force: bool) -> None:
         return
     if path.is_dir():
         raise InputError(f"{path} is a folder: choose the name of a file")
+    if not path.is_symlink() and not path.is_file():
+        raise InputError(f"{path} is no regular file: choose another name")
     over = manifest_over(path)
-    ours = over is not None and path.absolute().relative_to(over[0]).as_posix() in over[1].files
-    if not ours and not force:
+    entry = None if over is None else over[1].files.get(over[2])
+    if not force and (entry is None or entry != entry_of(path)):  # also where somebody changed what was ours
         raise InputError(f"{path} exists: choose another name, or replace it with force=True")
 
 
@@ -112,13 +115,13 @@ def install(made: Path, path: Path) -> None:
     Raises:
         InputError: Something else than a folder of ours is there.
     """
-    if os.path.lexists(path):
-        if path.is_symlink() or not path.is_dir():
-            raise InputError(f"{path} is no folder, or a link: choose another folder")
+    if not os.path.lexists(path):
+        made.rename(path)
+    elif path.is_symlink() or not path.is_dir():
+        raise InputError(f"{path} is no folder, or a link: choose another folder")
+    else:
         check_ours(path)
         _exchange(made, path)
-    else:
-        made.rename(path)
     sync(path.parent)
 
 
@@ -196,18 +199,21 @@ def _lock(folder: Path, held: ExitStack, *, wait: bool) -> bool:
 
 
 def check_apart(path: Path, needs: Sequence[Path]) -> None:
-    """Check that a new folder replaces nothing that is needed to make it.
+    """Check that a new folder replaces nothing that is needed to make it, and does not lie among its images.
 
     Args:
         path: The new folder.
         needs: Files and folders that are needed.
 
     Raises:
-        InputError: One of them is in the folder.
+        InputError: One of them is in the folder, or the folder would be one of images.
     """
-    for needed in needs:
-        if needed.exists() and path.resolve() in (needed.resolve(), *needed.resolve().parents):
+    place = path.resolve()
+    for needed in (each for each in needs if each.exists()):
+        if place in (needed.resolve(), *needed.resolve().parents):
             raise InputError(f"{path} would be made of {needed}, which is in it: choose another folder")
+        if {needed.resolve() / split for split in ("train", "val", "test")} & {place, *place.parents}:
+            raise InputError(f"{path} would lie among the images of {needed}: choose another folder")
 
 
 def check_folder(path: Path, kind: str, *, force: bool, needs: Sequence[Path] = ()) -> None:

@@ -22,6 +22,13 @@ MANIFEST = "routekit.json"
 # What a file or a folder is called as long as it is written: with a point before, so that nobody takes it for finished.
 PARTIAL = ".partial"
 WRITING = re.compile(r"\..+\.[a-z0-9_]{8}\.partial", re.DOTALL)
+# The folders with a manifest of their own that are parts of a folder. What else lies in one of these is others'.
+PARTS = {
+    "run": {"dense", "last", "network", "forms", "passes"},
+    "comparison": {"start", "cells"},
+    "training": set[str](),
+    "network": set[str](),
+}
 # Whether what is loaded has to be as it was written.
 verifying: ContextVar[bool] = ContextVar("verifying", default=True)
 
@@ -112,11 +119,25 @@ def begin(folder: Path, kind: str) -> None:
     Manifest(kind=kind).write(folder)
 
 
-def manifest_over(path: Path) -> tuple[Path, Manifest] | None:
-    """Find the manifest of a file's folder, or of the folder above, and that folder. Raises InputError: damaged."""
-    for folder in path.absolute().parents[:2]:
+def manifest_over(path: Path) -> tuple[Path, Manifest, str] | None:
+    """Find the manifest of a file's folder, or of the folder above.
+
+    Args:
+        path: The file, which need not be there.
+
+    Returns:
+        That folder, its manifest, and the name of the file in it.
+
+    Raises:
+        InputError: The manifest is damaged, or no file of ours can have such a name.
+    """
+    place = path.parent.resolve()  # without `..`, and where links lead to
+    for folder in (place, place.parent):
         if (found := read_manifest(folder)) is not None:
-            return folder, found
+            try:
+                return folder, found, _inside((place / path.name).relative_to(folder).as_posix())
+            except ValueError as error:
+                raise InputError(f"{path} cannot be written: {error}") from error
     return None
 
 
@@ -130,8 +151,7 @@ def note(path: Path, *, finished: bool = True) -> None:
     over = manifest_over(path)
     if over is None:
         return
-    folder, manifest = over
-    name = path.absolute().relative_to(folder).as_posix()
+    folder, manifest, name = over
     entry = entry_of(path) if finished else None
     if name not in manifest.files or manifest.files[name] != entry:
         manifest.files[name] = entry
@@ -139,7 +159,7 @@ def note(path: Path, *, finished: bool = True) -> None:
 
 
 def entry_of(file: Path) -> Entry:
-    """The size and the digest of a file."""
+    """The size and the digest of a regular file."""
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return Entry(size=file.stat().st_size, sha256=digest)
@@ -203,6 +223,8 @@ def verify(file: Path, *, needed: bool = False) -> None:
     Raises:
         InputError: It is not, or nothing says how it was written though that is needed.
     """
+    if file.exists() and not file.is_file():  # opening a pipe would wait for somebody to write to it
+        raise InputError(f"{file} is no regular file")
     if not verifying.get():
         return
     way_out = "restore it, make it again, or take what is there with verify=False"
@@ -214,31 +236,48 @@ def verify(file: Path, *, needed: bool = False) -> None:
     elif entry is None:
         if needed:
             raise InputError(f"nothing says how {file} was written ({MANIFEST} beside it does not): {way_out}")
-    elif entry != entry_of(file):
+    elif entry.size != file.stat().st_size or entry != entry_of(file):
         raise InputError(f"{file} is not as routekit wrote it: {way_out}")
 
 
 def foreign(folder: Path) -> Iterator[Path]:
-    """Find the files in a folder that are not ours: neither its manifest nor those of folders in it name them."""
+    """Find what is not ours in a folder: neither its manifest nor those of its parts name it."""
     manifest = read_manifest(folder)
-    yield from _unnamed(folder, folder, set() if manifest is None else {*manifest.files, MANIFEST})
+    if manifest is None:
+        yield from _unnamed(folder, folder, set(), None)
+    else:
+        yield from _unnamed(folder, folder, {*manifest.files, MANIFEST}, PARTS.get(manifest.kind))
 
 
-def _unnamed(here: Path, top: Path, names: set[str]) -> Iterator[Path]:
+def _unnamed(here: Path, top: Path, names: set[str], parts: set[str] | None) -> Iterator[Path]:
     for each in sorted(here.iterdir()):
-        if WRITING.fullmatch(each.name):  # of a process that was killed
+        name = each.relative_to(top).as_posix()
+        if WRITING.fullmatch(each.name) and _begun(each, names):  # of a process that was killed
             continue
         if each.is_dir() and not each.is_symlink():
-            yield from foreign(each) if (each / MANIFEST).exists() else _unnamed(each, top, names)
-        elif each.relative_to(top).as_posix() not in names:
+            if not (each / MANIFEST).exists():
+                yield from _unnamed(each, top, names, parts)
+            elif parts is not None and name.partition("/")[0] not in parts:
+                yield each
+            else:
+                yield from foreign(each)
+        elif name not in names:
             yield each
 
 
+def _begun(path: Path, names: set[str]) -> bool:
+    """Whether what is called as if it were being written is a file of ours, or a folder as we make them."""
+    if path.is_dir():
+        return {each.name for each in path.iterdir()} <= {"made", "former"} or path.name.startswith(".making.")
+    stem = path.name[1:].rpartition(".partial")[0].rpartition(".")[0]
+    return stem in {PurePosixPath(name).name[:100] for name in names}
+
+
 def check_ours(folder: Path) -> None:
-    """Raise InputError if other files than ours lie in a folder."""
+    """Raise InputError if other files than ours lie in a folder, or a folder that is no part of it."""
     if others := [*foreign(folder)]:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        raise InputError(
-            f"{folder} holds files that routekit did not write ({others[0].relative_to(folder)}{more}): move them, or "
-            "choose another folder"
-        )
+        first = f"{others[0].relative_to(folder)}{more}"
+        stranger = (others[0] / MANIFEST).exists()
+        found = f"{first}, no part of it" if stranger else f"files that routekit did not write ({first})"
+        raise InputError(f"{folder} holds {found}: move what is not its own, or choose another folder")

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from routekit.backbones.factory import is_factory
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
 from routekit.cost.aim import Aim
@@ -219,6 +220,21 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise InputError(f"recipe {name}: {explain(error.errors(), lines, Recipe)}") from error
+
+
+def check_no_code(name: str) -> None:
+    """Check that a recipe file does not name a network that code makes: only who uses it may.
+
+    Args:
+        name: The recipe.
+
+    Raises:
+        InputError: It does.
+    """
+    model = _document(name, ())[0].get("model")
+    made = model.get("name") if isinstance(model, dict) else None
+    if isinstance(made, str) and is_factory(made):
+        raise InputError(f"recipe {name}: model.name={made} is code, which no recipe runs: name it yourself")
 
 
 def _document(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:

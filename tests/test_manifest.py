@@ -100,6 +100,56 @@ def test_without_force_and_for_other_kinds_nothing_is_replaced(tmp_path: Path) -
         check_folder(tmp_path / "nowhere", "run", force=True)
 
 
+def test_what_lies_in_a_folder_of_ours_and_is_no_part_of_it_stays(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    make_folder(run, "run")
+    make_folder(run / "mine", "network")
+    write_text(run / "mine" / "network.json", "{}")
+    with pytest.raises(InputError, match=r"run holds mine, no part of it: move"):
+        check_folder(run, "run", force=True)
+    with pytest.raises(InputError, match="no part of it"):
+        make_folder(run, "run")
+    assert (run / "mine" / "network.json").exists()
+
+
+def test_a_file_is_ours_as_long_as_it_is_as_we_wrote_it(tmp_path: Path) -> None:
+    make_folder(tmp_path / "run", "run")
+    file = tmp_path / "run" / "report.md"
+    write_text(file, "ours")
+    check_file(file, force=False)
+    file.write_text("ours, and a remark")
+    with pytest.raises(InputError, match=r"report.md exists"):
+        check_file(file, force=False)
+    check_file(file, force=True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no regular file"):
+        check_file(tmp_path / "pipe", force=True)
+    with pytest.raises(InputError, match="no regular file"):
+        verify(tmp_path / "pipe")
+
+
+def test_a_path_is_noted_where_it_leads_to(tmp_path: Path) -> None:
+    make_folder(tmp_path / "run", "run")
+    write_text(tmp_path / "run" / ".." / "beside.txt", "")
+    assert read_manifest(tmp_path / "run") == Manifest(kind="run")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    write_text(tmp_path / "link" / "inside.txt", "")
+    found = read_manifest(tmp_path / "run")
+    assert found is not None
+    assert [*found.files] == ["inside.txt"]
+    with pytest.raises(InputError, match=r"cannot be written: .* is no name of a file"):
+        write_text(tmp_path / "run" / "a\\b.txt", "")
+    assert names(tmp_path / "run") == {MANIFEST, "inside.txt"}
+
+
+def test_nothing_is_written_among_images(tmp_path: Path) -> None:
+    (tmp_path / "images" / "train" / "cat").mkdir(parents=True)
+    for place in ("images/train", "images/train/new", "images/val/run", "images/train/cat/../dog"):
+        with pytest.raises(InputError, match=r"among the images|holds other files|is in it"):
+            check_folder(tmp_path / place, "run", force=False, needs=[tmp_path / "images"])
+    check_folder(tmp_path / "images" / "runs" / "mine", "run", force=False, needs=[tmp_path / "images"])
+
+
 @pytest.mark.parametrize("name", ["../thesis.txt", "/etc/passwd", "a/../../b", "", ".", "a//b", "./a", "a\\..\\b"])
 def test_a_manifest_cannot_name_what_lies_elsewhere(name: str, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
@@ -156,8 +206,13 @@ def test_what_a_killed_process_left_is_ours(tmp_path: Path) -> None:
     left = tmp_path / "run" / ".network.a1b2c3d4.partial"
     (left / "made").mkdir(parents=True)
     (left / "made" / "half").write_text("")
+    note(tmp_path / "run" / "record.json", finished=False)
     (tmp_path / "run" / ".record.json.0a1b2c3d.partial").write_text("{")
     assert [*foreign(tmp_path / "run")] == []
+    theirs = tmp_path / "run" / ".notes.a1b2c3d4.partial"  # what only looks like that
+    theirs.write_text("mine")
+    assert [*foreign(tmp_path / "run")] == [theirs]
+    theirs.unlink()
     make_folder(tmp_path / "run", "run")
     assert names(tmp_path / "run") == {MANIFEST}
 

@@ -166,6 +166,8 @@ def _construct(spec: ModelSpec) -> nn.Module:
             raise InputError(f"unknown model {spec.name[:100]!r}: {nearest(spec.name, names_of('cifar'))}")
         return CifarResNet(depth, spec.num_classes)
     if spec.source in SOURCES:
+        if not _has(spec.source, spec.name):  # from a file; timm would look for some names on the network
+            raise InputError(f"unknown model {spec.full_name[:100]!r}: {nearest(spec.name, names_of(spec.source))}")
         return _from_library(spec, num_classes=spec.num_classes)
     raise InputError(f"{spec.full_name} is your own network: give an instance of it as model=")
 

@@ -15,6 +15,8 @@ from routekit.data.preprocessing import Preprocessing
 from routekit.errors import InputError, first_line
 
 _MODES = {1: "L", 3: "RGB"}
+# What files are read as, whatever they are called. Pillow knows more; for some it starts other programs.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def decode(paths: Sequence[str], preprocessing: Preprocessing) -> Tensor:
@@ -66,10 +68,11 @@ def _read(path: str, preprocessing: Preprocessing) -> Image.Image:
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for somebody to write to it
             raise InputError(f"cannot read the image {path}: it is no regular file")
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return fit(_eight_bits(image, path).convert(_MODES[preprocessing.channels]), preprocessing)
-    # What Pillow raises, depending on the format and on where a file is broken.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except (Exception, MemoryError) as error:  # what Pillow raises hangs on the format and on where a file is broken
         raise InputError(f"cannot read the image {path} ({first_line(error)}): repair or remove it") from error
 
 

@@ -146,6 +146,8 @@ def view_of_run(path: Path, plan: RunPlan, classes: Sequence[str]) -> Backbone:
         )
     check_classes(path, classes)
     dropped = any(unit.dropped for unit in network.view.units)
+    if network.folded:
+        raise InputError(f"{path} is compact, without batch norms, and cannot learn: give the run it was made of")
     if not network.is_static or network.view.pruned or dropped:
         raise InputError(f"{path} is not a dense network: convert starts from one (`routekit finetune`)")
     return network.view

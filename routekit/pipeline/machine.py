@@ -55,7 +55,10 @@ class Machine:
             )
         # Of other accelerators, some lack the float64 in which costs are counted.
         on_cpu = self.device == "cpu" or not torch.cuda.is_available()
-        return Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
+        try:
+            return Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
+        except ValueError as error:  # variables of torchrun or Accelerate that say nothing, or not all
+            raise InputError(f"the variables of this environment are no launch of processes: {error}") from error
 
     def environment(self) -> dict[str, Any]:
         """Where and when a figure was measured, for its record."""

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from routekit.documents import parse_yaml, read_document, to_yaml
 from routekit.errors import InputError, first_line
 from routekit.files import check_folder, make_folder, write_text
-from routekit.manifest import MANIFEST
+from routekit.manifest import MANIFEST, verify
 from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import DataSection
 
@@ -108,6 +108,7 @@ class RunFolder:
             raise InputError(f"{path} is a run of routekit 0.1: make it again, or use it with that version")
         if not marker.exists():
             raise InputError(f"{path} is no run of routekit ({MARKER} is missing)")
+        verify(marker)
         try:
             text = read_document(marker)
             if not text.startswith("# routekit run, version "):

@@ -8,6 +8,7 @@ import torch
 
 from routekit.errors import InputError
 from routekit.files import write_atomically
+from routekit.manifest import verify
 
 VERSION = 1
 
@@ -34,6 +35,7 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is damaged, no state, or of another version.
     """
+    verify(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -42,6 +42,15 @@ def test_export_then_evaluate_the_compact_checkpoint(workplace: Path) -> None:
     assert (done.returncode, "compact does not say how" in done.stderr) == (2, True)
 
 
+def test_what_has_no_batch_norms_any_more_is_not_trained(workplace: Path) -> None:
+    done = in_process("export", "runs/dense", "--out", "folded", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    words = ("convert", "resnet20", "--weights", "folded", "--data", "images", "--target-flops", "60%")
+    done = in_process(*words, "--set", "data.input_size=32", "--dry-run", cwd=workplace)
+    assert done.returncode == 2
+    assert "compact" in done.stderr
+
+
 def test_what_is_exported_is_not_replaced_by_its_export(workplace: Path) -> None:
     before = (workplace / "runs/routed/network/network.safetensors").read_bytes()
     for out in ("runs/routed", "runs/routed/network", "runs"):

@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from routekit.manifest import note
+from routekit.training.state import save_state
 from tests.cli.command import ENVIRONMENT, FAST, in_process, routekit
 from tests.hostile.place import fingerprint
 
@@ -220,3 +222,73 @@ def test_stdout_that_takes_nothing_is_no_traceback(run: Path) -> None:
         )  # fmt: skip
         assert "Traceback" not in done.stderr
         assert "Exception ignored" not in done.stderr
+
+
+def test_a_recipe_runs_no_code(run: Path) -> None:
+    (run / "evil.py").write_text("open('PWNED', 'w')\n\n\ndef make(num_classes):\n    return None\n")
+    (run / "mine.yaml").write_text("base: default\nmodel:\n  name: evil.py:make\ntarget: 50%\n")
+    (run / "above.yaml").write_text("base: mine.yaml\n")
+    for recipe in ("mine.yaml", "above.yaml"):
+        done = in_process("recipes", "validate", recipe, cwd=run)
+        assert done.returncode == 2
+        assert "is code, which no recipe runs" in done.stderr
+    assert not (run / "PWNED").exists()
+    # Who names the network is asked for its code, and that of the recipe is not.
+    done = in_process("convert", "resnet20", "--recipe", "mine.yaml", *QUICK[2:6], "--dry-run", *FAST, cwd=run)
+    assert done.returncode == 0, done.stderr
+    assert not (run / "PWNED").exists()
+
+
+def test_an_image_is_read_as_one_of_few_formats(run: Path) -> None:
+    Image.new("RGB", (8, 8)).save(run / "page.eps")
+    (run / "page.eps").rename(run / "page.png")  # for which Pillow would start Ghostscript
+    done = in_process("predict", "runs/mine", "page.png", cwd=run)
+    assert done.returncode == 2
+    assert "cannot read the image page.png" in done.stderr
+
+
+def test_a_checkpoint_names_no_network_elsewhere(run: Path) -> None:
+    done = in_process("export", "runs/mine", "--out", "compact", cwd=run)
+    assert done.returncode == 0, done.stderr
+    file = run / "compact" / "network.json"
+    spec = json.loads(file.read_text())
+    spec["networks"][0]["model"] |= {"source": "timm", "name": "hf_hub:foo/bar"}
+    file.write_text(json.dumps(spec))
+    note(file)
+    done = in_process("evaluate", "compact", "--data", "images", cwd=run)
+    assert done.returncode == 2
+    assert "unknown model" in done.stderr
+
+
+def test_what_a_run_is_resumed_from_is_as_it_was_written(run: Path) -> None:
+    plan = run / "runs" / "mine" / "run.yaml"
+    plan.write_text(plan.read_text().replace("seed: 0", "seed: 7"))
+    for words in (["evaluate", "runs/mine"], ["convert", "--resume", "runs/mine"]):
+        done = in_process(*words, cwd=run)
+        assert done.returncode == 2
+        assert "run.yaml is not as routekit wrote it" in done.stderr
+    note(plan)
+    state = run / "runs" / "mine" / "state.pt"
+    save_state(state, {"step": 0})
+    with state.open("ab") as stream:
+        stream.write(b"0")
+    (run / "runs" / "mine" / "record.json").unlink()
+    done = in_process("convert", "--resume", "runs/mine", cwd=run)
+    assert done.returncode == 2
+    assert "state.pt is not as routekit wrote it" in done.stderr
+
+
+def test_a_copied_recipe_is_the_users(run: Path) -> None:
+    copied = run / "runs" / "mine" / "own.yaml"
+    done = in_process("recipes", "copy", "default", copied, cwd=run)
+    assert done.returncode == 0, done.stderr
+    done = in_process("recipes", "copy", "default", copied, cwd=run)
+    assert done.returncode == 2
+    done = in_process(*QUICK, "--recipe", copied, *FAST, "--name", "mine", "--force", cwd=run)
+    assert done.returncode == 2
+    assert copied.exists()
+    # A path through another folder does no harm to that.
+    done = in_process("recipes", "copy", "default", "runs/mine/../beside.yaml", cwd=run)
+    assert done.returncode == 0, done.stderr
+    done = in_process("flops", "runs/mine", cwd=run)
+    assert done.returncode == 0, done.stderr
