@@ -150,8 +150,10 @@ def chain(block: nn.Module) -> list[tuple[str, str | None]]:
     # Between the convolutions, nothing else may depend on the number of channels.
     others = [children[name] for name in before if name not in own]
     if not plain or any([*other.parameters(), *other.buffers()] for other in others):
+        name = type(block).__name__
+        called = "what lies between marked blocks" if name.startswith("_") else f"a {name}"
         raise InputError(
-            f"a {type(block).__name__} has no narrow form: known are blocks of conv1, bn1, conv2 and so on, without "
+            f"{called} has no narrow form: known are blocks of conv1, bn1, conv2 and so on, without "
             "groups, and with nothing that has weights between them; others need none: junctions=skip,exit"
         )
     return convs

@@ -107,7 +107,8 @@ def _drawn(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
 
 # The share of decisions in whose place the benefit gate takes a cheaper sink, to learn what the dearer one is worth.
 EXPLORED = 0.05
-# In units of the loss. A few samples with huge slopes must not decide what routers learn.
+# In units of the loss. A few samples with huge slopes must not decide what routers learn, nor predictions that are far
+# off make the next ones worse: in small batches, where few samples tell, that would go on for ever.
 WORTH_LIMIT = 5.0
 
 
@@ -121,7 +122,7 @@ def benefit(
     the default is 0. A few decisions, drawn at random, take a cheaper sink. Wherever a sink is taken, the backward pass
     gives the slope of the sample's loss in its weight, and in that of each dearer sink. Half of the difference of the
     two slopes is the benefit of the dearer sink, if the loss is a parabola with its minimum there. Training keeps the
-    minimum there, so routers learn this benefit by least squares.
+    minimum there, so routers learn this benefit by least squares (Huber's, far off).
 
     The straight-through estimate is no substitute. A unit that runs has a slope near 0 whatever it is worth, so
     comparing slopes at 0 with slopes at 1 opens closed units and closes open ones.
@@ -154,7 +155,8 @@ class _Benefit(torch.autograd.Function):
         dearer = weights.cumsum(dim=1)[:, :-1] == 0
         # The loss is a mean over the batch, so the slope of a sample's own loss is the batch size times larger.
         benefit = (-0.5 * len(worth) * (slope[:, :-1] - at)).clamp(-WORTH_LIMIT, WORTH_LIMIT)
-        error = dearer * (worth - taken - benefit) / dearer.sum(dim=0).clamp(min=1)
+        error = (worth - taken - benefit).clamp(-WORTH_LIMIT, WORTH_LIMIT)
+        error = dearer * error / dearer.sum(dim=0).clamp(min=1)
         # The prediction for the sink that was taken is the other side of each comparison.
         return error - weights[:, :-1] * error.sum(dim=1, keepdim=True), None
 

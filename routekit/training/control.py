@@ -14,7 +14,7 @@ from routekit.cost.price import PriceController
 from routekit.cost.table import CostTable
 from routekit.cost.weight import CostWeightController
 from routekit.data.image_set import Images
-from routekit.errors import InputError
+from routekit.errors import InputError, TrainingError
 from routekit.evaluation.calibrate import calibrate
 from routekit.evaluation.evaluate import Evaluation, evaluate
 from routekit.network.network import RoutedNetwork
@@ -114,7 +114,17 @@ class Control:
             self._calibrate()
 
     def measure(self, step: int) -> Evaluation:
-        """Evaluate all held-out images at the end of an epoch. First meet the budget, if nothing learns to decide."""
+        """Evaluate all held-out images at the end of an epoch. First meet the budget, if nothing learns to decide.
+
+        Raises:
+            TrainingError: Some weights are not finite any more.
+        """
+        lost = [name for name, value in self.network.state_dict().items() if not value.isfinite().all()]
+        if lost:
+            raise TrainingError(
+                f"{lost[0]} became NaN or infinite before step {step}; the last good state is kept: lower "
+                "training.learning_rate or training.router_learning_rate, and start over with force=True"
+            )
         learns = self._learns_to_the_end and step < self.schedule.steps
         # Rules with a budget for everything let all images go on, as they do at first.
         decides = self.network.decides_at_units or (self.network.stops and self.target < self.costs.dense)

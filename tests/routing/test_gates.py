@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routekit.errors import InputError
-from routekit.routing.gate import EXPLORED, gates, sampling, soft, straight_through
+from routekit.routing.gate import EXPLORED, WORTH_LIMIT, gates, sampling, soft, straight_through
 
 
 def test_soft_is_eq_3_by_hand() -> None:
@@ -56,6 +56,18 @@ def test_the_benefit_gate_compares_dearer_sinks_with_the_one_that_was_taken() ->
     # Image 0: the full branch is worth 0.5 - 0.1 = 0.4 more than the second, 0.3 was predicted. Image 1: 0.3 and 0.2,
     # of which 0.1 and -0.3 were predicted. The first sink was dearer for both images, the second for one of them.
     torch.testing.assert_close(got, torch.tensor([[-0.05, 0.05, 0.0], [-0.1, -0.5, 0.0]]))
+
+
+def test_a_prediction_that_is_far_off_does_not_run_away() -> None:
+    # One sample, and a step of twice of what least squares can bear: each step would double the error.
+    predicted = torch.tensor([[-20.0]])
+    for _ in range(40):
+        logits = torch.cat([predicted, torch.zeros(1, 1)], dim=1).requires_grad_()
+        weights = gates["benefit"](logits, temperature=1.0, generator=torch.Generator().manual_seed(2))
+        (slope,) = torch.autograd.grad(-1.0 * weights[:, 0].sum(), logits)
+        assert slope.abs().max() <= WORTH_LIMIT
+        predicted = predicted - 3.0 * slope[:, :1]
+    assert predicted.abs().max() < 20
 
 
 def test_the_benefit_gate_explores_a_few_of_the_units_that_would_run() -> None:

@@ -101,6 +101,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path:
     assert all(torch.isfinite(t).all() for t in state["network"].values() if t.is_floating_point())
 
 
+def test_weights_that_are_not_finite_stop_where_no_loss_shows_them(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+
+    def poison(progress: Progress) -> None:
+        if progress.step == 12:  # the last of the second epoch; every image runs what its router says nothing of
+            next(run.network.banks[0].parameters()).data.fill_(math.nan)
+
+    run.on_step = poison
+    with pytest.raises(TrainingError, match=r"_routers\.0.* became NaN or infinite before step 12; the last good"):
+        run.fit()
+    assert load_state(tmp_path / "state.pt")["step"] == 6
+
+
 def test_a_damaged_state_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="damaged"):
