@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from . import options as o
 from .output import result
 
 
 def bench(
-    model: Annotated[str, typer.Argument(help="A run, a compact checkpoint, or a network's name and --run-rate.")],
+    model: Annotated[
+        str, o.saved("A run, a checkpoint (or hf://user/name), or a network's name and --run-rate.", o.here)
+    ],
     runtime: Annotated[
         str, o.option("One or more of torch, onnx, openvino, onnx-int8, openvino-int8, with commas.")
     ] = "torch",

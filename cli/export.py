@@ -3,16 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from . import options as o
 from .output import result
 
-FORMATS = ("compact", "onnx", "passes", "openvino", "torch")
+FORMATS = ("compact", "onnx", "passes", "triton", "openvino", "torch")
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A finished run, or (not for compact) a compact checkpoint.")],
+    run: Annotated[Path, o.saved("A finished run, or (not for compact) a compact checkpoint or hf://user/name.")],
     out: Annotated[Path, o.option("The folder to write.")],
     format_: Annotated[str, o.option(f"One of {', '.join(FORMATS)}.", None, "--format")] = "compact",
     dtype: Annotated[
@@ -21,7 +19,7 @@ def export(
     native: Annotated[
         bool, o.option("onnx: faster files, for onnxruntime on CPUs of this machine's family.", None, "--native")
     ] = False,
-    precision: Annotated[str, o.option("passes: fp32 or int8.")] = "fp32",
+    precision: Annotated[str, o.option("passes, triton: fp32 or int8.")] = "fp32",
     calibrate: Annotated[
         Path | None, o.option("int8: a folder of images like those to come, some hundred, such as training images.")
     ] = None,
@@ -38,6 +36,7 @@ def export(
     run too, and batch norms are folded.
     onnx, openvino: files that skip what an image does not need, one for single images, one for batches.
     passes: for cascades, one plain ONNX graph for each pass. Between two of them, a program decides what goes on.
+    triton: a model repository for NVIDIA Triton: the passes, and a model that asks the next pass for what goes on.
     torch: torch.export programs, which compute everything.
     """
     from routekit.errors import InputError
@@ -51,8 +50,8 @@ def export(
         raise InputError("--native is for --format onnx")
     if precision not in ("fp32", "int8"):
         raise InputError(f"unknown precision {precision!r}: fp32 or int8")
-    if precision == "int8" and format_ != "passes":
-        raise InputError("--precision int8 is for --format passes")
+    if precision == "int8" and format_ not in ("passes", "triton"):
+        raise InputError("--precision int8 is for --format passes and --format triton")
     if (precision == "int8") != (calibrate is not None):
         raise InputError("--precision int8 and --calibrate DIR go together: features get the ranges of these images")
     if format_ == "compact":
@@ -83,12 +82,12 @@ def _compact(report: dict[str, Any]) -> str:
 
 def _program(report: dict[str, Any]) -> str:
     lines = [f"{report['out']}: {report['run']} as {report['format']}"]
-    for name, size in report["files"].items():
-        line = f"  {name:<14} {size:>12,} bytes"
-        if name in report.get("verified", {}):
-            found = report["verified"][name]
-            line += f"  {found['images']} images: same routes and classes, logits to {found['largest_difference']:.1e}"
-        lines.append(line)
+    width = max(14, *map(len, report["files"]))
+    lines += [f"  {name:<{width}} {size:>12,} bytes" for name, size in report["files"].items()]
+    lines += [
+        f"  {name}: {found['images']} images: same routes and classes, logits to {found['largest_difference']:.1e}"
+        for name, found in report.get("verified", {}).items()
+    ]
     if "agreement" in report:
         lines.append(f"  {100 * report['agreement']:.2f}% of the images get the class that the network gives")
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """Documents: read whole, bounded, in UTF-8 whatever the locale. YAML without what can make a short text endless."""
 
+import json
 import stat
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,30 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
     try:
         node = loader.get_single_node()
         return (None if node is None else loader.construct_document(node)), node
-    except (RecursionError, ValueError) as error:
-        raise yaml.YAMLError(f"it is nested too deeply, or a number is too long: {first_line(error)}") from error
+    except (RecursionError, ValueError, LookupError, TypeError, AttributeError) as error:  # tags that do not fit
+        said = f"it is nested too deeply, a number is too long, or a value is not of its tag: {first_line(error)}"
+        raise yaml.YAMLError(said) from error
     finally:
         loader.dispose()
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """Read a JSON document.
+
+    Args:
+        text: The document.
+        path: Its file, for errors.
+
+    Returns:
+        Its values.
+
+    Raises:
+        InputError: It is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {first_line(error)}") from error
 
 
 class _Dumper(yaml.SafeDumper):

@@ -50,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RoutekitError: It cannot be written. A file that was there before is untouched.
     """
-    write_atomically(path, lambda stream: stream.write(text.encode()))
+    write_atomically(path, lambda stream: stream.write(text.encode(errors="backslashreplace")))
 
 
 def check_file(path: Path, *, force: bool) -> None:

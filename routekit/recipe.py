@@ -1,5 +1,6 @@
 """A recipe: every choice of a run in one validated document, from and to YAML."""
 
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -63,6 +64,8 @@ Junctions = Annotated[dict[str, Junction], BeforeValidator(_configs), PlainSeria
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# How many recipes may stand on each other.
+BASES = 20
 
 
 class _Section(BaseModel):
@@ -103,7 +106,7 @@ class DataSection(_Section):
     val_from_test: Annotated[float | None, Field(gt=0, lt=1)] = None
     fill: Fill = "zeros"
     augment: Policy = "standard"
-    input_size: Annotated[int | None, Field(ge=8, le=8192)] = None
+    input_size: Annotated[int | None, Field(ge=8, le=2048)] = None
     mean: tuple[Finite, ...] | None = None
     std: tuple[Positive, ...] | None = None
     crop: Annotated[float | None, Field(gt=0, le=1)] = None
@@ -212,6 +215,8 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         InputError: The recipe has faults: all of them, each with its line if it is in the file.
     """
     values, lines = _document(name, ())
+    if "\\u0000" in json.dumps(values, default=str):
+        raise InputError(f"recipe {name}: a value holds a zero byte")
     for dotted, value in (overrides or {}).items():
         path = tuple(dotted.split("."))
         _put(values, path, value)
@@ -239,6 +244,8 @@ def check_no_code(name: str) -> None:
 
 def _document(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     """The settings of a recipe, those of its base included, and the line of each of its own."""
+    if len(seen) > BASES:
+        raise InputError(f"recipe {seen[0]} has more than {BASES} bases")
     if name in seen:
         raise InputError(f"recipe {name} is its own base: {' -> '.join([*seen, name])}")
     text = recipe_text(name)

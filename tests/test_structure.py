@@ -17,7 +17,7 @@ LAYERS = [
     ["errors"],
     ["documents"],
     ["manifest"],
-    ["files", "junctions.words"],
+    ["files", "hub", "junctions.words"],
     ["registry"],
     ["routing.decision", "macs", "data"],
     ["backbones.unit", "routing.certainty", "routing.gate", "routing.router", "routing.stacked"],
@@ -56,6 +56,7 @@ LAYERS = [
     ["pipeline.join", "pipeline.analyse", "pipeline.aim"],
     ["pipeline"],
     ["comparison", "api"],
+    ["publish"],
 ]
 LONGEST = 300
 
@@ -109,7 +110,7 @@ def test_inside_the_cli_imports_are_relative() -> None:
 def test_every_public_name_is_there() -> None:
     import routekit
 
-    assert len(routekit.__all__) <= 30
+    assert len(routekit.__all__) <= 31
     assert all(getattr(routekit, name) is not None for name in routekit.__all__)
     assert sorted(routekit._HOME) == routekit.__all__
 

@@ -47,7 +47,8 @@ class ModelSpec:
                 "most a million classes, 1024 channels and 8192 pixels"
             )
         for name, values, least in (("mean", self.mean, -math.inf), ("std", self.std, 0.0)):
-            if not values or not all(math.isfinite(value) and value > least for value in values):
+            finite = all(math.isfinite(value) and value > least for value in values)
+            if len(values) not in (1, 3, channels) or not finite:
                 raise InputError(f"{self.source}:{self.name} normalises images by {name}={[*values]}")
 
     @property

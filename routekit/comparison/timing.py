@@ -15,7 +15,7 @@ from routekit.bench.forms import INT8, Forms, Setting, check_installed, runtimes
 from routekit.comparison.plan import ComparisonFolder, Plan
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
-from routekit.documents import read_document
+from routekit.documents import parse_json, read_document
 from routekit.errors import InputError
 from routekit.execution.executor import Answer
 from routekit.execution.timing import Call, in_turns
@@ -39,7 +39,7 @@ def read_timings(folder: ComparisonFolder) -> dict[str, Any] | None:
     """Read the timings; None if nothing was timed. Raises InputError if the file is damaged."""
     path = folder.path / TIMINGS
     try:
-        found: dict[str, Any] | None = json.loads(read_document(path)) if path.exists() else None
+        found: dict[str, Any] | None = parse_json(read_document(path), path) if path.exists() else None
     except ValueError as error:
         raise InputError(f"{path} is damaged: delete it, and compare --resume times again") from error
     return found

@@ -33,7 +33,7 @@ def parse_amount(text: str, dense: float) -> float:
         raise InputError(f"target {text!r} is no cost: write 1.5e8, 150M or 60% ({CONVENTION})")
     suffix = match[2].upper()
     amount = float(match[1]) / 100 * dense if suffix == "%" else float(match[1]) * _SUFFIX[suffix]
-    if amount == 0:
+    if not 0 < 2 * amount < math.inf:  # the other convention counts twice as much
         raise InputError(f"target {text!r} is no cost: write 1.5e8, 150M or 60% ({CONVENTION})")
     if not suffix and 1 <= amount <= 100:
         raise InputError(f"target {text} is {amount:g} multiply-adds: for a share of the dense cost, write {text}%")

@@ -107,6 +107,9 @@ def class_folders(folder: Path) -> Listing:
         InputError: There are no class folders, or one has no images.
     """
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    for name in classes:
+        if not name.isprintable():  # it goes into records, files and pages
+            raise InputError(f"{folder}: the class folder {name!r} has no printable name: rename it")
     if not classes:
         raise InputError(f"{folder} has no class folders: put its images into {folder.name}/CLASS/*.jpg")
     files = {name: image_files(folder / name) for name in classes}

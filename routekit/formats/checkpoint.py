@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save
 from torch import nn
@@ -21,7 +21,7 @@ from routekit.backbones.load import build
 from routekit.backbones.resize import resize
 from routekit.backbones.unit import Backbone, Fold, ModelSpec
 from routekit.backbones.weights import check_values
-from routekit.documents import read_document
+from routekit.documents import parse_json, read_document
 from routekit.errors import InputError, first_line
 from routekit.execution.fold import fold_structure
 from routekit.files import whole_folder, write_atomically, write_text
@@ -96,16 +96,42 @@ def _source(source: Source) -> dict[str, Any]:
     }
 
 
+class _About(BaseModel):
+    classes: list[str] | None = None
+    record: dict[str, Any] | None = None
+
+
+class _Model(BaseModel):
+    num_classes: int
+
+
+class _Network(BaseModel):
+    model: _Model
+
+
+class _Document(BaseModel):
+    """What is read of `network.json` beside the blueprint of its networks, whatever made it."""
+
+    networks: Annotated[list[_Network], Field(min_length=1, max_length=16)]
+    about: _About
+
+    @model_validator(mode="after")
+    def _has_all_classes(self) -> Self:
+        if self.about.classes is not None and len(self.about.classes) != self.networks[0].model.num_classes:
+            raise ValueError(f"{len(self.about.classes)} names for {self.networks[0].model.num_classes} classes")
+        return self
+
+
 def read_spec(folder: Path) -> dict[str, Any]:
     """Read and check `network.json`. Raises InputError: missing, damaged, foreign or of another version."""
     path = folder / SPEC
     if not path.exists():
         raise InputError(f"{folder} holds no routed network ({SPEC} is missing)")
     try:
-        spec = json.loads(read_document(path))
-    except ValueError as error:
-        manifest.verify(path, needed=True)
-        raise InputError(f"{path} is damaged: {first_line(error)}") from error
+        spec = parse_json(read_document(path), path)
+    except InputError:
+        manifest.verify(path, needed=True)  # which says it better
+        raise
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         manifest.verify(path, needed=True)
         raise InputError(f"{path} is no routekit network")
@@ -116,6 +142,11 @@ def read_spec(folder: Path) -> dict[str, Any]:
             f"{path} is of version {number}, by routekit {made_by}; this one reads version {VERSION}: {WAY_OUT}"
         )
     manifest.verify(path, needed=True)
+    try:
+        _Document.model_validate(spec)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InputError(f"{path} is damaged: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
     return spec
 
 

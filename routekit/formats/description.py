@@ -63,6 +63,19 @@ class Description:
         """What the network cost before it was routed, in MACs, with the units that were dropped since."""
         return float(self.about.get("record", {}).get("flops", {}).get("dense", self.costs.dense))
 
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What becomes of an image before it is given to the network."""
+        return {
+            "size": list(self.spec.input_size[1:]),
+            "channels": self.spec.input_size[0],
+            "crop": self.spec.preprocessing.kept,
+            "interpolation": self.spec.interpolation,
+            "scale": "divide by 255",
+            "mean": list(self.spec.mean),
+            "std": list(self.spec.std),
+        }
+
     def to_json(self, form: str) -> str:
         """Write it as JSON for a file of a form, such as "batch"."""
         document = {
@@ -70,15 +83,7 @@ class Description:
             "version": VERSION,
             "form": form,
             "model": asdict(self.spec),
-            "preprocessing": {
-                "size": list(self.spec.input_size[1:]),
-                "channels": self.spec.input_size[0],
-                "crop": self.spec.preprocessing.kept,
-                "interpolation": self.spec.interpolation,
-                "scale": "divide by 255",
-                "mean": list(self.spec.mean),
-                "std": list(self.spec.std),
-            },
+            "preprocessing": self.preprocessing,
             "units": self.columns,
             "costs": {"convention": CONVENTION, **asdict(self.costs)},
             "about": self.about,

@@ -41,7 +41,7 @@ class DeciderConfig:
     """
 
     rule: Rule = LEARNED
-    hidden: Annotated[int, Field(ge=1)] = 32
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 32
     layers: Annotated[int, Field(ge=1, le=4)] = 1
     normalize: bool = False
     answer: bool = True

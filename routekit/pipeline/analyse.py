@@ -53,7 +53,7 @@ class SharedRoute:
     accuracy: float
     classes: list[int]
     examples: str
-    right: list[bool]
+    right: list[bool] | None = None  # former versions did not know
 
 
 @dataclass(frozen=True)

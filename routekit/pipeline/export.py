@@ -1,5 +1,6 @@
 """A run made ready for use: its compact form, its files for other runtimes."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from routekit import manifest
 from routekit.backbones.unit import ModelSpec
 from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
@@ -18,7 +20,7 @@ from routekit.errors import InputError
 from routekit.evaluation.evaluate import evaluate
 from routekit.files import check_folder, whole_folder
 from routekit.formats.checkpoint import network_folder, read_about, save_network
-from routekit.formats.compact import compact
+from routekit.formats.compact import Compact, compact
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import by_position
 from routekit.pipeline.inputs import load_run, load_splits
@@ -30,6 +32,8 @@ from routekit.runtime.verify import agreement, verify
 
 # How many images at a time; more does not make it faster.
 BATCH = 64
+# What is made of one plain graph for each pass.
+PASSES = ("passes", "triton")
 # By how many images passes are quantised at most.
 MOST = 300
 
@@ -51,11 +55,9 @@ def export_run(path: Path, out: Path, *, dtype: str, force: bool, machine: Machi
         InputError: There is no such run, or the folder is not free.
     """
     started = time.perf_counter()
-    _, plan = RunFolder.open(path)
-    network = load_run(path).to(machine.accelerator().device)
+    RunFolder.open(path)
     _check_free(path, out, force=force)
-    data = load_splits(plan.data, network.spec, plan.seed)
-    small = compact(network, evaluate(network, data.val, CostTable.measure(network)).routes)
+    network, small = compact_run(path, machine)
     save_network(out, small.network, about=read_about(path), dtype=getattr(torch, dtype))
     return {
         "run": str(path),
@@ -68,6 +70,25 @@ def export_run(path: Path, out: Path, *, dtype: str, force: bool, machine: Machi
         "dtype": dtype,
         "seconds": time.perf_counter() - started,
     }
+
+
+def compact_run(path: Path, machine: Machine) -> tuple[RoutedNetwork, Compact]:
+    """Make the compact form of a finished run, by the routes of its validation images.
+
+    Args:
+        path: The run.
+        machine: Where these are run.
+
+    Returns:
+        The network of the run, and its compact form.
+
+    Raises:
+        InputError: There is no such run, or its images are not there.
+    """
+    _, plan = RunFolder.open(path)
+    network = load_run(path).to(machine.accelerator().device)
+    data = load_splits(plan.data, network.spec, plan.seed)
+    return network, compact(network, evaluate(network, data.val, CostTable.measure(network)).routes)
 
 
 def export_program(
@@ -86,7 +107,7 @@ def export_program(
     Args:
         path: The run or checkpoint.
         out: The folder to write.
-        kind: "onnx", "passes", "openvino" or "torch".
+        kind: "onnx", "passes", "triton", "openvino" or "torch".
         native: Whether ONNX files are for onnxruntime on CPUs of this machine's family.
         calibrate: A folder of images by which passes are quantised to int8; None for float32.
         force: Whether a folder that is not empty is used.
@@ -107,23 +128,42 @@ def export_program(
     network, about = load_run(path), read_about(path)
     _check_free(path, out, force=force)
     hooks.say(f"exporting {path} to {out}")
-    if kind == "passes" and RunFolder(path).passes.exists():
-        hooks.say(f"the passes that were measured, in the precisions that were chosen, are in {RunFolder(path).passes}")
+    chosen = RunFolder(path).passes
+    taken = kind == "triton" and chosen.exists() and not calibration
+    if kind in PASSES and chosen.exists():
+        hooks.say(
+            "the passes that were measured, in the precisions that were chosen, are "
+            + ("taken as they are" if taken else f"in {chosen}")
+        )
     report: dict[str, Any] = {"run": str(path), "out": str(out), "format": kind}
     with whole_folder(out, "network") as made:  # an export that fails, or is not verified, leaves an older one
-        files = write(kind, made, network, about, native=native)
+        files = _copied(chosen, made) if taken else write(kind, made, network, about, native=native)
         if calibration:
             from routekit.runtime.quantize import quantize_passes
 
             hooks.say(f"quantising to int8, by {min(len(calibration), MOST)} images of {calibrate}")
             quantize_passes(made, _read(calibration, network.spec))
-        report["files"] = {file.name: file.stat().st_size for file in files}
-        if paths and calibration:
+        if paths and (calibration or taken):
             report["agreement"] = agreement(load_runtime(made), TorchRuntime(network, about), paths, batch_size=BATCH)
         elif paths:
-            checked = [made] if kind == "passes" else [file for file in files if file.stem != "dense"]
+            checked = [made] if kind in PASSES else [file for file in files if file.stem != "dense"]
             report["verified"] = _verify(checked, TorchRuntime(network, about), paths, hooks, named=out.name)
+        if kind == "triton":
+            from routekit.formats.triton import to_triton
+
+            files = to_triton(made)
+        report["files"] = {file.relative_to(made).as_posix(): file.stat().st_size for file in files}
     return report | {"seconds": time.perf_counter() - started}
+
+
+def _copied(passes: Path, folder: Path) -> list[Path]:
+    """Copy the passes of a ladder. Raises InputError: they are not as they were written."""
+    files = manifest.ours(passes, "pass-*.onnx")
+    for file in files:
+        manifest.verify(file)
+        shutil.copy(file, folder)
+    manifest.seal(folder, "network")
+    return [folder / file.name for file in files]
 
 
 def _verify(
@@ -160,8 +200,8 @@ def _check_free(path: Path, out: Path, *, force: bool) -> None:
 
 def _check_format(kind: str, native: bool) -> None:
     """Raise InputError for an unknown format, or one whose packages, which only its users need, are not installed."""
-    if kind not in ("onnx", "passes", "openvino", "torch"):
-        raise InputError(f"unknown format {kind!r}: onnx, passes, openvino, torch or compact")
+    if kind not in ("onnx", *PASSES, "openvino", "torch"):
+        raise InputError(f"unknown format {kind!r}: onnx, passes, triton, openvino, torch or compact")
     if kind != "torch":
         need("onnxscript", "onnx")
     if native:
@@ -174,7 +214,7 @@ def write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *
     """Write a network in the format of another runtime.
 
     Args:
-        kind: "onnx", "passes", "openvino" or "torch".
+        kind: "onnx", "passes", "openvino" or "torch"; "triton": the passes of which its models are made.
         out: The folder to write.
         network: The network.
         about: What the files say about the network: the classes, the record.
@@ -201,7 +241,7 @@ def write(kind: str, out: Path, network: RoutedNetwork, about: dict[str, Any], *
 
     if kind == "onnx":
         return save_onnx(out, network, about, native=native)
-    if kind == "passes":
+    if kind in PASSES:
         from routekit.formats.onnx.passes import save_passes
 
         return save_passes(out, network, about)

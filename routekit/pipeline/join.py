@@ -27,6 +27,7 @@ from routekit.pipeline.record import known_dense, right_of_all, run_record, writ
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import DataSection
+from routekit.report.record import record_beside
 from routekit.training.schedule import TrainingConfig
 
 # A cascade that misses its budget on validation images by more than this share of it is warned of.
@@ -67,7 +68,7 @@ def join(
     """
     RunFolder.check_free(out, force=force, needs=paths)
     network = joined([load_run(path) for path in paths], rule=rule, average=average)
-    before = read_about(paths[-1]).get("record")
+    before = record_beside(read_about(paths[-1]))
     whole = CostTable.measure(network).dense if before is None else float(before["flops"]["dense"])
     plan = RunPlan(
         model=network.view.spec.full_name,
@@ -147,7 +148,7 @@ def _meet(
             "equally certain; try another rule"
         )
     measured = evaluate(network, data.test, costs)
-    before = read_about(last).get("record")
+    before = record_beside(read_about(last))
     dense = None if before is None else known_dense(before, data)
     if dense is None and (before is None or before["method"] == "dense"):
         dense = right_of_all(load_run(last).to(device), data.test)

@@ -29,7 +29,7 @@ from routekit.pipeline.record import known_dense, looks, run_record, write_run
 from routekit.pipeline.run_folder import RunFolder, images_for, plan_at
 from routekit.pipeline.run_plan import RunPlan
 from routekit.recipe import DataSection
-from routekit.report.record import read_record
+from routekit.report.record import read_record, record_beside
 from routekit.routing.gate import hard
 
 # The entries of a run's record that a measurement takes over: how the network was made.
@@ -133,7 +133,7 @@ class _Subject:
     @classmethod
     def load(cls, path: Path, data: DataSection | None, machine: Machine) -> "_Subject":
         network = load_run(path)
-        record = read_record(path) if RunFolder(path).finished else read_about(path).get("record")
+        record = read_record(path) if RunFolder(path).finished else record_beside(read_about(path))
         if record is None:
             raise InputError(f"{path} holds no record of how it was made: measure it with routekit.evaluate, in Python")
         section = images_for(path, data)

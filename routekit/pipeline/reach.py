@@ -17,6 +17,7 @@ from routekit.junctions.convert import convert
 from routekit.junctions.junction import Junction
 from routekit.network.pricing import PriceRange
 from routekit.pipeline.run_plan import Pruned, RunPlan
+from routekit.report.record import record_beside
 from routekit.routing.router import RouterConfig
 
 # Networks are the same for all plans of a process: a comparison has many plans of one network.
@@ -91,7 +92,7 @@ def _reach_of_pruning(spec: ModelSpec, method: str) -> Reach:
 
 def _mean_cost(path: str) -> float:
     """The mean cost of an image in a finished network, MACs."""
-    record = read_about(Path(path)).get("record")
+    record = record_beside(read_about(Path(path)))
     if record is None:
         raise InputError(f"smaller={path}: nothing says what it costs; give the run that it came from")
     return float(record["flops"]["realized"])

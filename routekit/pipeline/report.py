@@ -5,8 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from routekit.documents import read_document
+from pydantic import TypeAdapter, ValidationError
+
+from routekit.documents import parse_json, read_document
+from routekit.errors import InputError
 from routekit.files import check_file, existing, write_text
+from routekit.manifest import verify
+from routekit.pipeline.analyse import Analysis
 from routekit.pipeline.measure import analyse_run
 from routekit.report import drawing, pictures, run_page, run_pictures
 from routekit.report.record import read_record
@@ -102,8 +107,11 @@ def _analysis(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any] | N
         if not (path / "network").exists():
             return None, GONE
         write_text(kept, json.dumps(analyse_run(path).to_dict(), indent=2) + "\n")
-    found: dict[str, Any] = json.loads(read_document(kept))
-    return found, ""
+    verify(kept)
+    try:
+        return TypeAdapter(Analysis).validate_python(parse_json(read_document(kept), kept)).to_dict(), ""
+    except ValidationError as error:
+        raise InputError(f"{kept} is damaged: delete it, and it is made again") from error
 
 
 def _figures(path: Path, record: dict[str, Any], analysis: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from routekit.cost.table import CostTable
 from routekit.data.augment import normalize
 from routekit.data.image_set import Images
 from routekit.data.sources import DataSplits
-from routekit.documents import read_document
+from routekit.documents import parse_json, read_document
 from routekit.errors import InputError
 from routekit.files import make_folder, whole_folder, write_atomically, write_text
 from routekit.formats.checkpoint import load, save_network
@@ -104,8 +104,8 @@ class Ladder:
     @cached_property
     def _about(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads(read_document(self.folder / FORMS))
-        except (InputError, ValueError) as error:
+            found: dict[str, Any] = parse_json(read_document(self.folder / FORMS), self.folder / FORMS)
+        except InputError as error:
             raise InputError(
                 f"{self.folder} holds no trained forms: finish the run with resume={self.folder.parent}"
             ) from error
@@ -204,7 +204,7 @@ class Ladder:
             For each, the milliseconds of a call by its number of images.
         """
         file = self.folder / TIMES
-        known = json.loads(read_document(file)) if file.exists() else []
+        known = parse_json(read_document(file), file) if file.exists() else []
         where = vars(clock.place) | {"machine": processor_name()}
         here = [table for table in known if table["where"] == where]
         if any(table["where"] | {"machine": ""} == where | {"machine": ""} for table in known) and not here:

@@ -7,6 +7,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from routekit.backbones.unit import Backbone
 from routekit.cost.table import CostTable
 from routekit.data.image_set import Images
@@ -25,7 +27,7 @@ from routekit.pipeline.inputs import Inputs, facts_of, load_images, load_inputs,
 from routekit.pipeline.join import check_smaller, join_behind
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.plan import check_reach, needed_by, resolve
-from routekit.pipeline.record import accuracy_of_all, looks, rising, run_record, write_run
+from routekit.pipeline.record import looks, right_of_all, rising, run_record, write_run
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.run_plan import RunPlan
 from routekit.pipeline.rungs import Ladder
@@ -199,10 +201,10 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
         made |= found
     if accelerator.is_main_process:
         measured = evaluate(network, data.test, costs, gate=trainer.gate, seed=plan.seed)
-        dense_accuracy = measured.accuracy
+        dense_right: Tensor | float = measured.accuracy
         if plan.method != "dense":  # where there never was a dense network, it is this one if everything runs
             dense = network if plan.from_scratch else original.to(accelerator.device)
-            dense_accuracy = accuracy_of_all(dense, data.test)
+            dense_right = right_of_all(dense, data.test)
         record = run_record(
             folder.path,
             network,
@@ -210,7 +212,7 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
             data,
             costs,
             machine,
-            dense_accuracy=dense_accuracy,
+            dense=dense_right,
             dense_flops=whole,
             target=plan.target,
             seconds=seconds_before + trainer.seconds,
@@ -248,7 +250,8 @@ def _aim(
 
 def _warn_of_chance(original: RoutedNetwork, data: DataSplits, machine: Machine) -> None:
     """Warn of a user's own network that guesses: only the user knows whether its factory gives trained weights."""
-    accuracy, chance = accuracy_of_all(original.to(machine.accelerator().device), data.val), 1 / len(data.classes)
+    right, chance = right_of_all(original.to(machine.accelerator().device), data.val), 1 / len(data.classes)
+    accuracy = float(right.double().mean())
     if accuracy <= chance + 3 * math.sqrt(chance * (1 - chance) / len(data.val)):
         machine.hooks.warn(
             f"the network answers {100 * accuracy:.1f}% of the validation images rightly, hardly more than chance: if "

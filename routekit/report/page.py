@@ -33,8 +33,9 @@ def prose(text: str) -> str:
 
 def in_markdown(text: str) -> str:
     """Turn a sentence into Markdown: names of others in it are words, and neither links nor HTML nor a new line."""
-    parts = re.split(r"(`[^`\n]*`)", " ".join(text.split()))
-    return "".join(part if part.startswith("`") else MARKS.sub(r"\\\g<0>", part) for part in parts)
+    # Two or more backticks in a row begin no code of ours.
+    parts = re.split(r"((?<!`)`[^`]+`(?!`))", " ".join(text.split()))
+    return "".join(part if place % 2 else MARKS.sub(r"\\\g<0>", part) for place, part in enumerate(parts))
 
 
 # What would be markup. Signs inside of words, such as _, are none.

@@ -1,15 +1,14 @@
 """Reading the record of a run, from which all reports are made; and what of it can be shown to others."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from routekit.documents import read_document
+from routekit.documents import parse_json, read_document
 from routekit.errors import InputError
 from routekit.manifest import verify
 
@@ -19,6 +18,7 @@ OF_IMAGES = ("right", "dense_right")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=1e-12, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -32,9 +32,10 @@ class _Accuracy(_Part):
 
 class _Flops(_Part):
     convention: str
-    dense: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    target: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    dense: Positive
+    target: Positive | None
     realized: Amount
+    chance: Amount | None = None
 
 
 class _Routes(_Part):
@@ -49,6 +50,46 @@ class _Environment(_Part):
     device: str
     threads: int
     date: str
+
+
+class _Exit(_Part):
+    after: str
+    stops: Share
+    accuracy: Share | None
+    alone: Share
+
+
+class _Pass(_Part):
+    form: str
+    precision: str
+    macs: Amount
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class _Time(_Part):
+    runtime: str
+    batch: int
+    threads: int
+    mean_ms: Positive
+    dense_ms: Positive
+    speedup: Positive
+    p50: Amount
+    p95: Amount
+    p99: Amount
+    target_ms: Positive | None
+
+
+class _Chosen(_Part):
+    images: Annotated[int, Field(ge=1)]
+    accuracy: Share
+    dense_accuracy: Share
+    standard_error: Amount
+    chance: Share | None = None
+
+
+class _Size(_Part):
+    parameters: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0)]
 
 
 class _ByClass(_Part):
@@ -71,7 +112,23 @@ class _Record(_Part):
     flops: _Flops
     routes: _Routes
     environment: _Environment
+    model: str
+    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
+    epochs: Amount | None = None
+    shuffled_accuracy: Share | None = None
+    junctions: list[str] | None = None
+    exits: list[_Exit] = []
+    passes: list[_Pass] = []
+    time: _Time | None = None
+    chosen: _Chosen | None = None
+    size: _Size | None = None
     by_class: _ByClass | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.passes and (self.time is None or self.chosen is None or self.size is None):
+            raise ValueError("passes without their time, their size, or how they were chosen")
+        return self
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -80,17 +137,26 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{folder} is not a finished run ({RECORD} is missing)")
     verify(path)
-    try:
-        record = json.loads(read_document(path))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+    record: Any = parse_json(read_document(path), path)
     if not isinstance(record, dict) or not record:
         raise InputError(f"{path} is damaged: it holds no record")
+    _check(record, str(path))
+    return record
+
+
+def _check(record: Mapping[str, Any], name: str) -> None:
     try:
         _Record.model_validate(record)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise InputError(f"{path} is damaged: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        raise InputError(f"{name} is damaged: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+
+
+def record_beside(about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record that a checkpoint holds beside its network, if it does. Raises InputError: it is damaged."""
+    record: dict[str, Any] | None = about.get("record")
+    if record is not None:
+        _check(record, "the record in the checkpoint")
     return record
 
 

@@ -129,14 +129,15 @@ def _route(place: int, route: Mapping[str, Any], analysis: Mapping[str, Any]) ->
     # A class whose name is a number is called a class.
     mostly = ", ".join(f"{'class ' if name.isdigit() else ''}{name}: {count}" for count, name in ranked if count)
     marks = ""
-    if "right" in route:  # analyses of former versions do not hold it
+    if route["right"] is not None:  # analyses of former versions do not hold it
         right = (f"<b class={'right' if right else 'wrong'}>{'✓' if right else '✗'}</b>" for right in route["right"])
         marks = f"<div class=marks title='✓ answered rightly, ✗ wrongly'>{''.join(right)}</div>"
+    examples = escape(route["examples"], quote=True)
     return (
         f"<details class=route{' open' if place == 0 else ''}><summary><span class=units>{taken}</span> "
         f"<span>{route['images']} images, {100 * route['accuracy']:.1f}% right</span></summary>"
         f"<p>{escape(mostly)}</p><div class=strip>"
-        f"<img alt='examples' src='data:image/png;base64,{route['examples']}'>{marks}</div></details>"
+        f"<img alt='examples' src='data:image/png;base64,{examples}'>{marks}</div></details>"
     )
 
 

@@ -52,7 +52,7 @@ class RouterConfig:
     """
 
     kind: Annotated[str, one_of("router", banks)] = "fc"
-    hidden: Annotated[int, Field(ge=1)] = 16
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 16
     normalize: bool = True
     open_logit: float = 2.0
     detach: bool = True

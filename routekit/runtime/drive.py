@@ -1,19 +1,8 @@
-"""Milliseconds of passes, measured in a process of their own: `python -m routekit.runtime.drive`, a request a line.
+"""Milliseconds of passes, measured in a process of their own, where they run alone as they will where they are used."""
 
-A process that has trained, exported or quantised has threads and memory that disturb what is timed, and onnxruntime
-shares one pool of threads only where no other session was opened before. So what is timed runs alone, as it will where
-it is used.
-"""
-
-import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,8 +18,8 @@ from routekit.backbones.load import build
 from routekit.backbones.unit import ModelSpec
 from routekit.cost.passes import counts_of
 from routekit.data.augment import normalize
-from routekit.errors import InputError, RoutekitError, reason
 from routekit.runtime.passes import PassesRuntime, open_passes
+from routekit.runtime.worker import Worker, serve
 
 # About how long each number of images is timed, seconds.
 SECONDS = 4.0
@@ -94,8 +83,12 @@ class Passes:
         precisions = self.precisions or None
         return open_passes(self.folder, runtime, batch=batch, threads=threads, precisions=precisions, model=model)
 
+    def for_json(self) -> dict[str, Any]:
+        """As a process in another folder reads it."""
+        return asdict(self) | {"folder": str(self.folder.absolute())}
 
-class Clock:
+
+class Clock(Worker):
     """Times passes in a process of its own, which is there for as long as the context.
 
     >>> with Clock(Place("onnx", batch=1, threads=2)) as clock:
@@ -106,17 +99,8 @@ class Clock:
     """
 
     def __init__(self, place: Place) -> None:
+        super().__init__("routekit.runtime.drive", f"timing in {place.runtime}", place.threads)
         self.place = place
-        self.process: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> "Clock":
-        self.files = tempfile.TemporaryDirectory()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        if self.process is not None:
-            self.process.communicate()
-        self.files.cleanup()
 
     def time(self, passes: Sequence[Passes], images: Tensor, seconds: float | None = None) -> list[dict[int, float]]:
         """Time static networks, in turns.
@@ -151,37 +135,11 @@ class Clock:
         return [Driven(**each) for each in self._ask("driven", passes, images)]
 
     def _ask(self, what: str, passes: Sequence[Passes], images: Tensor, **more: Any) -> list[Any]:
-        """Send a request to the process, and return its answer."""
-        folder = Path(self.files.name)
-        save_file({"images": images.contiguous()}, folder / "images.safetensors")
-        opened = [asdict(each) | {"folder": str(each.folder.absolute())} for each in passes]
-        request = {"what": what, "passes": opened, "images": str(folder / "images.safetensors"), **more}
-        errors = folder / "errors.txt"
-        if self.process is None:
-            shared = {"ROUTEKIT_SHARED_THREADS": "1", "OMP_NUM_THREADS": str(self.place.threads)}
-            with errors.open("w") as stream:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-m", "routekit.runtime.drive"],
-                    env=os.environ | shared,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=stream,
-                    text=True,
-                )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(request | {"place": vars(self.place)}) + "\n")
-            self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            *_, last = [f"exit code {self.process.wait()}", *errors.read_text().strip().splitlines()]
-            raise RoutekitError(f"timing in {self.place.runtime} failed: {last}")
-        found = json.loads(answer)
-        if "error" in found:
-            raise (InputError if found["input"] else RoutekitError)(found["error"])
-        times: list[Any] = found["found"]
-        return times
+        """Send a request about passes and images, and return its answer."""
+        file = self.folder / "images.safetensors"
+        save_file({"images": images.contiguous()}, file)
+        opened = [each.for_json() for each in passes]
+        return self.ask({"what": what, "passes": opened, "images": str(file), "place": vars(self.place), **more})
 
 
 def _serve(request: dict[str, Any]) -> list[Any]:
@@ -261,10 +219,4 @@ def _milliseconds(runtime: PassesRuntime, images: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        try:
-            answer: dict[str, Any] = {"found": _serve(json.loads(line))}
-        except Exception as error:  # the other process tells the user
-            answer = {"error": reason(error), "input": isinstance(error, InputError)}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+    serve(_serve)

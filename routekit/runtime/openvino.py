@@ -21,7 +21,11 @@ class OpenVinoRuntime(TwoForms):
         """Read a file: its description, and what answers images. Raises InputError."""
         core = need("openvino", "openvino").Core()
         # OpenVINO would compute in bfloat16 where the CPU can, and decisions hang on small differences.
-        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        options: dict[str, str | int] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
         try:
             model = core.read_model(str(file))
             text = model.get_rt_info([FORMAT]).astype(str) if model.has_rt_info([FORMAT]) else None

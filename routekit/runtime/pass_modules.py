@@ -120,7 +120,7 @@ def open_modules(
             run = _compiled(module(number, fused=False), values, threads, known=known)
         if run is None:
             eager = module(number, fused=True)
-            run = _called(eager, eager.stretch.reads, threads)
+            run = called(eager, eager.stretch.reads, threads)
         passes.append(run)
         values |= {name.removeprefix(NEXT): value for name, value in run(values).items()}
     return Description.of(prepare(network), read_about(path)), sections, passes
@@ -133,7 +133,7 @@ def _compiled(module: DensePass, values: Mapping[str, np.ndarray], threads: int,
     # Passes share their code: else torch would compile the first eight of a process alone. Older versions do.
     if "isolate_recompiles" in signature(torch.compile).parameters:
         options["isolate_recompiles"] = True
-    run = _called(torch.compile(module, **options), module.stretch.reads, threads)
+    run = called(torch.compile(module, **options), module.stretch.reads, threads)
     try:
         run(values)
     except Exception as error:  # no C++ compiler, or a block that it cannot follow: torch raises whatever it meets
@@ -143,8 +143,17 @@ def _compiled(module: DensePass, values: Mapping[str, np.ndarray], threads: int,
     return run
 
 
-def _called(call: Callable[[dict[str, Tensor]], dict[str, Tensor]], reads: Sequence[str], threads: int) -> Pass:
-    """A pass on arrays, of which `call` reads some."""
+def called(call: Callable[[dict[str, Tensor]], dict[str, Tensor]], reads: Sequence[str], threads: int) -> Pass:
+    """Make a pass on arrays out of a call on tensors.
+
+    Args:
+        call: The values by name that it reads -> "logits" `[b, classes]`, and what the next passes read.
+        reads: The names of these values.
+        threads: The number of threads; 0 for torch's choice.
+
+    Returns:
+        The pass.
+    """
 
     @torch.inference_mode()
     def run(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

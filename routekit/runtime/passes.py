@@ -12,7 +12,7 @@ from routekit.errors import InputError
 from routekit.execution.executor import Answer
 from routekit.formats.description import Description, Section
 from routekit.formats.sections import NEXT
-from routekit.network.program import Combine
+from routekit.formats.triton_model import CERTAINTIES, combined, softmax
 from routekit.registry import nearest
 from routekit.runtime.pass_files import OPENERS, open_files
 from routekit.runtime.pass_modules import open_modules
@@ -85,7 +85,7 @@ class PassesRuntime:
         values, answer, heads = {"images": images}, None, 0
         for section, run in zip(self.sections, self.passes, strict=True):
             made = run(values)
-            answer, heads = _combined(answer, heads, made.pop("logits"), section.combine)
+            answer, heads = combined(answer, heads, made.pop("logits"), section.combine)
             on = yield answer, values
             values = values | {name.removeprefix(NEXT): value for name, value in made.items()}
             if on is not None:
@@ -107,7 +107,7 @@ class PassesRuntime:
         answer = logits
         for number, section in enumerate(self.sections[:-1]):
             assert section.rule is not None
-            margin = section.threshold - CERTAINTIES[section.rule](_softmax(answer))
+            margin = section.threshold - CERTAINTIES[section.rule](softmax(answer))
             margins[rows, number] = margin
             on = np.flatnonzero(margin >= 0)
             if not len(on):
@@ -121,33 +121,3 @@ class PassesRuntime:
         """Answer a batch of any size."""
         logits, margins = self.run(images.numpy())
         return Answer(torch.from_numpy(logits), torch.from_numpy(margins))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers: np.ndarray = np.exp(logits - logits.max(axis=1, keepdims=True))
-    powers /= powers.sum(axis=1, keepdims=True)
-    return powers
-
-
-def _negentropy(probabilities: np.ndarray) -> np.ndarray:
-    logarithms = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
-    certainty: np.ndarray = 1 + (probabilities * logarithms).sum(axis=1) / np.float32(np.log(probabilities.shape[1]))
-    return certainty
-
-
-def _combined(answer: np.ndarray | None, heads: int, logits: np.ndarray, combine: Combine) -> tuple[np.ndarray, int]:
-    """As `network.forward.combined`."""
-    if answer is None or combine == "replace":
-        return logits, 1
-    share = 1 / (heads + 1)
-    if combine == "mean-logits":
-        return answer * (heads * share) + logits * share, heads + 1
-    mean = _softmax(answer) * (heads * share) + _softmax(logits) * share
-    return np.log(np.maximum(mean, np.finfo(mean.dtype).tiny)), heads + 1
-
-
-# `routing.certainty.certainties` on arrays. On one image, each call of torch takes longer than all of this.
-CERTAINTIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "confidence": lambda probabilities: np.minimum(probabilities.max(axis=1), 1),
-    "entropy": _negentropy,
-}

@@ -36,7 +36,7 @@ from routekit.training.optimizer import BuildOptimizer, build_optimizer, set_lea
 from routekit.training.precision import decide_bf16, use_bf16
 from routekit.training.price_control import control_of
 from routekit.training.schedule import Schedule, TrainingConfig
-from routekit.training.state import load_state, save_state
+from routekit.training.state import reading_state, save_state
 from routekit.training.teacher import Teacher
 from routekit.training.throughput import follow_throughput, layers_of, squares_of
 
@@ -186,20 +186,20 @@ class Trainer:
             return
         path, position = self.folder / "state.pt", 0
         if path.exists():
-            state = load_state(path)
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            # Runs that began before there were averages went by the hardware.
-            self.average.load(state.get("average", []))
-            self.bf16 = state.get("bf16", self.bf16)
-            self.control.load(state)
-            self.step, position, self._seconds_before = state["step"], state["log"], state["seconds"]
-            frozen = self.network.decides_at_units and self.step > self.schedule.hard_from
-            for bank in self.network.banks:
-                bank.requires_grad_(not frozen)
+            with reading_state(path) as state:
+                self.network.load_state_dict(state["network"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                # Runs that began before there were averages went by the hardware.
+                self.average.load(state.get("average", []))
+                self.bf16 = state.get("bf16", self.bf16)
+                self.control.load(state)
+                self.step, position, self._seconds_before = state["step"], state["log"], state["seconds"]
+                frozen = self.network.decides_at_units and self.step > self.schedule.hard_from
+                for bank in self.network.banks:
+                    bank.requires_grad_(not frozen)
             self.say(f"going on from step {self.step} of {self.schedule.steps}")
         if self.accelerator.is_main_process:
-            self.log = MetricsLog(self.folder / "metrics.jsonl", position)
+            self.log = MetricsLog(self.folder / "metrics.jsonl", position, self.accelerator.log)
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(step_seed(self.seed, self.step, self.accelerator.process_index, purpose))

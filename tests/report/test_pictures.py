@@ -156,7 +156,7 @@ def recorded(folder: Path, made: dict[str, Any]) -> Path:
     folder.mkdir()
     (folder / "record.json").write_text(whole(made))
     (folder / "metrics.jsonl").write_text(
-        json.dumps({"kind": "validation", "step": 1, "run_rate": [1.0, 0.7, 1.0, 0.4]}) + "\n"
+        json.dumps(CHECK | {"step": 1, "realized": 0.5, "run_rate": [1.0, 0.7, 1.0, 0.4]}) + "\n"
     )
     return folder
 

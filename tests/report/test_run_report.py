@@ -23,7 +23,8 @@ RATES = {"body.0": 0.0, "body.1": 0.4, "body.2": 1.0}
 
 def record(**more: Any) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "run": "runs/x", "data": "toy", "images": 90, "split": "test", "method": "routed", "seconds": 3.0,
+        "run": "runs/x", "model": "toy", "data": "toy", "images": 90, "split": "test", "method": "routed",
+        "seconds": 3.0,
         "accuracy": {"dense": 0.9, "routed": 0.85},
         "flops": {"convention": CONVENTION, "dense": 100.0, "target": 50.0, "realized": 50.2},
         "routes": {"unique": 5, "entropy_bits": 1.5, "mean_units": 2.0, "units": 3, "run_rate": {"body.1": 0.4}},

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from routekit.errors import InputError
 from routekit.execution.executor import Answer
+from routekit.formats import triton_model
 from routekit.formats.checkpoint import save_network
 from routekit.formats.onnx.passes import save_passes, write_sequence
 from routekit.formats.onnx.piece import Exporter
@@ -23,7 +24,7 @@ from routekit.network.forward import combined
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import Combine
 from routekit.routing.certainty import certainties
-from routekit.runtime.passes import CERTAINTIES, PassesRuntime, _combined, _softmax, open_passes
+from routekit.runtime.passes import PassesRuntime, open_passes
 from routekit.runtime.quantize import quantize_passes
 from tests.formats.test_passes import NETWORKS, joined
 from tests.network.test_again import set_thresholds
@@ -218,10 +219,10 @@ def test_parts_that_do_not_go_together(tmp_path: Path, exporter: Exporter) -> No
 @given(arrays(np.float32, (5, 4), elements=st.floats(-30, 30, width=32)))
 @settings(deadline=None)
 def test_arrays_are_as_certain_as_tensors(logits: np.ndarray) -> None:
-    assert {*CERTAINTIES} == {*certainties}
+    assert {*triton_model.CERTAINTIES} == {*certainties}
     probabilities = torch.from_numpy(logits).double().softmax(dim=1)
-    for rule, certainty in CERTAINTIES.items():
-        got = certainty(_softmax(logits))
+    for rule, certainty in triton_model.CERTAINTIES.items():
+        got = certainty(triton_model.softmax(logits))
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, certainties[rule](probabilities), rtol=1e-5, atol=2e-6)
 
@@ -232,5 +233,5 @@ def test_arrays_are_combined_as_tensors_are(combine: Combine) -> None:
     got, want, heads = None, None, 0
     for logits in (first, second, third):
         want, _ = combined(want, heads, torch.from_numpy(logits), combine)
-        got, heads = _combined(got, heads, logits, combine)
+        got, heads = triton_model.combined(got, heads, logits, combine)
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)

@@ -125,7 +125,7 @@ def test_a_damaged_state_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_an_interrupted_write_leaves_the_old_state(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
-    save_state(path, {"step": 1})
+    save_state(path, {"step": 1, "log": 0, "network": {}})
     with pytest.raises(ZeroDivisionError):
         from routekit.files import write_atomically
 
