@@ -93,13 +93,15 @@ class HaltingRouters(RouterBank):
 
     Attributes:
         stages: The junctions of each stage, all its units but the first.
+        halos: Where positions halt, of each junction's unit the share of its work that is needed at neighbours, too.
     """
 
     margins_tell = False
 
-    def __init__(self, stages: Sequence[range], *, by_position: bool) -> None:
+    def __init__(self, stages: Sequence[range], halos: Sequence[float] | None) -> None:
         super().__init__(sum(map(len, stages)))
-        self.stages, self.by_position = tuple(stages), by_position
+        self.stages, self.halos = tuple(stages), halos
+        self.by_position = halos is not None
 
     def score(self, index: int, features: Tensor, state: Any, prices: Tensor | None = None) -> tuple[Tensor, Any]:
         """Score a junction by the scores so far, on which the bias has acted already."""
@@ -107,9 +109,20 @@ class HaltingRouters(RouterBank):
         left = (1 - EPSILON - features[:, -1]).amax(dim=(1, 2)) - self.bias[index]
         return torch.stack([left, torch.zeros_like(left)], dim=1), state
 
-    def positions(self, features: Tensor) -> Tensor | None:
+    def positions(self, index: int, features: Tensor) -> tuple[Tensor, float] | None:
         """Positions go on by their own scores so far."""
-        return (1 - EPSILON - features[:, -1].float()).flatten(1) if self.by_position else None
+        return None if self.halos is None else (1 - EPSILON - features[:, -1].float(), self.halos[index])
+
+
+def halo_of(block: nn.Module) -> float:
+    """The share of a block's multiply-adds that its last convolution over positions reads: it needs their neighbours.
+
+    Of two 3x3 convolutions, the first is computed where the second one looks, as in the authors' count.
+    """
+    convs = [part for part in block.modules() if isinstance(part, nn.Conv2d)]
+    work = [conv.weight.numel() for conv in convs]
+    wide = [place for place, conv in enumerate(convs) if max(conv.kernel_size) > 1]
+    return sum(work[: wide[-1]]) / sum(work) if wide else 0.0
 
 
 @junctions.register("act")
@@ -150,7 +163,10 @@ class Act(Junction):
             first += len(units) - 1
         if not stages:
             raise InputError(f"{view.spec.full_name} has no stage of several units with plain shortcuts")
-        bank = draft.bank = HaltingRouters(stages, by_position=self.by_position)
+        blocks = [
+            unit.block.block for unit in view.units if isinstance(unit.block, HaltingUnit) and not unit.block.first
+        ]
+        bank = draft.bank = HaltingRouters(stages, [halo_of(each) for each in blocks] if self.by_position else None)
         scoring = [unit.block for unit in view.units if isinstance(unit.block, HaltingUnit) and unit.block.score]
         for junction, block in enumerate(scoring):
             block.steered = (bank, junction)
@@ -161,7 +177,8 @@ class Act(Junction):
 class Sact(Act):
     """As `Act`, at each position of the features (SACT, Figurnov et al., 2017, section 3.2).
 
-    Its cost is that of the positions that are computed. Convolutions of dense kernels compute all of them, wherever one
+    Its cost is that of the positions that are computed: of those that go on, and for convolutions that another one
+    reads, of their neighbours. Convolutions of dense kernels compute all of them, wherever one
     goes on: so it saves no time here, and other runtimes do not take it.
     """
 

@@ -53,7 +53,7 @@ def _units(step: Units, state: ForwardState) -> None:
                 # The bias is that of the price in force.
                 extra = state.pricing.extra_cost[routers.columns(range(index, index + 1))]
                 bias = bias - (state.price - state.pricing.k_cpt).unsqueeze(1) * extra
-            decision = state.decide(logits, state.gate, bias, routers.positions(state.x))
+            decision = state.decide(logits, state.gate, bias, routers.positions(index, state.x))
             state.x = state.execution(unit, state.x, decision)
             index += 1
         else:

@@ -45,12 +45,13 @@ class ActiveRows:
             weights.index_copy(0, self.rows, decision.weights),
             choice.index_copy(0, self.rows, decision.choice),
             None if decision.positions is None else self._all(decision.positions),
+            decision.halo,
         )
 
     def _all(self, positions: Tensor) -> Tensor:
-        """Positions `[b, P]` of the active images -> `[size, P]`; those of the others do not go on."""
+        """Positions `[b, H, W]` of the active images -> `[size, H, W]`; those of the others do not go on."""
         assert self.rows is not None
-        return positions.new_full((self.size, positions.shape[1]), -torch.inf).index_copy(0, self.rows, positions)
+        return positions.new_full((self.size, *positions.shape[1:]), -torch.inf).index_copy(0, self.rows, positions)
 
     def scatter_answers(self, answers: Tensor | None, answer: Tensor) -> Tensor:
         """Put the answers of the active images among those of the batch.
@@ -137,7 +138,7 @@ class ForwardState:
         return None if self.price is None or self.pricing is None else self.pricing.feature(self.price)
 
     def decide(
-        self, logits: Tensor, gate: Gate, bias: Tensor | None = None, positions: Tensor | None = None
+        self, logits: Tensor, gate: Gate, bias: Tensor | None = None, where: tuple[Tensor, float] | None = None
     ) -> Decision:
         """Decide for the active images at the next junction.
 
@@ -145,7 +146,7 @@ class ForwardState:
             logits: Scores `[b, K]`.
             gate: Turns them into weights.
             bias: `[K - 1]` or `[b, K - 1]`, added to the scores of all sinks but the default.
-            positions: `[b, P]`, as in `Decision`.
+            where: `positions` `[b, H, W]` and `halo`, as in `Decision`.
 
         Returns:
             The decision of the active images.
@@ -157,7 +158,7 @@ class ForwardState:
             taken = self.active.gather(self.routes)[:, self.column : self.column + width].to(logits)
             wanted = torch.cat([taken, 1 - taken.sum(dim=1, keepdim=True)], dim=1)
         weights = gate(wanted, temperature=self.temperature, generator=self.generator, bias=bias)
-        decision = Decision(logits=logits, weights=weights, choice=wanted.argmax(dim=1), positions=positions)
+        decision = Decision(logits, weights, wanted.argmax(dim=1), *(where or ()))
         self._decided(decision)
         return decision
 

@@ -192,7 +192,7 @@ def ponder(decisions: Sequence[Decision], stages: Sequence[range], epsilon: floa
             ran = decision.weights[:, :SKIP] > 0.5
             before = decision.logits[:, :SKIP] - decision.logits[:, SKIP:]
             if decision.positions is not None:
-                before = decision.positions
+                before = decision.positions.flatten(1)
                 ran = ran & (before >= 0)
             count = count + ran
             remainder = torch.where(ran, before + epsilon, remainder)

@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # The sinks of a unit's junction, the dearest first. Sink 0 runs the unit in full, as in Eq. 3 of Wang et al. ("0-based
@@ -120,14 +121,17 @@ class Decision:
         weights: `[B, K]`, the share of each sink in the forward pass, the r_i of Eq. 3. They are differentiable in
             training, and one-hot under hard routing.
         choice: `[B]`, int64, the sink that inference takes: the largest logit (Eq. 11).
-        positions: `[B, P]`, where each position of the features decides for itself, too: it goes on where this is not
-            negative. None where all positions do what the image does.
+        positions: `[B, H, W]`, where each position of the features decides for itself, too: it goes on where this is
+            not negative. None where all positions do what the image does.
+        halo: The share of a unit's work that is needed at neighbours of such positions, too: what its last 3x3
+            convolution reads.
     """
 
     logits: Tensor
     weights: Tensor
     choice: Tensor
     positions: Tensor | None = None
+    halo: float = 0.0
 
     @property
     def chosen(self) -> Tensor:
@@ -139,7 +143,11 @@ class Decision:
     def computed(self) -> Tensor:
         """`[B, K - 1]`, the share of positions at which each sink was computed: 0 or 1 if they do not decide."""
         ran = (self.weights[:, :SKIP] > 0.5).to(self.weights)
-        return ran if self.positions is None else ran * (self.positions >= 0).to(ran).mean(dim=1, keepdim=True)
+        if self.positions is None:
+            return ran
+        own = (self.positions >= 0).to(ran).unsqueeze(1)
+        near = F.max_pool2d(own, kernel_size=3, stride=1, padding=1)
+        return ran * (self.halo * near + (1 - self.halo) * own).mean(dim=(2, 3))
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,8 @@ class RouterBank(nn.Module):
         del features, prices
         return state[0][:, index], state
 
-    def positions(self, features: Tensor) -> Tensor | None:
-        """Features `[B, C, H, W]` -> `[B, H W]`, where each position goes on, as in `Decision`, if `by_position`."""
+    def positions(self, index: int, features: Tensor) -> tuple[Tensor, float] | None:
+        """Junction, features `[B, C, H, W]` -> `positions` and `halo` as in `Decision`, if each position decides."""
 
     def with_price(self, summary: Tensor, prices: Tensor | None) -> Tensor:
         """Features `[B, S]` -> `[B, S + 1]`, with the price in force or `prices` `[B]`, if the bank is priced."""

@@ -162,7 +162,7 @@ def test_ponder_is_the_number_of_units_and_the_remainder_by_hand() -> None:
     def decided(*left: float, positions: list[list[float]] | None = None) -> Decision:
         logits = torch.tensor([[each, 0.0] for each in left])
         choice = logits.argmax(dim=1)
-        where = None if positions is None else torch.tensor(positions)
+        where = None if positions is None else torch.tensor(positions).view(-1, 2, 2)
         return Decision(logits, torch.nn.functional.one_hot(choice, 2).float(), choice, where)
 
     # Image 0: scores of 0.3, then 0.5 more; then it halts at once. Image 1 halts at once; then a score of 0.5.

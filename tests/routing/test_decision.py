@@ -53,7 +53,7 @@ def test_what_lies_behind_a_stop_that_is_taken_is_not_met() -> None:
 
 def test_positions_count_by_their_share() -> None:
     weights = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    positions = torch.tensor([[0.1, 0.0, -0.1, -0.2], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    positions = torch.tensor([[0.1, 0.0, -0.1, -0.2], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]).view(3, 2, 2)
     logits = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     decision = Decision(logits, weights, logits.argmax(dim=1), positions)
     assert decision.computed.flatten().tolist() == [0.5, 1.0, 0.0]
@@ -63,6 +63,15 @@ def test_positions_count_by_their_share() -> None:
     # The first two images stop before the second junction.
     assert trace.computed.tolist() == [[0.5, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     assert trace.routes.int().tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
+
+
+def test_neighbours_of_positions_count_where_a_convolution_reads_them() -> None:
+    # Of 8 x 8 positions, a square of 4 x 4 goes on. Half of the work is also done on its rim: 6 x 6.
+    positions = torch.full((1, 8, 8), -1.0)
+    positions[:, 2:6, 2:6] = 0.5
+    one = torch.tensor([[1.0, 0.0]])
+    decision = Decision(one, one, one.argmax(dim=1), positions, halo=0.5)
+    assert decision.computed.tolist() == [[(36 + 16) / 2 / 64]]  # 40.6%, and not 25%
 
 
 def test_how_sure_an_answer_is_by_hand() -> None:
