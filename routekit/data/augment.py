@@ -18,6 +18,7 @@ Fill = Literal["zeros", "mean", "decoded-mean"]
 Policy = Literal["standard", "autoaugment"]
 # Pixels hold light to the power of 1 / 2.2.
 GAMMA = 2.2
+GREY = 128  # what Cutout leaves
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Augmentation:
         unflipped: Labels of classes that are not mirrored.
         fill: What a shift fills with: zeros, or the mean colour of the image, of its pixels or of their light
             ("decoded-mean").
-        policy: "standard" is all of that. "autoaugment" also does what Cubuk et al. (2019) found for CIFAR-10, and from
-            96 pixels on for ImageNet, as torchvision has it.
+        policy: "standard" is all of that. "autoaugment" also does what Cubuk et al. (2019) found, as torchvision has it:
+            for CIFAR-10, for SVHN where nothing is mirrored, with Cutout; from 96 pixels on, for ImageNet.
     """
 
     pad: int = 4
@@ -92,7 +93,8 @@ class Augmentation:
         else:
             top, left = torch.randint(0, 2 * self.pad + 1, (2, n), generator=generator, device=at).to(images.device)
             images = crop_and_flip(images, self.pad, top, left, flipped, self._colour(images))
-        return autoaugment(images, generator) if self.policy == "autoaugment" else images
+        # Images that are not mirrored are of digits and the like.
+        return autoaugment(images, generator, digits=not self.flip) if self.policy == "autoaugment" else images
 
     def _colour(self, images: Tensor) -> Tensor | None:
         """The colour [B, C, 1, 1] that fills what a shift leaves empty; None for zeros."""
@@ -112,12 +114,13 @@ class Augmentation:
         return torch.stack([(2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height), width, height], dim=1)
 
 
-def autoaugment(images: Tensor, generator: Generator) -> Tensor:
-    """Do to each image what AutoAugment draws for it (Cubuk et al., 2019).
+def autoaugment(images: Tensor, generator: Generator, digits: bool = False) -> Tensor:
+    """Do to each image what AutoAugment draws for it, then Cutout to small images (Cubuk et al., 2019, section 4).
 
     Args:
         images: [B, C, H, W], uint8.
         generator: Its next number is the seed of what is drawn.
+        digits: Whether the policy is that of SVHN, which is for small images.
 
     Returns:
         Images of the same shape and type.
@@ -125,12 +128,33 @@ def autoaugment(images: Tensor, generator: Generator) -> Tensor:
     from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy
 
     large = min(images.shape[-2:]) >= LARGE
-    vary = AutoAugment(AutoAugmentPolicy.IMAGENET if large else AutoAugmentPolicy.CIFAR10)
+    small = AutoAugmentPolicy.SVHN if digits else AutoAugmentPolicy.CIFAR10
+    vary = AutoAugment(AutoAugmentPolicy.IMAGENET if large else small)
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     # torchvision draws from the global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return torch.stack([vary(image) for image in images])
+        varied = torch.stack([vary(image) for image in images])
+    return varied if large else cutout(varied, generator)
+
+
+def cutout(images: Tensor, generator: Generator) -> Tensor:
+    """Grey a square of each image, whose centre is anywhere in it: half as wide (DeVries and Taylor, 2017: 16 of 32).
+
+    Args:
+        images: [B, C, H, W], uint8.
+        generator: Draws the centres.
+
+    Returns:
+        Images of the same shape and type.
+    """
+    count, _, height, width = images.shape
+    centres = torch.rand(2, count, 1, generator=generator, device=generator.device).to(images.device)
+    hidden = [
+        (torch.arange(size, device=images.device) - (size * centre).floor()).add(0.5).abs() < min(height, width) / 4
+        for size, centre in zip((height, width), centres, strict=True)
+    ]
+    return images.masked_fill((hidden[0].unsqueeze(2) & hidden[1].unsqueeze(1)).unsqueeze(1), GREY)
 
 
 def crop_and_flip(

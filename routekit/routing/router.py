@@ -266,7 +266,7 @@ class ConvolutionalRouters(RouterBank):
 
 @banks.register("rnn")
 class RecurrentRouters(RouterBank):
-    """One LSTM cell for all units, which reads pooled features after a projection for each stage (SkipNet).
+    """One LSTM cell for all units, which reads pooled features (SkipNet). Ours: a projection a stage.
 
     The state is that of the cell: (h, c), `[B, hidden]` each.
     """

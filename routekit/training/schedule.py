@@ -53,7 +53,7 @@ class TrainingConfig:
     """
 
     epochs: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = 6.0
-    batch_size: Annotated[int, Field(ge=1)] = 128
+    batch_size: Annotated[int, Field(ge=1, le=2**20)] = 128
     copies: Annotated[int, Field(ge=1, le=64)] = 1
     learning_rate: Positive = 0.05
     router_learning_rate: Positive = 0.3
@@ -73,8 +73,8 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     frozen: bool | None = None
     throughput_adjusted: bool = True
-    check_every: Annotated[int, Field(ge=1)] = 20
-    check_images: Annotated[int, Field(ge=1)] = 256
+    check_every: Annotated[int, Field(ge=1, le=10**9)] = 20
+    check_images: Annotated[int, Field(ge=1, le=10**9)] = 256
 
     def deciding(self, inference: str) -> Gate:
         """The gate of inference, "hard" or "bernoulli": that samples as training does at its end."""
@@ -122,7 +122,7 @@ class Schedule:
     def learning_rate(self, step: int) -> float:
         """Return the learning rate at `step`: a linear warm-up, then what `decay` says.
 
-        "cosine" is a half cosine to 0. "multistep" divides by ten at each of `MILESTONES`, as Wang et al. do.
+        "cosine" is a half cosine to 0. "multistep" divides by ten at each of `MILESTONES`, those of Wang et al.
         """
         done = step / max(1, self.steps)
         if done < self.config.warmup:

@@ -1,9 +1,11 @@
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routekit.data.augment import Augmentation, crop_and_flip, crop_and_resize, normalize
+from routekit.data.augment import GREY, Augmentation, crop_and_flip, crop_and_resize, cutout, normalize
 from routekit.data.views import augmented_copies
 
 # One 3x3 image, whose pixels are told apart by their value.
@@ -218,3 +220,27 @@ def test_autoaugment_is_drawn_from_the_generator_alone(size: int):
     assert (out.shape, out.dtype) == (plain.shape, torch.uint8)
     changed = (out != plain).flatten(1).any(dim=1)
     assert changed.any()  # beside what is done without
+
+
+def test_cutout_greys_a_square_of_half_the_width_anywhere():
+    images = torch.full((400, 3, 32, 32), 7, dtype=torch.uint8)
+    hidden = cutout(images, torch.Generator().manual_seed(0)) == GREY
+    assert torch.equal(hidden[:, 0], hidden[:, 2])
+    rows, columns = hidden[:, 0].any(dim=2).sum(dim=1), hidden[:, 0].any(dim=1).sum(dim=1)
+    assert torch.equal(hidden[:, 0].sum(dim=(1, 2)), rows * columns)  # a rectangle
+    assert (int(rows.max()), int(columns.max())) == (16, 16)
+    assert 8 <= int(rows.min()) <= 9  # its centre is in the image
+    assert hidden[:, 0].any(dim=0).all()
+
+
+def test_small_images_that_are_not_mirrored_get_the_policy_of_svhn():
+    images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    digits, others = (
+        Augmentation(pad=0, flip=flip, policy="autoaugment")(images, torch.Generator().manual_seed(3))
+        for flip in (False, True)
+    )
+    assert not torch.equal(digits, others)
+    with patch("torchvision.transforms.v2.AutoAugment", side_effect=lambda policy: lambda image: image) as made:
+        for flip in (False, True):
+            Augmentation(pad=0, flip=flip, policy="autoaugment")(images, torch.Generator().manual_seed(3))
+    assert [call.args[0].name for call in made.call_args_list] == ["SVHN", "CIFAR10"]
