@@ -61,6 +61,6 @@ def _batch_size(text: str) -> int:
     """`8` -> 8. Raises InputError for anything but a whole number from 1 on."""
     from routekit.errors import InputError
 
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
         raise InputError(f"{text!r} is no batch size: give whole numbers from 1 on")
     return int(text)

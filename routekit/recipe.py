@@ -1,6 +1,5 @@
 """A recipe: every choice of a run in one validated document, from and to YAML."""
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from routekit.backbones.factory import is_factory
 from routekit.baselines.depth import orders
 from routekit.baselines.pruning import prunings
 from routekit.cost.aim import Aim
+from routekit.cost.target import Cost
 from routekit.data.augment import Fill, Policy
 from routekit.documents import parse_yaml, read_document
 from routekit.errors import InputError
@@ -63,7 +63,8 @@ Junctions = Annotated[dict[str, Junction], BeforeValidator(_configs), PlainSeria
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# A deviation under this is none of images on [0, 1].
+Deviation = Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
 # How many recipes may stand on each other.
 BASES = 20
 
@@ -106,9 +107,9 @@ class DataSection(_Section):
     val_from_test: Annotated[float | None, Field(gt=0, lt=1)] = None
     fill: Fill = "zeros"
     augment: Policy = "standard"
-    input_size: Annotated[int | None, Field(ge=8, le=2048)] = None
+    input_size: Annotated[int | None, Field(ge=8, le=512)] = None
     mean: tuple[Finite, ...] | None = None
-    std: tuple[Positive, ...] | None = None
+    std: tuple[Deviation, ...] | None = None
     crop: Annotated[float | None, Field(gt=0, le=1)] = None
     interpolation: Literal["bilinear", "bicubic"] | None = None
 
@@ -124,7 +125,7 @@ class PruningSection(_Section):
     """
 
     method: Annotated[str, one_of("pruning method", prunings)] = "l1"
-    target: str = AUTO
+    target: Cost = AUTO
     below: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
@@ -160,7 +161,7 @@ class Recipe(_Section):
     data: DataSection = DataSection()
     target: str | None = None
     aim: Aim = Aim()
-    ladder: list[str] = ["50%", "25%", "12%", "6%"]
+    ladder: list[Cost] = ["50%", "25%", "12%", "6%"]
     pruning: PruningSection | None = None
     smaller: list[str] = []
     junctions: Junctions = {}
@@ -215,12 +216,12 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         InputError: The recipe has faults: all of them, each with its line if it is in the file.
     """
     values, lines = _document(name, ())
-    if "\\u0000" in json.dumps(values, default=str):
-        raise InputError(f"recipe {name}: a value holds a zero byte")
     for dotted, value in (overrides or {}).items():
         path = tuple(dotted.split("."))
         _put(values, path, value)
         lines = {place: line for place, line in lines.items() if place[: len(path)] != path}  # the file is not at fault
+    if "\\x00" in repr(values):
+        raise InputError(f"recipe {name}: a value holds a zero byte")
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:

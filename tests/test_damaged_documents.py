@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import ModelSpec
@@ -15,14 +16,20 @@ from routekit.data.folder import class_folders
 from routekit.documents import parse_json, parse_yaml
 from routekit.errors import InputError
 from routekit.formats.checkpoint import load, read_about, save_network
+from routekit.formats.description import Description
 from routekit.junctions.convert import convert
 from routekit.manifest import note
+from routekit.pipeline.analyse import Analysis
+from routekit.pipeline.bench import draw
 from routekit.recipe import load_recipe
+from routekit.report.comparison_page import _table
+from routekit.report.drawing import drawable
 from routekit.report.page import in_markdown
 from routekit.report.record import read_record, record_beside
 from routekit.training.log import MetricsLog, read_metrics
 from routekit.training.state import load_state, save_state
 from tests.records import whole
+from tests.toy import toy_images
 
 DEEP = "[" * 100_000
 
@@ -89,7 +96,7 @@ def test_a_record_beside_a_network_is_one(checkpoint: Path) -> None:
     assert record is not None
     assert record["flops"]["dense"] == 100
     change(checkpoint, lambda spec: spec["about"]["record"]["flops"].update(dense=0))
-    with pytest.raises(InputError, match=r"record in the checkpoint is damaged: flops.dense"):
+    with pytest.raises(InputError, match=r"network.json is damaged: about.record.flops.dense"):
         record_beside(read_about(checkpoint))
 
 
@@ -175,3 +182,70 @@ def test_names_that_cannot_be_printed(tmp_path: Path) -> None:
 )
 def test_backticks_of_others_open_no_code(text: str, said: str) -> None:
     assert in_markdown(text) == said
+
+
+def test_a_null_is_no_entry_of_a_record(tmp_path: Path) -> None:
+    for part, said in (
+        ({"epochs": None}, "epochs is there, and is nothing"), ({"images": 10**400}, "images"),
+        ({"validation": [1]}, "validation"), ({"right": "AA=="}, "not of 90 images"),
+        ({"by_class": {"class": ["a", "b"], "images": [1], "right": [1, 1]}}, "by_class: .*different lengths"),
+    ):  # fmt: skip
+        (tmp_path / "record.json").write_text(whole(part))
+        with pytest.raises(InputError, match=f"record.json is damaged: .*{said}"):
+            read_record(tmp_path)
+
+
+def test_a_description_in_an_exported_file() -> None:
+    with pytest.raises(InputError, match=r"x.onnx is damaged"):
+        Description.from_json(DEEP, Path("x.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("2001-01-01: 1", "Keys should be strings"), ('ladder: [""]', "ladder"), ("data: {std: [1e-320]}", "data.std"),
+        ("training: {batch_size: 99999999999999999999}", "training.batch_size"),
+        ('pruning: {target: "nan%"}', "pruning.target"), ('pruning: {target: "1e999"}', "pruning.target"),
+        ("junctions: {exit: {width: 999999999}}", "junctions.exit.width"),
+    ],
+)  # fmt: skip
+def test_what_convert_would_refuse(text: str, where: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"base: default\n{text}\n")
+    with pytest.raises(InputError, match=where):
+        load_recipe(str(tmp_path / "a.yaml"))
+
+
+def test_a_zero_byte_that_is_set() -> None:
+    with pytest.raises(InputError, match="zero byte"):
+        load_recipe("default", {"data.val": "\0"})
+
+
+def test_an_analysis_of_other_columns() -> None:
+    route = {"runs": [True], "images": 3, "accuracy": 0.5, "classes": [2, 1], "examples": ""}
+    length = {"units": 1, "images": 3, "accuracy": 0.5, "milliseconds": 1.0}
+    found: dict[str, Any] = {
+        "columns": ["a"], "classes": ["x", "y"], "class_rates": [[0.5], [1.0]], "lengths": [length], "shared": [route],
+        "kept": {"mirrored": 1.0},
+    }  # fmt: skip
+    read = TypeAdapter(Analysis).validate_python
+    assert read(found).columns == ["a"]
+    for change in (
+        {"columns": ["a", "b"]}, {"classes": ["x"]}, {"lengths": []}, {"shared": [route | {"images": "<b>"}]},
+        {"lengths": [length | {"images": 10**400}]}, {"kept": {"mirrored": 2}},
+    ):  # fmt: skip
+        with pytest.raises(ValidationError):
+            read(found | change)
+
+
+def test_test_images_that_no_memory_holds() -> None:
+    with pytest.raises(InputError, match="at most 2796202"):
+        draw(toy_images(4), 10**15, ModelSpec("cifar", "resnet20", 10, (3, 16, 16)), 0)
+
+
+def test_words_in_pictures() -> None:
+    assert drawable({"a\udcff": ["$x^{$", "\x1b[2J", 1]}) == {"a\\udcff": ["\\$x^{\\$", "\\x1b[2J", 1]}
+
+
+def test_words_in_the_report_of_a_comparison() -> None:
+    image = "<img src=x onerror=alert(1)>"
+    assert _table(["a", f"`{image}|`"], [["b", "c"]]).splitlines()[0] == r"| a | \`\<img src=x onerror=alert(1)\>\|\` |"

@@ -8,7 +8,6 @@ import torch
 
 from routekit.errors import InputError
 from routekit.junctions.convert import convert
-from routekit.junctions.exit import Exit
 from routekit.junctions.tree import Tree
 from routekit.network.execution import relaxed
 from routekit.pipeline.plan import resolve
@@ -248,14 +247,17 @@ def test_multipath_has_the_values_of_its_paper() -> None:
         assert recipe.data.fill == "decoded-mean"
         exits = recipe.junctions["exit"]
         assert (exits.at, exits.head, exits.hidden, exits.layers) == ("all", "linear", 16, 2)
-        assert (exits.normalize, exits.answer, exits.features) == (True, False, 1.0)
-    assert isinstance(load_recipe("tree").junctions["tree"], Tree)
+        assert (exits.normalize, exits.answer, exits.features, exits.detach) == (True, False, None, False)
+        assert recipe.dense.weight_decay == 2 * policy.l2, "the gradient of k_L2 w^2"
+    tree, routers = recipe.junctions["tree"], recipe.routers
+    assert isinstance(tree, Tree)
+    assert (tree.layers, tree.normalize, tree.spread) == (exits.layers, exits.normalize, 1.0)
+    assert (routers.hidden, routers.normalize, routers.detach) == (exits.hidden, False, False)
 
 
 def test_a_router_at_an_exit_begins_as_the_paper_says() -> None:
     """Section 4.7: Xavier's method, the last layer and all biases zero. At any temperature both ways are open."""
-    exits = Exit(at="all", head="linear", hidden=16, layers=2, normalize=True, answer=False, features=1.0)
-    network = convert(toy_view(), [exits])
+    network = convert(toy_view(), [load_recipe("multipath").junctions["exit"]])
     for decider in network.deciders:
         linear = [layer for layer in decider.router if isinstance(layer, torch.nn.Linear)]
         assert [layer.out_features for layer in linear] == [16, 16, 2]

@@ -1,15 +1,16 @@
 """The multiscale networks of McGill and Perona, "Deciding How to Decide" (2017), Fig. 3: columns over a pyramid.
 
 `pyramid8` has eight columns. The first ones compute features at four scales (32, 16, 8 and 4 pixels), later ones
-without the finest scales. Each scale is computed from the same scale and from the finer one of the column before.
-Behind each column, the coarsest scale can be classified. `pyramid3`, the first three columns, is the statically routed
-baseline. `pyramid8x2` has twice the channels.
+without the finest scales. A column goes from its finest scale to its coarsest one. Each scale is computed from the same
+scale of the column before, and from the finer scale of its own column, before that is normalised; each has weights and
+a batch norm of its own. It is so in the authors' code (multipath-nn, `layer_types.py`: MultiscaleConvMax), and so are
+its multiply-adds: 20.53M in all columns, 25.7% of it in the first two. Behind each column, the coarsest scale can be
+classified. `pyramid3`, the first three columns, is a statically routed baseline. `pyramid8x2` has twice the channels.
 
 The branching networks of section 5.4 are trees of its columns: `junctions/tree.py`. With copies of columns beside them
 (`junctions.branch.candidates`), every image chooses among the copies of each column anew, and paths may cross.
 """
 
-import itertools
 import re
 
 import torch
@@ -71,28 +72,44 @@ def unpack(x: Tensor, count: int) -> list[Tensor]:
 
 
 class Column(nn.Module):
-    """3x3 convolutions from the same scale and, behind a 2x2 max pooling, from the finer one; batch norm, ReLU."""
+    """3x3 convolutions from the same scale and, behind a 2x2 max pooling, from the finer one; batch norms, ReLU.
 
-    def __init__(self, channels_in: int, channels_out: int, scales_in: int, scales_out: int) -> None:
+    Attributes:
+        same: Of each scale, the finest first: from the same scale of the column before.
+        finer: Of each scale but the finest: from the finer scale of this column, before its batch norm.
+        norm: Of each scale that is given: the coarsest ones.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, scales: int, given: int) -> None:
         super().__init__()
-        self.scales_in, self.scales_out = scales_in, scales_out
-        self.same = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-        self.finer = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels_out, eps=1e-6)
+        self.same = _convolutions(channels_in, channels_out, scales)
+        self.finer = _convolutions(channels_out, channels_out, scales - 1)
+        self.norm = nn.ModuleList(nn.BatchNorm2d(channels_out, eps=1e-6) for _ in range(given))
+        self.register_load_state_dict_pre_hook(_refuse_former)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Packed features of `scales_in` scales -> of the coarsest `scales_out` of them."""
-        scales = unpack(x, self.scales_in)
-        made = [self.same(scales[0])] + [
-            self.same(own) + self.finer(F.max_pool2d(finer, 2)) for finer, own in itertools.pairwise(scales)
-        ]
-        made = made[-self.scales_out :]
-        # One batch norm for all scales: their pixels are normalised together, the empty ones of a packed tensor apart.
-        pixels = torch.cat([each.flatten(2) for each in made], dim=2).unsqueeze(3)
-        normalized = F.relu(self.norm(pixels)).squeeze(3)
-        sizes = [each.shape[2] for each in made]
-        parts = torch.split(normalized, [size * size for size in sizes], dim=2)
-        return pack([part.reshape(*part.shape[:2], size, size) for part, size in zip(parts, sizes, strict=True)])
+        """Packed features of as many scales as it computes -> of those that it gives."""
+        finest, *coarser = unpack(x, len(self.same))
+        first, *rest = self.same
+        made = [first(finest)]
+        for same, finer, scale in zip(rest, self.finer, coarser, strict=True):
+            made.append(same(scale) + finer(F.max_pool2d(made[-1], 2)))
+        given = made[-len(self.norm) :]
+        return pack([F.relu(norm(each)) for norm, each in zip(self.norm, given, strict=True)])
+
+
+def _convolutions(channels_in: int, channels_out: int, count: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False) for _ in range(count))
+
+
+def _refuse_former(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Raise InputError for the weights of a column as it was once, with one convolution for all scales."""
+    del module
+    if f"{prefix}same.weight" in state:
+        raise InputError(
+            "these are the weights of a former pyramid, whose columns were not those of the paper: "
+            "train it again, or use it with the version of routekit that made it"
+        )
 
 
 class Coarsest:
@@ -112,11 +129,13 @@ class PyramidNet(nn.Module):
     def __init__(self, columns: int, width: int, num_classes: int, size: int = 32) -> None:
         super().__init__()
         self.coarsest = Coarsest(size >> (SCALES - 1))
-        shapes = [(3, SCALES)] + [(width * channels, scales) for channels, scales in COLUMNS[:columns]]
+        channels = [3, *(width * own for own, _ in COLUMNS[:columns])]
+        # A column gives what the next one reads; classifiers and routers read the coarsest scale.
+        scales = [*(own for _, own in COLUMNS[:columns]), 1]
         self.columns = nn.ModuleList(
-            Column(before[0], after[0], before[1], after[1]) for before, after in itertools.pairwise(shapes)
+            Column(*shape) for shape in zip(channels, channels[1:], scales, scales[1:], strict=False)
         )
-        self.linear = nn.Linear(shapes[-1][0] * self.coarsest.size**2, num_classes)
+        self.linear = nn.Linear(channels[-1] * self.coarsest.size**2, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_normal_(module.weight)

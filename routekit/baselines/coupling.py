@@ -128,24 +128,29 @@ def _special() -> dict[type[nn.Module], Any]:
             return layer.channels_in
 
     class Columns(BasePruningFunc):  # type: ignore[misc]
-        """Columns of pyramids: both convolutions read the same channels, and give the same."""
+        """Columns of pyramids: all scales give the same channels, and read the same ones of the column before."""
 
         def prune_out_channels(self, layer: Column, idxs: list[int]) -> Column:
-            for conv in (layer.same, layer.finer):
+            for conv in (*layer.same, *layer.finer):
                 prune_conv_out_channels(conv, idxs)
-            prune_batchnorm_out_channels(layer.norm, idxs)
+            for conv in layer.finer:  # which read the column's own features
+                prune_conv_in_channels(conv, idxs)
+            for norm in layer.norm:
+                prune_batchnorm_out_channels(norm, idxs)
             return layer
 
         def prune_in_channels(self, layer: Column, idxs: list[int]) -> Column:
-            for conv in (layer.same, layer.finer):
+            for conv in layer.same:
                 prune_conv_in_channels(conv, idxs)
             return layer
 
         def get_out_channels(self, layer: Column) -> int:
-            return layer.same.out_channels
+            first: Any = layer.same[0]
+            return int(first.out_channels)
 
         def get_in_channels(self, layer: Column) -> int:
-            return layer.same.in_channels
+            first: Any = layer.same[0]
+            return int(first.in_channels)
 
     class AnyChannels(BasePruningFunc):  # type: ignore[misc]
         """Efficient channel attention: one filter runs over the channels, however many there are."""

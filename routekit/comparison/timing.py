@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from routekit.backbones.unit import ModelSpec
@@ -35,12 +36,28 @@ ANSWERED = 64
 CHOICE = 1.0
 
 
+class _Environment(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    device: str
+
+
+class _Timings(BaseModel):
+    runtimes: dict[str, str]
+    images: dict[str, Annotated[int, Field(ge=1, le=10**9)]]
+    environment: _Environment
+    milliseconds: dict[str, dict[str, Annotated[float, Field(gt=0, lt=1e12)]]]
+    accuracy: dict[str, dict[str, Annotated[float, Field(ge=0, le=1)]]] = {}
+
+
 def read_timings(folder: ComparisonFolder) -> dict[str, Any] | None:
     """Read the timings; None if nothing was timed. Raises InputError if the file is damaged."""
     path = folder.path / TIMINGS
+    if not path.exists():
+        return None
     try:
-        found: dict[str, Any] | None = parse_json(read_document(path), path) if path.exists() else None
-    except ValueError as error:
+        found: dict[str, Any] = _Timings.model_validate(parse_json(read_document(path), path)).model_dump()
+    except (InputError, ValidationError) as error:
         raise InputError(f"{path} is damaged: delete it, and compare --resume times again") from error
     return found
 

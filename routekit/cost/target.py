@@ -3,10 +3,15 @@
 import math
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
 from routekit.macs import CONVENTION, describe
+from routekit.network.pricing import AUTO
 
 # The route that costs the least, in words.
 CHEAPEST = "by its cheapest route"
@@ -38,6 +43,19 @@ def parse_amount(text: str, dense: float) -> float:
     if not suffix and 1 <= amount <= 100:
         raise InputError(f"target {text} is {amount:g} multiply-adds: for a share of the dense cost, write {text}%")
     return amount
+
+
+def _cost(words: str) -> str:
+    if words != AUTO:
+        try:
+            parse_amount(words.rpartition(":")[2], 1e9)
+        except InputError as error:
+            raise PydanticCustomError("cost", "{said}", {"said": str(error)}) from None
+    return words
+
+
+# A setting: a cost in words, perhaps behind how a form is made ("l1:25%"). What it is of a network is yet unknown.
+Cost = Annotated[str, AfterValidator(_cost)]
 
 
 class OutOfReachError(InputError):

@@ -33,7 +33,7 @@ class Augmentation:
         unflipped: Labels of classes that are not mirrored.
         fill: What a shift fills with: zeros, or the mean colour of the image, of its pixels or of their light
             ("decoded-mean").
-        policy: "standard" is all of that. "autoaugment" also does what Cubuk et al. (2019) found, as torchvision has it:
+        policy: "standard" is all of that. "autoaugment" also does what Cubuk et al. (2019) found, as torchvision does:
             for CIFAR-10, for SVHN where nothing is mirrored, with Cutout; from 96 pixels on, for ImageNet.
     """
 

@@ -25,6 +25,7 @@ from routekit.documents import parse_json, read_document
 from routekit.errors import InputError, first_line
 from routekit.execution.fold import fold_structure
 from routekit.files import whole_folder, write_atomically, write_text
+from routekit.formats.description import About
 from routekit.formats.drop import reduce
 from routekit.junctions.convert import Source, convert, join
 from routekit.junctions.junction import Junction
@@ -96,11 +97,6 @@ def _source(source: Source) -> dict[str, Any]:
     }
 
 
-class _About(BaseModel):
-    classes: list[str] | None = None
-    record: dict[str, Any] | None = None
-
-
 class _Model(BaseModel):
     num_classes: int
 
@@ -113,7 +109,7 @@ class _Document(BaseModel):
     """What is read of `network.json` beside the blueprint of its networks, whatever made it."""
 
     networks: Annotated[list[_Network], Field(min_length=1, max_length=16)]
-    about: _About
+    about: About
 
     @model_validator(mode="after")
     def _has_all_classes(self) -> Self:

@@ -3,13 +3,14 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from routekit.backbones.unit import ModelSpec
 from routekit.cost.table import CostTable, Part
+from routekit.documents import parse_json
 from routekit.errors import ExportError, InputError, first_line
 from routekit.execution.prepare import prepare
 from routekit.macs import CONVENTION
@@ -22,6 +23,21 @@ FORMAT, VERSION = "routekit", 2
 LAYOUT = "routekit.layout"
 # Beside it, in the files of passes: how the pass is used.
 SECTION = "routekit.section"
+
+
+class _Flops(BaseModel):
+    dense: Annotated[float, Field(gt=1e-12, allow_inf_nan=False)] = 1.0
+
+
+class _Record(BaseModel):
+    flops: _Flops = _Flops()
+
+
+class About(BaseModel):
+    """What is read of what lies beside a network, whoever wrote it. Other entries are let pass."""
+
+    classes: list[str] | None = None
+    record: _Record | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ class Description:
     @property
     def dense(self) -> float:
         """What the network cost before it was routed, in MACs, with the units that were dropped since."""
-        return float(self.about.get("record", {}).get("flops", {}).get("dense", self.costs.dense))
+        return float((self.about.get("record") or {}).get("flops", {}).get("dense", self.costs.dense))
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -107,11 +123,12 @@ class Description:
         if text is None:
             raise InputError(f"{file} was not written by `routekit export`")
         try:
-            document = json.loads(text)
+            document = parse_json(text, file)
             version = document["version"]
             if version != VERSION:
                 raise InputError(f"{file} is of version {version}, this routekit reads version {VERSION}")
             spec = TypeAdapter(ModelSpec).validate_python(document["model"])
+            About.model_validate(document["about"])
             return cls(spec, document["units"], _costs(document["costs"]), document["about"]), document["form"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file} holds a damaged description: {first_line(error)}") from error

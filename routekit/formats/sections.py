@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from routekit.documents import parse_json
 from routekit.errors import InputError, first_line
 from routekit.formats.description import FORMAT, SECTION, Description, Section
 from routekit.network.network import RoutedNetwork
@@ -106,6 +107,6 @@ def from_metadata(found: Mapping[str, str], file: Path) -> tuple[Description, Se
     """
     description, _ = Description.from_json(found.get(FORMAT), file)
     try:
-        return description, TypeAdapter(Section).validate_python(json.loads(found[SECTION]))
+        return description, TypeAdapter(Section).validate_python(parse_json(found[SECTION], file))
     except (KeyError, ValueError) as error:
         raise InputError(f"{file} holds a damaged description: {first_line(error)}") from error

@@ -34,7 +34,7 @@ class Exit(DeciderConfig, Junction):
         head: What the classifier is: "deep" (three 3x3 convolutions to `width` channels, two of them with strides,
             then pooling and a linear layer), "conv" (one convolution), or "linear" (none).
         width: The channels of the classifier's convolutions.
-        rule, hidden, features: What decides: see `DeciderConfig`.
+        rule, hidden, features, detach: What decides: see `DeciderConfig`.
     """
 
     about: ClassVar[str] = "where to stop"
@@ -43,9 +43,9 @@ class Exit(DeciderConfig, Junction):
     policies: ClassVar[bool] = True
 
     at: str = "auto"
-    count: Annotated[int, Field(ge=1)] = 3
+    count: Annotated[int, Field(ge=1, le=1000)] = 3
     head: Annotated[str, one_of("exit head", heads)] = "deep"
-    width: Annotated[int, Field(ge=1)] = 64
+    width: Annotated[int, Field(ge=1, le=4096)] = 64
 
     def __post_init__(self) -> None:
         """Raise ValueError for a rule that exits have not."""

@@ -18,11 +18,11 @@ from routekit.backbones.unit import Backbone, Sink, evaluating
 from routekit.backbones.walk import walk_through
 from routekit.errors import InputError
 from routekit.junctions.junction import Draft, Junction, junctions
-from routekit.network.deciders import LEARNED
+from routekit.network.deciders import LEARNED, build_router
 from routekit.network.forms import keep_called
 from routekit.network.heads import Place
 from routekit.network.paths import SINKS, Paths, arrive, follow
-from routekit.routing.router import RouterBank, RouterConfig, open_head
+from routekit.routing.router import RouterBank, RouterConfig
 
 # Every fork doubles what there is behind it.
 MOST_FORKS = 6
@@ -36,8 +36,10 @@ class Tree(Junction):
     Attributes:
         forks: The units at which paths part: "stages" (the first unit of each stage but the first), or names separated
             by commas.
-        spread: How much the paths behind a fork differ in the beginning: the standard deviation of the noise in their
-            weights, as a share of the weights' own.
+        spread: How much the paths behind a fork differ in the beginning: the share of noise in the standard deviation
+            of their weights. With 1, it is all noise: a path begins anew, at the scale at which the network began.
+        layers: How many hidden layers the router of a fork has. Their width is `routers.hidden`.
+        normalize: Whether they are batch-normalised before their rectification.
     """
 
     about: ClassVar[str] = "which path of a tree an image takes"
@@ -46,6 +48,8 @@ class Tree(Junction):
 
     forks: str = "stages"
     spread: Annotated[float, Field(ge=0)] = 0.1
+    layers: Annotated[int, Field(ge=1, le=4)] = 1
+    normalize: bool = False
 
     def check(self, others: Sequence[Junction]) -> None:
         """Raise InputError unless beside it there are exits that learn, and nothing else."""
@@ -72,31 +76,29 @@ class Tree(Junction):
         before = dict(zip((unit.name for unit in view.units), places, strict=False))
 
         def finish() -> None:
-            draft.bank = ForkRouters([before[name] for name in at], draft.routers)
+            draft.bank = ForkRouters([before[name] for name in at], draft.routers, self)
             grow(view, at, self.spread)
 
         draft.finishers.append(finish)
 
 
 class ForkRouters(RouterBank):
-    """Chooses at each fork: a router for each path that arrives, which gets what exits get of the features.
+    """Chooses at each fork: a router for each path that arrives, built and begun as those of exits (`build_router`).
 
-    Of a RouterConfig, it goes by `hidden` and `detach`; no sink is ahead in the beginning.
+    Of a RouterConfig, it goes by `hidden`, `normalize` and `detach`. No sink is ahead in the beginning; of two equal
+    scores, inference takes the first.
     """
 
     forks = True
 
-    def __init__(self, places: Sequence[Place], config: RouterConfig) -> None:
+    def __init__(self, places: Sequence[Place], config: RouterConfig, tree: Tree) -> None:
         super().__init__(len(places), config)
         self.summaries = [place.summarize for place in places]
         self.routers = nn.ModuleList(
             nn.ModuleList(
                 nn.Sequential(
-                    nn.BatchNorm1d(place.features, affine=False),
-                    nn.Linear(place.features, config.hidden),
-                    nn.ReLU(),
-                    # No sink is ahead in the beginning; of two equal scores, inference takes the first.
-                    open_head(config.hidden, 0.0, SINKS),
+                    nn.BatchNorm1d(place.features, affine=False) if config.normalize else nn.Identity(),
+                    *build_router(place.features, config.hidden, tree.layers, normalize=tree.normalize, sinks=SINKS),
                 )
                 for _ in range(SINKS**fork)
             )
@@ -162,7 +164,7 @@ def grow(view: Backbone, at: Sequence[str], spread: float) -> None:
     Args:
         view: The network, which is changed in place.
         at: The units at which paths part.
-        spread: The standard deviation of the noise, as a share of that of each layer's weights.
+        spread: The standard deviation of the noise, as a share of that of each layer's weights, which keep theirs.
     """
     chain = copy.deepcopy(view)
     paths = 1
@@ -214,4 +216,5 @@ def _varied(module: nn.Module, spread: float) -> nn.Module:
 def _vary(module: nn.Module, spread: float) -> None:
     for parameter in module.parameters():
         if parameter.ndim > 1:
-            parameter.add_(spread * parameter.std() * torch.randn_like(parameter))
+            noise = spread * parameter.std() * torch.randn_like(parameter)
+            parameter.mul_(max(0.0, 1 - spread**2) ** 0.5).add_(noise)

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from routekit.network.heads import Place
+from routekit.network.heads import Place, xavier
 from routekit.registry import one_of
 from routekit.routing.certainty import LearnedCertainty, certainties, lead, negentropy
 from routekit.routing.decision import GO, STOP
@@ -37,7 +37,10 @@ class DeciderConfig:
         normalize: Whether hidden layers are batch-normalised before their rectification.
         answer: Whether the router gets how sure the classifier is, beside the features.
         features: The size of each standardised feature, where what the router gets of the answer has size 1. With
-            features of size 1 routers overfit, and decide worse than by the answer alone.
+            features of size 1 routers overfit, and decide worse than by the answer alone. None: as they are, as in
+            Fig. 3 of McGill and Perona.
+        detach: Keep the router's gradient out of the features: the network learns to answer only. Else it also learns
+            what helps to decide, as in that paper (section 4.1). What a router gets of the answer teaches nobody.
     """
 
     rule: Rule = LEARNED
@@ -45,7 +48,8 @@ class DeciderConfig:
     layers: Annotated[int, Field(ge=1, le=4)] = 1
     normalize: bool = False
     answer: bool = True
-    features: Annotated[float, Field(ge=0)] = 0.1
+    features: Annotated[float, Field(ge=0)] | None = 0.1
+    detach: bool = True
 
 
 class ScaledBatchNorm(nn.BatchNorm1d):
@@ -140,23 +144,18 @@ class RuleDecider(Decider):
 class LearnedDecider(Decider):
     """A router that gets a summary of the features, and how sure the answer is.
 
-    Hidden layers begin by Xavier's method, the last layer and all biases as zero (section 4.7 of McGill and Perona). So
-    all images pass, by a tie, and at any temperature the training policy explores both ways.
+    In the beginning all scores are zero (`build_router`). So all images pass, by a tie, and at any temperature the
+    training policy explores both ways.
     """
 
     def __init__(self, place: Place, config: DeciderConfig, *, priced: bool = False) -> None:
         super().__init__(config, priced=priced)
         self.summarize = place.summarize
-        self.normalize: nn.Module = ScaledBatchNorm(place.features, config.features)
-        width = place.features + MEASURES * config.answer + priced
-        layers: list[nn.Module] = []
-        for _ in range(config.layers):
-            layers.append(_hidden_layer(width, config.hidden))
-            if config.normalize:
-                layers.append(nn.BatchNorm1d(config.hidden, eps=1e-6))
-            layers.append(nn.ReLU())
-            width = config.hidden
-        self.router = nn.Sequential(*layers, open_head(width, 0.0))
+        self.normalize: nn.Module = nn.Identity()
+        if config.features is not None:
+            self.normalize = ScaledBatchNorm(place.features, config.features)
+        inputs = place.features + MEASURES * config.answer + priced
+        self.router = nn.Sequential(*build_router(inputs, config.hidden, config.layers, normalize=config.normalize))
 
     def forward(self, x: Tensor, logits: Tensor, prices: Tensor | None = None) -> Tensor:
         """Score by the router."""
@@ -165,7 +164,8 @@ class LearnedDecider(Decider):
 
     def summary(self, x: Tensor) -> Tensor:
         """Features `[B, C, H, W]` -> what the router gets of them, `[B, S]`."""
-        summary: Tensor = self.normalize(self.summarize(x.detach().float()))
+        x = x.detach() if self.config.detach else x
+        summary: Tensor = self.normalize(self.summarize(x.to(self.bias.dtype)))
         return summary
 
     def score(self, summary: Tensor, logits: Tensor, prices: Tensor | None = None) -> Tensor:
@@ -181,7 +181,7 @@ class LearnedDecider(Decider):
         """
         inputs = [summary]
         if self.config.answer:
-            logits = logits.detach().float()
+            logits = logits.detach().to(self.bias.dtype)
             inputs += [LEAD * lead(logits).unsqueeze(1), negentropy(logits.softmax(dim=1)).unsqueeze(1)]
         if self.price is not None:
             price = self.price.expand(len(summary)) if prices is None else prices
@@ -208,11 +208,29 @@ class LearnedDecider(Decider):
             self.normalize = nn.Identity()
 
 
-def _hidden_layer(inputs: int, width: int) -> nn.Linear:
-    layer = nn.Linear(inputs, width)
-    nn.init.xavier_normal_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+def build_router(inputs: int, hidden: int, layers: int, *, normalize: bool, sinks: int = 2) -> list[nn.Module]:
+    """Build what scores the sinks of a junction.
+
+    Hidden layers begin by Xavier's method, the last layer and all biases as zero (section 4.7 of McGill and Perona).
+
+    Args:
+        inputs: The number of features that it reads.
+        hidden: The width of its hidden layers.
+        layers: How many there are.
+        normalize: Whether they are batch-normalised before their rectification.
+        sinks: The number of sinks.
+
+    Returns:
+        Its layers, in order.
+    """
+    made: list[nn.Module] = []
+    for _ in range(layers):
+        made.append(xavier(nn.Linear(inputs, hidden)))
+        if normalize:
+            made.append(nn.BatchNorm1d(hidden, eps=1e-6))
+        made.append(nn.ReLU())
+        inputs = hidden
+    return [*made, open_head(inputs, 0.0, sinks)]
 
 
 def build_decider(place: Place, config: DeciderConfig, *, priced: bool = False) -> Decider:

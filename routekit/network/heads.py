@@ -54,6 +54,13 @@ def places(view: Backbone) -> list[Place]:
     return found
 
 
+def xavier(layer: nn.Linear) -> nn.Linear:
+    """Initialise a linear layer: weights by Xavier's method, biases as zero (section 4.7 of McGill and Perona)."""
+    nn.init.xavier_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 heads: Registry[Callable[[Place, int], nn.Module]] = Registry("exit head")
 
 
@@ -65,7 +72,7 @@ class LinearHead(nn.Module):
         super().__init__()
         del width
         self.summarize = place.summarize
-        self.classifier = nn.Linear(place.features, place.classes)
+        self.classifier = xavier(nn.Linear(place.features, place.classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify."""

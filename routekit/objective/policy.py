@@ -26,7 +26,8 @@ class PolicyConfig:
         utility: k_ure of Eq. 6, for critics. The paper's is 0.001, for 80,000 steps from scratch.
         error: c_err, by which decisions are learned: the "loss" of an answer, as in the paper, or 1 if it is "wrong".
         epsilon: The share of decisions that are explored at random.
-        draw: Decide by sampling, as the paper does, and not by the expectation over the samples.
+        draw: Decide by sampling, as the paper says that critics can (section 5.1), and not by the expectation over the
+            samples, as the authors' code does.
         heads: The weight of the mean loss of each classifier over all images. Classifiers of several paths at one place
             count as one. The paper has no such term.
         l2: k_L2 of Eq. 9: the decay of the weights that are activated, in place of `training.weight_decay`.

@@ -4,11 +4,12 @@ import base64
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from routekit.cost.table import CostTable
@@ -24,15 +25,19 @@ COMMON, EXAMPLES, SIZE = 8, 10, 48
 # How many images are timed of each length of the route.
 TIMED = 8
 
+# What numbers can be, for an analysis that is read.
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+
 
 @dataclass(frozen=True)
 class Length:
     """The images whose routes run a given number of units, and the latency of one of them alone, in torch."""
 
-    units: int
-    images: int
-    accuracy: float
-    milliseconds: float
+    units: Count
+    images: Count
+    accuracy: Share
+    milliseconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ class SharedRoute:
     """
 
     runs: list[bool]
-    images: int
-    accuracy: float
-    classes: list[int]
+    images: Count
+    accuracy: Share
+    classes: list[Count]
     examples: str
     right: list[bool] | None = None  # former versions did not know
 
@@ -71,10 +76,17 @@ class Analysis:
 
     columns: list[str]
     classes: list[str]
-    class_rates: list[list[float]]
+    class_rates: list[list[float]]  # NaN for a class without images
     lengths: list[Length]
     shared: list[SharedRoute]
-    kept: dict[str, float]
+    kept: dict[str, Share]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for parts that are not of as many columns and classes."""
+        columns = {*map(len, self.class_rates), *(len(route.runs) for route in self.shared)}
+        classes = {len(self.class_rates), *(len(route.classes) for route in self.shared)}
+        if columns - {len(self.columns)} or classes - {len(self.classes)} or not (self.columns and self.lengths):
+            raise ValueError("its parts are of other columns or classes")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""

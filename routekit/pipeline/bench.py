@@ -1,5 +1,6 @@
 """The benchmark of a run, or of a network by name."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -30,6 +31,8 @@ from routekit.routing.router import RouterConfig
 
 # How many training images say which values features have, for forms in int8.
 CALIBRATION = 300
+# The most bytes that test images may take: all of them are in memory.
+MOST = 2**33
 
 
 def bench_model(
@@ -144,7 +147,13 @@ def draw(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:
 
     Returns:
         The images, normalised, `[count, C, H, W]`.
+
+    Raises:
+        InputError: They take more than `MOST` bytes.
     """
+    most = MOST // (4 * math.prod(spec.input_size))
+    if count > most:
+        raise InputError(f"{count} images are too many to hold: of {spec.input_size}, take at most {most}")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     order = order.repeat(-(-count // len(images)))[:count]
     return torch.cat([normalize(x, spec.mean, spec.std) for x, _ in images.batches(order, 64)])

@@ -14,7 +14,7 @@ from routekit.manifest import verify
 from routekit.pipeline.analyse import Analysis
 from routekit.pipeline.measure import analyse_run
 from routekit.report import drawing, pictures, run_page, run_pictures
-from routekit.report.record import read_record
+from routekit.report.record import RECORD, read_record
 from routekit.training.log import read_metrics
 
 ANALYSIS = "analysis.json"
@@ -44,7 +44,7 @@ def report_run(path: Path, out: Path, kind: str, *, force: bool = False) -> list
     """
     record, kind, out = read_record(path), drawing.known(kind), existing(out)
     analysis, note = _analysis(path, record)
-    figures = _figures(path, record, analysis)
+    figures = _figures(path, drawing.drawable(record), drawing.drawable(analysis))
     page, interactive = out / "report.md", out / "index.html"
     for each in (page, interactive):
         check_file(each, force=force)
@@ -74,7 +74,7 @@ def draw(runs: list[Path], out: Path, kind: str, *, force: bool = False) -> list
         RoutekitError: A picture cannot be written.
     """
     kind = drawing.known(kind)
-    records = [read_record(run) for run in runs]
+    records = [drawing.drawable(read_record(run)) for run in runs]
     figures = {"accuracy-against-cost": pictures.accuracy_against_cost(records)}
     if any(record.get("exits") for record in records):
         figures["dataflow"] = pictures.dataflow(records)
@@ -109,9 +109,12 @@ def _analysis(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any] | N
         write_text(kept, json.dumps(analyse_run(path).to_dict(), indent=2) + "\n")
     verify(kept)
     try:
-        return TypeAdapter(Analysis).validate_python(parse_json(read_document(kept), kept)).to_dict(), ""
+        found = TypeAdapter(Analysis).validate_python(parse_json(read_document(kept), kept)).to_dict()
     except ValidationError as error:
         raise InputError(f"{kept} is damaged: delete it, and it is made again") from error
+    if lost := set(found["columns"]) - set(record["routes"]["run_rate"]):
+        raise InputError(f"{kept} and {RECORD} are of two networks: only one of them has {min(lost)}")
+    return found, ""
 
 
 def _figures(path: Path, record: dict[str, Any], analysis: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from routekit.errors import InputError
 from routekit.files import check_file, write_text
 from routekit.macs import describe
-from routekit.report.drawing import BLUE, FORMATS, GREY, as_svg, blank, save
+from routekit.report.drawing import BLUE, FORMATS, GREY, as_svg, blank, drawable, save
 from routekit.report.page import drawn, html_line, html_table, shell
 from routekit.runtime.runtime import need
 
@@ -104,7 +104,7 @@ def _figure(report: dict[str, Any]) -> Any:
     axes.set_yticks(list(places), [f"{row['runtime']}, batch {row['batch']}" for row in rows])
     axes.invert_yaxis()
     axes.set(xlabel="time, the fastest dense form = 1", xlim=(0, 1.2 * max(1.0, *shares)))
-    axes.set_title(f"{report['model']}: {_kept(report)}", fontsize=10)
+    axes.set_title(drawable(f"{report['model']}: {_kept(report)}"), fontsize=10)
     axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return axes.figure
 

@@ -1,5 +1,6 @@
 """The report of a comparison in Markdown, and the parts that the HTML page shares with it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import yaml
 from routekit.macs import CONVENTION
 from routekit.report.comparison import Measured, Row, dense_accuracy, dense_record, frontier, lower_edge, rows, scales
 from routekit.report.differences import differences
-from routekit.report.page import in_markdown, markdown_table
+from routekit.report.page import MARKS, in_markdown, markdown_table
 from routekit.report.verdict import by_budget, difference, findings
 
 PAIRED = (
@@ -62,19 +63,27 @@ def comparison_page(compared: Compared, picture: str) -> str:
     first, *more = compared.findings
     lines = [f"# {in_markdown(compared.title)}", "", f"**{in_markdown(first)}**", ""]
     lines += [*(f"- {in_markdown(sentence)}" for sentence in more), ""]
-    lines += [f"![accuracy against cost]({picture})", "", reading(compared.cells), ""]
-    lines += [markdown(rows(compared.cells)), "", *(f"- {explained}" for explained in names(compared.cells))]
+    lines += [f"![accuracy against cost]({picture})", "", in_markdown(reading(compared.cells)), ""]
+    lines += [markdown(rows(compared.cells)), "", *(f"- {in_markdown(each)}" for each in names(compared.cells))]
     if paired := against(compared.cells):
-        lines += ["", "## Differences, paired", "", markdown_table(*paired), "", PAIRED]
-    lines += ["", "## How it was measured", "", how_measured(compared.cells, compared.timings), ""]
-    return "\n".join([*lines, "## The plan", "", "```yaml", compared.yaml, "```", ""])
+        lines += ["", "## Differences, paired", "", _table(*paired), "", PAIRED]
+    lines += ["", "## How it was measured", "", in_markdown(how_measured(compared.cells, compared.timings)), ""]
+    # A fence that is longer than any in the plan.
+    fence = "`" * (1 + max([2, *map(len, re.findall("`+", compared.yaml))]))
+    return "\n".join([*lines, "## The plan", "", f"{fence}yaml", compared.yaml, fence, ""])
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table in which all entries are words: a sign that ends a cell ends a code, too."""
+    plain = [[MARKS.sub(r"\\\g<0>", " ".join(entry.split())) for entry in line] for line in (head, *lines)]
+    return markdown_table(plain[0], plain[1:])
 
 
 def markdown(table: Sequence[Row]) -> str:
     """Write the rows as a Markdown table."""
     best, (head, lines) = frontier(table), entries(table)
     marked = [[*line, "yes" if row in best else ""] for row, line in zip(table, lines, strict=True)]
-    return markdown_table([*head, "on the frontier"], marked)
+    return _table([*head, "on the frontier"], marked)
 
 
 def entries(table: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -106,7 +115,7 @@ def reading(cells: Sequence[Measured]) -> str:
 
 
 def names(cells: Sequence[Measured]) -> list[str]:
-    """Explain, in Markdown, the names of methods that do not explain themselves."""
+    """Explain the names of methods that do not explain themselves."""
     lines = []
     for method, cell in {cell.method: cell for cell in cells}.items():
         *pruned, last = method.split("+")

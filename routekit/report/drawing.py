@@ -1,7 +1,7 @@
 """What all pictures share: sizes, colours, axes, and how they are written, always as the same bytes."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +31,17 @@ def known(kind: str) -> str:
         raise InputError(f"unknown format {kind!r}: {' or '.join(FORMATS)}")
     need("matplotlib", "report")
     return kind
+
+
+def drawable(value: Any) -> Any:
+    """Return a document with its words as Matplotlib can draw them: no formulas, and no signs without a picture."""
+    if isinstance(value, Mapping):
+        return {drawable(key): drawable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [drawable(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in value).replace("$", r"\$")
 
 
 def looks(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
@@ -117,7 +128,7 @@ def line(axes: Any, points: Sequence[tuple[float, float, float]], look: tuple[st
     """
     colour, marker, _ = look
     x, y, spread = np.reshape(sorted(points), (-1, 3)).T
-    axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1, label=label)
+    axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1, label=drawable(label))
     if spread.any():
         varied = spread != 0
         axes.errorbar(x[varied], y[varied], yerr=spread[varied], fmt="none", ecolor=colour, capsize=2)

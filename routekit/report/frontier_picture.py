@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from routekit.report.comparison import Row, frontier, lower_edge, scales
-from routekit.report.drawing import GREY, blank, line, looks
+from routekit.report.drawing import GREY, blank, drawable, line, looks
 
 # The width of the picture, and the heights of the first panel and of the panels below it, in inches.
 WIDE, FIRST, FURTHER = 8, 4.2, 3.2
@@ -62,4 +62,4 @@ def _panel(panel: Any, table: Sequence[Row], dense: float, scale: str) -> None:
         arrow = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
         panel.annotate("", (x, 0), (0, 14 + 11 * rank), arrowprops=arrow, **along)
         text, align = f"{row.label} {row.accuracy:.2f}", "left" if side > 0 else "right"
-        panel.annotate(text, (x, 0), (side, 8 + 11 * rank), ha=align, **along)
+        panel.annotate(drawable(text), (x, 0), (side, 8 + 11 * rank), ha=align, **along)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -19,6 +20,10 @@ OF_IMAGES = ("right", "dense_right")
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=1e-12, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+# More than any run has, and few enough to compute with.
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Some = Annotated[int, Field(ge=1, le=10**15)]
 
 
 class _Part(BaseModel):
@@ -39,17 +44,18 @@ class _Flops(_Part):
 
 
 class _Routes(_Part):
-    unique: Annotated[int, Field(ge=1)]
+    unique: Some
     entropy_bits: Amount
     mean_units: Amount
-    units: Annotated[int, Field(ge=0)]
+    units: Count
     run_rate: dict[str, Share]
 
 
 class _Environment(_Part):
     device: str
-    threads: int
+    threads: Count
     date: str
+    command: str | None = None
 
 
 class _Exit(_Part):
@@ -63,7 +69,7 @@ class _Pass(_Part):
     form: str
     precision: str
     macs: Amount
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Count
 
 
 class _Time(_Part):
@@ -80,7 +86,7 @@ class _Time(_Part):
 
 
 class _Chosen(_Part):
-    images: Annotated[int, Field(ge=1)]
+    images: Some
     accuracy: Share
     dense_accuracy: Share
     standard_error: Amount
@@ -88,15 +94,27 @@ class _Chosen(_Part):
 
 
 class _Size(_Part):
-    parameters: Annotated[int, Field(ge=0)]
-    bytes: Annotated[int, Field(ge=0)]
+    parameters: Count
+    bytes: Count
+
+
+class _LastEpoch(_Part):
+    gain: Finite
+    error: Amount
 
 
 class _ByClass(_Part):
     class_: list[str] = Field(alias="class")
-    images: list[Annotated[int, Field(ge=0)]]
-    right: list[Annotated[int, Field(ge=0)]]
-    dense_right: list[Annotated[int, Field(ge=0)]] | None = None
+    images: list[Count]
+    right: list[Count]
+    dense_right: list[Count] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        dense = self.right if self.dense_right is None else self.dense_right
+        if not len(self.class_) == len(self.images) == len(self.right) == len(dense):
+            raise ValueError("its lists are of different lengths")
+        return self
 
 
 class _Record(_Part):
@@ -106,7 +124,7 @@ class _Record(_Part):
     data: str
     split: str
     method: str
-    images: Annotated[int, Field(ge=1)]
+    images: Some
     seconds: Amount
     accuracy: _Accuracy
     flops: _Flops
@@ -117,6 +135,17 @@ class _Record(_Part):
     epochs: Amount | None = None
     shuffled_accuracy: Share | None = None
     junctions: list[str] | None = None
+    validation: str | None = None
+    inference: str | None = None
+    policy: str | None = None
+    pruning: str | None = None
+    aim: str | None = None
+    command: str | None = None
+    average: bool | None = None
+    classes: list[str] | None = None
+    last_epoch: _LastEpoch | None = None
+    right: str | None = None
+    dense_right: str | None = None
     exits: list[_Exit] = []
     passes: list[_Pass] = []
     time: _Time | None = None
@@ -126,8 +155,14 @@ class _Record(_Part):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if self.passes and (self.time is None or self.chosen is None or self.size is None):
+        nothing = [name for name in self.model_fields_set - {"policy"} if getattr(self, name) is None]
+        if nothing:
+            raise ValueError(f"{min(nothing)} is there, and is nothing")
+        if "passes" in self.model_fields_set and None in (self.time, self.chosen, self.size, self.average):
             raise ValueError("passes without their time, their size, or how they were chosen")
+        for bits in (self.right, self.dense_right):
+            if bits is not None and len(b64decode(bits, validate=True)) != -(-self.images // 8):
+                raise ValueError(f"right answers that are not of {self.images} images")
         return self
 
 
@@ -149,7 +184,8 @@ def _check(record: Mapping[str, Any], name: str) -> None:
         _Record.model_validate(record)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise InputError(f"{name} is damaged: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        said = ": ".join(filter(None, [".".join(map(str, fault["loc"])), fault["msg"]]))
+        raise InputError(f"{name} is damaged: {said}") from error
 
 
 def record_beside(about: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,16 +1,25 @@
 """What decides at a stop, and the classifiers that it decides about."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor
 
 from routekit.backbones.load import build, spec_of
+from routekit.cost.table import CostTable
+from routekit.formats.checkpoint import SPEC, load, save_network
 from routekit.junctions.convert import convert
 from routekit.junctions.exit import Exit
 from routekit.macs import count
 from routekit.network.deciders import DeciderConfig, RuleDecider
+from routekit.network.execution import masked
 from routekit.network.network import RoutedNetwork
 from routekit.network.program import Classify
+from routekit.objective.policy import exit_tree
 from routekit.routing.certainty import certainties, confidence, lead, negentropy
+from routekit.routing.policy import expected_cost, softly
 from routekit.routing.router import pool
 from tests.toy import toy_exits
 from tests.toy import toy_noise as images
@@ -62,6 +71,82 @@ def test_a_folded_decider_decides_the_same() -> None:
         after = decider(x, answer)
     torch.testing.assert_close(before, after)
     assert (before[:, 0] - before[:, 1]).std() > 1e-3
+
+
+def paper_network(*, detach: bool) -> RoutedNetwork:
+    """Three columns, with exits as those of McGill and Perona, which decide by what they see; in float64."""
+    torch.manual_seed(0)
+    exits = Exit(
+        at="all", head="linear", hidden=4, layers=2, normalize=True, answer=False, features=None, detach=detach
+    )
+    network = convert(build(spec_of("pyramid3", num_classes=4, input_size=(3, 16, 16))), [exits]).double().train()
+    for decider in network.deciders:
+        torch.nn.init.normal_(decider.router[-1].weight)
+    return network
+
+
+def decision_loss(network: RoutedNetwork, x: Tensor) -> Tensor:
+    """What is expected of the decisions alone: of answers whose errors are given."""
+    trace = network(x, execution=masked)
+    errors = [torch.linspace(lowest, 1, len(x), dtype=torch.float64) for lowest in (0.9, 0.5, 0.1)]
+    network_of = exit_tree(trace, CostTable.measure(paper_network(detach=True).float()), errors, 1e-7)
+    return expected_cost(network_of, softly(0.7)).mean()
+
+
+def test_routing_teaches_the_columns_where_it_is_told_to() -> None:
+    """Section 4.1 of McGill and Perona: routing and classification are learned simultaneously."""
+    x = torch.randn(6, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for detach in (False, True):
+        network = paper_network(detach=detach)
+        decision_loss(network, x).backward()
+        taught = [name for name, p in network.backbone.named_parameters() if p.grad is not None and p.grad.any()]
+        # No exit lies behind the last column.
+        assert {name.split(".")[1] for name in taught} == (set() if detach else {"0", "1"})
+        assert all(decider.router[0].weight.grad.any() for decider in network.deciders)
+    network = paper_network(detach=False)
+    weight = network.backbone.columns[0].finer[1].weight
+    (found,) = torch.autograd.grad(decision_loss(network, x), weight)
+    step = 1e-6 * found / found.norm()
+    with torch.no_grad():
+        weight.add_(step)
+        above = decision_loss(network, x)
+        weight.sub_(2 * step)
+        below = decision_loss(network, x)
+    assert float(above - below) / 2e-6 == pytest.approx(float(found.norm()), rel=1e-4)
+
+
+def test_a_router_may_read_features_as_they_are() -> None:
+    network = paper_network(detach=True).eval()
+    decider = network.deciders[0]
+    x = network.view.units[0].run(network.view.stem(torch.randn(3, 3, 16, 16, dtype=torch.float64)))
+    want = network.view.summary(x)
+    torch.testing.assert_close(decider.summary(x), want)
+    before = decider.margin(x, torch.zeros(3, 4))
+    decider.fold()
+    assert torch.equal(decider.margin(x, torch.zeros(3, 4)), before)
+    assert float(before.detach().std()) > 0
+
+
+@torch.no_grad()
+def test_exits_from_before_there_were_these_settings_decide_as_then(tmp_path: Path) -> None:
+    view = build(spec_of("resnet20", num_classes=4))
+    network = convert(view, [Exit(at="layer1.0", head="linear")]).eval()
+    for parameter in network.routing_parameters():
+        parameter.normal_()
+    save_network(tmp_path, network, about={})
+    spec = json.loads((tmp_path / SPEC).read_text())
+    assert spec["networks"][0]["junctions"][0].pop("detach") is True
+    (tmp_path / SPEC).write_text(json.dumps(spec))
+    x = torch.randn(3, 3, 32, 32)
+    assert torch.equal(load(tmp_path, verify=False)(x).margins, network(x).margins)
+
+
+def test_a_linear_classifier_begins_as_the_paper_says() -> None:
+    """Section 4.7: Xavier's method, and biases zero."""
+    torch.manual_seed(0)
+    head = head_of(convert(build(spec_of("resnet20")), [Exit(at="layer3.0", head="linear")]))
+    assert not head.classifier.bias.any()
+    assert float(head.classifier.weight.detach().std()) == pytest.approx((2 / (64 + 10)) ** 0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("rule", sorted(certainties))

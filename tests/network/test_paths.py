@@ -221,6 +221,51 @@ def test_forks_learn_to_the_last_step() -> None:
     assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen))
 
 
+def test_a_fork_has_the_router_of_an_exit() -> None:
+    """As in the code of McGill and Perona: two hidden layers, batch norm before each ReLU; begun as in section 4.7."""
+    torch.manual_seed(0)
+    x = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for detach in (False, True):
+        exits = Exit(at="all", head="linear", hidden=16, layers=2, normalize=True, answer=False, features=None)
+        forks = Tree(forks="columns.1", spread=1.0, layers=2, normalize=True)
+        view = build(spec_of("pyramid3", num_classes=4, input_size=(3, 16, 16)))
+        network = convert(view, [exits, forks], routers=RouterConfig(hidden=16, normalize=False, detach=detach))
+        (first, *router), *_ = network.routers.each(0)
+        (decider,) = network.deciders[0].each
+        assert isinstance(first, torch.nn.Identity)
+        assert [str(layer) for layer in router] == [str(layer) for layer in decider.router]
+        linear = [layer for layer in router if isinstance(layer, torch.nn.Linear)]
+        assert not any(layer.bias.any() for layer in linear)
+        assert not linear[-1].weight.any()
+        for layer in linear[:-1]:
+            want = (2 / (layer.in_features + layer.out_features)) ** 0.5
+            assert float(layer.weight.detach().std()) == pytest.approx(want, rel=0.2)
+        torch.nn.init.normal_(linear[-1].weight)
+        # What the fork decides teaches the column before it, or nothing.
+        scores = network(x, routes=network.layout.every_path(len(x))[: len(x)], execution=masked).at_units[0].logits
+        scores[:, 0].sum().backward()
+        taught = {name.split(".")[1] for name, p in network.backbone.named_parameters() if p.grad is not None}
+        assert taught == (set() if detach else {"0"})
+
+
+@torch.no_grad()
+def test_paths_begin_anew_or_near_the_chain() -> None:
+    for spread, alike in ((1.0, 0.0), (0.1, 0.995)):
+        torch.manual_seed(0)
+        view = build(spec_of("pyramid8", num_classes=10))
+        chain = view.model.linear.weight.clone(), view.model.columns[5].same[0].weight.clone()
+        network = convert(view, [Exit(at="all", head="linear"), Tree(forks="columns.1", spread=spread)])
+        _, second = network.view.model.path_heads.each
+        ends = second.model.linear
+        _, column = on_paths(network.view.units[5])
+        assert not ends.bias.any()
+        for old, new in zip(chain, (ends.weight, column.same[0].weight), strict=True):
+            assert float(new.std() / old.std()) == pytest.approx(1, abs=0.03)  # of Xavier's method, as the chain
+            assert float(torch.corrcoef(torch.stack([old.flatten(), new.flatten()]))[0, 1]) == pytest.approx(
+                alike, abs=0.03
+            )
+
+
 def test_classifiers_of_all_paths_know_whether_they_learn() -> None:
     view = build(spec_of("timm:resnet18", num_classes=4, input_size=(3, 32, 32)))
     view.model.drop_rate = 0.5
