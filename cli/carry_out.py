@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 
 def carry_out(
-    recipe: "Recipe", out: Path, name: str | None, device: str | None, *, force: bool, dry_run: bool, json: bool
+    recipe: "Recipe",
+    out: Path,
+    name: str | None,
+    device: str | None,
+    track: str | None,
+    *,
+    force: bool,
+    dry_run: bool,
+    json: bool,
 ) -> None:
     """Carry out a recipe in a new folder, and show the training steps.
 
@@ -24,6 +32,7 @@ def carry_out(
         out: The folder in which the run's folder is made.
         name: The name of the run's folder; None for one made from the plan.
         device: The value of --device.
+        track: The value of --track.
         force: Whether an old run there is replaced.
         dry_run: Whether only the plan is printed.
         json: Whether a JSON document is printed.
@@ -43,16 +52,17 @@ def carry_out(
         result({"run": str(path), "plan": plan.model_dump(mode="json")}, "\n".join(lines), as_json=json)
         return
     with TrainingDisplay() as display:
-        _show(lambda: run(recipe, path, o.machine(device, display), force=force), path, json=json)
+        _show(lambda: run(recipe, path, o.machine(device, display, track), force=force), path, json=json)
 
 
-def go_on(context: typer.Context, path: Path, device: str | None, *, json: bool) -> None:
+def go_on(context: typer.Context, path: Path, device: str | None, track: str | None, *, json: bool) -> None:
     """Continue a run that was stopped.
 
     Args:
         context: The command line, which may hold no settings of the run.
         path: The folder of the run.
         device: The value of --device.
+        track: The value of --track.
         json: Whether a JSON document is printed.
 
     Raises:
@@ -60,9 +70,9 @@ def go_on(context: typer.Context, path: Path, device: str | None, *, json: bool)
     """
     from routekit.pipeline.train import resume
 
-    o.check_resumed(context)
+    o.check_resumed(context, "--track")
     with TrainingDisplay() as display:
-        _show(lambda: resume(path, o.machine(device, display)), path, json=json)
+        _show(lambda: resume(path, o.machine(device, display, track)), path, json=json)
 
 
 def _show(work: Callable[[], dict[str, Any]], path: Path, *, json: bool) -> None:

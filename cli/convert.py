@@ -107,6 +107,7 @@ def convert(
     learning_rate: o.LearningRate = None,
     seed: o.Seed = None,
     device: o.Device = None,
+    track: o.Track = None,
     out: o.Out = Path("runs"),
     name: o.Name = None,
     dry_run: o.DryRun = False,
@@ -119,7 +120,7 @@ def convert(
     from routekit.recipe import load_recipe
 
     if resume is not None:
-        go_on(context, resume, device, json=json)
+        go_on(context, resume, device, track, json=json)
         return
     if model is None:
         raise InputError("which network? e.g. routekit convert resnet56 --target-flops 50%")
@@ -159,4 +160,4 @@ def convert(
         **settings.lengths(epochs, planned.dense.epochs),
         **settings.overrides(set_),
     }
-    carry_out(load_recipe(base, chosen), out, name, device, force=force, dry_run=dry_run, json=json)
+    carry_out(load_recipe(base, chosen), out, name, device, track, force=force, dry_run=dry_run, json=json)

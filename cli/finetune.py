@@ -27,6 +27,7 @@ def finetune(
     out: o.Out = Path("runs"),
     name: o.Name = None,
     device: o.Device = None,
+    track: o.Track = None,
     dry_run: o.DryRun = False,
     resume: o.Resume = None,
     force: o.Force = False,
@@ -37,7 +38,7 @@ def finetune(
     from routekit.recipe import load_recipe, static
 
     if resume is not None:
-        go_on(context, resume, device, json=json)
+        go_on(context, resume, device, track, json=json)
         return
     if model is None:
         raise InputError("which network? e.g. routekit finetune resnet56 --data path/to/images")
@@ -49,4 +50,4 @@ def finetune(
         **settings.given({"training.epochs": epochs, "training.learning_rate": learning_rate, "seed": seed}),
         **settings.overrides(set_),
     }
-    carry_out(load_recipe(base, chosen), out, name, device, force=force, dry_run=dry_run, json=json)
+    carry_out(load_recipe(base, chosen), out, name, device, track, force=force, dry_run=dry_run, json=json)

@@ -94,6 +94,10 @@ Force = Annotated[bool, option("Replace what exists.", OUTPUT, "--force")]
 Json = Annotated[bool, option("Print one JSON document on stdout, and all else on stderr.", OUTPUT, "--json")]
 RecipeName = Annotated[str | None, option("The name of a recipe of routekit, or a YAML file.", METHOD, "--recipe")]
 Set = Annotated[list[str] | None, option("Any setting of the recipe: training.batch_size=64.", METHOD, "--set")]
+Track = Annotated[
+    str | None,
+    option("Tell a tracker of the training, too: tensorboard, wandb, trackio or mlflow, if it is installed.", OUTPUT),
+]
 Resume = Annotated[Path | None, option("Continue this run.", OUTPUT)]
 TargetMs = Annotated[float | None, option("Mean milliseconds of an image, measured on this machine.", BUDGET)]
 TargetSpeedup = Annotated[
@@ -157,12 +161,13 @@ def images(
     return None
 
 
-def machine(device: str | None, on_step: Any = lambda progress: None) -> "Machine":
+def machine(device: str | None, on_step: Any = lambda progress: None, track: str | None = None) -> "Machine":
     """The machine to run on. It writes sentences and warnings to stderr.
 
     Args:
         device: The value of --device.
         on_step: Called with the progress after each training step.
+        track: The value of --track.
 
     Returns:
         The machine.
@@ -180,7 +185,7 @@ def machine(device: str | None, on_step: Any = lambda progress: None) -> "Machin
     # Of several processes, the first one writes.
     is_first = os.environ.get("RANK", "0") == "0"
     hooks = Hooks(say=say, warn=warn, on_step=on_step) if is_first else Hooks()
-    return Machine(device, hooks, shlex.join(["routekit", *words.get()]))
+    return Machine(device, hooks, shlex.join(["routekit", *words.get()]), track)
 
 
 def check_resumed(context: typer.Context, *takes: str) -> None:

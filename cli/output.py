@@ -61,7 +61,13 @@ FLAGS = {
     "training.learning_rate": "--learning-rate",
 }
 # Likewise, but these are words as well: only with a value.
-WORDS = {"device": "--device", "junctions": "--junctions", "method": "--method", "pruning": "--prune"}
+WORDS = {
+    "device": "--device",
+    "junctions": "--junctions",
+    "method": "--method",
+    "pruning": "--prune",
+    "track": "--track",
+}
 WORDS |= {"resume": "--resume", "smaller": "--smaller", "target": "--target-flops"}
 # And those of Python alone.
 SAID = {"force=True": "--force", "verify=False": "--no-verify", "trust=True": "--trust"}

@@ -107,7 +107,7 @@ class DataSection(_Section):
     val_from_test: Annotated[float | None, Field(gt=0, lt=1)] = None
     fill: Fill = "zeros"
     augment: Policy = "standard"
-    input_size: Annotated[int | None, Field(ge=8, le=512)] = None
+    input_size: Annotated[int | None, Field(ge=8, le=1024)] = None
     mean: tuple[Finite, ...] | None = None
     std: tuple[Deviation, ...] | None = None
     crop: Annotated[float | None, Field(gt=0, le=1)] = None

@@ -15,7 +15,11 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from routekit.errors import InputError
+from routekit.registry import nearest
 from routekit.training.log import Progress
+
+# What Accelerate knows, and works offline if its own settings say so.
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,32 @@ class Machine:
         device: "cpu" or "cuda"; None for the best there is.
         hooks: Where it reports what it does.
         command: The command line that it carries out, for records.
+        track: The tracker that is told of training: "tensorboard", "wandb", "trackio" or "mlflow"; None for none.
     """
 
     device: str | None = None
     hooks: Hooks = field(default_factory=Hooks)
     command: str | None = None
+    track: str | None = None
 
-    def accelerator(self) -> Accelerator:
-        """The accelerator. Raises InputError for a device that this machine does not have."""
+    def __post_init__(self) -> None:
+        """Raise InputError if there is no such tracker, or its package is not installed."""
+        if self.track is not None:
+            check_tracker(self.track)
+
+    def accelerator(self, run: Path | None = None) -> Accelerator:
+        """Make the accelerator.
+
+        Args:
+            run: The folder of the run of whose training a tracker is told; None for none. The files of a tracker lie
+                beside it, in `tracking/`: they are no part of the run.
+
+        Returns:
+            The accelerator.
+
+        Raises:
+            InputError: This machine does not have the device.
+        """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("device=cuda: this machine has no CUDA device that torch can use; try device=cpu")
         # Under hard routing, no image of a batch may run a unit.
@@ -55,8 +77,9 @@ class Machine:
             )
         # Of other accelerators, some lack the float64 in which costs are counted.
         on_cpu = self.device == "cpu" or not torch.cuda.is_available()
+        track, place = (None, None) if run is None else (self.track, run.parent / "tracking")
         try:
-            return Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
+            return Accelerator(cpu=on_cpu, kwargs_handlers=[unused], log_with=track, project_dir=place)
         except ValueError as error:  # variables of torchrun or Accelerate that say nothing, or not all
             raise InputError(f"the variables of this environment are no launch of processes: {error}") from error
 
@@ -73,6 +96,16 @@ class Machine:
             **({"processes": processes} if processes > 1 else {}),
             **({} if self.command is None else {"command": self.command}),
         }
+
+
+def check_tracker(name: str) -> None:
+    """Raise InputError if there is no such tracker, or its package is not installed: Accelerate would go on without."""
+    from accelerate.tracking import get_available_trackers
+
+    if name not in TRACKERS:
+        raise InputError(f"track={name}: {nearest(name, TRACKERS)}")
+    if name not in {str(each.value) for each in get_available_trackers()}:
+        raise InputError(f"track={name} needs a package that is not installed: pip install {name}")
 
 
 def processor_name() -> str:

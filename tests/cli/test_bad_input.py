@@ -205,7 +205,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["export", "runs/routed", "--format", "tflite", "--out", "x"], "compact, onnx, passes, triton, openvino, torch"),
+        (
+            ["export", "runs/routed", "--format", "tflite", "--out", "x"],
+            "compact, onnx, passes, triton, openvino, torch",
+        ),
         (["export", "runs/routed", "--format", "onnx", "--out", "images"], "images holds other files"),
         (
             ["export", "runs/routed", "--format", "onnx", "--out", "x", "--dtype", "float16"],

@@ -52,7 +52,7 @@ class Tensor(SimpleNamespace):
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """A stand-in of Triton, which runs the ONNX models of the repository; which models were asked, with how many rows."""
+    """A stand-in of Triton, which runs the ONNX models of the repository; the models asked, with how many rows."""
     seen: list[tuple[str, int]] = []
 
     class InferenceRequest(SimpleNamespace):
