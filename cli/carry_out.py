@@ -47,12 +47,12 @@ def carry_out(
     path = out / (name or run_name(resolve(recipe), recipe))
     if dry_run:
         RunFolder.check_free(path, force=force, needs=needed_by(recipe))
-        plan, _ = prepare(recipe, o.machine(device))
+        plan, _ = prepare(recipe, o.machine(device, track=track))
         lines = [*plan.lines(), f"folder     {path}"]
         result({"run": str(path), "plan": plan.model_dump(mode="json")}, "\n".join(lines), as_json=json)
         return
     with TrainingDisplay() as display:
-        _show(lambda: run(recipe, path, o.machine(device, display, track), force=force), path, json=json)
+        _show(lambda: run(recipe, path, o.machine(device, display, track), force=force), path, track, json=json)
 
 
 def go_on(context: typer.Context, path: Path, device: str | None, track: str | None, *, json: bool) -> None:
@@ -72,10 +72,10 @@ def go_on(context: typer.Context, path: Path, device: str | None, track: str | N
 
     o.check_resumed(context, "--track")
     with TrainingDisplay() as display:
-        _show(lambda: resume(path, o.machine(device, display, track)), path, json=json)
+        _show(lambda: resume(path, o.machine(device, display, track)), path, track, json=json)
 
 
-def _show(work: Callable[[], dict[str, Any]], path: Path, *, json: bool) -> None:
+def _show(work: Callable[[], dict[str, Any]], path: Path, track: str | None, *, json: bool) -> None:
     """Print the record of a run, with warnings; if it is interrupted, how to continue it."""
     from routekit.report.findings import warnings
 
@@ -85,7 +85,8 @@ def _show(work: Callable[[], dict[str, Any]], path: Path, *, json: bool) -> None
         from routekit.pipeline.run_folder import RunFolder
 
         if RunFolder(path).begun:
-            say(f"what was trained is kept: go on with `routekit {o.words.get()[0]} --resume {path}`")
+            again = f"{o.words.get()[0]} --resume {path}{f' --track {track}' if track else ''}"
+            say(f"what was trained is kept: go on with `routekit {again}`")
         raise
     if record:  # of several processes, the first one has it
         result(record, summary(record), as_json=json)

@@ -66,9 +66,8 @@ WORDS = {
     "junctions": "--junctions",
     "method": "--method",
     "pruning": "--prune",
-    "track": "--track",
 }
-WORDS |= {"resume": "--resume", "smaller": "--smaller", "target": "--target-flops"}
+WORDS |= {"resume": "--resume", "smaller": "--smaller", "target": "--target-flops", "track": "--track"}
 # And those of Python alone.
 SAID = {"force=True": "--force", "verify=False": "--no-verify", "trust=True": "--trust"}
 NAMED = re.compile(rf"(?<![.\w])(?:({'|'.join(map(re.escape, FLAGS))})(?![.\w])(=?)|({'|'.join(WORDS)})=)")

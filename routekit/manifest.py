@@ -24,9 +24,10 @@ PARTIAL = ".partial"
 WRITING = re.compile(r"\..+\.[a-z0-9_]{8}\.partial", re.DOTALL)
 # The folders with a manifest of their own that are parts of a folder. What else lies in one of these is others'.
 PARTS = {
-    "run": {"dense", "last", "network", "forms", "passes"},
+    "run": {"dense", "last", "network", "forms", "passes", "tensorboard"},
     "comparison": {"start", "cells"},
     "training": set[str](),
+    "tracking": set[str](),
     "network": set[str](),
 }
 # Whether what is loaded has to be as it was written.
@@ -270,7 +271,7 @@ def _begun(path: Path, names: set[str]) -> bool:
     if path.is_dir():
         return {each.name for each in path.iterdir()} <= {"made", "former"} or path.name.startswith(".making.")
     stem = path.name[1:].rpartition(".partial")[0].rpartition(".")[0]
-    return stem in {PurePosixPath(name).name[:100] for name in names}
+    return stem in {MANIFEST, *(PurePosixPath(name).name[:100] for name in names)}
 
 
 def check_ours(folder: Path) -> None:

@@ -49,7 +49,7 @@ LAYERS = [
     ["pipeline.forms"],
     ["pipeline.plan"],
     ["pipeline.build", "pipeline.run_folder"],
-    ["pipeline.inputs", "pipeline.record"],
+    ["pipeline.inputs", "pipeline.record", "pipeline.track"],
     ["pipeline.rungs"],
     ["pipeline.choice"],
     ["pipeline.by_time"],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from routekit.data.preprocessing import Preprocessing
@@ -68,10 +68,13 @@ def _read(path: str, preprocessing: Preprocessing) -> Image.Image:
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for somebody to write to it
             raise InputError(f"cannot read the image {path}: it is no regular file")
-        with Image.open(path, formats=FORMATS) as image:
+        # Opened here: where nothing can be read of a file, Pillow leaves it open.
+        with Path(path).open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
             return fit(_eight_bits(image, path).convert(_MODES[preprocessing.channels]), preprocessing)
     except InputError:
         raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"cannot read the image {path} (no {', '.join(FORMATS)}): repair or remove it") from error
     except (Exception, MemoryError) as error:  # what Pillow raises hangs on the format and on where a file is broken
         raise InputError(f"cannot read the image {path} ({first_line(error)}): repair or remove it") from error
 

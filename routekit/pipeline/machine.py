@@ -56,8 +56,7 @@ class Machine:
         """Make the accelerator.
 
         Args:
-            run: The folder of the run of whose training a tracker is told; None for none. The files of a tracker lie
-                beside it, in `tracking/`: they are no part of the run.
+            run: The folder of the run of whose training a tracker is told; None for none.
 
         Returns:
             The accelerator.
@@ -77,9 +76,9 @@ class Machine:
             )
         # Of other accelerators, some lack the float64 in which costs are counted.
         on_cpu = self.device == "cpu" or not torch.cuda.is_available()
-        track, place = (None, None) if run is None else (self.track, run.parent / "tracking")
+        track = None if run is None else self.track
         try:
-            return Accelerator(cpu=on_cpu, kwargs_handlers=[unused], log_with=track, project_dir=place)
+            return Accelerator(cpu=on_cpu, kwargs_handlers=[unused], log_with=track, project_dir=run)
         except ValueError as error:  # variables of torchrun or Accelerate that say nothing, or not all
             raise InputError(f"the variables of this environment are no launch of processes: {error}") from error
 

@@ -26,6 +26,7 @@ class RunFolder:
     A run that trains its dense network first holds that run in `dense/`. A cascade of smaller networks and an own one
     holds the run of its own network in `last/`. A ladder holds its forms in `forms/`, with their files for other
     runtimes, their answers and times, and in `passes/` those that were chosen, for onnxruntime and OpenVINO.
+    What a tracker needs is in `tensorboard/`, and `<tracker>.id` (`pipeline.track`).
     """
 
     path: Path

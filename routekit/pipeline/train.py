@@ -31,9 +31,9 @@ from routekit.pipeline.record import looks, right_of_all, rising, run_record, wr
 from routekit.pipeline.run_folder import RunFolder
 from routekit.pipeline.run_plan import RunPlan
 from routekit.pipeline.rungs import Ladder
+from routekit.pipeline.track import tracked
 from routekit.recipe import Recipe
 from routekit.report.record import read_record
-from routekit.training.log import flat
 from routekit.training.trainer import Trainer
 
 
@@ -154,9 +154,6 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
     """Complete a run from the state in which its folder is. Returns its record."""
     hooks, accelerator = machine.hooks, machine.accelerator(folder.path)
     data, view = inputs.data, inputs.view
-    if machine.track is not None:
-        told = {name: str(value) for name, value in flat(plan.model_dump(mode="json"), ".").items()}
-        accelerator.init_trackers(folder.path.name, config=told)
     seconds_before = 0.0
     if plan.dense_first:
         view = _train_dense_first(plan, inputs, folder, machine)
@@ -192,8 +189,8 @@ def _train(plan: RunPlan, inputs: Inputs, folder: RunFolder, machine: Machine) -
         inference=plan.inference,
     )
     if len(forms) != 1:  # without forms, the dense network is left as it is
-        trainer.fit()
-    accelerator.end_training()
+        with tracked(accelerator, folder, plan):
+            trainer.fit()
     if plan.aim is not None:
         return _aim(plan, forms, folder, data, machine, seconds_before + trainer.seconds)
     made, record = dict[str, Any](), dict[str, Any]()

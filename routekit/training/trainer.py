@@ -247,7 +247,7 @@ class Trainer:
             routing=not is_hard,
             k_cpt=self.control.budget.k_cpt(self.costs) if prices is None else prices / OPERATIONS,
             choice=policy.choice(temperature, self._generator(3)) if network.stops_learn else None,
-            squares=squares_of(self.layers) if policy.l2 > 0 else None,
+            squares=squares_of(self.layers) if self.layers and policy.l2 > 0 else None,
             drawn=drawn,
             stages=stages_of(network),
             classification=self.classification,
