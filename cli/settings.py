@@ -222,7 +222,8 @@ def decided(
         raise InputError(f"unknown policy {policy!r}: {nearest(policy, [*learned, *certainties])}")
     settings: dict[str, Any] = {
         "routers.kind": router,
-        "training.gate": gate,
+        # Where scores decide, no gate relaxes them.
+        "training.gate": gate or ("hard" if any(known[kind].halts for kind in units) else None),
         "objective.policy.kind": policy if policy in learned else None,
     }
     for kind in narrowed:  # the branches of a unit from the widest on, the forms of a network from the narrowest

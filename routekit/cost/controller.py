@@ -1,7 +1,7 @@
 """What steers the realised cost of a network in training to its budget."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -17,14 +17,17 @@ class BudgetController(ABC):
     Attributes:
         target: The budget.
         anneal_steps: The steps over which the wanted cost falls from the dense cost to the target.
+        anneal_from: The step at which it begins to fall.
     """
 
     target: float
     anneal_steps: int
+    anneal_from: int = field(default=0, kw_only=True)
 
     def wanted(self, step: int) -> float:
-        """Return the cost wanted at `step`: a straight line from 1 to the target."""
-        done = min(1.0, step / self.anneal_steps) if self.anneal_steps > 0 else 1.0
+        """Return the cost wanted at `step`: 1, then a straight line from 1 to the target."""
+        since = step - self.anneal_from
+        done = min(1.0, max(0, since) / self.anneal_steps) if self.anneal_steps > 0 else float(since >= 0)
         return 1.0 + (self.target - 1.0) * done
 
     @property

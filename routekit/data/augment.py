@@ -135,15 +135,16 @@ def autoaugment(images: Tensor, generator: Generator, digits: bool = False) -> T
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         varied = torch.stack([vary(image) for image in images])
-    return varied if large else cutout(varied, generator)
+    return varied if large else cutout(varied, generator, share=20 / 32 if digits else 1 / 2)
 
 
-def cutout(images: Tensor, generator: Generator) -> Tensor:
-    """Grey a square of each image, whose centre is anywhere in it: half as wide (DeVries and Taylor, 2017: 16 of 32).
+def cutout(images: Tensor, generator: Generator, share: float = 0.5) -> Tensor:
+    """Grey a square of each image, whose centre is anywhere in it (DeVries and Taylor, 2017).
 
     Args:
         images: [B, C, H, W], uint8.
         generator: Draws the centres.
+        share: The width of the square, as a share of that of the image. It is 16 of 32 for CIFAR-10, 20 for SVHN.
 
     Returns:
         Images of the same shape and type.
@@ -151,7 +152,8 @@ def cutout(images: Tensor, generator: Generator) -> Tensor:
     count, _, height, width = images.shape
     centres = torch.rand(2, count, 1, generator=generator, device=generator.device).to(images.device)
     hidden = [
-        (torch.arange(size, device=images.device) - (size * centre).floor()).add(0.5).abs() < min(height, width) / 4
+        (torch.arange(size, device=images.device) - (size * centre).floor()).add(0.5).abs()
+        < min(height, width) * share / 2
         for size, centre in zip((height, width), centres, strict=True)
     ]
     return images.masked_fill((hidden[0].unsqueeze(2) & hidden[1].unsqueeze(1)).unsqueeze(1), GREY)

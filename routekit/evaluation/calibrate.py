@@ -19,6 +19,8 @@ from routekit.routing.gate import Gate, hard
 TOLERANCE = 0.002
 # The number of evaluations, and of halvings of a range of prices.
 TRIES, HALVINGS = 12, 14
+# A change of a logit by so much settles any score.
+STEEP = 16
 
 
 @torch.no_grad()
@@ -105,7 +107,8 @@ def _halve(network: RoutedNetwork, images: Images, costs: CostTable, target: flo
         low, high = (high, high + step) if step > 0 else (low + step, low)
         near, end = (low, high) if step > 0 else (high, low)
         found_it = (cost_at(end) - target) * step >= 0
-        if found_it or found[end] == found[near]:  # or no price changes the cost any more
+        # Or no price changes the cost any more. Small ones may not yet: scores have to add up to 1.
+        if found_it or (found[end] == found[near] and abs(step) >= STEEP):
             break
         step *= 2
     for _ in range(HALVINGS if found_it else 0):

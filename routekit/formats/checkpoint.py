@@ -242,7 +242,7 @@ def _rebuilt(spec: dict[str, Any], given: Sequence[nn.Module | Backbone | None])
 def _junction(document: dict[str, Any]) -> Junction:
     values = dict(document)
     kind = junctions[values.pop("kind")]
-    return TypeAdapter(kind).validate_python(values)
+    return TypeAdapter(kind).validate_python({**kind.former, **values})
 
 
 def network_folder(path: Path) -> Path:

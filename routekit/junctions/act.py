@@ -6,7 +6,7 @@ spatial form, each position of the features halts on its own (section 3.2).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +26,7 @@ EPSILON, BEGIN = 0.01, -3.0
 
 
 class HaltingUnit(nn.Module):
-    """A block of a stage that halts, and its halting score h = sigmoid(w pool(x) + b).
+    """A block of a stage that halts, and its halting score h = sigmoid(w norm(pool(x)) + b).
 
     By position, the score is a map: the logit is that of a 3x3 convolution and that of the whole image together. A
     position that has halted keeps its features: what a block makes there is not used.
@@ -40,6 +40,7 @@ class HaltingUnit(nn.Module):
         first: Whether it is the first one of its stage, which reads plain features.
         last: Whether it is the last one, which makes plain features.
         by_position: Whether each position halts on its own.
+        normalize: Whether a batch norm comes before each layer that scores.
 
     Attributes:
         steered: The routers, and the junction behind it, whose bias lowers the logit of the score: a budget is met by
@@ -48,17 +49,23 @@ class HaltingUnit(nn.Module):
 
     steered: tuple["HaltingRouters", int] | None = None
 
-    def __init__(self, block: nn.Module, channels: int, *, first: bool, last: bool, by_position: bool) -> None:
+    def __init__(
+        self, block: nn.Module, channels: int, *, first: bool, last: bool, by_position: bool, normalize: bool
+    ) -> None:
         super().__init__()
         self.block, self.channels, self.first, self.by_position = block, channels, first, by_position
-        self.score = None if last else nn.Linear(channels, 1)
-        self.local = None
-        if self.score is not None:
-            nn.init.zeros_(self.score.weight)
-            nn.init.constant_(self.score.bias, BEGIN)
-            if by_position:
-                self.local = nn.Conv2d(channels, 1, 3, padding=1, bias=False)
-                nn.init.zeros_(self.local.weight)
+        self.score: nn.Module | None = None
+        self.local: nn.Module | None = None
+        if last:
+            return
+        linear = nn.Linear(channels, 1)
+        nn.init.zeros_(linear.weight)
+        nn.init.constant_(linear.bias, BEGIN)
+        self.score = nn.Sequential(nn.BatchNorm1d(channels), linear) if normalize else linear
+        if by_position:
+            conv = nn.Conv2d(channels, 1, 3, padding=1, bias=False)
+            nn.init.zeros_(conv.weight)
+            self.local = nn.Sequential(nn.BatchNorm2d(channels), conv) if normalize else conv
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block, and add what it made to the mean."""
@@ -128,12 +135,19 @@ def halo_of(block: nn.Module) -> float:
 @junctions.register("act")
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class Act(Junction):
-    """Each stage runs its units until their halting scores add up to one, image by image (ACT, Graves, 2016)."""
+    """Each stage runs its units until their halting scores add up to one, image by image (ACT, Graves, 2016).
+
+    Attributes:
+        normalize: Whether scores are of standardised features, as in the code of Figurnov et al.
+    """
+
+    normalize: bool = True
 
     about: ClassVar[str] = "after how many units each stage halts"
     cheapest: ClassVar[str] = "every stage halted after its first unit"
     halts: ClassVar[bool] = True
     by_position: ClassVar[bool] = False
+    former: ClassVar[Mapping[str, Any]] = {"normalize": False}
 
     def check(self, others: Sequence[Junction]) -> None:
         """Raise InputError if anything else is decided, too."""
@@ -154,7 +168,8 @@ class Act(Junction):
             for unit in units:
                 width = channels[unit.name]
                 ends = {"first": unit is units[0], "last": unit is units[-1]}
-                unit.block = HaltingUnit(unit.block, width, **ends, by_position=self.by_position)
+                how = {"by_position": self.by_position, "normalize": self.normalize}
+                unit.block = HaltingUnit(unit.block, width, **ends, **how)
                 view.model.set_submodule(unit.name, unit.block)
                 if unit is not units[0]:
                     unit.sinks = (Sink.RUN, Sink.SKIP)
@@ -177,9 +192,9 @@ class Act(Junction):
 class Sact(Act):
     """As `Act`, at each position of the features (SACT, Figurnov et al., 2017, section 3.2).
 
-    Its cost is that of the positions that are computed: of those that go on, and for convolutions that another one
-    reads, of their neighbours. Convolutions of dense kernels compute all of them, wherever one
-    goes on: so it saves no time here, and other runtimes do not take it.
+    Its cost is that of the positions that are computed: of those that go on, and for convolutions before a unit's last
+    3x3 one, of their neighbours. Dense kernels compute all positions, wherever one goes on: so it saves no time here,
+    and other runtimes do not take it.
     """
 
     about: ClassVar[str] = "after how many units each position of a stage halts"

@@ -1,6 +1,6 @@
 """What a junction is: a config that attaches itself to a program, and the registry of all kinds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar, cast
@@ -27,6 +27,7 @@ class Junction:
         draws: Whether the decisions of its units can be drawn, and rewarded.
         halts: Whether scores that the units make themselves decide, so that no gate relaxes anything.
         by_position: Whether each position of the features decides, too.
+        former: What networks have that were saved before there was such a setting.
     """
 
     kind: ClassVar[str] = ""
@@ -38,6 +39,7 @@ class Junction:
     draws: ClassVar[bool] = False
     halts: ClassVar[bool] = False
     by_position: ClassVar[bool] = False
+    former: ClassVar[Mapping[str, Any]] = {}
 
     def sized(self, budget: float, view: Backbone) -> "Junction":
         """Choose what is "auto".

@@ -76,6 +76,14 @@ class ObjectiveWeights:
         return self.distillation > 0 or self.feature_distillation > 0
 
     @property
+    def unpriced(self) -> float:
+        """The part of the phase in which units learn, at its beginning, in which the cost does not count.
+
+        Where decisions are rewarded once they are drawn, training begins with the errors alone, as SkipNet's does.
+        """
+        return 0.0 if self.reward is None else 1 - self.reward.share
+
+    @property
     def error_scale(self) -> float:
         """How much larger large errors are than in cross-entropy. Distillation at temperature T makes them T times."""
         return 1 + self.distillation * (self.distillation_temperature - 1)
@@ -136,7 +144,8 @@ def objective(
         k_cpt: The price of a unit of cost, by which exits learn; `[B]` for a price for each image.
         choice: The policy by which exits and forks learn. None if exits decide by a rule.
         squares: `[layers]`, the sum of the squared weights of each layer (`reach_of`). None without L2.
-        drawn: How decisions of units were drawn; None if they were not.
+        drawn: How decisions of units were drawn; None if they were not. A network that learns from rewards pays for
+            its cost from the first drawn decision on.
         stages: The decisions of each stage that halts by scores, whose ponder cost is the cost. Empty for others.
         classification: The loss of each image.
 
@@ -201,7 +210,7 @@ def objective(
     routes = gates.view(-1, copies, gates.shape[1])
     if stages:
         add("ponder", cost_weight, terms.ponder(trace.at_units, stages, EPSILON).mean())
-    else:
+    elif weights.reward is None or drawn is not None:
         add("cost", cost_weight, terms.cost(costs.expected(trace), costs.dense))
     if drawn is not None and weights.reward is not None:
         assert isinstance(error, Tensor)

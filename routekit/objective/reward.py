@@ -25,7 +25,8 @@ class RewardConfig:
         wrong: gamma of BlockDrop, the penalty for a wrong answer.
         explore: The share of decisions that is uniform. BlockDrop bounds chances to [1 - alpha, alpha], which for two
             sinks is a share of 2 (1 - alpha).
-        share: The part of the phase, at its end, in which decisions are drawn. Before, training relaxes them.
+        share: The part of the phase, at its end, in which decisions are drawn. Before, training relaxes them, and the
+            cost does not count.
         curriculum: The part of that in which only some units decide: the last one first, then one more after another.
             Meanwhile the policy alone learns (section 3.4 of Wu et al.).
     """

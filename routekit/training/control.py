@@ -148,7 +148,7 @@ class Control:
             return PriceController(share, anneal, congestion=config.congestion, ruled=ruled)
         if network.stops_learn and not network.decides_at_units:
             return ExitPriceController(share, anneal)
-        return CostWeightController(share, anneal)
+        return CostWeightController(share, anneal, anneal_from=self.schedule.anneal_from)
 
     def _steers(self, step: int) -> bool:
         """Whether the budget controller acts on what still learns to decide."""

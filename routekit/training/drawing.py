@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-from routekit.backbones.unit import evaluating
 from routekit.network.execution import sparse
 from routekit.network.network import RoutedNetwork
 from routekit.objective.reward import Drawn, RewardConfig
@@ -41,7 +40,8 @@ def drawing_of(
         network.backbone.eval()
     likeliest = None
     if reward.kind == "blockdrop":
-        with torch.no_grad(), evaluating(network):
+        # In the mode of training, so that it is the likeliest route of the chances by which the other one is drawn.
+        with torch.no_grad():
             likeliest = network(images, gate=Drawing(hard, locked), execution=sparse)
     return Drawn(reward.choice(schedule.temperature(step)), locked, likeliest)
 

@@ -89,11 +89,13 @@ class Schedule:
         config: The config.
         steps_per_epoch: The steps of an epoch.
         learns: Whether something learns to decide.
+        unpriced: The part of the phase in which units learn, at its beginning, in which the cost does not count.
     """
 
     config: TrainingConfig
     steps_per_epoch: int
     learns: bool
+    unpriced: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -113,6 +115,11 @@ class Schedule:
     def anneal_steps(self) -> int:
         """The steps over which the wanted cost falls."""
         return round(self.steps * self.config.anneal)
+
+    @property
+    def anneal_from(self) -> int:
+        """The step at which the wanted cost begins to fall."""
+        return round(self.hard_from * self.unpriced)
 
     def since(self, share: float, step: int) -> float:
         """How much of the last `share` of the phase in which units learn is over at `step`; negative before it."""

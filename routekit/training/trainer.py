@@ -102,7 +102,7 @@ class Trainer:
         if network.decides_at_units:
             weights.check(config.copies)
         decides = network.decides_at_units or network.stops_learn
-        self.schedule = Schedule(config, self.batches.steps_per_epoch, decides)
+        self.schedule = Schedule(config, self.batches.steps_per_epoch, decides, weights.unpriced)
         self.control = control_of(network)(network, data.val, costs, self.schedule, target, seed, accelerator, say)
         self.control.gate = self.gate = config.deciding(inference)
         self.layers = layers_of(network) if network.stops_learn else []
@@ -292,7 +292,7 @@ class Trainer:
         found = findings(measured, self.costs.dense)
         self.log.write(kind="validation", step=self.step, **found, seconds=self.seconds)
         statistics = measured.statistics
-        annealed = self.step >= self.schedule.anneal_steps
+        annealed = self.step >= self.schedule.anneal_from + self.schedule.anneal_steps
         if self.network.decides_at_units and annealed and statistics.collapsed:
             self.say(
                 f"routing has collapsed: {statistics.unique} routes, {statistics.entropy:.2f} bits, hardly more "

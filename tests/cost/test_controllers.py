@@ -21,6 +21,10 @@ from tests.toy import toy_exits, toy_view
 def test_the_wanted_cost_falls_to_the_target_and_stays() -> None:
     budget = GivenPrices(target=0.5, anneal_steps=100)
     assert [budget.wanted(step) for step in (0, 50, 100, 200)] == [1.0, 0.75, 0.5, 0.5]
+    later = GivenPrices(target=0.5, anneal_steps=100, anneal_from=40)
+    assert [later.wanted(step) for step in (0, 40, 90, 140, 200)] == [1.0, 1.0, 0.75, 0.5, 0.5]
+    at_once = GivenPrices(target=0.5, anneal_steps=0, anneal_from=40)
+    assert [at_once.wanted(step) for step in (39, 40)] == [1.0, 0.5]
 
 
 @pytest.mark.parametrize("stiffness", [0.5, 2.0, 8.0])

@@ -222,14 +222,15 @@ def test_autoaugment_is_drawn_from_the_generator_alone(size: int):
     assert changed.any()  # beside what is done without
 
 
-def test_cutout_greys_a_square_of_half_the_width_anywhere():
+@pytest.mark.parametrize("width", [16, 20])
+def test_cutout_greys_a_square_anywhere(width: int):
     images = torch.full((400, 3, 32, 32), 7, dtype=torch.uint8)
-    hidden = cutout(images, torch.Generator().manual_seed(0)) == GREY
+    hidden = cutout(images, torch.Generator().manual_seed(0), width / 32) == GREY
     assert torch.equal(hidden[:, 0], hidden[:, 2])
     rows, columns = hidden[:, 0].any(dim=2).sum(dim=1), hidden[:, 0].any(dim=1).sum(dim=1)
     assert torch.equal(hidden[:, 0].sum(dim=(1, 2)), rows * columns)  # a rectangle
-    assert (int(rows.max()), int(columns.max())) == (16, 16)
-    assert 8 <= int(rows.min()) <= 9  # its centre is in the image
+    assert (int(rows.max()), int(columns.max())) == (width, width)
+    assert width / 2 <= int(rows.min()) <= width / 2 + 1  # its centre is in the image
     assert hidden[:, 0].any(dim=0).all()
 
 
@@ -240,7 +241,11 @@ def test_small_images_that_are_not_mirrored_get_the_policy_of_svhn():
         for flip in (False, True)
     )
     assert not torch.equal(digits, others)
+    widths = []
     with patch("torchvision.transforms.v2.AutoAugment", side_effect=lambda policy: lambda image: image) as made:
         for flip in (False, True):
-            Augmentation(pad=0, flip=flip, policy="autoaugment")(images, torch.Generator().manual_seed(3))
+            plain = torch.full((200, 3, 32, 32), 7, dtype=torch.uint8)
+            out = Augmentation(pad=0, flip=flip, policy="autoaugment")(plain, torch.Generator().manual_seed(3))
+            widths.append(int((out != 7)[:, 0].any(dim=1).sum(dim=1).max()))
     assert [call.args[0].name for call in made.call_args_list] == ["SVHN", "CIFAR10"]
+    assert widths == [20, 16]  # of Cutout

@@ -1,5 +1,6 @@
 """Adaptive computation time, against a program that halts image by image."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ from torch import Tensor
 
 from routekit.cost.table import CostTable
 from routekit.errors import InputError
+from routekit.evaluation.calibrate import calibrate
 from routekit.evaluation.evaluate import evaluate
 from routekit.execution.prepare import optimize
 from routekit.formats.checkpoint import load, save_network
 from routekit.formats.onnx.file import save_onnx
-from routekit.junctions.act import EPSILON, Act, HaltingUnit, Sact, stages_of
+from routekit.junctions.act import BEGIN, EPSILON, Act, HaltingUnit, Sact, stages_of
 from routekit.junctions.convert import convert
 from routekit.junctions.exit import Exit
 from routekit.junctions.skip import Skip
@@ -23,7 +25,7 @@ from routekit.objective.terms import ponder
 from routekit.pipeline.export import write
 from routekit.runtime.load import load_runtime
 from routekit.runtime.runtime import TorchRuntime
-from tests.toy import small_view, toy_noise, toy_view
+from tests.toy import small_view, toy_data, toy_noise, toy_view
 from tests.training.runs import BENEFIT, TrainingConfig, trainer
 
 
@@ -32,11 +34,17 @@ def halting(junction: Act | None = None, spread: float = 1.0, depth: int = 26) -
     torch.manual_seed(0)
     network = convert(small_view(depth=depth), [junction or Act()]).eval()
     for unit in network.backbone.modules():
-        if isinstance(unit, HaltingUnit) and unit.score is not None:
-            torch.nn.init.normal_(unit.score.weight, std=spread)
-            torch.nn.init.constant_(unit.score.bias, -0.5)
-            if unit.local is not None:
-                torch.nn.init.normal_(unit.local.weight, std=0.5 * spread)
+        if isinstance(unit, HaltingUnit):
+            for layer, width in ((unit.score, spread), (unit.local, 0.5 * spread)):
+                if layer is None:
+                    continue
+                *norms, last = layer if isinstance(layer, torch.nn.Sequential) else [layer]
+                torch.nn.init.normal_(last.weight, std=width)
+                for norm in norms:
+                    torch.nn.init.uniform_(norm.running_mean, -0.1, 0.1)
+                    torch.nn.init.uniform_(norm.running_var, 0.7, 1.4)
+                if last.bias is not None:
+                    torch.nn.init.constant_(last.bias, -0.5)
     return network
 
 
@@ -160,6 +168,18 @@ def test_positions_are_not_exported(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_networks_of_former_versions_score_features_as_they_are(tmp_path: Path) -> None:
+    network, x = halting(Act(normalize=False), depth=20), varied(4)
+    assert all(isinstance(unit, torch.nn.Linear) for name, unit in network.named_modules() if name.endswith("score"))
+    save_network(tmp_path, network, about={"classes": ["a", "b", "c"]})
+    spec = json.loads((tmp_path / "network.json").read_text())
+    assert spec["networks"][0]["junctions"] == [{"kind": "act", "normalize": False}]
+    del spec["networks"][0]["junctions"][0]["normalize"]
+    (tmp_path / "network.json").write_text(json.dumps(spec))
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path, verify=False)(x).logits, network(x).logits)
+
+
 def test_every_execution_and_every_file_answers_alike(tmp_path: Path) -> None:
     network, x = halting(), varied(16)
     with torch.no_grad():
@@ -187,15 +207,29 @@ def test_scores_learn_to_halt_and_the_budget_is_met(junction: Act) -> None:
     scores = [unit.score for unit in network.backbone.modules() if isinstance(unit, HaltingUnit) and unit.score]
     maps = [unit.local for unit in network.backbone.modules() if isinstance(unit, HaltingUnit) and unit.local]
     assert bool(maps) == junction.by_position
-    before = [score.bias.detach().clone() for score in scores]
+    before = [score[1].bias.detach().clone() for score in scores]
     seen: list[float] = []
     run.on_step = lambda step: seen.append(step.losses["ponder"])
     run.fit()
-    assert all(not torch.equal(score.bias, old) for score, old in zip(scores, before, strict=True))
-    assert all(bool(each.weight.any()) for each in maps)
+    assert all(not torch.equal(score[1].bias, old) for score, old in zip(scores, before, strict=True))
+    assert all(bool(each[1].weight.any()) for each in maps)
+    # Inference normalises by what training saw.
+    assert all(bool((each[0].running_mean != 0).any()) for each in [*scores, *maps])
     assert seen[-1] < seen[0]
     found = evaluate(network, run.data.val, costs)
     assert found.cost / costs.dense == pytest.approx(0.7, abs=0.05)
+
+
+def test_a_budget_is_met_where_scores_have_not_learned_to_halt_yet() -> None:
+    network = halting(spread=0.02, depth=20)
+    for unit in network.backbone.modules():
+        if isinstance(unit, HaltingUnit) and unit.score is not None:
+            torch.nn.init.constant_(unit.score[1].bias, BEGIN)
+    costs, images = CostTable.measure(network), toy_data().val
+    assert evaluate(network, images, costs).cost == costs.maximum
+    target = 0.7 * costs.dense
+    # At a bias of 1, they add up to less than 1 as well.
+    assert calibrate(network, images, costs, target) == pytest.approx(target, rel=0.05)
 
 
 def test_what_act_does_not_go_with() -> None:

@@ -18,6 +18,8 @@ from routekit.routing.gate import hard
 from routekit.routing.policy import softly
 from routekit.routing.reinforce import Drawing, drop_rewards, hybrid_rewards, leave_one_out, policy_gradient
 from routekit.routing.router import RouterConfig
+from routekit.training.drawing import drawing_of
+from routekit.training.schedule import Schedule
 from tests.toy import toy_noise, toy_view
 from tests.training.runs import BENEFIT, TrainingConfig, trainer
 
@@ -109,6 +111,30 @@ def test_self_criticism_is_against_the_likeliest_route() -> None:
     torch.testing.assert_close(term(shorter, labels, later), -(gain * (log_chance - first)).mean())
 
 
+@pytest.mark.parametrize("step", [1, 15])
+def test_the_likeliest_route_is_that_of_the_chances_by_which_the_other_is_drawn(step: int) -> None:
+    torch.manual_seed(0)
+    network = convert(toy_view(), [Skip()], routers=RouterConfig(kind="policy", open_logit=0.0, detach=False)).train()
+    for head in network.banks[0].heads:
+        torch.nn.init.normal_(head.weight)
+    config = TrainingConfig(epochs=2, hard=0.0)
+    x = toy_noise(16)
+    rewards = RewardConfig("blockdrop", explore=0.4, share=1.0, curriculum=0.5)
+    drawn = drawing_of(network, rewards, Schedule(config, 10, learns=True), step, x)
+    assert drawn is not None
+    assert drawn.likeliest is not None
+    assert drawn.locked == (3 if step == 1 else 0)
+    assert network.banks[0].training
+    assert network.backbone.training == (step == 15)
+    gate, generator = Drawing(drawn.choice, drawn.locked), torch.Generator().manual_seed(0)
+    trace = network(x, gate=gate, execution=sparse, generator=generator)
+    for unit, (own, other) in enumerate(zip(trace.at_units, drawn.likeliest.at_units, strict=True)):
+        torch.testing.assert_close(own.logits, other.logits)
+        likeliest = other.weights[:, 0] > 0.5
+        assert torch.equal(likeliest, (own.logits[:, 0] >= own.logits[:, 1]) | (unit < drawn.locked))
+        assert not torch.equal(likeliest, own.weights[:, 0] > 0.5) or unit < drawn.locked
+
+
 def test_a_decision_of_skipnet_is_rewarded_for_the_loss_and_for_the_cost_from_its_unit_on() -> None:
     torch.manual_seed(0)
     network = convert(toy_view(), [Skip()], routers=RouterConfig(hidden=8, open_logit=0.5)).eval()
@@ -147,7 +173,9 @@ def test_a_network_learns_by_rewards_to_meet_its_budget(kind: str) -> None:
     network = convert(toy_view(), [Skip()], routers=routers)
     curriculum = 0.5 if kind == "blockdrop" else 0.0
     reward = RewardConfig(kind, share=1.0 if curriculum else 0.5, curriculum=curriculum, explore=0.2)
-    config = TrainingConfig(**{**vars(BENEFIT), "gate": "softmax", "epochs": 8, "router_learning_rate": 1.0})
+    config = TrainingConfig(
+        **{**vars(BENEFIT), "gate": "softmax", "epochs": 8, "anneal": 0.2, "router_learning_rate": 1.0}
+    )
     weights, seen = ObjectiveWeights(distillation=0.5, reward=reward), []
     costs = CostTable.measure(network)  # of which the policy network's is a large part in so small a network
     target = 0.5 * (costs.minimum + costs.maximum)
@@ -158,6 +186,10 @@ def test_a_network_learns_by_rewards_to_meet_its_budget(kind: str) -> None:
     rewarded = [(step, same) for step, same in seen if "reward" in step.losses]
     routing = [step for step, _ in seen if step.phase == "route"]
     assert len(rewarded) == pytest.approx(reward.share * len(routing), abs=1)
+    # Until decisions are drawn, the cost does not count, and the dense cost is wanted.
+    assert [step for step, _ in seen if "cost" in step.losses] == [step for step, _ in rewarded]
+    assert all(step.wanted == 1 for step in routing[: -len(rewarded)])
+    assert routing[-1].wanted == pytest.approx(target / costs.dense)
     assert any(step.losses["reward"] != 0 for step, _ in rewarded)
     # As long as not all units decide, the policy learns alone.
     assert any(same for _, same in rewarded) == (curriculum > 0)

@@ -159,7 +159,8 @@ def test_checks_rotate_through_all_held_out_images() -> None:
 def test_the_schedule_by_hand() -> None:
     config = TrainingConfig(epochs=10, learning_rate=1.0, warmup=0.1, hard=0.3, anneal=0.5, temperature=(4.0, 1.0))
     schedule = Schedule(config, steps_per_epoch=10, learns=True)
-    assert (schedule.steps, schedule.hard_from, schedule.anneal_steps) == (100, 70, 50)
+    assert (schedule.steps, schedule.hard_from, schedule.anneal_from, schedule.anneal_steps) == (100, 70, 0, 50)
+    assert Schedule(config, 10, True, unpriced=0.4).anneal_from == 28
     assert schedule.learning_rate(0) == pytest.approx(0.1)
     assert schedule.learning_rate(10) == pytest.approx(1.0)
     assert schedule.learning_rate(55) == pytest.approx(0.5)
