@@ -32,7 +32,8 @@ def bench(
 ) -> None:
     """Time MODEL, dense and routed in turns, on test images with their own routes.
 
-    For each runtime, its fastest routed form is compared with its fastest dense form.
+    For each runtime, its fastest routed form is compared with its fastest dense form. `benchmark` compares runtimes and
+    precisions, by what they answer as well.
     """
     from routekit.pipeline.bench import bench_model
     from routekit.report.bench import bench_html, bench_picture, bench_text, check_drawing
@@ -41,7 +42,7 @@ def bench(
     report = bench_model(
         model,
         names=o.listed(runtime),
-        batches=[_batch_size(size) for size in o.listed(batch)],
+        batches=o.batch_sizes(batch),
         threads=threads,
         run_rate=run_rate,
         data=o.images(data, data_root),
@@ -55,12 +56,3 @@ def bench(
     if html is not None:
         bench_html(report, html)
     result(report, bench_text(report), as_json=json)
-
-
-def _batch_size(text: str) -> int:
-    """`8` -> 8. Raises InputError for anything but a whole number from 1 on."""
-    from routekit.errors import InputError
-
-    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
-        raise InputError(f"{text!r} is no batch size: give whole numbers from 1 on")
-    return int(text)

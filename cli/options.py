@@ -122,6 +122,16 @@ def listed(text: str | None) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
+def batch_sizes(text: str) -> list[int]:
+    """`1,8` -> [1, 8]. Raises InputError for anything but whole numbers from 1 on."""
+    from routekit.errors import InputError
+
+    for size in listed(text):
+        if not size.isdecimal() or len(size) > 18 or int(size) < 1:
+            raise InputError(f"{size!r} is no batch size: give whole numbers from 1 on")
+    return [int(size) for size in listed(text)]
+
+
 def junction_help() -> str:
     """The help of --junctions, from the registry of junctions."""
     from routekit.junctions.words import kinds

@@ -1,7 +1,6 @@
 """The benchmark of a run, or of a network by name."""
 
 import math
-import os
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +23,7 @@ from routekit.junctions.skip import Skip
 from routekit.macs import CONVENTION
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.inputs import load_run, load_splits
-from routekit.pipeline.machine import Machine
+from routekit.pipeline.machine import Machine, count_threads
 from routekit.pipeline.run_folder import images_for, plan_at
 from routekit.recipe import DataSection
 from routekit.routing.router import RouterConfig
@@ -69,9 +68,7 @@ def bench_model(
         InputError: There is no such network or runtime, or a number is out of range.
     """
     started = time.perf_counter()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads is not None and threads > cores:
-        raise InputError(f"--threads {threads}: this machine has {cores} cores")
+    used = count_threads(threads)
     if not names or not batches:
         raise InputError("nothing to time: give at least one runtime and one batch size")
     for name in names:
@@ -88,10 +85,10 @@ def bench_model(
     if dropped:
         machine.hooks.say(f"{dropped} units were dropped from {model}: the dense network here is without them")
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or cores)
+    torch.set_num_threads(used)
     try:
         with TemporaryDirectory() as folder:
-            setting = Setting(device, threads or cores, compiled, Path(folder), machine.hooks.say, calibration)
+            setting = Setting(device, used, compiled, Path(folder), machine.hooks.say, calibration)
             measured = bench(network, x, names=names, batches=batches, setting=setting, seconds=seconds)
         environment = machine.environment()
     finally:
@@ -151,9 +148,14 @@ def draw(images: Images, count: int, spec: ModelSpec, seed: int) -> Tensor:
     Raises:
         InputError: They take more than `MOST` bytes.
     """
-    most = MOST // (4 * math.prod(spec.input_size))
-    if count > most:
-        raise InputError(f"{count} images are too many to hold: of {spec.input_size}, take at most {most}")
+    check_held(count, spec)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     order = order.repeat(-(-count // len(images)))[:count]
     return torch.cat([normalize(x, spec.mean, spec.std) for x, _ in images.batches(order, 64)])
+
+
+def check_held(count: int, spec: ModelSpec) -> None:
+    """Raise InputError if so many images of a network take more than `MOST` bytes."""
+    most = MOST // (4 * math.prod(spec.input_size))
+    if count > most:
+        raise InputError(f"{count} images are too many to hold: of {spec.input_size}, take at most {most}")

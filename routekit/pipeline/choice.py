@@ -1,7 +1,6 @@
 """What a ladder can do for an aim, and which of it is best: by answers on validation images, and by the clock."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from routekit.files import scratch
 from routekit.formats.checkpoint import save_network
 from routekit.junctions.convert import join
 from routekit.network.network import RoutedNetwork
-from routekit.pipeline.machine import Machine, processor_name
+from routekit.pipeline.machine import Machine, count_threads, processor_name
 from routekit.pipeline.rungs import PRECISE, Ladder, Rung
 from routekit.report.record import without_images
 from routekit.runtime.drive import Clock, Passes, Place
@@ -181,7 +180,4 @@ class Choice:
 
 def place_of(aim: Aim) -> Place:
     """Where the passes of an aim are timed. Raises InputError: more threads than this machine has cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if aim.threads is not None and aim.threads > cores:
-        raise InputError(f"aim.threads={aim.threads}: this machine has {cores} cores")
-    return Place(aim.where, aim.batch, aim.threads or cores)
+    return Place(aim.where, aim.batch, count_threads(aim.threads))

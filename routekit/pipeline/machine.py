@@ -107,6 +107,24 @@ def check_tracker(name: str) -> None:
         raise InputError(f"track={name} needs a package that is not installed: pip install {name}")
 
 
+def count_threads(threads: int | None) -> int:
+    """How many threads of the CPU are used.
+
+    Args:
+        threads: The number; None for all cores.
+
+    Returns:
+        The number.
+
+    Raises:
+        InputError: It is more than the cores of this machine.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads is not None and threads > cores:
+        raise InputError(f"aim.threads={threads}: this machine has {cores} cores")
+    return threads or cores
+
+
 def processor_name() -> str:
     """The name of the processor, and which of its vector instructions torch uses."""
     name = platform.processor() or platform.machine()

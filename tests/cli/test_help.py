@@ -44,7 +44,7 @@ def test_help_has_panels_and_examples_and_imports_no_torch(tmp_path: Path) -> No
 def test_every_command_has_help(tmp_path: Path) -> None:
     listed = in_process("--help", cwd=tmp_path)
     commands = ["convert", "finetune", "cascade", "compare", "evaluate", "flops", "export", "predict", "bench"]
-    for command in [*commands, "report", "models", "recipes"]:
+    for command in [*commands, "benchmark", "report", "models", "recipes"]:
         assert f"│ {command} " in listed.stdout
         done = in_process(command, "--help", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")

@@ -69,6 +69,7 @@ def test_files_that_are_named_are_replaced_with_force_alone(run: Path) -> None:
     for words in (
         ["report", "runs/mine", "--out", "docs"],
         ["bench", "runs/mine", "--html", "docs/page.html"],
+        ["benchmark", "runs/mine", "--html", "docs/page.html"],
         ["recipes", "copy", "default", "docs/mine.yaml"],
     ):
         done = in_process(*words, cwd=run)

@@ -26,6 +26,7 @@ VALID: dict[str, list[str]] = {
     "export": ["runs/cascade", "--out", "out"],
     "predict": ["compact", "images/test/class0/0.png"],
     "bench": ["runs/dense2", "--batch", "1"],  # is not there: a good one takes longer than anybody waits here
+    "benchmark": ["runs/dense2", "--batch", "1"],  # likewise
     "report": ["runs/cascade", "--out", "report"],
     "models": ["resnet20"],
     "flops": ["resnet20"],
@@ -106,7 +107,7 @@ def parameters(command: str) -> list[Any]:
     for word in command.split():
         found = found.commands[word]
     left_out = {"help", "open_", "device"}
-    if command in ("bench", "report", "recipes copy"):  # there it means just the file that is named
+    if command in ("bench", "benchmark", "report", "recipes copy"):  # there it means just the file that is named
         left_out.add("force")
     return [each for each in found.params if each.name not in left_out]
 
