@@ -1,5 +1,6 @@
 """Carry out one training run, a new one or one that was stopped, and print the result."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,3 +93,15 @@ def _show(work: Callable[[], dict[str, Any]], path: Path, track: str | None, *, 
         result(record, summary(record), as_json=json)
         for sentence in warnings(record):
             warn(sentence)
+        say(_ended(record, path))
+
+
+def _ended(record: dict[str, Any], path: Path) -> str:
+    """What came out, in one line, and what can be done next."""
+    accuracy, flops, run = record["accuracy"], record["flops"], shlex.quote(str(path))
+    right = f"{100 * accuracy['routed']:.2f}% of the test images right"
+    if record["method"] == "dense":
+        return f"done: {right}. Next: `routekit convert MODEL --weights {run}`, with a budget"
+    dense = "" if accuracy["dense"] is None else f" (dense: {100 * accuracy['dense']:.2f}%)"
+    share = 100 * flops["realized"] / flops["dense"]
+    return f"done: {right}{dense} at {share:.1f}% of the dense cost. Next: `routekit report {run} --open`"

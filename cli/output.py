@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 if TYPE_CHECKING:
     from routekit.training.log import Progress as TrainingProgress
@@ -129,13 +130,17 @@ class TrainingDisplay:
     LINE_EVERY_SECONDS = 15.0
 
     def __init__(self) -> None:
+        # On a narrow terminal, only the details are cut: how far it is, and the time left, are always there.
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total} steps  {task.fields[detail]}"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=12),
+            TextColumn("{task.completed}/{task.total} steps"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[detail]}", table_column=rest),
             console=err,
             disable=not err.is_terminal,
+            expand=True,
         )
         self.task = self.bar.add_task("", visible=False, detail="")
         self.last = 0.0
@@ -150,10 +155,9 @@ class TrainingDisplay:
     def __call__(self, progress: "TrainingProgress") -> None:
         """Show a step."""
         losses = " ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
-        detail = f"{losses}  {progress.images_per_second:.0f} images/s"
+        detail = f"{progress.images_per_second:.0f} images/s  {losses}"
         if progress.phase != "train":  # where nothing learns to decide, no cost is steered
-            cost = f"cost {100 * progress.realized:.1f}% (wanted {100 * progress.wanted:.1f}%)"
-            detail = f"{losses}  {cost}  {progress.images_per_second:.0f} images/s"
+            detail = f"cost {100 * progress.realized:.1f}% (wanted {100 * progress.wanted:.1f}%)  {detail}"
         step, steps = progress.step, progress.steps
         if err.is_terminal:
             if step < self.bar.tasks[0].completed:  # another network is trained

@@ -6,6 +6,7 @@ from typing import Any
 def summary(record: dict[str, Any]) -> str:
     """Put the record of a run or an evaluation into words: accuracy, cost with its convention, routes."""
     from routekit.macs import describe
+    from routekit.report.settings import answerer
 
     flops, routes, accuracy = record["flops"], record["routes"], record["accuracy"]
     dense = flops["dense"]
@@ -42,7 +43,7 @@ def summary(record: dict[str, Any]) -> str:
         lines += _ladder(record)
     for each in record.get("exits", []):
         right = "" if each["accuracy"] is None else f", {100 * each['accuracy']:.2f}% of them right"
-        said = f"{_answerer(each['after'])}: answers {100 * each['stops']:.1f}%{right}"
+        said = f"{answerer(each['after'])}: answers {100 * each['stops']:.1f}%{right}"
         lines.append(f"  {said} (alone: {100 * each['alone']:.2f}% of all)")
     if decides:
         rates = " ".join(f"{100 * rate:.0f}" for rate in routes["run_rate"].values())
@@ -70,16 +71,3 @@ def _ladder(record: dict[str, Any]) -> list[str]:
     if "chance" in chosen:
         said += f"; a chance of {100 * chosen['chance']:.0f}%, by these images alone, that no more is lost on others"
     return [*lines, said]
-
-
-# What answers an image, if it is no exit after a unit.
-ANSWERERS = {"end": "the end", "again": "both looks", "narrow": "the narrow form"}
-
-
-def _answerer(after: str) -> str:
-    """`layer1.2`, `narrow`, `network 0`, or `0/narrow` of joined networks -> what answers there, in words."""
-    number, inside, own = after.rpartition("/")
-    if own.startswith("network "):
-        return own
-    said = f"narrow form {own.removeprefix('narrow.')}" if own.startswith("narrow.") else f"exit after {own}"
-    return ANSWERERS.get(own, said) + (f" of network {number}" if inside else "")

@@ -54,6 +54,7 @@ LAYERS = [
     ["pipeline.choice"],
     ["pipeline.by_time"],
     ["pipeline.join", "pipeline.analyse", "pipeline.aim"],
+    ["pipeline.explore"],
     ["pipeline"],
     ["comparison", "api"],
     ["publish"],

@@ -126,7 +126,7 @@ def _lengths(network: RoutedNetwork, found: Evaluation, images: Images) -> list[
     units, lengths = network.units_run(found.routes), []
     for count in sorted(set(units.tolist())):
         members = (units == count).nonzero().squeeze(1)
-        batch, _ = next(iter(images.batches(_some(members, TIMED), TIMED)))
+        batch, _ = next(iter(images.batches(some_of(members, TIMED), TIMED)))
         singles = normalize(batch.to(device), spec.mean, spec.std)
         timing = in_turns({"routed": fast}, torch.split(singles, 1), seconds=0.0)["routed"]
         accuracy = float(found.correct[members].double().mean())
@@ -140,7 +140,7 @@ def _shared(found: Evaluation, images: Images) -> list[SharedRoute]:
     shared = []
     for place in counts.argsort(descending=True, stable=True)[:COMMON].tolist():
         members = (which == place).nonzero().squeeze(1)
-        some = _some(members, EXAMPLES)
+        some = some_of(members, EXAMPLES)
         batch, _ = next(iter(images.batches(some, EXAMPLES)))
         shared.append(
             SharedRoute(
@@ -155,7 +155,7 @@ def _shared(found: Evaluation, images: Images) -> list[SharedRoute]:
     return shared
 
 
-def _some(members: Tensor, count: int) -> Tensor:
+def some_of(members: Tensor, count: int) -> Tensor:
     """Up to `count` of `members`, evenly spaced: images often come class by class."""
     return members[torch.linspace(0, len(members) - 1, min(count, len(members))).round().long()]
 

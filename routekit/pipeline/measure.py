@@ -22,12 +22,14 @@ from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork
 from routekit.pipeline.aim import evaluate_ladder
 from routekit.pipeline.analyse import Analysis, analyse
+from routekit.pipeline.explore import Explored, changes_of, dense_right, digest, settings_of, settings_of_ladder
 from routekit.pipeline.inputs import check_classes, load_run, load_splits
 from routekit.pipeline.join import set_deferral
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.record import known_dense, looks, run_record, write_run
 from routekit.pipeline.run_folder import RunFolder, images_for, plan_at
 from routekit.pipeline.run_plan import RunPlan
+from routekit.pipeline.rungs import Ladder
 from routekit.recipe import DataSection
 from routekit.report.record import read_record, record_beside
 from routekit.routing.gate import hard
@@ -111,10 +113,29 @@ def evaluate_curve(
     return records
 
 
-def analyse_run(path: Path) -> Analysis:
-    """What the network of a finished run does with its test images."""
+def explore_run(path: Path) -> tuple[Analysis | None, Explored]:
+    """What the network of a finished run does with its test images, and what it would do at other settings.
+
+    Args:
+        path: The run.
+
+    Returns:
+        The analysis, None where nothing is decided; and the settings and the images that changed their answer.
+
+    Raises:
+        InputError: The network or the images are not there, or a file is damaged.
+    """
     subject = _Subject.load(path, None, Machine())
-    return analyse(subject.network, subject.data.test, subject.costs)
+    network, data, record, dense = subject.network, subject.data, subject.record, None
+    decides = record["routes"]["unique"] > 1
+    analysis = analyse(network, data.test, subject.costs) if decides else None
+    if subject.plan is not None and subject.plan.aim is not None:
+        ladder = Ladder(RunFolder(path).forms, data, subject.machine.hooks)
+        settings, dense = settings_of_ladder(path, record, ladder), dense_right(ladder, record["time"]["runtime"])
+    else:
+        settings = settings_of(network, data, subject.costs, record, analysis.lengths if analysis else [])
+    changes = None if record["method"] == "dense" else changes_of(record, data.test, dense)
+    return analysis, Explored(digest(record), settings, changes)
 
 
 @dataclass(frozen=True)

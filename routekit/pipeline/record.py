@@ -94,7 +94,7 @@ def run_record(
         "size": size or _size(network, measured),
         "right": pack(measured.correct),
         **({} if right is None else {"dense_right": pack(right)}),
-        "by_class": _by_class(measured, right, data.test.classes),
+        "by_class": by_class(measured.labels, measured.correct, right, data.test.classes),
         "seconds": seconds,
         "environment": machine.environment(),
         **more,
@@ -102,16 +102,24 @@ def run_record(
     }
 
 
-def _by_class(measured: Evaluation, dense: Tensor | None, classes: Sequence[str]) -> dict[str, list[Any]]:
-    """The test images of each class: how many there are, and how many of them are answered rightly."""
+def by_class(labels: Tensor, right: Tensor, dense: Tensor | None, classes: Sequence[str]) -> dict[str, list[Any]]:
+    """Count the test images of each class, and how many of them are answered rightly.
+
+    Args:
+        labels: `[N]`.
+        right: `[N]`, bool, which images are answered rightly.
+        dense: `[N]`, bool, likewise by the dense network; None where that is not known.
+        classes: The names of the classes.
+
+    Returns:
+        The entry of the record.
+    """
 
     def count(labels: Tensor) -> list[int]:
         return [*map(int, labels.bincount(minlength=len(classes)))]
 
-    labels = measured.labels
-    found = {"images": count(labels), "right": count(labels[measured.correct])}
     known = {} if dense is None else {"dense_right": count(labels[dense.cpu()])}
-    return {"class": list(classes), **found, **known}
+    return {"class": list(classes), "images": count(labels), "right": count(labels[right]), **known}
 
 
 def _size(network: RoutedNetwork, measured: Evaluation) -> dict[str, int]:

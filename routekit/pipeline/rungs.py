@@ -33,6 +33,8 @@ CALIBRATION, TIMED = 300, 256
 BATCH = 64
 FORMS, TIMES = "forms.json", "times.json"
 PRECISE = "fp32"
+# What a pass answers, in its folder: by runtime and precision.
+ANSWERS = "{}-{}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -150,12 +152,37 @@ class Ladder:
             size = {"fp32": 4, "bf16": 2}[precision] * sum(tensor.numel() for tensor in tensors)
             passes = Passes(self.folder / form, (precision,), self.source)
             return Rung(form, precision, self.forms[form], size, passes)
-        # Each runtime wants its own int8 graph.
-        folder = self.folder / form / (precision if precision == PRECISE else f"{precision}-{runtime}")
+        folder = self._folder(form, precision, runtime)
         file = folder / "pass-0.onnx"
         if not file.exists():
             self._export(form, precision, runtime, folder)
         return Rung(form, precision, self.forms[form], file.stat().st_size, Passes(folder))
+
+    def _folder(self, form: str, precision: str, runtime: str) -> Path:
+        """Where a pass and its answers are. Each runtime wants its own int8 graph."""
+        own = precision if precision == PRECISE else f"{precision}-{runtime}"
+        return self.folder / form if runtime == "torch" else self.folder / form / own
+
+    def kept(self, name: str, runtime: str) -> Tensor | None:
+        """What a pass has answered to the test images, if that is kept.
+
+        Args:
+            name: The name of the pass.
+            runtime: In which runtime.
+
+        Returns:
+            `[N, classes]`; None if it has not answered, or to other images.
+
+        Raises:
+            InputError: The file is not as it was written.
+        """
+        form, _, precision = name.rpartition(" ")
+        file = self._folder(form, precision, runtime) / ANSWERS.format(runtime, precision)
+        if form not in self.forms or not file.exists():
+            return None
+        verify(file)
+        found = load_file(file)
+        return found["test"] if torch.equal(found["test labels"], self.data.test.labels) else None
 
     def _export(self, form: str, precision: str, runtime: str, folder: Path) -> None:
         """Write a form as one graph for a runtime."""
@@ -176,7 +203,7 @@ class Ladder:
         return {split: torch.stack([each[split] for each in found]) for split in ("val", "test")}
 
     def _logits(self, rung: Rung, runtime: str) -> dict[str, Tensor]:
-        file = rung.passes.folder / f"{runtime}-{rung.precision}.safetensors"
+        file = rung.passes.folder / ANSWERS.format(runtime, rung.precision)
         splits = {"val": self.data.val, "test": self.data.test}
         if file.exists():
             verify(file)

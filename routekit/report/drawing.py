@@ -154,6 +154,21 @@ def as_svg(figure: Any) -> str:
     return stream.getvalue().decode().replace("#000000", "currentColor")
 
 
+def places(figure: Any, points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Find where points lie in the SVG of a figure that was drawn (`as_svg`).
+
+    Args:
+        figure: The figure. Points are of its first axes.
+        points: Their x and y.
+
+    Returns:
+        Their x and y in the units of the SVG.
+    """
+    found = figure.axes[0].transData.transform(list(points)) * 72 / figure.dpi  # what an SVG has in an inch
+    height = 72 * figure.get_figheight()
+    return [(float(x), float(height - y)) for x, y in found]
+
+
 def _draw(figure: Any, stream: IO[bytes], kind: str, **more: Any) -> None:
     import matplotlib
 

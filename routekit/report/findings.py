@@ -6,6 +6,7 @@ from typing import Any
 
 from routekit.junctions.kinds import junctions
 from routekit.macs import CONVENTION, describe
+from routekit.report.settings import spoken
 
 # A unit is as good as static if fewer images run it, or fewer do not run it, than this share.
 RARE = 0.01
@@ -31,8 +32,8 @@ def facts(record: Mapping[str, Any]) -> list[str]:
         budget = f", for a budget of {100 * flops['target'] / flops['dense']:.2f}%, which was met on {on}"
     before = "" if accuracy["dense"] is None else f", {100 * accuracy['dense']:.2f}% by the dense network"
     taken = (
-        f"They take {routes['unique']} routes ({routes['entropy_bits']:.2f} bits), on which {routes['mean_units']:.1f} "
-        f"of {routes['units']} units run on average."
+        f"They take {routes['unique']} different routes ({routes['entropy_bits']:.2f} bits of entropy: 0 would be one "
+        f"route for all), on which {routes['mean_units']:.1f} of {routes['units']} units run on average."
     )
     decides = bool(routes["run_rate"])
     if routes["unique"] == 1:
@@ -40,7 +41,7 @@ def facts(record: Mapping[str, Any]) -> list[str]:
     right, images = accuracy["routed"], record["images"]
     error = 100 * math.sqrt(right * (1 - right) / images)
     sampled = record.get("inference", "hard") != "hard"
-    how = f", under {'sampled' if sampled else 'hard'} routing" if decides else ""
+    how = f", under {'sampled routing' if sampled else 'hard routing: each decision is yes or no'}" if decides else ""
     found = [
         f"{100 * right:.2f}% (± {error:.2f}, one standard error) of {images} {record['split']} images of "
         f"{record['data']} are answered rightly{before}{how}.",
@@ -133,7 +134,7 @@ def _of_rates(run_rate: Mapping[str, float], *, exits: bool) -> list[str]:
     units, past = dict[str, float](), dict[str, float]()
     for name, rate in run_rate.items():
         if name.startswith(PAST):
-            past[name.removeprefix(PAST)] = rate
+            past[spoken(name.removeprefix(PAST))] = rate
         elif not name.startswith(FORKS):  # the share that takes the first sink: the others take the second
             units[name] = rate
     unit_of = {name: name.partition(" branch ")[0] for name in units}

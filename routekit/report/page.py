@@ -21,7 +21,7 @@ def shell(title: str, body: str) -> str:
     return (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title)}</title><style>{css}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}\n"
+        f"<title>{escape(title)}</title><style>{css}</style></head>\n<body><main><h1>{escape(title)}</h1>\n{body}\n</main>"
         f"<script>{script}</script></body></html>\n"
     )
 
@@ -70,20 +70,22 @@ def html_line(entries: Iterable[str], attributes: str = "") -> str:
     return f"<tr{attributes}>{''.join(f'<td>{entry}' for entry in entries)}</tr>"
 
 
-def html_table(head: Iterable[str], lines: Iterable[str], attributes: str = "") -> str:
-    """Make an HTML table, which scrolls where the page is too narrow for it.
+def html_table(head: Iterable[str], lines: Iterable[str], attributes: str = "", label: str = "Table") -> str:
+    """Make an HTML table, which scrolls where the page is too narrow for it, by the keyboard as well.
 
     Args:
         head: The titles of the columns, as plain text.
         lines: The lines below them, by `html_line`.
         attributes: The attributes of the table, with a space before each.
+        label: What the table shows, for people who hear the page.
 
     Returns:
         The table.
     """
     titles = "".join(f"<th>{escape(title)}" for title in head)
     body = f"<thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f"<div class=wide><table{attributes}>{body}</table></div>"
+    box = f"class=wide role=region tabindex=0 aria-label='{escape(label, quote=True)}'"
+    return f"<div {box}><table{attributes}>{body}</table></div>"
 
 
 def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -14,6 +14,7 @@ from routekit.errors import InputError
 from routekit.report.comparison import deviation
 from routekit.report.drawing import GREY, WIDTH, blank, line, looks, stacked
 from routekit.report.findings import PAST
+from routekit.report.settings import spoken
 
 # The diameter of a circle where all images are answered, points.
 LARGEST = 26.0
@@ -58,11 +59,11 @@ def dataflow(records: Sequence[dict[str, Any]]) -> Any:
 
     records = _with_exits(records)
     count = max(len(record["exits"]) for record in records)
-    titles = ["area: images answered; colour: how many of them rightly", "of which classes they are"]
+    titles = ["area: how many images; colour: right", "of which classes they are"]
     above, below = stacked(titles, AFTER, height=0.9 + 0.55 * len(records))
-    labels = [_label(record) for record in records]
+    labels = [_label(record) for record in records] if len(records) > 1 else [""]  # one is what the report is of
     # Long labels, of several networks for example, would leave no room for the circles.
-    longest = max(len(part) for label in labels for part in label.splitlines())
+    longest = max(len(part) for label in labels for part in label.split("\n"))
     above.figure.set_figwidth(max(WIDTH, 2.2 + 0.5 * count) + LETTER * max(0, longest - USUAL))
     colours, slices = colormaps["viridis"], list(colormaps["tab20"](range(20)))
     for row, record in enumerate(records):
@@ -82,13 +83,15 @@ def dataflow(records: Sequence[dict[str, Any]]) -> Any:
     above.figure.colorbar(ScalarMappable(cmap=colours), ax=above, label="right")
     classes = records[0]["classes"]
     handles = [below.plot([], [], "o", color=slices[index % len(slices)])[0] for index in range(len(classes))]
-    below.figure.legend(handles, classes, fontsize=7, frameon=False, loc="outside lower center", ncols=5)
+    widest = 0.35 + LETTER * max(map(len, classes))
+    columns = max(1, min(5, int(above.figure.get_figwidth() / widest)))
+    below.figure.legend(handles, classes, fontsize=7, frameon=False, loc="outside lower center", ncols=columns)
     return above.figure
 
 
 def _classifiers(records: Sequence[dict[str, Any]]) -> list[str]:
     """The units that the classifiers follow; their numbers where runs differ in that, or where there are many."""
-    names = [[each["after"] for each in record["exits"]] for record in records]
+    names = [[spoken(each["after"]) for each in record["exits"]] for record in records]
     longest = max(names, key=len)
     return longest if len(longest) < 6 and names.count(longest) == len(names) else list(map(str, range(len(longest))))
 

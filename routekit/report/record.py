@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from routekit.documents import parse_json, read_document
 from routekit.errors import InputError
@@ -117,6 +117,15 @@ class _ByClass(_Part):
         return self
 
 
+def _counted(found: dict[str, Any]) -> dict[str, Any]:
+    _ByClass.model_validate(found)
+    return found
+
+
+# The entry "by_class", for what else holds one.
+Counted = Annotated[dict[str, Any], AfterValidator(_counted)]
+
+
 class _Record(_Part):
     """What every record has. Some have more."""
 
@@ -148,6 +157,7 @@ class _Record(_Part):
     dense_right: str | None = None
     exits: list[_Exit] = []
     passes: list[_Pass] = []
+    thresholds: list[Finite] = []
     time: _Time | None = None
     chosen: _Chosen | None = None
     size: _Size | None = None

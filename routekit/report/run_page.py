@@ -1,26 +1,35 @@
 """The report of one run, in Markdown and as an HTML page: the facts, the warnings, the pictures and the routes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 from typing import Any
 
+from routekit.report import by_class
+from routekit.report.curve import Curve
 from routekit.report.findings import facts, warnings
 from routekit.report.page import drawn, in_markdown, markdown_table, prose, shell
 from routekit.report.run_pictures import stage_of
+from routekit.report.settings import Setting
 
+# The picture of the curve, and the heading of the facts.
+CURVE, MEASURED = "accuracy-against-cost", "What was measured"
 # The heading of each picture, and how to read it.
 PICTURES = {
     "training": (
         "How it learned",
         "From step to step. Accuracy and the cost's dots are measured on validation images, the loss on training "
-        "batches. What is wanted falls to the budget; costs are shares of the dense network's.",
+        "batches. Where the cost is steered, the dashed line is what is wanted of it.",
     ),
     "dataflow-over-training": (
         "Where images were answered while it learned",
         "One line for each look at the validation images: the share of them that each classifier answers.",
     ),
-    "routes": ("Images that share a route", "The commonest routes: filled is what runs. Beside them, some images."),
+    "routes": (
+        "Images that share a route",
+        "The commonest routes: filled is what runs, or goes on. Beside them, some images.",
+    ),
     "units": (
         "Who runs what",
         "The share of all test images, and of those of each class, that run a unit, or go on past an exit. A row of "
@@ -36,11 +45,6 @@ PICTURES = {
         "A circle for each classifier, from the first to the last; its area is the share of the test images that are "
         "answered there.",
     ),
-    "accuracy-against-cost": (
-        "Accuracy against cost",
-        "The error rate on test images against the mean cost of one: to the lower left is better. The star is the "
-        "dense network.",
-    ),
 }
 
 
@@ -49,27 +53,52 @@ def name_of(record: Mapping[str, Any]) -> str:
     return str(record["run"]).rstrip("/").rpartition("/")[2]
 
 
-def markdown(
-    record: Mapping[str, Any], analysis: Mapping[str, Any] | None, pictures: Mapping[str, str], note: str = ""
-) -> str:
+@dataclass(frozen=True)
+class Contents:
+    """What is reported of a run.
+
+    Attributes:
+        record: Its record.
+        analysis: What its network does with the test images. None: this is not known.
+        settings: What it does at other thresholds, where these can be moved; the chosen setting among them.
+        changes: The images that it answers otherwise than the dense network. None: this is not known.
+        note: What is left out, if anything is.
+    """
+
+    record: Mapping[str, Any]
+    analysis: Mapping[str, Any] | None = None
+    settings: Sequence[Setting] = ()
+    changes: Mapping[str, Any] | None = None
+    note: str = ""
+
+    @property
+    def curve(self) -> Curve:
+        """Accuracy against cost."""
+        return Curve.of(self.record, self.settings)
+
+
+def markdown(contents: Contents, pictures: Mapping[str, str]) -> str:
     """Write the report in Markdown.
 
     Args:
-        record: The record of the run.
-        analysis: What its network does with the test images. None: this is not known.
-        pictures: The file names of the pictures, which lie beside the report.
-        note: What is left out, if anything is.
+        contents: What is reported.
+        pictures: The file names of the pictures, which lie beside the report; the curve's is the first.
 
     Returns:
         The text.
     """
+    record, analysis = contents.record, contents.analysis
     lines = [f"# {in_markdown(name_of(record))}", ""]
-    for fact in [*facts(record), *([note] if note else [])]:
-        lines += [in_markdown(fact), ""]
     if found := warnings(record):
         lines += [*(f"- **{in_markdown(warning)}**" for warning in found), ""]
+    lines += contents.curve.markdown(pictures[CURVE]) if CURVE in pictures else []
+    lines += [*by_class.markdown(record, contents.changes), f"## {MEASURED}", ""]
+    for fact in [*facts(record), *([contents.note] if contents.note else [])]:
+        lines += [in_markdown(fact), ""]
     explained = {} if analysis is None else {"lengths": _lengths(analysis), "routes": _kept(analysis)}
     for name, file in pictures.items():
+        if name == CURVE:
+            continue
         heading, caption = PICTURES[name]
         lines += [f"## {heading}", "", f"![{heading.lower()}]({file})", "", caption, ""]
         if name in explained:
@@ -77,27 +106,29 @@ def markdown(
     return "\n".join(lines)
 
 
-def html(
-    record: Mapping[str, Any], analysis: Mapping[str, Any] | None, drawings: Mapping[str, str], note: str = ""
-) -> str:
-    """Write the report as a page that loads nothing. A click on a route shows its images.
+def html(contents: Contents, drawings: Mapping[str, str], places: Sequence[tuple[float, float]] = ()) -> str:
+    """Write the report as a page that loads nothing. A slider moves the threshold; a click on a route shows its images.
 
     Args:
-        record: The record of the run.
-        analysis: What its network does with the test images. None: this is not known.
+        contents: What is reported.
         drawings: The pictures, as SVG documents.
-        note: What is left out, if anything is.
+        places: Where each setting lies in the picture of the curve.
 
     Returns:
         The HTML document.
     """
-    text = "".join(f"<p>{prose(sentence)}</p>" for sentence in facts(record))
-    text += f"<p class=note>{prose(note)}</p>" if note else ""
-    found = "".join(f"<li>{prose(warning)}</li>" for warning in warnings(record))
-    text += f"<ul class=warnings>{found}</ul>" if found else ""
-    pictures = "".join(drawn(drawing, *PICTURES[name]) for name, drawing in drawings.items())
-    routes = "" if analysis is None else _routes(analysis)
-    return shell(name_of(record), f"{text}<div class=figures>{pictures}</div>{routes}")
+    record, analysis = contents.record, contents.analysis
+    found = [f"<li>{prose(warning)}</li>" for warning in warnings(record)]
+    several = "is a warning" if len(found) == 1 else f"are {len(found)} warnings"
+    body = f"<p>There {several} about this network: <a href=#warnings>read on below</a>.</p>" if found else ""
+    body += contents.curve.html(drawings[CURVE], places) if CURVE in drawings else ""
+    body += by_class.html(record, contents.changes)
+    body += f"<h2 id=warnings>Warnings</h2><ul class=warnings>{''.join(found)}</ul>" if found else ""
+    body += f"<h2>{MEASURED}</h2>" + "".join(f"<p>{prose(sentence)}</p>" for sentence in facts(record))
+    body += f"<p class=note>{prose(contents.note)}</p>" if contents.note else ""
+    pictures = "".join(drawn(drawing, *PICTURES[name]) for name, drawing in drawings.items() if name != CURVE)
+    body += f"<div class=figures>{pictures}</div>{'' if analysis is None else _routes(analysis)}"
+    return shell(name_of(record), body)
 
 
 def _lengths(analysis: Mapping[str, Any]) -> str:
@@ -111,11 +142,14 @@ def _lengths(analysis: Mapping[str, Any]) -> str:
 def _routes(analysis: Mapping[str, Any]) -> str:
     """The commonest routes, which answer to clicks."""
     stages = [(stage, len(list(names))) for stage, names in groupby(analysis["columns"], stage_of)]
-    boxes = ", ".join(f"{count} of {stage}" for stage, count in stages)
+    boxes = ", ".join(
+        f"{count} {'where images can stop' if stage == 'exits' else 'of ' + stage}" for stage, count in stages
+    )
     routes = "".join(_route(place, route, analysis) for place, route in enumerate(analysis["shared"]))
     return (
         "<h2>Images that share a route</h2><p>The commonest routes; click one to see some of its images. Its boxes "
-        f"are, from left to right, {escape(boxes)}; filled is what runs.</p>{routes}<p>{escape(_kept(analysis))}</p>"
+        f"are, from left to right, {escape(boxes)}; filled is what runs, or goes on.</p>{routes}"
+        f"<p>{escape(_kept(analysis))}</p>"
     )
 
 
@@ -137,7 +171,7 @@ def _route(place: int, route: Mapping[str, Any], analysis: Mapping[str, Any]) ->
         f"<details class=route{' open' if place == 0 else ''}><summary><span class=units>{taken}</span> "
         f"<span>{route['images']} images, {100 * route['accuracy']:.1f}% right</span></summary>"
         f"<p>{escape(mostly)}</p><div class=strip>"
-        f"<img alt='examples' src='data:image/png;base64,{examples}'>{marks}</div></details>"
+        f"<img alt='some images that take this route' src='data:image/png;base64,{examples}'>{marks}</div></details>"
     )
 
 

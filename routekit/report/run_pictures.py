@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from routekit.report.drawing import BLUE, GREEN, GREY, ORANGE, WIDTH, grid, stacked, whole
+from routekit.report.curve import Curve
+from routekit.report.drawing import BLUE, GREEN, GREY, ORANGE, WIDTH, blank, grid, stacked, whole
+from routekit.report.settings import spoken
 
 # How many of the commonest routes are drawn.
 ROUTES = 6
@@ -29,28 +31,69 @@ def training(record: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) ->
     """
     steps = [line for line in metrics if line["kind"] == "step"]
     checks = [line for line in metrics if line["kind"] == "validation"]
-    several = any(line["routes"] > 1 for line in checks)
+    # All forms of a ladder are trained at once, at no wanted cost; then some of them are chosen.
+    steered = record["method"] != "ladder"
+    several = steered and any(line["routes"] > 1 for line in checks)
     titles = ["accuracy, % of the validation images", "classification loss, training batches"]
-    titles += ["mean cost, % of the dense MACs", *(["routes that are taken"] if several else [])]
-    accuracy, loss, cost, *routes = stacked(titles, "training step")
-    at, target, scale = [line["step"] for line in checks], record["flops"]["target"], 100.0
+    titles += ["mean cost, % of the dense MACs"] * steered + ["routes that are taken"] * several
+    accuracy, loss, *panels = stacked(titles, "training step")
+    at = [line["step"] for line in checks]
+    accuracy.plot(at, [100 * line["accuracy"] for line in checks], color=BLUE, **DOTS)
+    _line(loss, [(line["step"], line["losses"]["classification"]) for line in steps], color=GREY)
+    if steered:
+        _cost(panels[0], record, steps, checks)
+    if several:
+        panels[-1].plot(at, [line["routes"] for line in checks], color=GREEN, **DOTS)
+        whole(panels[-1].yaxis)
+    return accuracy.figure
+
+
+def _cost(
+    cost: Any, record: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]]
+) -> None:
+    """Draw the cost and what was wanted of it, from step to step."""
+    target, scale = record["flops"]["target"], 100.0
     if target is not None and steps:
         # The log counts in shares of the network that is trained, which may be pruned: in the end, it wants the target.
         scale *= target / record["flops"]["dense"] / steps[-1]["wanted"]
-    accuracy.plot(at, [100 * line["accuracy"] for line in checks], color=BLUE, **DOTS)
-    _line(loss, [(line["step"], line["losses"]["classification"]) for line in steps], color=GREY)
     # Before the first measurement, the log holds the cost of the whole network.
     known = itertools.dropwhile(lambda line: line["realized"] == 1, steps)
     _line(cost, [(line["step"], scale * line["realized"]) for line in known], color=ORANGE)
-    cost.plot(at, [scale * line["realized"] for line in checks], "o", markersize=4, color=ORANGE, label="realised")
+    realised = [scale * line["realized"] for line in checks]
+    cost.plot([line["step"] for line in checks], realised, "o", markersize=4, color=ORANGE, label="realised")
     wanted = [(line["step"], scale * line["wanted"]) for line in steps]
     _line(cost, wanted, color="black", linestyle="--", linewidth=1, label="wanted")
     cost.set_ylim(0, 1.1 * max(y for drawn in cost.lines for y in drawn.get_ydata()))
     cost.legend(fontsize=8, frameon=False)
-    for panel in routes:
-        panel.plot(at, [line["routes"] for line in checks], color=GREEN, **DOTS)
-        whole(panel.yaxis)
-    return accuracy.figure
+
+
+def curve(found: Curve) -> Any:
+    """Draw the settings of one network: accuracy against cost, with the chosen one, the target and the dense network.
+
+    Args:
+        found: The settings.
+
+    Returns:
+        The figure.
+    """
+    axes = blank(WIDTH, 3.2).subplots()
+    points = [(found.cost(each), 100 * each.accuracy) for each in found.settings]
+    if len(points) > 1:
+        axes.plot(*zip(*points, strict=True), "o-", color=BLUE, markersize=2.5, linewidth=1, label="other settings")
+    if found.dense is not None:
+        axes.plot(found.cost(found.dense), 100 * found.dense.accuracy, "*", color="black", markersize=11, label="dense")
+    if found.target is not None:
+        axes.axvline(found.target, color="black", linestyle="--", linewidth=1, label="target")
+    ring = {"markerfacecolor": "none", "markeredgewidth": 2.5, "markersize": 10}
+    axes.plot(*points[found.chosen], "o", markeredgecolor=ORANGE, **ring, label="this network", gid="ring")
+    axes.set(
+        xlabel=f"mean cost of an image, {'milliseconds' if found.timed else 'millions of multiply-adds'}",
+        ylabel="right, % of test images",
+    )
+    axes.set_xlim(0, 1.05 * axes.dataLim.xmax)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    return axes.figure
 
 
 def _line(axes: Any, points: Sequence[tuple[float, float]], **more: Any) -> None:
@@ -77,12 +120,12 @@ def who_runs_what(
     colours = {"aspect": "auto", "vmin": 0, "vmax": 1, "cmap": "viridis"}
     all_of_them.imshow(np.array([overall]).T, **colours)
     picture = each.imshow(np.array(rates).T, **colours)
-    all_of_them.set_yticks(range(len(columns)), columns, fontsize=8)
+    all_of_them.set_yticks(range(len(columns)), map(spoken, columns), fontsize=8)
     all_of_them.set_xticks([0], ["all"], fontsize=8, rotation=90)
     each.tick_params(left=False)
     every = max(1, -(-len(classes) // NAMED))
     each.set_xticks(range(0, len(classes), every), classes[::every], fontsize=8, rotation=90)
-    each.figure.colorbar(picture, label="share of the images")
+    each.figure.colorbar(picture, label="share")
     return each.figure
 
 

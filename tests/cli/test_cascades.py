@@ -29,7 +29,7 @@ def test_networks_are_joined_to_a_cascade(workplace: Path) -> None:
     for key in ("accuracy", "flops", "routes"):
         assert again[key] == record[key]
     text = in_process("evaluate", "runs/joined", cwd=workplace).stdout
-    assert re.search(r"\n  network 0: answers [\d.]+%.*\n  the end: answers [\d.]+%", text)
+    assert re.search(r"\n  pass 1: answers [\d.]+%.*\n  the end: answers [\d.]+%", text)
     # Nothing was trained for that budget: another one takes another threshold.
     done = in_process("evaluate", "runs/joined", "--target-flops", "100%,150%", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr

@@ -229,7 +229,8 @@ def test_the_command_writes_a_report_from_what_is_recorded(workplace: Path) -> N
     done = in_process("report", "runs/routed", "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     files = [workplace / name for name in json.loads(done.stdout)["files"]]
-    names = ["report.md", "training.svg", "routes.svg", "units.svg", "lengths.svg", "index.html"]
+    pictures = ["accuracy-against-cost.svg", "training.svg", "routes.svg", "units.svg", "lengths.svg"]
+    names = ["report.md", *pictures, "index.html"]
     assert [file.name for file in files] == names
     before = [file.read_bytes() for file in files]
     assert in_process("report", "runs/routed", cwd=workplace).returncode == 0

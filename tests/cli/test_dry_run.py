@@ -36,6 +36,11 @@ def tree(folder: Path) -> dict[str, int]:
             ["junction   skip: yes", "junction   exit: ", "at layer1.2,layer2.2", "folder     runs/new"],
         ),
         (
+            # No gate relaxes what scores decide: none has to be given.
+            [*CONVERT, "--target-flops", "60%", "--junctions", "act"],
+            ["junction   act"],
+        ),
+        (
             ["convert", "resnet20", "--weights", "none", *CONVERT[4:], "--target-flops", "60%", "--seed", "7"],
             ["first      the dense network, ", "junction   again, if it pays", "training   6 epochs in batches of 128"],
         ),
@@ -54,7 +59,7 @@ def tree(folder: Path) -> dict[str, int]:
         ),
         ([*COMPARE, "--methods", "dense,skip"], ["2 cells, 2 to do, about ", "skip-60pct-seed0: to do"]),
     ],
-    ids=["default", "junctions", "untrained", "static", "smaller", "finetune", "compare"],
+    ids=["default", "junctions", "act", "untrained", "static", "smaller", "finetune", "compare"],
 )
 def test_a_dry_run_prints_the_plan_and_writes_nothing(arguments: list[str], says: list[str], workplace: Path) -> None:
     before = tree(workplace)

@@ -110,6 +110,25 @@ def test_aimed_again_in_another_runtime(run: Path, work: Path) -> None:
     assert record["flops"]["realized"] <= 1.3 * record["flops"]["dense"]
 
 
+def test_the_report_of_a_ladder_is_of_its_last_choice(run: Path, work: Path) -> None:
+    before = (run / "frontier.json").read_text()
+    for aim in (["--target-flops", "100%", "--runtime", "torch"], ["--target-flops", "40%"]):
+        record = made("aim", run, *aim, cwd=work)
+        files = made("report", run, cwd=work)["files"]
+        explored = json.loads((run / "explored.json").read_text())
+        (chosen,) = [each for each in explored["settings"] if each["chosen"]]
+        assert chosen["passes"] == [f"{each['form']} {each['precision']}" for each in record["passes"]]
+        assert (chosen["accuracy"], chosen["macs"]) == (record["accuracy"]["routed"], record["flops"]["realized"])
+        # Each form alone is a setting that is known by its answers: in 36 images, all of its own cost.
+        macs = json.loads((run / "forms/forms.json").read_text())["macs"]
+        for each in explored["settings"]:
+            assert sum(each["stops"]) == pytest.approx(1)
+            if len(each["passes"]) == 1:
+                assert each["macs"] == macs[each["passes"][0].rpartition(" ")[0]]
+        assert "<h2>What changed for each class</h2>" in Path(work / files[-1]).read_text()
+    assert (run / "frontier.json").read_text() != before
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

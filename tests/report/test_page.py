@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from tests.report.test_comparison import CELLS
 from tests.report.test_run_report import record
 from tests.toy import toy_exits, toy_images
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SIZES = {"desk": (1200, 900), "phone": (390, 844)}
 
 
@@ -41,18 +39,6 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     document = {"milliseconds": times, "images": {"1": 9}, "runtimes": {"torch": "2"}, "environment": environment}
     (path / "timings.json").write_text(json.dumps(document))
     return report_comparison(path, path, "svg")[-1]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Any:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 def point_at(page: Any, point: Any) -> None:
@@ -138,8 +124,8 @@ def test_a_run_s_page_fits_and_shows_the_images_of_a_route(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("h1").inner_text() == run_file.parent.parent.name
     pictures = page.locator("figure svg")
-    assert pictures.count() == 2
-    for place in range(2):
+    assert pictures.count() == 3
+    for place in range(3):
         box = pictures.nth(place).bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width

@@ -15,7 +15,7 @@ from routekit.pipeline.analyse import analyse
 from routekit.pipeline.report import report_run
 from routekit.report.findings import facts, warnings
 from routekit.report.page import in_markdown
-from routekit.report.run_page import html, markdown
+from routekit.report.run_page import Contents, html, markdown
 from tests.toy import toy_exits, toy_images
 
 RATES = {"body.0": 0.0, "body.1": 0.4, "body.2": 1.0}
@@ -103,8 +103,9 @@ def test_of_a_static_network_there_is_nothing_to_warn_of_or_to_analyse(tmp_path:
     )
     assert warnings(static) == []
     files = report_run(recorded(tmp_path / "run", static), tmp_path / "out", "svg")
-    assert [file.name for file in files] == ["report.md", "index.html"]
+    assert [file.name for file in files] == ["report.md", "accuracy-against-cost.svg", "index.html"]
     assert "route" not in files[0].read_text().replace("routers", "")
+    assert "This is the one point of this network: every image costs the same." in files[0].read_text()
 
 
 def test_facts_name_the_budget_and_static_runs_no_routes() -> None:
@@ -112,7 +113,10 @@ def test_facts_name_the_budget_and_static_runs_no_routes() -> None:
     assert cost.endswith(
         "50.20% of what it costs in the dense network, for a budget of 50.00%, which was met on validation images."
     )
-    assert routes == "They take 5 routes (1.50 bits), on which 2.0 of 3 units run on average."
+    assert routes == (
+        "They take 5 different routes (1.50 bits of entropy: 0 would be one route for all), on which 2.0 of 3 units "
+        "run on average."
+    )
     flops, static = record()["flops"] | {"target": None}, record()["routes"] | {"unique": 1, "mean_units": 3.0}
     _, cost, routes, _ = facts(record(flops=flops, routes=static, shuffled_accuracy=0.85))
     assert "budget" not in cost
@@ -123,11 +127,9 @@ def test_the_same_records_give_the_same_report() -> None:
     network = toy_exits(seed=3)
     found = analyse(network, toy_images(90), CostTable.measure(network)).to_dict()
     found = json.loads(json.dumps(found))
-    text, page = (
-        markdown(record(), found, {"lengths": "a.svg"}),
-        html(record(), found, {"units": "<?xml?><svg></svg>"}),
-    )
-    assert markdown(record(), found, {"lengths": "a.svg"}) == text
+    contents = Contents(record(), found)
+    text, page = markdown(contents, {"lengths": "a.svg"}), html(contents, {"units": "<?xml?><svg></svg>"})
+    assert markdown(contents, {"lengths": "a.svg"}) == text
     assert text.startswith("# x\n")
     assert "## Short routes and long ones\n\n![short routes and long ones](a.svg)" in text
     assert "85.00% (± 3.76, one standard error) of 90 test images of toy" in text
@@ -140,15 +142,17 @@ def test_the_same_records_give_the_same_report() -> None:
 
 def test_a_warning_on_the_page_has_its_commands_as_code() -> None:
     made = record(routes=record()["routes"] | {"run_rate": RATES})
-    assert "<code>routekit export</code>" in html(made, None, {})
-    assert "`" not in html(made, None, {}).partition("class=warnings")[2].partition("</ul>")[0]
+    page = html(Contents(made), {})
+    assert "<code>routekit export</code>" in page
+    assert "<a href=#warnings>" in page
+    assert "`" not in page.partition("class=warnings")[2].partition("</ul>")[0]
 
 
 def test_classes_called_by_numbers_are_called_classes() -> None:
     network, images = toy_exits(seed=3), toy_images(90)
     found = analyse(network, images, CostTable.measure(network)).to_dict()
     numbered = found | {"classes": [str(place) for place, _ in enumerate(found["classes"])]}
-    assert re.search(r"<p>class \d: \d+", html(record(), numbered, {}))
+    assert re.search(r"<p>class \d: \d+", html(Contents(record(), numbered), {}))
 
 
 def recorded(folder: Path, made: dict[str, Any], *lines: dict[str, Any]) -> Path:
@@ -163,7 +167,7 @@ def test_without_the_network_the_report_is_made_of_the_records(tmp_path: Path) -
     check = {"kind": "validation", "step": 1, "accuracy": 0.5, "realized": 0.5, "routes": 5}
     run = recorded(tmp_path / "run", record(), step, check)
     files = report_run(run, tmp_path / "out", "svg")
-    assert [file.name for file in files] == ["report.md", "training.svg", "index.html"]
+    assert [file.name for file in files] == ["report.md", "accuracy-against-cost.svg", "training.svg", "index.html"]
     text = files[0].read_text()
     assert "The network of this run is not here: who runs what" in text
     assert "keep their route" not in text
@@ -185,11 +189,11 @@ def test_a_cascade_of_networks_has_its_facts_and_its_place(tmp_path: Path) -> No
 def test_names_of_others_are_no_markup() -> None:
     evil = "a<script>alert(1)</script>[x](javascript:y) | *b*"
     made = record(run=f"runs/{evil}", data=f"{evil}\n# title")
-    page = markdown(made, None, {})
+    page = markdown(Contents(made), {})
     assert "<script>" not in page.replace("\\<script", "")
     assert "](javascript" not in page.replace("\\](", "")
     assert "\n# title" not in page
-    assert "<script>alert" not in html(made, None, {})
+    assert "<script>alert" not in html(Contents(made), {})
     assert in_markdown("`routekit x --y <z>` and resnet_50 or 3 * 4") == "`routekit x --y <z>` and resnet_50 or 3 * 4"
 
 
