@@ -21,6 +21,7 @@ from reports.headline import compared, milliseconds
 from reports.hostile import hostile
 from reports.ladders import aims, ladder, ladder_first, ladder_seeds, picture
 from routekit.evaluation.answers import unpack
+from routekit.report.benchmark import benchmark_markdown
 from routekit.report.drawing import save
 
 HERE = Path(__file__).parent
@@ -133,6 +134,12 @@ def speed(name: str) -> str:
     return "\n".join(lines)
 
 
+def benchmark(name: str) -> str:
+    """One line a runtime, precision and network of `benchmarks/NAME.json`, and which one to ship."""
+    report = json.loads((HERE / "benchmarks" / f"{name}.json").read_text())
+    return f"{benchmark_markdown(report)}\n\n`{report['command']}`"
+
+
 def widths(name: str) -> str:
     """One line a network of `speed/NAME.json`: what pruned channels save, kept one by one and in steps."""
     report = json.loads((HERE / "speed" / f"{name}.json").read_text())
@@ -228,6 +235,7 @@ RENDERERS = {
     "policies": policies,
     "speed": speed,
     "widths": widths,
+    "benchmark": benchmark,
     "compared": compared,
     "milliseconds": milliseconds,
     "met": met,

@@ -1,4 +1,4 @@
-"""A benchmark of all runtimes for readers: a table and what to ship, as text and as a page, made from its record."""
+"""A benchmark of all runtimes for readers, made from its record: as text, in Markdown and as a page."""
 
 from collections.abc import Sequence
 from html import escape
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from routekit.files import write_text
-from routekit.report.page import html_line, html_table, prose, shell
+from routekit.report.page import html_line, html_table, in_markdown, markdown_table, prose, shell
 
 RUNTIMES = {
     "torch": "torch",
@@ -58,6 +58,13 @@ def benchmark_html(report: dict[str, Any], path: Path) -> None:
         "".join(f"<p>{prose(line)}</p>" for line in lines) for lines in (_heading(report), [*_sentences(report), READ])
     )
     write_text(path, shell(f"{report['run']}: runtimes and precisions", f"{heading}{table}\n{told}"))
+
+
+def benchmark_markdown(report: dict[str, Any]) -> str:
+    """Render a benchmark in Markdown: the table, then the sentences below it."""
+    head = [" ".join(title.split()) for title in _head(report["batches"])]
+    table = markdown_table(head, [list(map(in_markdown, line)) for line in _lines(report)])
+    return "\n\n".join([table, *map(in_markdown, [*_heading(report), *_sentences(report), READ])])
 
 
 def _heading(report: dict[str, Any]) -> list[str]:
@@ -121,9 +128,11 @@ def _advised(report: dict[str, Any], advice: dict[str, Any]) -> list[str]:
     times = row["times"][str(batch)]
     why = {
         "noise": "it is the fastest that is within one standard error of the best",
-        "time": "it is the fastest that is within one standard error of the best in the time that the run is aimed at",
+        "time": "it is the fastest that is within one standard error of the best in {} ms, at which the run is aimed",
         "drop": "it is the fastest that loses no more than the run may",
     }[advice["why"]]
+    if advice["why"] == "time":
+        why = why.format(f"{advice['most_ms']:.2f}")
     beside = f", {_name(best)} ({100 * best['accuracy']:.2f}%)" if best is not row else ""
     aimed = "" if advice["met"] else " Nothing here meets the aim of the run."
     said = [
