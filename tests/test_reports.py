@@ -55,7 +55,7 @@ def test_the_first_page_tells_every_method_and_marks_the_default() -> None:
         ("pyramid8-hybrid/tree-34pct-seed0", "They take"),
         ("resnet20-cifar10-jpeg/resnet20-cifar10-jpeg-cascade-40pct-seed0", "They take"),
         ("resnet20-cifar10-jpeg/resnet20-cifar10-jpeg-l1-40pct-seed0", "All images take the same route"),
-        ("resnet56-cifar10-jpeg/resnet20-resnet56-cifar10-jpeg-cascade-40pct", "They take 2 routes"),
+        ("resnet56-cifar10-jpeg/resnet20-resnet56-cifar10-jpeg-cascade-40pct", "They take 2 different routes"),
     ],
 )
 def test_what_a_former_version_recorded_is_reported(kept: str, says: str, tmp_path: Path) -> None:
