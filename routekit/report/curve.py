@@ -177,7 +177,7 @@ class Curve:
         notes = "".join(f"<p class=note>{prose(note)}</p>" for note in self.notes)
         if len(self.settings) == 1:
             return f"{drawn(drawing, HEADING, self.caption)}{notes}{table}"
-        marker = drawing.replace("</svg>", "<circle id=here r=7 /></svg>")
+        marker = drawing.replace("</svg>", "<circle id=here r=5 /></svg>")
         what = FRONTIER if "passes" in self.record else THRESHOLD
         slider = (
             f"<div id=setting hidden><label for=slider>{what}</label>"

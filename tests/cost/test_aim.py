@@ -36,7 +36,9 @@ def test_which_precisions_compete() -> None:
     assert Aim(macs=1).precisions == ("fp32",)  # int8 saves no multiply-adds
     assert (Aim(macs=1).where, Aim(ms=1).where) == ("torch", "onnx")
     assert Aim(ms=1, precision="int8").precisions == ("int8",)
-    Aim(ms=1, precision="bf16", runtime="torch").check()
+    for runtime, known in (("torch", ("auto", "fp32", "bf16")), ("onnx", ("auto", "fp32", "int8"))):
+        for precision in known:
+            Aim(ms=1, precision=precision, runtime=runtime).check()
     with pytest.raises(InputError, match="fp32 or int8"):
         Aim(ms=1, precision="bf16").check()
 

@@ -200,8 +200,9 @@ def test_a_range_of_prices_goes_from_nearly_all_to_the_target() -> None:
     assert spent(low) == pytest.approx(1 - LEEWAY * 0.5, abs=0.01)
     # What held-out images exceed is taken off, and prices follow slowly, by their logarithms.
     found.correct(0.7, step=0)
-    found.inertia, found.integral = 0.5, 0.1
     assert found.trim == pytest.approx(0.02)
+    _, tighter = found.find(worths, 400, costs, extra, step=0)
+    assert spent(tighter) == pytest.approx(0.48, abs=0.01)
     slower = PriceRangeController(0.5, 0, low=low, high=high * 4, least=1e-3, inertia=0.5)
     assert slower.find(worths, 400, costs, extra, step=0)[1] == pytest.approx(high * 2)
     # Where units are worth nothing, both are as low as can be, and twice as much.

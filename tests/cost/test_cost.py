@@ -13,6 +13,7 @@ from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
 from routekit.macs import describe
 from routekit.network.execution import relaxed
+from routekit.routing.decision import Layout
 from routekit.routing.gate import soft
 from routekit.routing.router import RouterConfig
 from tests.toy import ToyNet, open_to_images, toy_view
@@ -79,6 +80,14 @@ def test_expected_cost_is_differentiable_and_meets_realized_at_hard_gates() -> N
     assert all(grad is not None and grad.abs().sum() > 0 for grad in heads)
 
 
+def test_what_each_section_costs_an_image_that_reaches_it() -> None:
+    layout = Layout(sections=(0, 0, 1), stops=(1,), widths=(1, 1, 1))
+    base, extra = torch.tensor([2.0, 3.0]), torch.tensor([10.0, 0.0, 100.0])
+    costs = CostTable((), 115.0, extra.double(), base.double(), layout)
+    gates = torch.tensor([[0.5, 1.0, 0.25], [0.0, 0.0, 1.0]])
+    assert costs.of_sections(gates).tolist() == [[7.0, 28.0], [2.0, 103.0]]
+
+
 def test_measuring_changes_nothing() -> None:
     network = convert(toy_view(), [Skip()]).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -120,6 +129,9 @@ def test_what_is_out_of_reach_is_said_in_rounded_shares() -> None:
     reach = Reach(21.4, 98.6, 200.0, cheapest="all skipped", dearest="all run", who="this toy")
     assert reach.check(21.4) == 21.4
     assert reach.check(98.6) == 98.6
+    with pytest.raises(OutOfReachError) as refused:
+        reach.check(21.3)
+    assert refused.value.limit == "it costs at least 11%, all skipped"
     with pytest.raises(
         OutOfReachError, match=r"^target x = .* is out of reach: this toy can cost from .*\(11% to 49%\)$"
     ):

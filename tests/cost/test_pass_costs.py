@@ -1,5 +1,7 @@
 """What passes cost by the share of images that get there."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,14 @@ def test_between_measured_numbers_lies_a_line() -> None:
     assert cost(np.array([0.15]))[0] == pytest.approx(expected.mean() / 64, rel=1e-3)
     assert cost(np.array([1.0]))[0] == pytest.approx(10 / 64)
     assert binomials(4).tolist() == [1, 4, 6, 4, 1]
+
+
+def test_small_shares_are_computed_finely() -> None:
+    share = 0.0005
+    taken = np.interp(np.arange(65), [1, 8, 64], [1.0, 2.0, 10.0])
+    chances = [math.comb(64, k) * share**k * (1 - share) ** (64 - k) for k in range(65)]
+    expected = sum(chance * ms for chance, ms in zip(chances[1:], taken[1:], strict=True)) / 64
+    assert milliseconds({1: 1.0, 8: 2.0, 64: 10.0}, 64)(np.array([share]))[0] == pytest.approx(expected, rel=1e-9)
 
 
 def test_which_numbers_are_timed() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from routekit.cost.table import CostTable
 from routekit.objective.policy import PolicyConfig, exit_tree, policy_terms, weighed
 from routekit.routing.decision import GO, Decision, Layout, RouteTrace
-from routekit.routing.policy import Choice, reach_of, shares, softly
+from routekit.routing.policy import Choice, Junction, Leaf, reach_of, shares, softly
 
 BATCH, CLASSES = 5, 4
 EXITS = Layout(sections=(0, 1), stops=(0, 1), widths=(1, 1))
@@ -141,6 +141,19 @@ def test_at_a_fork_both_paths_count_by_their_chance() -> None:
     torch.testing.assert_close(found, want.mean())
     tree = exit_tree(trace, costs, errors, 0.3)
     assert float(tree.cost.abs().sum()) == 0.0  # a fork itself costs nothing
+
+
+def test_behind_two_forks_each_path_has_its_leaf() -> None:
+    layout = Layout(sections=(0, 0), stops=(), widths=(1, 1), forks=True)
+    decisions = tuple(decision(drawn(4 * BATCH, 2, seed=seed)) for seed in (1, 2))
+    leaf = drawn(4 * BATCH, CLASSES, seed=3)
+    errors = [torch.arange(4.0).repeat_interleave(BATCH)]  # the number of the path
+    tree = exit_tree(RouteTrace(leaf, decisions, layout, (leaf,)), costs_of(layout, [1.0]), errors, 0.3)
+
+    def leaves(node: Junction | Leaf) -> list[float]:
+        return [float(node.error[0])] if isinstance(node, Leaf) else [e for sink in node.sinks for e in leaves(sink)]
+
+    assert leaves(tree) == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_which_layers_images_reach_behind_a_fork() -> None:

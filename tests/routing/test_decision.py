@@ -105,6 +105,20 @@ def test_a_router_is_removed_with_its_bias_where_no_other_needs_it(kind: str, re
         assert [*each] == [first, third]
 
 
+def test_a_convolutional_router_reads_no_more_than_what_is_positive() -> None:
+    bank = build_bank([JunctionShape(1, 0)], RouterConfig(kind="cnn")).eval()
+    (conv,), (head,) = (
+        [each for each in bank.modules() if isinstance(each, kind)] for kind in (torch.nn.Conv2d, torch.nn.Linear)
+    )
+    torch.nn.init.zeros_(conv.weight)
+    conv.weight.data[0, 0, 1, 1] = 1.0
+    torch.nn.init.ones_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    features = torch.tensor([-3.0, 1.0, 5.0, -1.0]).view(1, 1, 2, 2)  # of which a stride of 2 reads the first
+    logits, _ = bank(0, torch.cat([features, -features]), bank.begin(features))
+    torch.testing.assert_close(logits[:, 0], torch.tensor([0.0, 3.0]), rtol=1e-4, atol=1e-4)
+
+
 def test_how_far_the_likeliest_class_is_ahead() -> None:
     assert lead(torch.tensor([[3.0, 1.0, 2.5], [0.0, 0.0, -1.0]])).tolist() == [0.5, 0.0]
 

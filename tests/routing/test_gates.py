@@ -147,3 +147,7 @@ def test_inference_samples_by_what_training_relaxed() -> None:
         weights = sampling(name, 0.2)(logits, temperature=9.0, generator=torch.Generator().manual_seed(0), bias=None)
         assert {*weights.flatten().tolist()} == {0.0, 1.0}
         assert float(weights[:, 0].mean()) == pytest.approx(want, abs=0.01)
+        again = sampling(name, 0.2)(logits, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(weights, again)  # by the generator alone
+    warmer = sampling("soft", 0.5)(logits, generator=torch.Generator().manual_seed(0))
+    assert float(warmer[:, 0].mean()) == pytest.approx(1 / (1 + math.exp(-2 * (2 * inner - 1))), abs=0.01)
