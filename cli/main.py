@@ -20,11 +20,11 @@ from . import (
     export,
     finetune,
     flops,
+    interrupted,
     models,
     predict,
     push,
     report,
-    start,
 )
 from .options import words
 from .recipes import recipes
@@ -112,7 +112,7 @@ def call(arguments: list[str], *, debug: bool = False) -> int:
         code = typer.main.get_command(app).main(arguments, prog_name="routekit", standalone_mode=False)
         sys.stdout.flush()  # else what cannot be written is found out at exit, behind our back
     except (KeyboardInterrupt, typer.Abort):
-        code = start.INTERRUPTED
+        code = interrupted.INTERRUPTED
     except Exception as error:
         if not _drained():
             return 1
@@ -121,9 +121,9 @@ def call(arguments: list[str], *, debug: bool = False) -> int:
         if message := _message(error):  # without a command, the help says it all
             fail(message)
         return _exit_code(error)
-    if code == start.INTERRUPTED:  # typer makes this of any interruption
-        fail(start.said())
-        return start.code()
+    if code == interrupted.INTERRUPTED:  # typer makes this of any interruption
+        fail(interrupted.said())
+        return interrupted.code()
     return code if isinstance(code, int) else 0
 
 

@@ -1,16 +1,12 @@
 """The first lines of the command: whatever is imported afterwards, an interruption is one line and an exit code."""
 
-import importlib
 import os
 import signal
 import sys
 from io import TextIOWrapper
-from threading import Event
 from typing import Any
 
-INTERRUPTED, TERMINATED = 130, 143  # what a shell reports for Ctrl-C and for `kill`
-# Whether the process was asked to end by SIGTERM. It ends as for Ctrl-C, but for its exit code.
-terminated = Event()
+from .interrupted import code, said, terminated
 
 
 def run() -> None:
@@ -37,15 +33,5 @@ def run() -> None:
         os._exit(code())
 
 
-def code() -> int:
-    """The exit code of a process that was interrupted."""
-    return TERMINATED if terminated.is_set() else INTERRUPTED
-
-
-def said() -> str:
-    """How a process was interrupted, in words."""
-    return "ended by a signal" if terminated.is_set() else "interrupted"
-
-
-if __name__ == "__main__":  # by the module's own name, so that there is one `terminated`
-    importlib.import_module("routekit_cli.start").run()
+if __name__ == "__main__":
+    run()

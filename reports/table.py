@@ -137,7 +137,7 @@ def speed(name: str) -> str:
 def benchmark(name: str) -> str:
     """One line a runtime, precision and network of `benchmarks/NAME.json`, and which one to ship."""
     report = json.loads((HERE / "benchmarks" / f"{name}.json").read_text())
-    return f"{benchmark_markdown(report)}\n\n`{report['command']}`"
+    return f"{benchmark_markdown(report)}\n\n`{report['environment']['command']}`"
 
 
 def widths(name: str) -> str:
