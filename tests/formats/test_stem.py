@@ -14,14 +14,17 @@ from routekit.formats.onnx.stem import read_in_blocks
 
 
 def convolution(kernel: tuple[int, ...], side: int = 12, **settings: Any) -> onnx.ModelProto:
-    """One convolution of stride 2 of "images" `[N, C, side, side]`, with random weights `kernel`."""
+    """One convolution of stride 2 of "images" `[N, C, side, side]`, or `[N, C, side]`, with random weights `kernel`."""
+    sides = [side] * len(kernel[2:])
     weight = np.random.default_rng(0).normal(size=kernel).astype(np.float32)
-    node = helper.make_node("Conv", ["images", "weight"], ["logits"], name="conv", **({"strides": [2, 2]} | settings))
+    node = helper.make_node(
+        "Conv", ["images", "weight"], ["logits"], name="conv", **({"strides": [2] * len(sides)} | settings)
+    )
     channels = kernel[1] * settings.get("group", 1)
     graph = helper.make_graph(
         [node],
         "conv",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", channels, side, side])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", channels, *sides])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(weight, "weight")],
     )
@@ -62,6 +65,7 @@ def test_blocks_are_the_same_function(taps: tuple[int, int], pads: list[int], si
         ((8, 3, 3, 3), 12, {"dilations": [2, 2]}),
         ((9, 1, 3, 3), 12, {"group": 3}),
         ((8, 3, 3, 3), 12, {"auto_pad": "SAME_UPPER"}),
+        ((8, 3, 3), 12, {}),  # of one dimension, as in ECA
     ],
 )
 def test_other_convolutions_stay(kernel: tuple[int, ...], side: int, changed: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ def read_in_blocks(model: ModelProto) -> None:
     """Let convolutions of stride 2 whose channels do not come by the four read blocks of 2 x 2 pixels.
 
     The function stays the same: a block is what the stride goes on by, its four pixels are channels, and the kernel is
-    as large in blocks, filled with zeros. A convolution stays as it is that is grouped or dilated, whose features are
-    odd in height or width, or whose weights are no constants.
+    as large in blocks, filled with zeros. A convolution stays as it is that is grouped or dilated, of one
+    dimension, whose features are odd in height or width, or whose weights are no constants.
 
     Args:
         model: A graph in float32; it is changed.
@@ -28,8 +28,8 @@ def read_in_blocks(model: ModelProto) -> None:
     for place, node in reversed(list(enumerate(model.graph.node))):
         if node.op_type != "Conv" or node.input[1] not in constants or users.count(node.input[1]) > 1:
             continue
-        height, width = shapes.get(node.input[0], [0, 0, 1, 1])[2:]
-        pads = _pads(node, numpy_helper.to_array(constants[node.input[1]]).shape, (height, width))
+        sides = shapes.get(node.input[0], [])[2:]
+        pads = _pads(node, numpy_helper.to_array(constants[node.input[1]]).shape, sides)
         if pads is not None:
             _read_blocks(node, constants[node.input[1]], pads)
             blocks = f"{node.name}_blocks"
@@ -38,13 +38,14 @@ def read_in_blocks(model: ModelProto) -> None:
             model.graph.node.insert(place, made)
 
 
-def _pads(node: NodeProto, shape: tuple[int, ...], sides: tuple[int, int]) -> list[int] | None:
+def _pads(node: NodeProto, shape: tuple[int, ...], sides: list[int]) -> list[int] | None:
     """The padding of a convolution in pixels, where it can read blocks; None where it cannot."""
     given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     strides, dilations = list(given.get("strides", [])), list(given.get("dilations", [1, 1]))
     plain = dilations == [1, 1] and given.get("group", 1) == 1 and given.get("auto_pad", b"NOTSET") == b"NOTSET"
-    fits = len(shape) == 4 and strides == [2, 2] and shape[1] % FOUR and not any(side % 2 for side in sides)
-    return list(given.get("pads", [0] * 4)) if plain and fits and all(sides) else None
+    fits = len(shape) == 4 and strides == [2, 2] and shape[1] % FOUR
+    even = len(sides) == 2 and all(side and side % 2 == 0 for side in sides)
+    return list(given.get("pads", [0] * 4)) if plain and fits and even else None
 
 
 def _read_blocks(node: NodeProto, weight: onnx.TensorProto, pads: list[int]) -> None:
