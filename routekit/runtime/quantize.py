@@ -1,6 +1,5 @@
 """int8 passes: a post-training quantiser on each graph, and thresholds for the certainties that follow."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from routekit.errors import InputError
 from routekit.formats.onnx.passes import set_section, write_model
+from routekit.formats.onnx.quiet import quiet
 from routekit.formats.onnx.stem import read_in_blocks
 from routekit.registry import nearest
 from routekit.routing.certainty import certainties
@@ -109,8 +109,7 @@ def _by_onnxruntime(file: Path, given: list[dict[str, np.ndarray]]) -> onnx.Mode
             return next(self.rest, None)
 
     made = file.with_name("int8.onnx")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         quant_pre_process(str(file), str(file), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(file),
@@ -130,8 +129,7 @@ def _by_nncf(file: Path, given: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
     nncf = need("nncf", "nncf")
     model = onnx.load(str(file))
     ignored = nncf.IgnoredScope(names=_exact(model.graph))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         made: onnx.ModelProto = nncf.quantize(model, nncf.Dataset(given), subset_size=len(given), ignored_scope=ignored)
     return made
 

@@ -1,9 +1,5 @@
 """Parts of a network as small ONNX graphs, exported by torch, which are placed as often as they are needed."""
 
-import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +8,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from routekit.errors import ExportError, first_line
+from routekit.formats.onnx.quiet import quiet
 
 OPSET = 20
 # Of the ONNX file format itself: what runtimes since the end of 2023 read.
@@ -89,11 +86,8 @@ def _template(name: str, module: _Call, examples: tuple[Tensor, ...]) -> GraphPr
 
 
 def _export(name: str, module: _Call, examples: tuple[Tensor, ...]) -> GraphProto:
-    log = logging.getLogger("torch.onnx")
-    level, log.level = log.level, logging.ERROR
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with quiet("torch.onnx"):
             program = torch.onnx.export(
                 module,
                 # A batch of 2: a dimension of 1 would be taken for a constant.
@@ -105,8 +99,6 @@ def _export(name: str, module: _Call, examples: tuple[Tensor, ...]) -> GraphProt
             )
     except Exception as error:
         raise ExportError(f"{name} cannot be exported to ONNX: {first_line(error)}") from error
-    finally:
-        log.level = level
     assert program is not None
     return program.model_proto.graph
 
