@@ -1,4 +1,4 @@
-"""Fold batch norms into the convolutions before them: the same function in eval mode, with fewer operations."""
+"""Fold what follows or makes the weights of convolutions into them: the same function in eval mode, with less to do."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers.std_conv import StdConv2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
@@ -149,3 +150,23 @@ def fold_structure(model: nn.Module, pairs: list[Fold]) -> None:
         # One module by itself: the fusion of convolutions looks for an activation, not into a sequence.
         left = nn.Sequential(*rest) if len(rest) > 1 else next(iter(rest), nn.Identity())
         setattr(model.get_submodule(parent), name, left)
+
+
+@torch.no_grad()
+def settle_weights(model: nn.Module) -> None:
+    """Put plain convolutions in the place of timm's that standardise their weights, in place.
+
+    They do so at each call, and quantisers take their weights for features.
+
+    Args:
+        model: The model.
+    """
+    for path, conv in [*model.named_modules(remove_duplicate=False)]:
+        if type(conv) is StdConv2d:
+            parts = conv.weight.flatten(1)
+            mean, variance = parts.mean(dim=1), parts.var(dim=1, unbiased=False)
+            size: list[Any] = [conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups]
+            plain = nn.Conv2d(conv.in_channels, conv.out_channels, *size)
+            standard = (parts - mean.unsqueeze(1)) / (variance + conv.eps).sqrt().unsqueeze(1)
+            plain.weight, plain.bias = nn.Parameter(standard.view_as(conv.weight)), conv.bias
+            model.set_submodule(path, plain)

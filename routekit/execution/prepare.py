@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from routekit.execution.executor import SparseExecutor
-from routekit.execution.fold import fold
+from routekit.execution.fold import fold, settle_weights
 from routekit.execution.fuse import fuse
 from routekit.execution.measured import MeasuredExecutor
 from routekit.network.network import RoutedNetwork
@@ -19,6 +19,7 @@ def prepare(network: RoutedNetwork) -> RoutedNetwork:
     """Copy `network` for inference: batch norms folded, routers stacked, channels-last; the same decisions."""
     network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     network.stand_alone()
+    settle_weights(network)
     fold(network)
     for decider in network.deciders:
         decider.fold()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from routekit.errors import InputError
 from routekit.formats.onnx.passes import set_section, write_model
+from routekit.formats.onnx.quantizable import make_quantizable
 from routekit.formats.onnx.quiet import quiet
 from routekit.formats.onnx.stem import read_in_blocks
 from routekit.registry import nearest
@@ -52,6 +53,7 @@ def quantize_passes(folder: Path, images: Tensor, *, by: str = "onnxruntime", ru
             model = onnx.load(str(file))
             if runtime == "onnx":
                 read_in_blocks(model)
+            make_quantizable(model)
             onnx.save(model, str(ready))
             reads = [value.name for value in model.graph.input]
             read = [{name: np.ascontiguousarray(values[name]) for name in reads} for values in given]

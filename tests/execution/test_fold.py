@@ -3,16 +3,18 @@
 import copy
 
 import torch
+from timm.layers.std_conv import StdConv2d
 from torch import Tensor, nn
 
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import Backbone, ResidualUnit
 from routekit.execution.fold import fold
+from routekit.execution.prepare import prepare
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
 from routekit.network.network import RoutedNetwork
 from routekit.routing.router import RouterConfig
-from tests.toy import TOY_SPEC, toy_noise
+from tests.toy import TOY_SPEC, toy_noise, toy_view
 
 
 class PreActivated(nn.Module):
@@ -84,3 +86,21 @@ def test_a_norm_after_an_activation_in_place_stays() -> None:
 def test_every_norm_of_a_cifar_network_is_folded() -> None:
     pairs = fold(convert(build(spec_of("resnet20")), [Skip()]).eval())
     assert len(pairs) == 19
+
+
+def test_weights_that_are_standardised_at_each_call_are_settled() -> None:
+    view = toy_view()
+    (name, conv), *_ = [
+        (name, each) for name, each in view.model.named_modules() if name and isinstance(each, nn.Conv2d)
+    ]
+    size = (conv.in_channels, conv.out_channels, conv.kernel_size)
+    standard = StdConv2d(*size, stride=conv.stride, padding=conv.padding, bias=True)
+    nn.init.normal_(standard.weight, mean=0.3)
+    nn.init.normal_(standard.bias)
+    view.model.set_submodule(name, standard)
+    network, x = convert(view, [Skip()]).eval(), toy_noise(3)
+    ready = prepare(network)
+    assert not any(isinstance(each, StdConv2d) for each in ready.modules())
+    assert any(isinstance(each, StdConv2d) for each in network.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(ready(x).logits, network(x).logits, rtol=1e-4, atol=1e-4)
