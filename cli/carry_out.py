@@ -101,7 +101,20 @@ def _ended(record: dict[str, Any], path: Path) -> str:
     accuracy, flops, run = record["accuracy"], record["flops"], shlex.quote(str(path))
     right = f"{100 * accuracy['routed']:.2f}% of the test images right"
     if record["method"] == "dense":
-        return f"done: {right}. Next: `routekit convert MODEL --weights {run}`, with a budget"
+        return f"done: {right}. Next: `routekit convert {_start(path)}`, with a budget"
     dense = "" if accuracy["dense"] is None else f" (dense: {100 * accuracy['dense']:.2f}%)"
     share = 100 * flops["realized"] / flops["dense"]
     return f"done: {right}{dense} at {share:.1f}% of the dense cost. Next: `routekit report {run} --open`"
+
+
+def _start(path: Path) -> str:
+    """How another command starts from a dense run: its network, its weights, its images, and how these are seen."""
+    from routekit.pipeline.run_folder import plan_at
+
+    plan, given = plan_at(path), ["MODEL", "--weights", str(path)]
+    if plan is not None:
+        given[0] = plan.model.removeprefix("custom:")
+        given += ["--data", plan.data.source]
+        if plan.data.input_size is not None:
+            given += ["--set", f"data.input_size={plan.data.input_size}"]
+    return shlex.join(given)

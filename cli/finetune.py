@@ -9,6 +9,15 @@ from . import options as o
 from . import settings
 from .carry_out import carry_out, go_on
 
+EPILOG = """Examples:
+
+routekit finetune resnet56 --weights resnet56.th --data images --epochs 0
+
+routekit finetune timm:resnet18 --weights none --data images --set data.input_size=96 --name dense
+
+routekit finetune my_model.py:make_net --data images --epochs 8
+"""
+
 
 def finetune(
     context: typer.Context,

@@ -60,6 +60,8 @@ def resolve(name: str) -> tuple[str, str]:
             f"{name} is no ResNet that routekit knows: choose one of `routekit models`, or say where its residual "
             "blocks are (`mark_units`) in a file of your own, and convert my_model.py:make_net"
         )
+    if Path(name, "run.yaml").exists():
+        raise InputError(f"{name} is a run: name its network here, and give model.weights={name}")
     known = [f"{candidate}:{each}" for candidate in candidates for each in names_of(candidate)]
     if not colon:
         known = [each.removeprefix("cifar:") for each in known]

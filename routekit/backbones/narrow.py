@@ -154,7 +154,7 @@ def chain(block: nn.Module) -> list[tuple[str, str | None]]:
         called = "what lies between marked blocks" if name.startswith("_") else f"a {name}"
         raise InputError(
             f"{called} has no narrow form: known are blocks of conv1, bn1, conv2 and so on, without "
-            "groups, and with nothing that has weights between them; others need none: junctions=skip,exit"
+            "groups, and with nothing that has weights between them; junctions=skip and junctions=exit need none"
         )
     return convs
 

@@ -15,7 +15,7 @@ from routekit.backbones.unit import Backbone, evaluating, seen_input
 from routekit.baselines.depth import orders, reach_of_depth, static_depth
 from routekit.baselines.pruning import prune, prunings, reach_of_pruning
 from routekit.cost.target import OutOfReachError, Reach
-from routekit.errors import InputError, first_line
+from routekit.errors import InputError
 from routekit.junctions.convert import convert
 from routekit.macs import count, describe
 from routekit.network.network import RoutedNetwork
@@ -140,14 +140,14 @@ def _resolutions(view: Backbone) -> list[tuple[int, int]]:
 
 def _least(view: Backbone, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The lowest resolution at which a network can run. Raises InputError if there is none."""
-    fault = "its images are small"
+    fault = "they are small"
     for size in sizes:
         seen = replace(view, resolution=size)
         try:
             with evaluating(view.model), torch.no_grad():
                 view.model(seen_input(seen))
-        except RuntimeError as error:  # a classifier that counts pixels, padding that is wider than the features
-            fault = first_line(error)
+        except RuntimeError:  # a classifier that counts pixels, padding that is wider than the features
+            fault = "one of its layers counts on their present size"
         else:
             return size
     raise InputError(f"{view.spec.full_name} does not take images of a lower resolution: {fault}")

@@ -23,6 +23,6 @@ class Skip(Junction):
         """Let each unit that has a shortcut be skipped. Raises InputError where no unit has one."""
         units = [unit for unit in draft.view.units if unit.skippable and not unit.dropped]
         if not units:
-            raise InputError(f"{draft.view.spec.full_name} has no unit that can be skipped: add junctions=exit")
+            raise InputError(f"{draft.view.spec.full_name} has no unit that can be skipped: take junctions=exit alone")
         for unit in units:
             unit.sinks = (*unit.sinks, Sink.SKIP)

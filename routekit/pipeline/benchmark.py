@@ -100,7 +100,8 @@ def benchmark_run(
         say(f"answering {len(order)} test images")
         answer_rows([*rows, *others], splits.test, order, contest, max(batches))
         for batch in sorted({*batches}, reverse=True):
-            say(f"measuring the time at batch {batch}")
+            count = sum(row.reason is None for row in rows)
+            say(f"measuring the time at batch {batch}: {count} rows, about {count * seconds:.0f} s")
             time_rows(rows, splits.test, order, contest, batch, seconds)
     references = {row.network: row for row in [*rows, *others] if (row.runtime, row.precision) == ("torch", PRECISE)}
     labels = splits.test.labels[order]

@@ -116,8 +116,10 @@ def _alone(choice: Choice, target: float, images: Tensor) -> dict[Point, Expecte
             f"{choice.names(point)} takes {each.ms:.3f} ms ({point.right / len(choice.answers):.1%} on validation)"
             for point, each in found.items()
         ]
-        wanted = "" if choice.aim.speedup is None else f"aim.speedup={choice.aim.speedup:g}, or "
-        raise InputError(f"{wanted}{target:.3g} ms an image, is out of reach: {'; '.join(said)}{KEPT}")
+        wanted = f"{target:.3g} ms an image"
+        if choice.aim.speedup is not None:
+            wanted = f"aim.speedup={choice.aim.speedup:g}, or {wanted},"
+        raise InputError(f"{wanted} is out of reach: {'; '.join(said)}{KEPT}")
     return found
 
 

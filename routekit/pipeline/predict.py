@@ -7,6 +7,7 @@ from typing import Any
 from routekit.data.augment import normalize
 from routekit.data.decode import decode
 from routekit.data.folder import files_of
+from routekit.errors import InputError
 from routekit.formats.checkpoint import read_about
 from routekit.macs import CONVENTION
 from routekit.pipeline.inputs import load_run
@@ -36,6 +37,9 @@ def predict(path: Path, images: list[Path], *, top: int, machine: Machine, trust
         InputError: The network or an image cannot be read.
     """
     started = time.perf_counter()
+    for place in images:
+        if RunFolder(place).begun:
+            raise InputError(f"{place} is a run, and stands where images do: the network comes first, then the images")
     files = [file for place in images for file in (files_of(place) if place.is_dir() else [str(place)])]
     device = machine.accelerator().device
     # The plan of a run names the file that makes a user's own network.

@@ -24,8 +24,9 @@ ADDED = (
 )
 TAKEN = "Milliseconds are those of one image alone, in torch, where this report was made."
 NAMES = (
-    "The name of a pass says how it was made, and its precision: `2-depgraph-25pct int8` is the dense network, pruned "
-    "by depgraph to about 25% of its multiply-adds, in int8."
+    "The name of a pass says how it was made, about what share of the multiply-adds it has, and its precision. `dense` "
+    "is the network itself. `l1` and `depgraph` are pruned, `distributedk` leaves out units, `resolution` sees smaller "
+    "images."
 )
 # What the slider is called.
 FRONTIER = "Passes and thresholds, from the cheapest to the dearest"

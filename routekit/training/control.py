@@ -122,8 +122,8 @@ class Control:
         lost = [name for name, value in self.network.state_dict().items() if not value.isfinite().all()]
         if lost:
             raise TrainingError(
-                f"{lost[0]} became NaN or infinite before step {step}; the last good state is kept: lower "
-                "training.learning_rate or training.router_learning_rate, and start over with force=True"
+                f"{lost[0]} became NaN or infinite before step {step}; the last good state is kept: start over "
+                "with force=True and a lower training.learning_rate or training.router_learning_rate"
             )
         learns = self._learns_to_the_end and step < self.schedule.steps
         # Rules with a budget for everything let all images go on, as they do at first.

@@ -255,7 +255,7 @@ class Trainer:
         if not torch.isfinite(losses.total.detach()):
             raise TrainingError(
                 f"the loss became {float(losses.total.detach())} at step {self.step}; the last good state is kept: "
-                "lower training.learning_rate, and go on with this run or start over with force=True"
+                f"start over with force=True and a training.learning_rate lower than {config.learning_rate:g}"
             )
         self.optimizer.zero_grad()
         self.accelerator.backward(losses.total)

@@ -48,3 +48,9 @@ def test_the_last_line_names_the_next_command() -> None:
     assert _ended(made | {"method": "dense"}, Path("runs/x")) == (
         "done: 85.00% of the test images right. Next: `routekit convert MODEL --weights runs/x`, with a budget"
     )
+
+
+def test_the_next_command_starts_from_the_run_as_it_was_read(workplace: Path) -> None:
+    made = record(accuracy={"dense": None, "routed": 0.85}, method="dense")
+    line = _ended(made, workplace / "runs/dense")
+    assert f"convert resnet20 --weights {workplace / 'runs/dense'} --data " in line
