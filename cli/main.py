@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import traceback
+from typing import Any
 
 import typer
 
@@ -154,10 +155,26 @@ def _zero_byte(error: Exception) -> bool:
     return isinstance(error, ValueError) and "null byte" in str(error)
 
 
+def _as_setting(error: Exception) -> str:
+    """How an unknown option is given, if a setting of the recipe is called so and the command takes settings."""
+    name = getattr(error, "option_name", "").lstrip("-").replace("-", "_")
+    context: Any = getattr(error, "ctx", None)
+    if not name or context is None or not any("--set" in each.opts for each in context.command.params):
+        return ""
+    from routekit.recipe import load_recipe
+
+    from .output import FLAGS
+
+    sections = load_recipe("default").model_dump()
+    found = next((part for part in ("data", "training", "objective") if name in sections[part]), None)
+    setting = f"{found}.{name}"  # `fail` translates those that have an option
+    return "" if found is None else f"; it is a setting: {'' if setting in FLAGS else '--set '}{setting}=..."
+
+
 def _message(error: Exception) -> str:
     """One line for any error. Errors of other libraries get their type, and the advice to use --debug."""
     if hasattr(error, "format_message"):
-        return str(error.format_message())
+        return f"{error.format_message()}{_as_setting(error)}"
     if hasattr(error, "exit_code"):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

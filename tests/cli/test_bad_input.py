@@ -162,6 +162,9 @@ BAD = [
     (["compare", "--resume", "images", "--epochs", "3", "--jobs", "2"], "give no --epochs"),
     (["compare", "resnet20", "--budgets", "50%", "--cell", "skip-50pct-seed0"], "add --resume"),
     (["convrt"], "convrt"),
+    (["finetune", "resnet20", "--input-size", "96"], "; it is a setting: --set data.input_size=..."),
+    (["convert", "resnet20", "--batch-size", "8"], "; it is a setting: --set training.batch_size=..."),
+    (["convert", "resnet20", "--nothing", "8"], "No such option: --nothing"),
     (["report", "nowhere"], "not a finished run"),
     (["convert", "pyramid8", "--target-flops", "50%"], "--junctions skip and --junctions exit need none"),
     (
