@@ -9,6 +9,7 @@ import torch
 from routekit.errors import InputError, first_line
 from routekit.execution.prepare import prepare
 from routekit.formats.description import Description, Section
+from routekit.formats.onnx.quiet import quiet
 from routekit.formats.sections import NEXT, decides_inside, from_metadata, stretches, to_metadata
 from routekit.network.network import RoutedNetwork
 from routekit.runtime.pass_modules import PRECISIONS, DensePass, called
@@ -50,7 +51,8 @@ def save_packages(folder: Path, network: RoutedNetwork, precisions: Sequence[str
             program = torch.export.export(module, (given,), dynamic_shapes=(any_number,))
             # Freezing lets the compiler lay out the weights, and fuse what follows a convolution into it.
             options = {"freezing": True}
-            torch._inductor.aoti_compile_and_package(program, package_path=str(files[-1]), inductor_configs=options)
+            with quiet("torch.utils.cpp_extension"):  # which wonders where the GPU is
+                torch._inductor.aoti_compile_and_package(program, package_path=str(files[-1]), inductor_configs=options)
         except Exception as error:  # no C++ compiler, or a block that it cannot follow: torch raises whatever it meets
             raise InputError(f"torch cannot compile here ahead of time: {first_line(error)}") from error
         about = to_metadata(description, stretch.section) | {READS: stretch.reads}
