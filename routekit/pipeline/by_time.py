@@ -18,6 +18,8 @@ from routekit.pipeline.rungs import drawn
 # beside the best passes alone, and chosen anew for what they took, at most so often. Who takes no more than this share
 # longer meets a time.
 TRIES, NEAR = 4, 0.02
+# Channels are whole: a form that was pruned to a cost may have this share more of it.
+SPARE = 0.005
 # What every error says after training.
 KEPT = "; the trained forms are kept: choose again, for another aim (`routekit aim`)"
 # How many validation images are driven, and how many points of a kind beside each other.
@@ -53,7 +55,7 @@ def meet(choice: Choice) -> tuple[Point, Expected]:
     if aim.max_drop is not None:
         check_exactness(aim.max_drop, len(choice.answers))
     if aim.macs is not None:
-        point = choose(choice.points, choice.answers, cost=aim.macs, size=choice.size)
+        point = choose(choice.points, choice.answers, cost=(1 + SPARE) * aim.macs, size=choice.size)
         if point is None:
             least = min(choice.points, key=lambda each: each.cost)
             raise InputError(

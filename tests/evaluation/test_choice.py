@@ -12,7 +12,7 @@ from torch import Tensor
 from routekit.cost.aim import Aim
 from routekit.errors import InputError
 from routekit.evaluation.sequences import Answers, Point
-from routekit.pipeline.by_time import fastest, in_time
+from routekit.pipeline.by_time import fastest, in_time, meet
 from routekit.pipeline.choice import Choice
 from routekit.pipeline.machine import Machine
 from routekit.pipeline.rungs import Rung
@@ -70,6 +70,14 @@ def test_a_sequence_that_is_slower_than_it_looked_is_chosen_anew() -> None:
     # 3.0 milliseconds by the table are 3.75; 2.4 are 3.0. The passes alone are driven once, beside the first.
     assert (point.cost, expected.ms) == (pytest.approx(2.4), pytest.approx(3.0))
     assert found.turns == [[(1,), (0,), (0, 3)], [(0, 3)]]
+
+
+def test_a_form_that_was_pruned_to_a_cost_meets_it() -> None:
+    for cost, passes in ((4.0 / 1.004, (2,)), (4.0 / 1.006, (1,))):
+        point, expected = meet(choice(Aim(macs=cost), [300, 320, 340, 360]))
+        assert (point.passes, expected.ms) == (passes, None)
+    with pytest.raises(InputError, match="a mean of .* is out of reach: the cheapest form"):
+        meet(choice(Aim(macs=0.99), [300, 320, 340, 360]))
 
 
 def test_for_a_speed_up_the_dense_network_counts() -> None:
