@@ -88,7 +88,7 @@ def test_for_a_speed_up_the_dense_network_counts() -> None:
 
 def test_what_is_out_of_reach_is_said_with_the_fastest_passes() -> None:
     found = choice(Aim(ms=0.5), [200, 220, 240, 360])
-    with pytest.raises(InputError, match=r"0.5 ms an image, is out of reach: 0 fp32 takes 1.000 ms \(50.0% on valid"):
+    with pytest.raises(InputError, match=r"0.5 ms an image is out of reach: 0 fp32 takes 1.000 ms \(50.0% on valid"):
         in_time(found, IMAGES)
     # By the table nothing is fast enough; driven, one is.
     faster = choice(Aim(ms=0.5), [200, 220, 240, 360], lambda point: 0.5)
