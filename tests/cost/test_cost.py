@@ -3,11 +3,12 @@ import itertools
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
+from pydantic import TypeAdapter, ValidationError
 
 from routekit.backbones.load import build, spec_of
 from routekit.backbones.unit import example_input
 from routekit.cost.table import CostTable
-from routekit.cost.target import OutOfReachError, Reach, parse_target
+from routekit.cost.target import Cost, OutOfReachError, Reach, parse_target
 from routekit.errors import InputError
 from routekit.junctions.convert import convert
 from routekit.junctions.skip import Skip
@@ -119,6 +120,29 @@ def test_a_target_out_of_reach_states_the_range(text: str) -> None:
 def test_a_target_that_was_meant_otherwise(text: str, way_out: str) -> None:
     with pytest.raises(InputError, match=way_out):
         parse_target(text, CostTable.measure(convert(toy_view(), [Skip()])))
+
+
+@pytest.mark.parametrize("words", ["auto", "25%", "1.5e8", "l1:25%", "my:own:0.15G"])
+def test_a_setting_is_a_cost_in_words(words: str) -> None:
+    assert TypeAdapter(Cost).validate_python(words) == words
+
+
+@pytest.mark.parametrize(("words", "shown"), [("l1:much", "'much'"), ("-1", "'-1'"), ("25%:l1", "'l1'")])
+def test_a_setting_that_is_no_cost(words: str, shown: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(Cost).validate_python(words)
+    (error,) = refused.value.errors()
+    assert error["type"] == "cost"
+    assert error["msg"].startswith(f"target {shown} is no cost: write 1.5e8, 150M or 60%")
+
+
+def test_a_target_is_named_where_it_cannot_be_met() -> None:
+    reach = Reach(20.0, 100.0, 200.0)
+    assert reach.meet("25%") == 50.0
+    with pytest.raises(OutOfReachError, match=r"^target 60% = .*\(10% to 50%\)$"):
+        reach.meet("60%")
+    with pytest.raises(OutOfReachError, match=r"^target 5% = "):
+        reach.meet("5%")
 
 
 def test_costs_are_said_with_their_convention() -> None:

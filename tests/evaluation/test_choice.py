@@ -76,7 +76,7 @@ def test_a_form_that_was_pruned_to_a_cost_meets_it() -> None:
     for cost, passes in ((4.0 / 1.004, (2,)), (4.0 / 1.006, (1,))):
         point, expected = meet(choice(Aim(macs=cost), [300, 320, 340, 360]))
         assert (point.passes, expected.ms) == (passes, None)
-    with pytest.raises(InputError, match="a mean of .* is out of reach: the cheapest form"):
+    with pytest.raises(InputError, match=r"a mean of .* is out of reach: the cheapest form"):
         meet(choice(Aim(macs=0.99), [300, 320, 340, 360]))
 
 

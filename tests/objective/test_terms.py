@@ -105,7 +105,12 @@ def test_feature_distillation_by_hand() -> None:
     own = [torch.tensor([[[[0.0, 2.0]]]]), torch.ones(1, 2, 1, 1)]
     teacher = [torch.tensor([[[[2.0, 2.0]]]]), torch.ones(1, 2, 1, 1)]
     assert terms.feature_distillation(own, teacher).item() == pytest.approx(0.25)
-    assert terms.feature_distillation([7 * f for f in own], [7 * f for f in teacher]).item() == pytest.approx(0.25)
+    for scale in (7, 0.001):
+        scaled = [[scale * f for f in features] for features in (own, teacher)]
+        assert terms.feature_distillation(*scaled).item() == pytest.approx(0.25)
+    # In bfloat16, 1 + 0.001 would be 1.
+    halves = [[f.bfloat16() for f in features] for features in (own, teacher)]
+    assert terms.feature_distillation(*halves).dtype == torch.float32
 
 
 def test_classification_by_hand() -> None:

@@ -119,6 +119,28 @@ def test_a_convolutional_router_reads_no_more_than_what_is_positive() -> None:
     torch.testing.assert_close(logits[:, 0], torch.tensor([0.0, 3.0]), rtol=1e-4, atol=1e-4)
 
 
+def test_a_policy_network_sees_large_images_averaged() -> None:
+    torch.manual_seed(0)
+    bank = build_bank([JunctionShape(4, 0), JunctionShape(4, 0)], RouterConfig(kind="policy")).eval()
+    for head in bank.heads:
+        torch.nn.init.normal_(head.weight)
+    small = torch.randn(2, 3, 32, 32)
+    scores = bank.policy(small)
+    assert scores.shape == (2, 2, 2)
+    large = small.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    torch.testing.assert_close(bank.policy(large), scores)
+    # It is a small residual network: written out.
+    stem, x = bank.stem, small
+    assert [type(each).__name__ for each in stem] == ["Conv2d", "BatchNorm2d", "ReLU"]
+    x = stem(x)
+    for block in bank.blocks:
+        inner = torch.relu(block.bn1(block.conv1(x)))
+        x = torch.relu(block.bn2(block.conv2(inner)) + block.shortcut(x))
+    means = x.mean(dim=(2, 3))
+    want = torch.stack([head(means) for head in bank.heads], dim=1)
+    torch.testing.assert_close(scores, want)
+
+
 def test_how_far_the_likeliest_class_is_ahead() -> None:
     assert lead(torch.tensor([[3.0, 1.0, 2.5], [0.0, 0.0, -1.0]])).tolist() == [0.5, 0.0]
 

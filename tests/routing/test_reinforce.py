@@ -69,6 +69,7 @@ def test_rewards_by_hand() -> None:
         leave_one_out(torch.tensor([[1.0], [2.0], [6.0]])), torch.tensor([[-3.0], [-1.5], [4.5]])
     )
     assert leave_one_out(torch.tensor([[3.0]])).tolist() == [[3.0]]
+    assert leave_one_out(torch.tensor([[3.0, 1.0], [1.0, 1.0]])).tolist() == [[2.0, 0.0], [-2.0, 0.0]]
 
 
 def test_decisions_are_drawn_by_the_policy_but_for_the_first_ones() -> None:
