@@ -17,7 +17,7 @@ class Measured:
 
     Attributes:
         name: Its name.
-        right: `[N]`, bool, whether each test image is answered rightly.
+        right: `[N]`, bool, whether each validation image is answered rightly.
         ms: Milliseconds an image.
         reference: Whether it is the dense network in float32.
     """
@@ -54,7 +54,7 @@ class Advice:
 def advise(measured: Sequence[Measured], *, most_ms: float | None = None, most_drop: float | None = None) -> Advice:
     """Choose the fastest network that is as good as is wanted.
 
-    About as accurate is what is at most one standard error (of paired differences on the test images) worse.
+    About as accurate is what is at most one standard error (of paired differences on validation images) worse.
 
     Args:
         measured: The networks, one at least.

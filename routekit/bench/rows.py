@@ -29,7 +29,6 @@ class Row:
         reason: Why it is not there; None if it is.
         contender: Its files.
         bytes: Of these.
-        classes: `[N]`, its answers.
         times: By batch size.
     """
 
@@ -39,7 +38,6 @@ class Row:
     reason: str | None = None
     contender: Contender | None = None
     bytes: int = 0
-    classes: Tensor = field(default_factory=lambda: torch.empty(0))
     times: dict[int, Times] = field(default_factory=dict)
 
     @property
@@ -114,7 +112,7 @@ def write_rows(
     return rows
 
 
-def answer_rows(rows: Sequence[Row], images: Images, order: Tensor, contest: Contest, batch: int) -> None:
+def answer_rows(rows: Sequence[Row], images: Images, order: Tensor, contest: Contest, batch: int) -> dict[str, Tensor]:
     """Let rows answer images, batch by batch. What fails says why.
 
     Args:
@@ -123,6 +121,9 @@ def answer_rows(rows: Sequence[Row], images: Images, order: Tensor, contest: Con
         order: `[N]`, which images, in which order.
         contest: The process in which they answer.
         batch: How many images come at once.
+
+    Returns:
+        The classes `[N]` by the name of the row, of those that answered.
     """
     found: dict[str, list[Tensor]] = {row.name: [] for row in rows}
     for pixels, _ in images.batches(order, -(-CHUNK // batch) * batch):
@@ -132,9 +133,7 @@ def answer_rows(rows: Sequence[Row], images: Images, order: Tensor, contest: Con
                     found[row.name].append(contest.answers(row.contender, pixels, batch))
                 except RoutekitError as error:
                     row.reason = reason(error)
-    for row in rows:
-        if row.reason is None:
-            row.classes = torch.cat(found[row.name])
+    return {row.name: torch.cat(found[row.name]) for row in rows if row.reason is None}
 
 
 def time_rows(rows: Sequence[Row], images: Images, order: Tensor, contest: Contest, batch: int, seconds: float) -> None:

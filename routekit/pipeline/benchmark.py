@@ -1,7 +1,7 @@
 """The benchmark of a finished run: what each runtime and precision makes of it, and of the dense network beside it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from routekit.bench.contest import Contest
 from routekit.bench.rows import PRECISE, Own, Row, answer_rows, time_rows, write_rows
 from routekit.bench.shipped import RUNTIMES, Shipped, check_runtime
 from routekit.cost.aim import Aim
+from routekit.data.image_set import Images
 from routekit.data.sources import DataSplits
 from routekit.errors import InputError, RoutekitError, reason
 from routekit.junctions.convert import convert
@@ -44,7 +45,8 @@ def benchmark_run(
 ) -> dict[str, Any]:
     """Measure a finished run, and the dense network beside it, in each runtime and precision, on the CPU.
 
-    Test images are answered by the files as they are shipped. Times are measured in turns, in a process of its own.
+    Test images are answered by the files as they are shipped. What to ship is chosen by validation images. Times are
+    measured in turns, in a process of its own.
     What cannot be had on this machine is a row that says why.
 
     Args:
@@ -76,7 +78,7 @@ def benchmark_run(
     splits = load_splits(images_for(path, data), network.spec, seed)
     check_classes(path, splits.classes)
     dense, notes = dense_beside(path, plan, network, splits, machine.hooks)
-    order = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(seed))[:images]
+    order, choosing = (_drawn(each, images, seed) for each in (splits.test, splits.val))
     say = machine.hooks.say
     with TemporaryDirectory() as folder, Contest(used) as contest:
         make = partial(
@@ -97,22 +99,29 @@ def benchmark_run(
         rows = write_rows(networks, list(dict.fromkeys(names)) or list(RUNTIMES), own)
         # What torch answers in float32 is what the others are compared with.
         others = [] if "torch" in {row.runtime for row in rows} else write_rows(networks, ["torch"], None, [PRECISE])
-        say(f"answering {len(order)} test images")
-        answer_rows([*rows, *others], splits.test, order, contest, max(batches))
+        say(f"answering {len(order)} test images and {len(choosing)} validation images")
+        tested = answer_rows([*rows, *others], splits.test, order, contest, max(batches))
+        valid = answer_rows(rows, splits.val, choosing, contest, max(batches))
         for batch in sorted({*batches}, reverse=True):
             count = sum(row.reason is None for row in rows)
             say(f"measuring the time at batch {batch}: {count} rows, about {count * seconds:.0f} s")
             time_rows(rows, splits.test, order, contest, batch, seconds)
-    references = {row.network: row for row in [*rows, *others] if (row.runtime, row.precision) == ("torch", PRECISE)}
+    references = {
+        row.network: tested.get(row.name)
+        for row in [*rows, *others]
+        if (row.runtime, row.precision) == ("torch", PRECISE)
+    }
     labels = splits.test.labels[order]
+    right = {name: classes == splits.val.labels[choosing] for name, classes in valid.items()}
     return {
         "run": str(path),
         "network": network.name,
         "data": splits.name,
         "images": len(order),
+        "validation_images": len(choosing),
         "batches": batches,
-        "rows": [_document(row, references[row.network], labels) for row in rows],
-        "advice": _advice(rows, labels, batches, None if plan is None else plan.aim),
+        "rows": [_document(row, tested, references[row.network], labels) for row in rows],
+        "advice": _advice(rows, right, batches, None if plan is None else plan.aim),
         "notes": [*notes, *_notes(network, rows, own)],
         "versions": {
             name: check_runtime(name) for name in dict.fromkeys(row.runtime for row in rows if row.reason is None)
@@ -122,22 +131,30 @@ def benchmark_run(
     }
 
 
-def _document(row: Row, reference: Row, labels: Tensor) -> dict[str, Any]:
-    """A row, for JSON."""
+def _drawn(images: Images, count: int | None, seed: int) -> Tensor:
+    """The places of so many images, or of all, in a random order."""
+    return torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
+
+
+def _document(row: Row, tested: Mapping[str, Tensor], reference: Tensor | None, labels: Tensor) -> dict[str, Any]:
+    """A row, for JSON, with what it answers to test images."""
     about = {"runtime": row.runtime, "precision": row.precision, "network": row.network}
     if row.reason is not None:
         return about | {"reason": row.reason}
-    same = None if reference.reason is not None else float((row.classes == reference.classes).double().mean())
+    classes = tested[row.name]
+    same = None if reference is None else float((classes == reference).double().mean())
     return about | {
-        "accuracy": float((row.classes == labels).double().mean()),
+        "accuracy": float((classes == labels).double().mean()),
         "agreement": same,
         "bytes": row.bytes,
         "times": {str(batch): asdict(times) for batch, times in row.times.items()},
     }
 
 
-def _advice(rows: Sequence[Row], labels: Tensor, batches: Sequence[int], aim: Aim | None) -> list[dict[str, Any]]:
-    """What to ship, for each batch size. An aim in time is one for its own batch size."""
+def _advice(
+    rows: Sequence[Row], right: Mapping[str, Tensor], batches: Sequence[int], aim: Aim | None
+) -> list[dict[str, Any]]:
+    """What to ship, for each batch size, by validation images. An aim in time is one for its own batch size."""
     found = []
     for batch in batches:
         there = [row for row in rows if row.reason is None and batch in row.times]
@@ -149,7 +166,7 @@ def _advice(rows: Sequence[Row], labels: Tensor, batches: Sequence[int], aim: Ai
             most_ms = dense[aim.where] / aim.speedup if aim.speedup is not None and aim.where in dense else aim.ms
         advice = advise(
             [
-                Measured(row.name, (row.classes == labels).numpy(), row.times[batch].ms, reference=row.is_reference)
+                Measured(row.name, right[row.name].numpy(), row.times[batch].ms, reference=row.is_reference)
                 for row in there
             ],
             most_ms=most_ms,

@@ -127,17 +127,18 @@ def _advised(report: dict[str, Any], advice: dict[str, Any]) -> list[str]:
     row, best, batch = rows[advice["ship"]], rows[advice["best"]], advice["batch"]
     times = row["times"][str(batch)]
     why = {
-        "noise": "it is the fastest that is within one standard error of the best",
-        "time": "it is the fastest that is within one standard error of the best in {} ms, at which the run is aimed",
-        "drop": "it is the fastest that loses no more than the run may",
+        "noise": "on validation images, it is the fastest that is within one standard error of the best",
+        "time": "on validation images, it is the fastest that is within one standard error of the best in {} ms, at "
+        "which the run is aimed",
+        "drop": "on validation images, it is the fastest that loses no more than the run may",
     }[advice["why"]]
     if advice["why"] == "time":
         why = why.format(f"{advice['most_ms']:.2f}")
-    beside = f", {_name(best)} ({100 * best['accuracy']:.2f}%)" if best is not row else ""
+    beside = f", {_name(best)}" if best is not row else ""
     aimed = "" if advice["met"] else " Nothing here meets the aim of the run."
     said = [
-        f"at batch {batch}, ship {advice['ship']}: {times['ms']:.2f} ms an image, {100 * row['accuracy']:.2f}% right, "
-        f"{row['bytes'] / 1e6:.2f} MB; {why}{beside}.{aimed}"
+        f"at batch {batch}, ship {advice['ship']}: {times['ms']:.2f} ms an image, {100 * row['accuracy']:.2f}% of the "
+        f"test images right, {row['bytes'] / 1e6:.2f} MB; {why}{beside}.{aimed}"
     ]
     if row["network"] == "dense" and {each["network"] for each in rows.values()} != {"dense"}:
         which = "in float32: nothing pays here" if row["precision"] == "fp32" else f"in {row['precision']}"
