@@ -23,7 +23,8 @@ def benchmark(
     """Measure RUN in every runtime and precision, routed and dense, on this CPU: accuracy, size and time.
 
     Files are made as they are shipped, and answer the test images themselves. By validation images, it says which to
-    ship. `bench` compares the forms of a network within a runtime instead, also by its costs, and for a network by name.
+    ship. `bench` compares the forms of a network within a runtime instead, also by its costs, and takes networks by
+    name.
     torch: eager, its fast form. compile: torch.compile. aot: AOTInductor. These are in fp32 and bf16; onnx and openvino
     are in fp32 and int8.
     """
