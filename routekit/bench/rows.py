@@ -128,11 +128,8 @@ def answer_rows(rows: Sequence[Row], images: Images, order: Tensor, contest: Con
     found: dict[str, list[Tensor]] = {row.name: [] for row in rows}
     for pixels, _ in images.batches(order, -(-CHUNK // batch) * batch):
         for row in rows:
-            if row.contender is not None and row.reason is None:
-                try:
-                    found[row.name].append(contest.answers(row.contender, pixels, batch))
-                except RoutekitError as error:
-                    row.reason = reason(error)
+            if (classes := _answer(row, pixels, contest, batch)) is not None:
+                found[row.name].append(classes)
     return {row.name: torch.cat(found[row.name]) for row in rows if row.reason is None}
 
 
@@ -152,13 +149,20 @@ def time_rows(rows: Sequence[Row], images: Images, order: Tensor, contest: Conte
     pixels = torch.cat([part for part, _ in images.batches(places, CHUNK)])
     able: dict[str, Contender] = {}
     for row in rows:
-        if row.contender is not None and row.reason is None:
-            try:
-                contest.answers(row.contender, pixels[:batch], batch)
-                able[row.name] = row.contender
-            except RoutekitError as error:
-                row.reason = reason(error)
+        if row.contender is not None and _answer(row, pixels[:batch], contest, batch) is not None:
+            able[row.name] = row.contender
     found = contest.times(able, pixels, batch, seconds) if able else {}
     for row in rows:
         if row.name in found:
             row.times[batch] = found[row.name]
+
+
+def _answer(row: Row, pixels: Tensor, contest: Contest, batch: int) -> Tensor | None:
+    """What a row answers, `[N]`; None if it is not there, or if it fails, and then it says why."""
+    if row.contender is None or row.reason is not None:
+        return None
+    try:
+        return contest.answers(row.contender, pixels, batch)
+    except RoutekitError as error:
+        row.reason = reason(error)
+        return None

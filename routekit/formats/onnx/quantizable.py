@@ -8,7 +8,7 @@ SEPARATOR = ":"
 
 
 def make_quantizable(model: ModelProto) -> None:
-    """Give weights names that no copy can clash with, and let padding by zeros say no number.
+    """Give each weight a name that no copy of another can get, and leave out the number of padding by zeros.
 
     Args:
         model: A graph in float32; it is changed.
